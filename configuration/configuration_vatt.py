@@ -1,0 +1,478 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""VATT configurations: one per tower, and the composed [`VattConfig`].
+
+Defaults are the official ones (release configs `ViTBase`, `WaTBase`/`SpTBase`, `T5Small`, `FACBridge`,
+`AsymmetricNCE`); `docs/configuration.md` maps every official hyper-parameter to its place here.
+"""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+# name -> (hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, head_dim)
+_ENCODER_SIZES: dict[str, tuple[int, int, int, int, int]] = {
+    "tiny": (128, 384, 4, 4, 32),
+    "small": (512, 2048, 6, 8, 64),
+    "base": (768, 3072, 12, 12, 64),
+    "medium": (1024, 4096, 12, 16, 64),
+    "large": (1024, 4096, 24, 16, 64),
+    "xlarge": (1536, 4096, 24, 24, 64),
+}
+_ENCODER_SIZE_FIELDS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "head_dim",
+)
+# What must agree between the towers of a modality-agnostic model, because they share one encoder.
+_SHARED_ENCODER_FIELDS = (
+    *_ENCODER_SIZE_FIELDS,
+    "hidden_act",
+    "pre_norm",
+    "use_bias",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "layer_norm_eps",
+)
+
+
+def encoder_size(name: str) -> dict[str, int]:
+    """Encoder fields of an official size (paper Table 7; `tiny` is ours, for laptops and tests).
+
+    Raises:
+        ValueError: if `name` is not one of tiny, small, base, medium, large, xlarge.
+    """
+    if name not in _ENCODER_SIZES:
+        raise ValueError(f"Unknown encoder size {name!r}: choose one of {', '.join(_ENCODER_SIZES)}.")
+    return dict(zip(_ENCODER_SIZE_FIELDS, _ENCODER_SIZES[name], strict=True))
+
+
+@strict
+class VattTowerConfig(PreTrainedConfig):
+    r"""Fields that all three towers have in common. Not used on its own.
+
+    Args:
+        hidden_size (`int`): width of the encoder.
+        num_hidden_layers (`int`): number of encoder blocks.
+        num_attention_heads (`int`): attention heads of a block.
+        head_dim (`int`): width of one head; `num_attention_heads * head_dim` need not equal `hidden_size`.
+        intermediate_size (`int`): width inside the MLP.
+        hidden_act (`str`): `"gelu"` (exact), `"relu"`, `"silu"` or `"geglu"` (gated GELU).
+        pre_norm (`bool`): LayerNorm before (True) or after (False) attention and MLP.
+        use_bias (`bool`): biases in attention and MLP.
+        hidden_dropout_prob (`float`): dropout on attention output, MLP hidden units, MLP output and the
+            normalised encoder output.
+        attention_probs_dropout_prob (`float`): dropout on attention weights.
+        position_dropout_prob (`float`): dropout after positions were added (fixed to 0.1 in the release).
+        layer_norm_eps (`float`): epsilon of the encoder's norms.
+        position_layer_norm_eps (`float`): epsilon of the norm on the position sum (fixed in the release).
+        use_pre_projection (`bool`): dense layer + activation before the encoder (agnostic origin).
+        use_post_projection (`bool`): dense layer + activation on every encoder output (agnostic origin).
+        projection_size (`int`): width after the post-projection.
+        projection_act (`str`): activation of both projections.
+        classifier_dropout (`float`): dropout before a classification layer.
+        freeze_backbone (`bool`): train only the classification layer of a classifier.
+    """
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    head_dim: int = 64
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    pre_norm: bool = True
+    use_bias: bool = True
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    position_dropout_prob: float | int = 0.1
+    layer_norm_eps: float = 1e-6
+    position_layer_norm_eps: float = 1e-6
+    use_pre_projection: bool = False
+    use_post_projection: bool = False
+    projection_size: int = 1024
+    projection_act: str = "gelu"
+    classifier_dropout: float | int = 0.0
+    freeze_backbone: bool = False
+
+    @property
+    def output_size(self) -> int:
+        """Width of the pooled feature that the tower hands to the heads."""
+        return self.projection_size if self.use_post_projection else self.hidden_size
+
+    @classmethod
+    def from_size(cls, name: str, **kwargs: Any) -> "VattTowerConfig":
+        """Config with the encoder of an official size, e.g. `VattVideoConfig.from_size("medium")`."""
+        return cls(**{**encoder_size(name), **kwargs})
+
+    def validate_architecture(self) -> None:
+        """Part of `@strict` validation: shares and rates lie in their range."""
+        for field in ("hidden_dropout_prob", "attention_probs_dropout_prob", "position_dropout_prob"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"`{field}` must be in [0, 1), got {getattr(self, field)}.")
+        for field in ("drop_token_rate", "mask_rate"):
+            if not 0 <= getattr(self, field, 0) < 1:
+                raise ValueError(f"`{field}` must be in [0, 1), got {getattr(self, field)}.")
+        if self.hidden_act == "geglu" and not self.pre_norm:
+            raise ValueError('`hidden_act="geglu"` is offered for pre-norm encoders only.')
+
+
+@strict
+class VattVideoConfig(VattTowerConfig):
+    r"""
+    Configuration of the video tower (release `ViT*`); the defaults are ViT-Base.
+
+    Args:
+        num_frames (`int`): frames of the reference clip; `num_frames // tubelet_size` temporal positions.
+        image_size (`int`): side of the (square) reference frame in pixels.
+        num_channels (`int`): colour channels.
+        tubelet_size (`int`): frames of a patch.
+        patch_size (`int`): height and width of a patch in pixels.
+        drop_token_rate (`float`): share of tokens DROPPED in training (1 - official `patch_sampling_rate`);
+            0 switches DropToken off.
+        use_input_masking (`bool`): replace a share of the patch embeddings in training (release 2.9; no
+            loss of the release uses it).
+        mask_rate (`float`): that share.
+
+    Other arguments: see [`VattTowerConfig`].
+
+    ```python
+    >>> from modeling_vatt import VattVideoConfig
+
+    >>> VattVideoConfig.from_size("medium").hidden_size
+    1024
+    ```
+    """
+
+    model_type = "vatt_video_model"
+    base_config_key = "video_config"
+
+    num_frames: int = 32
+    image_size: int = 224
+    num_channels: int = 3
+    tubelet_size: int = 4
+    patch_size: int = 16
+    drop_token_rate: float | int = 0.5
+    use_input_masking: bool = False
+    mask_rate: float = 0.2
+    classifier_dropout: float | int = 0.5
+
+    @property
+    def patch_shape(self) -> tuple[int, ...]:
+        """Extent of a patch along (time, height, width)."""
+        return (self.tubelet_size, self.patch_size, self.patch_size)
+
+    @property
+    def position_axes(self) -> dict[str, int]:
+        """Position tables (name -> rows), slowest axis of the token order first."""
+        side = self.image_size // self.patch_size
+        return {"temporal": self.num_frames // self.tubelet_size, "vertical": side, "horizontal": side}
+
+    def validate_sizes(self) -> None:
+        """Part of `@strict` validation: the reference clip holds at least one patch."""
+        if min(self.position_axes.values()) < 1:
+            raise ValueError(
+                f"A clip of {self.num_frames} frames of {self.image_size} px holds no patch of "
+                f"{self.tubelet_size} frames x {self.patch_size} px: enlarge `num_frames`/`image_size`."
+            )
+
+
+@strict
+class VattAudioConfig(VattTowerConfig):
+    r"""
+    Configuration of the audio tower: waveform (release `WaT*`, default) or log-mel spectrogram (`SpT*`).
+
+    Args:
+        input_type (`str`): `"waveform"` or `"spectrogram"`.
+        num_samples (`int`): samples of the reference clip (3.2 s at 48 kHz); waveform only.
+        patch_size (`int`): samples of a waveform patch.
+        spectrogram_length (`int`): spectrogram frames of the reference clip.
+        num_mel_bins (`int`): mel bins.
+        spectrogram_patch_size (`list[int]`): (frames, mel bins) of a spectrogram patch.
+        drop_token_rate (`float`): share of tokens dropped in training; waveform only (the release has no
+            DropToken for spectrograms).
+        use_input_masking, mask_rate: as in [`VattVideoConfig`].
+
+    The release's `SpT*` towers have no biases in attention and MLP: use
+    `VattAudioConfig.spectrogram("base")`. Other arguments: see [`VattTowerConfig`].
+    """
+
+    model_type = "vatt_audio_model"
+    base_config_key = "audio_config"
+
+    input_type: Literal["waveform", "spectrogram"] = "waveform"
+    num_samples: int = 153600
+    patch_size: int = 128
+    spectrogram_length: int = 150
+    num_mel_bins: int = 80
+    spectrogram_patch_size: list[int] | tuple[int, ...] = (16, 5)
+    drop_token_rate: float | int = 0.5
+    use_input_masking: bool = False
+    mask_rate: float = 0.2
+
+    @classmethod
+    def spectrogram(cls, size: str = "base", **kwargs: Any) -> "VattAudioConfig":
+        """Spectrogram tower of an official size: no biases, no DropToken (release `SpT*`)."""
+        defaults = {"input_type": "spectrogram", "use_bias": False, "drop_token_rate": 0.0}
+        return cls(**{**encoder_size(size), **defaults, **kwargs})
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of a patch: sound is mono."""
+        return 1
+
+    @property
+    def patch_shape(self) -> tuple[int, ...]:
+        """Extent of a patch: (samples,) or (spectrogram frames, mel bins)."""
+        if self.input_type == "waveform":
+            return (self.patch_size,)
+        frames, bins = self.spectrogram_patch_size
+        return (frames, bins)
+
+    @property
+    def position_axes(self) -> dict[str, int]:
+        """Position tables (name -> rows) in the order in which the release enumerates their ids.
+
+        For spectrograms that is mel-slowest although the tokens are time-slowest: a quirk of the release
+        (vatt.md 2.2), kept for identical numbers.
+        """
+        if self.input_type == "waveform":
+            return {"temporal": self.num_samples // self.patch_size}
+        frames, bins = self.spectrogram_patch_size
+        return {"spectral": self.num_mel_bins // bins, "temporal": self.spectrogram_length // frames}
+
+    def validate_sizes(self) -> None:
+        """Part of `@strict` validation: the reference sound holds at least one patch."""
+        if self.input_type == "spectrogram" and len(self.spectrogram_patch_size) != 2:
+            raise ValueError("`spectrogram_patch_size` must be (frames, mel bins).")
+        if min(self.position_axes.values()) < 1:
+            raise ValueError(f"The reference sound holds no patch of shape {self.patch_shape}.")
+        if self.input_type == "spectrogram" and self.drop_token_rate:
+            raise ValueError("DropToken is for waveforms: set `drop_token_rate=0` for spectrograms.")
+
+
+@strict
+class VattTextConfig(VattTowerConfig):
+    r"""
+    Configuration of the text tower; the defaults are the release's `T5Small`.
+
+    Args:
+        encoder_type (`str`): `"t5"` (relative bias, RMS norm before attention, no biases, unscaled scores),
+            `"bert"` (absolute positions and the encoder of the other towers; the agnostic model's text
+            branch) or `"linear"` (1x1 convolution, ReLU, maximum over words).
+        vocab_size (`int`): words.
+        embedding_size (`int`): width of the word table.
+        trainable_embeddings (`bool`): whether the word table is trained; the release freezes word2vec.
+        pre_projection_bias (`bool`): bias of the dense layer from `embedding_size` to `hidden_size`; only
+            the agnostic model has one.
+        max_position_embeddings (`int`): words of the reference text, and rows of the position table of
+            `"bert"`.
+        relative_attention_num_buckets, relative_attention_max_distance (`int`): buckets of the relative
+            bias of `"t5"`.
+        pad_token_id (`int`): id of padding; masked where no `attention_mask` is given.
+
+    `use_pre_projection` is without effect: text always has one. Other arguments: see [`VattTowerConfig`].
+    """
+
+    model_type = "vatt_text_model"
+    base_config_key = "text_config"
+
+    hidden_size: int = 512
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 8
+    intermediate_size: int = 2048
+
+    encoder_type: Literal["t5", "bert", "linear"] = "t5"
+    vocab_size: int = 65536
+    embedding_size: int = 300
+    trainable_embeddings: bool = False
+    pre_projection_bias: bool = False
+    max_position_embeddings: int = 16
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 64
+    pad_token_id: int | None = 0
+
+    @property
+    def position_axes(self) -> dict[str, int]:
+        """Position tables (name -> rows) of the `"bert"` type."""
+        return {"temporal": self.max_position_embeddings}
+
+    @classmethod
+    def linear(cls, **kwargs: Any) -> "VattTextConfig":
+        """The release's `LinearModel`: 2048 wide, no Transformer."""
+        return cls(**{"encoder_type": "linear", "hidden_size": 2048, "num_hidden_layers": 0, **kwargs})
+
+
+@strict
+class VattConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`VattModel`]: three towers, the common-space head and the contrastive loss.
+
+    Args:
+        video_config ([`VattVideoConfig`] or `dict`): video tower.
+        audio_config ([`VattAudioConfig`] or `dict`): audio tower.
+        text_config ([`VattTextConfig`] or `dict`): text tower.
+        modality_agnostic (`bool`): one encoder shared by the three towers (release `ut_fac`). The encoder
+            fields of the three configs must then agree; towers left out are derived from `video_config`.
+        head_type (`str`): `"fac"` (fine and coarse: video-audio space, and a video-text space reached
+            through it) or `"joint"` (one space).
+        va_projection_size (`int`): width of the video-audio space (and of the joint space).
+        vt_projection_size (`int`): width of the video-text space; must equal `va_projection_size` for
+            `"joint"`.
+        batch_norm_momentum (`float`): share of the new statistic in the running one (PyTorch's meaning;
+            1 - the release's 0.9).
+        batch_norm_eps (`float`): epsilon of the heads' batch norms.
+        sync_batch_norm (`bool`): batch statistics over all processes (release `use_xreplica_bn`).
+        loss_type (`str`): `"asymmetric"` (the release's default) or `"symmetric"`.
+        temperature (`float`): softmax temperature.
+        video_text_loss_weight, video_audio_loss_weight, audio_text_loss_weight (`float`): weights of the
+            three terms; audio-text needs the joint head.
+        loss_reduction (`str`): `"mean"` divides the weighted sum of the terms by the weights (release),
+            `"sum"` does not (paper).
+        label_balancing (`bool`): weight clips of a multi-label classifier by the rarity of their labels
+            (release, AudioSet).
+
+    ```python
+    >>> from modeling_vatt import VattConfig
+
+    >>> config = VattConfig.from_preset("mbs")  # Medium video, Base audio, Small text
+    >>> config.video_config.hidden_size, config.audio_config.hidden_size, config.text_config.hidden_size
+    (1024, 768, 512)
+    ```
+    """
+
+    model_type = "vatt"
+    sub_configs_defaults = {
+        "video_config": VattVideoConfig,
+        "audio_config": VattAudioConfig,
+        "text_config": VattTextConfig,
+    }
+
+    video_config: dict | PreTrainedConfig | None = None
+    audio_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    modality_agnostic: bool = False
+    head_type: Literal["fac", "joint"] = "fac"
+    va_projection_size: int = 512
+    vt_projection_size: int = 256
+    batch_norm_momentum: float = 0.1
+    batch_norm_eps: float = 1e-5
+    sync_batch_norm: bool = True
+    loss_type: Literal["asymmetric", "symmetric"] = "asymmetric"
+    temperature: float = 0.07
+    video_text_loss_weight: float | int = 1.0
+    video_audio_loss_weight: float | int = 1.0
+    audio_text_loss_weight: float | int = 0.0
+    loss_reduction: Literal["mean", "sum"] = "mean"
+    label_balancing: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.modality_agnostic:
+            self._complete_agnostic()
+        super().__post_init__(**kwargs)
+
+    def _complete_agnostic(self) -> None:
+        """Give each tower the parts that sharing an encoder asks for, and derive missing towers."""
+        video = self.video_config if self.video_config is not None else {}
+        reference = VattVideoConfig(**video) if isinstance(video, dict) else video
+        shared = {field: getattr(reference, field) for field in _SHARED_ENCODER_FIELDS}
+        shared |= {field: getattr(reference, field) for field in ("projection_size", "projection_act")}
+        required: dict[str, Any] = {"use_pre_projection": True, "use_post_projection": True}
+        text_required = {**required, "encoder_type": "bert", "pre_projection_bias": True}
+        for key, fields in (
+            ("video_config", required),
+            ("audio_config", required),
+            ("text_config", text_required),
+        ):
+            value = getattr(self, key)
+            if isinstance(value, PreTrainedConfig):
+                for field, wanted in fields.items():
+                    setattr(value, field, wanted)
+            else:
+                setattr(self, key, {**(shared if value is None else value), **fields})
+
+    def validate_agnostic(self) -> None:
+        """Part of `@strict` validation: towers that share an encoder agree about it."""
+        if not self.modality_agnostic:
+            return
+        for key in ("audio_config", "text_config"):
+            for field in _SHARED_ENCODER_FIELDS:
+                ours, theirs = getattr(getattr(self, key), field), getattr(self.video_config, field)
+                if ours != theirs:
+                    raise ValueError(
+                        f"A modality-agnostic model has one encoder, but `{key}.{field}` is {ours} and "
+                        f"`video_config.{field}` is {theirs}: make them equal."
+                    )
+
+    def validate_head(self) -> None:
+        """Part of `@strict` validation: the loss terms asked for exist in the head."""
+        if self.head_type == "joint" and self.va_projection_size != self.vt_projection_size:
+            raise ValueError("The joint head has one space: set `vt_projection_size=va_projection_size`.")
+        if self.audio_text_loss_weight and self.head_type != "joint":
+            raise ValueError('`audio_text_loss_weight` needs `head_type="joint"`: FAC has no such space.')
+        weights = (self.video_text_loss_weight, self.video_audio_loss_weight, self.audio_text_loss_weight)
+        if min(weights) < 0 or sum(weights) == 0:
+            raise ValueError(f"Loss weights must be non-negative and not all zero, got {weights}.")
+
+    @classmethod
+    def from_preset(cls, name: str, **kwargs: Any) -> "VattConfig":
+        """Config of a named model.
+
+        `"bbs"`, `"mbs"`, `"lbs"` (modality-specific, video-audio-text sizes; the release's `tx_fac`),
+        `"ma_base"`, `"ma_medium"`, `"ma_large"` (modality-agnostic; `ut_fac`), `"tiny"` and `"ma_tiny"`
+        (ours: 64 px, 16 kHz, made to be trained on a laptop).
+
+        Raises:
+            ValueError: for an unknown name.
+        """
+        specific = {
+            "bbs": ("base", "base", "small"),
+            "mbs": ("medium", "base", "small"),
+            "lbs": ("large", "base", "small"),
+        }
+        agnostic = {"ma_base": "base", "ma_medium": "medium", "ma_large": "large"}
+        if name in specific:
+            video, audio, text = specific[name]
+            preset: dict[str, Any] = {
+                "video_config": encoder_size(video),
+                "audio_config": encoder_size(audio),
+                "text_config": encoder_size(text),
+            }
+        elif name in agnostic:
+            size = encoder_size(agnostic[name])
+            preset = {key: dict(size) for key in ("video_config", "audio_config", "text_config")}
+            for tower in preset.values():
+                tower["classifier_dropout"] = 0.2
+            preset["modality_agnostic"] = True
+        elif name in ("tiny", "ma_tiny"):
+            preset = _tiny_preset(agnostic=name == "ma_tiny")
+        else:
+            known = [*specific, *agnostic, "tiny", "ma_tiny"]
+            raise ValueError(f"Unknown VATT preset {name!r}: choose one of {', '.join(known)}.")
+        return cls(**{**preset, **kwargs})
+
+
+def _tiny_preset(agnostic: bool) -> dict[str, Any]:
+    """A model for laptops and tests: 32 frames of 64 px, 3.2 s at 16 kHz, trained from scratch."""
+    # No dropout: the model is far too small to overfit, and SDPA has no fused CPU path with dropout.
+    tower = {
+        **encoder_size("tiny"),
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "position_dropout_prob": 0.0,
+        "projection_size": 128,
+    }
+    return {
+        "video_config": {**tower, "image_size": 64},
+        "audio_config": {**tower, "num_samples": 51200, "patch_size": 256},
+        "text_config": {**tower, "vocab_size": 512, "embedding_size": 64, "trainable_embeddings": True},
+        "modality_agnostic": agnostic,
+        "va_projection_size": 128,
+        "vt_projection_size": 64,
+    }
+
+
+__all__ = ["VattAudioConfig", "VattConfig", "VattTextConfig", "VattVideoConfig", "encoder_size"]

@@ -1,0 +1,175 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Tiny media files for tests, made with PyAV: frames that carry their own number, click trains, any container.
+
+A numbered frame is a grid of 4 x 3 black or white blocks that spell a 12-bit number, so that the number survives
+lossy codecs, chroma subsampling and resizing, and `frame_number` can tell which frame a decoder handed back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+GRID_ROWS, GRID_COLUMNS = 3, 4
+CLOCK = 90_000  # ticks per second for frames with explicit times
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+EXTRA_OPTIONS = {"vorbis": {"strict": "experimental"}, "libvpx": {"deadline": "realtime", "cpu-used": "8"}}
+
+
+def numbered_frames(count: int, width: int = 64, height: int = 48, first: int = 0) -> list[np.ndarray]:
+    """`count` uint8 frames (height, width, 3) that spell first, first + 1, ..."""
+    frames = []
+    for number in range(first, first + count):
+        bits = np.array([(number >> bit) & 1 for bit in range(GRID_ROWS * GRID_COLUMNS)], dtype=np.uint8)
+        blocks = bits.reshape(GRID_ROWS, GRID_COLUMNS) * 255
+        rows = np.arange(height) * GRID_ROWS // height
+        columns = np.arange(width) * GRID_COLUMNS // width
+        frames.append(np.repeat(blocks[rows][:, columns][..., None], 3, axis=2))
+    return frames
+
+
+def frame_number(frame: np.ndarray) -> int:
+    """The number spelt by a decoded frame (height, width, 3)."""
+    height, width = frame.shape[:2]
+    rows = (2 * np.arange(GRID_ROWS) + 1) * height // (2 * GRID_ROWS)
+    columns = (2 * np.arange(GRID_COLUMNS) + 1) * width // (2 * GRID_COLUMNS)
+    bits = (frame[rows][:, columns].mean(axis=-1) > 127).ravel()
+    return int(sum(1 << int(bit) for bit in np.flatnonzero(bits)))
+
+
+def frame_numbers(frames: np.ndarray) -> list[int]:
+    return [frame_number(frame) for frame in frames]
+
+
+def corner_frame(width: int = 64, height: int = 48) -> np.ndarray:
+    """One frame with a differently coloured quadrant in each corner: red, green / blue, white."""
+    frame = np.empty((height, width, 3), dtype=np.uint8)
+    frame[: height // 2, : width // 2] = (255, 0, 0)
+    frame[: height // 2, width // 2 :] = (0, 255, 0)
+    frame[height // 2 :, : width // 2] = (0, 0, 255)
+    frame[height // 2 :, width // 2 :] = (255, 255, 255)
+    return frame
+
+
+def clicks(seconds: float, sampling_rate: int, every: float = 0.1, first: float = 0.05) -> np.ndarray:
+    """float32 (samples,): silence with a smooth 2 ms bump centred on first, first + every, ... (seconds)."""
+    time = np.arange(round(seconds * sampling_rate)) / sampling_rate
+    phase = (time - first + every / 2) % every - every / 2
+    bump = 0.8 * np.exp(-0.5 * (phase / 0.0004) ** 2)
+    return np.where(time > first - every / 2, bump, 0.0).astype(np.float32)
+
+
+def click_times(waveform: np.ndarray, sampling_rate: int, threshold: float = 0.3) -> np.ndarray:
+    """Centres (seconds) of the bumps in a mono waveform, to a fraction of a sample."""
+    loud = np.flatnonzero(waveform > threshold)
+    if not len(loud):
+        return np.zeros(0)
+    groups = np.split(loud, np.flatnonzero(np.diff(loud) > 0.01 * sampling_rate) + 1)
+    return np.array([np.average(group, weights=waveform[group]) for group in groups]) / sampling_rate
+
+
+def tone(seconds: float, sampling_rate: int, frequency: float = 440.0) -> np.ndarray:
+    """float32 (samples,): a sine of amplitude 0.5."""
+    time = np.arange(round(seconds * sampling_rate)) / sampling_rate
+    return (0.5 * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+
+
+def _video_packets(container, frames, fps, times, codec, options, rotation, offset, pix_fmt):
+    rate = Fraction(fps).limit_denominator(100_000)
+    stream = container.add_stream(codec, rate=rate, options={**EXTRA_OPTIONS.get(codec, {}), **(options or {})})
+    stream.height, stream.width = frames[0].shape[:2]
+    stream.pix_fmt = pix_fmt
+    stream.codec_context.thread_count = 1
+    if rotation:
+        stream.set_display_rotation(rotation)
+    base = 1 / rate if times is None else Fraction(1, CLOCK)
+    stream.codec_context.time_base = base
+    packets = []
+    for number, array in enumerate(frames):
+        frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+        seconds = Fraction(number) / rate if times is None else Fraction(times[number])
+        frame.pts, frame.time_base = round((seconds + Fraction(offset)) / base), base
+        packets += stream.encode(frame)
+    return packets + stream.encode(None)
+
+
+def _audio_packets(container, waveform, sampling_rate, codec, options, offset):
+    waveform = np.atleast_2d(np.asarray(waveform, dtype=np.float32))
+    layout = LAYOUTS[len(waveform)]
+    options = {**EXTRA_OPTIONS.get(codec, {}), **(options or {})}
+    stream = container.add_stream(codec, rate=sampling_rate, layout=layout, options=options)
+    context = stream.codec_context
+    block = context.frame_size or 1024
+    resampler = av.AudioResampler(format=context.format, layout=layout, rate=sampling_rate, frame_size=block)
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform), format="fltp", layout=layout)
+    frame.sample_rate, frame.time_base, frame.pts = sampling_rate, Fraction(1, sampling_rate), 0
+    packets = []
+    for part in resampler.resample(frame) + resampler.resample(None):
+        part.pts += round(offset * sampling_rate)
+        packets += stream.encode(part)
+    return packets + stream.encode(None)
+
+
+def write_media(
+    path: str | Path,
+    *,
+    frames: Sequence[np.ndarray] | None = None,
+    fps: float | Fraction = 25,
+    times: Sequence[float] | None = None,
+    video_codec: str = "libx264",
+    video_options: dict[str, str] | None = None,
+    pix_fmt: str = "yuv420p",
+    rotation: int = 0,
+    video_offset: float = 0.0,
+    waveform: np.ndarray | None = None,
+    sampling_rate: int = 48_000,
+    audio_codec: str = "aac",
+    audio_options: dict[str, str] | None = None,
+    audio_offset: float = 0.0,
+    container_options: dict[str, str] | None = None,
+    format: str | None = None,
+) -> Path:
+    """Write a file with the given streams and return its path.
+
+    Args:
+        frames: uint8 RGB arrays; None writes no video stream.
+        fps: frame rate; `times` (seconds, one for each frame) makes the rate variable instead.
+        rotation: counter-clockwise degrees a player has to turn the frames by.
+        waveform: (samples,) or (channels, samples) in [-1, 1] at `sampling_rate`; None writes no audio stream.
+        video_offset, audio_offset: seconds by which a stream starts late.
+    """
+    with av.open(str(path), "w", format=format, options=container_options or {}) as container:
+        packets = []
+        if frames is not None:
+            packets += _video_packets(
+                container, frames, fps, times, video_codec, video_options, rotation, video_offset, pix_fmt
+            )
+        if waveform is not None:
+            packets += _audio_packets(
+                container, waveform, sampling_rate, audio_codec, audio_options, audio_offset
+            )
+        container.start_encoding()
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            container.mux(packet)
+    return Path(path)
+
+
+def truncate(source: Path, target: Path, fraction: float = 0.5) -> Path:
+    """The first part of a file."""
+    data = source.read_bytes()
+    target.write_bytes(data[: int(len(data) * fraction)])
+    return target
+
+
+def damage(source: Path, target: Path, first: float = 0.4, last: float = 0.6, seed: int = 0) -> Path:
+    """A copy whose bytes between two fractions of its length are noise."""
+    data = bytearray(source.read_bytes())
+    begin, end = int(len(data) * first), int(len(data) * last)
+    data[begin:end] = np.random.default_rng(seed).bytes(end - begin)
+    target.write_bytes(bytes(data))
+    return target
