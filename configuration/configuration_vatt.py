@@ -38,6 +38,8 @@ _SHARED_ENCODER_FIELDS = (
     "attention_probs_dropout_prob",
     "layer_norm_eps",
 )
+# What a derived tower takes over besides.
+_DERIVED_FIELDS = ("position_dropout_prob", "position_layer_norm_eps", "projection_size", "projection_act")
 
 
 def encoder_size(name: str) -> dict[str, int]:
@@ -73,7 +75,7 @@ class VattTowerConfig(PreTrainedConfig):
         use_pre_projection (`bool`): dense layer + activation before the encoder (agnostic origin).
         use_post_projection (`bool`): dense layer + activation on every encoder output (agnostic origin).
         projection_size (`int`): width after the post-projection.
-        projection_act (`str`): activation of both projections.
+        projection_act (`str`): activation of both projections: `"gelu"`, `"relu"` or `"silu"`.
         classifier_dropout (`float`): dropout before a classification layer.
         freeze_backbone (`bool`): train only the classification layer of a classifier.
     """
@@ -83,7 +85,7 @@ class VattTowerConfig(PreTrainedConfig):
     num_attention_heads: int = 12
     head_dim: int = 64
     intermediate_size: int = 3072
-    hidden_act: str = "gelu"
+    hidden_act: Literal["gelu", "relu", "silu", "geglu"] = "gelu"
     pre_norm: bool = True
     use_bias: bool = True
     hidden_dropout_prob: float | int = 0.1
@@ -94,7 +96,7 @@ class VattTowerConfig(PreTrainedConfig):
     use_pre_projection: bool = False
     use_post_projection: bool = False
     projection_size: int = 1024
-    projection_act: str = "gelu"
+    projection_act: Literal["gelu", "relu", "silu"] = "gelu"
     classifier_dropout: float | int = 0.0
     freeze_backbone: bool = False
 
@@ -109,13 +111,16 @@ class VattTowerConfig(PreTrainedConfig):
         return cls(**{**encoder_size(name), **kwargs})
 
     def validate_architecture(self) -> None:
-        """Part of `@strict` validation: shares and rates lie in their range."""
+        """Part of `@strict` validation: sizes, shares and rates lie in their range."""
         for field in ("hidden_dropout_prob", "attention_probs_dropout_prob", "position_dropout_prob"):
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(f"`{field}` must be in [0, 1), got {getattr(self, field)}.")
         for field in ("drop_token_rate", "mask_rate"):
             if not 0 <= getattr(self, field, 0) < 1:
                 raise ValueError(f"`{field}` must be in [0, 1), got {getattr(self, field)}.")
+        for field in (*_ENCODER_SIZE_FIELDS, "projection_size"):
+            if field != "num_hidden_layers" and getattr(self, field) < 1:
+                raise ValueError(f"`{field}` must be positive, got {getattr(self, field)}.")
         if self.hidden_act == "geglu" and not self.pre_norm:
             raise ValueError('`hidden_act="geglu"` is offered for pre-norm encoders only.')
 
@@ -379,7 +384,7 @@ class VattConfig(PreTrainedConfig):
         video = self.video_config if self.video_config is not None else {}
         reference = VattVideoConfig(**video) if isinstance(video, dict) else video
         shared = {field: getattr(reference, field) for field in _SHARED_ENCODER_FIELDS}
-        shared |= {field: getattr(reference, field) for field in ("projection_size", "projection_act")}
+        shared |= {field: getattr(reference, field) for field in _DERIVED_FIELDS}
         required: dict[str, Any] = {"use_pre_projection": True, "use_post_projection": True}
         text_required = {**required, "encoder_type": "bert", "pre_projection_bias": True}
         for key, fields in (
@@ -409,6 +414,8 @@ class VattConfig(PreTrainedConfig):
 
     def validate_head(self) -> None:
         """Part of `@strict` validation: the loss terms asked for exist in the head."""
+        if self.temperature <= 0:
+            raise ValueError(f"`temperature` must be positive, got {self.temperature}.")
         if self.head_type == "joint" and self.va_projection_size != self.vt_projection_size:
             raise ValueError("The joint head has one space: set `vt_projection_size=va_projection_size`.")
         if self.audio_text_loss_weight and self.head_type != "joint":
@@ -467,7 +474,7 @@ def _tiny_preset(agnostic: bool) -> dict[str, Any]:
     }
     return {
         "video_config": {**tower, "image_size": 64},
-        "audio_config": {**tower, "num_samples": 51200, "patch_size": 256},
+        "audio_config": {**tower, "num_samples": 51200, "patch_size": 512},
         "text_config": {**tower, "vocab_size": 512, "embedding_size": 64, "trainable_embeddings": True},
         "modality_agnostic": agnostic,
         "va_projection_size": 128,

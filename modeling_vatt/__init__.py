@@ -1,6 +1,18 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""VATT (Video-Audio-Text Transformer) as a Hugging Face model package."""
+"""VATT (Video-Audio-Text Transformer) as a Hugging Face model package.
+
+Importing it registers the models and processors with transformers' Auto classes.
+"""
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForImageClassification,
+    AutoModelForPreTraining,
+    AutoModelForVideoClassification,
+)
 
 from ._version import __version__
 from .classification import (
@@ -17,6 +29,17 @@ from .modeling_vatt import (
     VattModelOutput,
     VattPreTrainedModel,
 )
+from .processors import register_processors
+
+
+for _config_class in (VattConfig, VattVideoConfig, VattAudioConfig, VattTextConfig):
+    AutoConfig.register(_config_class.model_type, _config_class, exist_ok=True)
+AutoModel.register(VattConfig, VattModel, exist_ok=True)
+AutoModelForPreTraining.register(VattConfig, VattForPreTraining, exist_ok=True)
+AutoModelForVideoClassification.register(VattConfig, VattForVideoClassification, exist_ok=True)
+AutoModelForAudioClassification.register(VattConfig, VattForAudioClassification, exist_ok=True)
+AutoModelForImageClassification.register(VattConfig, VattForImageClassification, exist_ok=True)
+register_processors(VattConfig)
 
 
 __all__ = [

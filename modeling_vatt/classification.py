@@ -18,27 +18,32 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration import VattConfig
 from .losses import label_balanced_bce
-from .modeling_vatt import VattModel, VattPreTrainedModel
+from .modeling_vatt import MODALITIES, VattModel, VattPreTrainedModel
 
 
 class VattClassifier(VattPreTrainedModel):
     """What the three classifiers share. Not used on its own."""
 
     modality: ClassVar[str]
-    # Other towers, their heads and the common spaces of a pretraining checkpoint are not needed here.
-    _keys_to_ignore_on_load_unexpected = [r"^vatt\.(video_model|audio_model|text_model|head)\."]
 
     def __init__(self, config: VattConfig) -> None:
         super().__init__(config)
         if not config.num_labels:
             raise ValueError("Give the classes: `num_labels`, or `id2label` and `label2id`.")
+        # The other towers and the common spaces of a pretraining checkpoint are not needed here.
+        others = "|".join(f"{name}_model" for name in MODALITIES if name != self.modality)
+        self._keys_to_ignore_on_load_unexpected = [rf"^(vatt\.)?({others}|head)\."]
         self.vatt = VattModel(config, modalities=(self.modality,))
         tower = getattr(config, f"{self.modality}_config")
         self.dropout = nn.Dropout(tower.classifier_dropout)
         self.classifier = nn.Linear(tower.output_size, config.num_labels)
-        if tower.freeze_backbone:
-            self.vatt.requires_grad_(False)
+        self._freeze()
         self.post_init()
+
+    def _freeze(self) -> None:
+        super()._freeze()
+        if getattr(self.config, f"{self.modality}_config").freeze_backbone:
+            self.vatt.requires_grad_(False)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

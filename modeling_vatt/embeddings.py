@@ -7,6 +7,7 @@ Sources: paper sections 3.1-3.3; official modules `SpatioTemporalEmbeddings`, `T
 """
 
 import math
+import operator
 from functools import lru_cache
 
 import numpy as np
@@ -23,43 +24,62 @@ def spline_matrix(num_source: int, num_target: int) -> np.ndarray:
 
     Order-3 polyharmonic spline with a linear term, known points at i / num_source, queries at
     j / num_target (`tfa.image.interpolate_spline` as the release calls it; the paper says "bi-cubic").
-    The release solves it in float32, where it is ill-conditioned for long tables; this is float64.
+    Its defining system has a condition number of 1e12 for 1200 rows, where the release's float32 solution is
+    noise and float64 is good to 1e-4. In one dimension it is the natural cubic spline, continued linearly,
+    whose tridiagonal system is well-conditioned; that is solved here, with the release's floor under the
+    radial function as a correction.
 
     Returns:
         float64 array of shape (num_target, num_source).
     """
     if num_source == 1:  # the linear term has no unique solution; a single row is constant
         return np.ones((num_target, 1))
-    centres = np.arange(num_source) / num_source
-    queries = np.arange(num_target) / num_target
+    step = 1 / num_source
+    inner = np.arange(1, num_source - 1)
+    system, known = np.eye(num_source), np.zeros((num_source, num_source))
+    for offset, left, right in ((-1, 1, 6), (0, 4, -12), (1, 1, 6)):
+        system[inner, inner + offset] = left
+        known[inner, inner + offset] = right / step**2
+    second = np.linalg.solve(system, known)  # second derivatives at the points, zero at the ends
+    # Coefficient of |x - point|^3: a twelfth of the jump of the third derivative.
+    coefficients = np.diff(np.pad(np.diff(second, axis=0) / step, ((1, 1), (0, 0))), axis=0) / 12
+    # The release computes max(r^2, 1e-10)^1.5, so 1e-15 where r^3 is less: on the diagonal of the system, ...
+    floor = 1e-15
+    values = np.eye(num_source) - floor * coefficients
+    second = second @ values
 
-    def radial(distance: np.ndarray) -> np.ndarray:
-        return np.maximum(distance**2, 1e-10) ** 1.5
+    target = np.arange(num_target)
+    cell = np.minimum(target * num_source // num_target, num_source - 2)
+    place = target * num_source / num_target - cell  # in cells; above 1 behind the last point
+    right = np.minimum(place, 1)[:, None]
+    left = 1 - right
+    matrix = left * values[cell] + right * values[cell + 1]
+    matrix += step**2 / 6 * ((left**3 - left) * second[cell] + (right**3 - right) * second[cell + 1])
+    slope = values[-1] - values[-2] + step**2 / 6 * second[-2]
+    matrix += np.maximum(place - 1, 0)[:, None] * slope
+    # ... and at queries next to a point.
+    nearest = np.minimum(np.rint(target * num_source / num_target).astype(int), num_source - 1)
+    distance = np.abs(target / num_target - nearest / num_source)
+    return matrix + np.maximum(floor - distance**3, 0)[:, None] * coefficients[nearest]
 
-    linear = np.stack([centres, np.ones(num_source)], axis=1)
-    system = np.zeros((num_source + 2, num_source + 2))
-    system[:num_source, :num_source] = radial(centres[:, None] - centres[None, :])
-    system[:num_source, num_source:] = linear
-    system[num_source:, :num_source] = linear.T
-    known = np.zeros((num_source + 2, num_source))
-    known[:num_source] = np.eye(num_source)
-    evaluate = np.concatenate(
-        [radial(queries[:, None] - centres[None, :]), queries[:, None], np.ones((num_target, 1))], axis=1
-    )
-    return evaluate @ np.linalg.solve(system, known)
 
-
-@torch.compiler.assume_constant_result
+@torch.compiler.allow_in_graph
 def _spline_tensor(num_source: int, num_target: int) -> torch.Tensor:
-    return torch.from_numpy(spline_matrix(num_source, num_target).astype(np.float32))
+    return torch.from_numpy(spline_matrix(num_source, num_target))
 
 
 def resample_positions(table: torch.Tensor, num_target: int) -> torch.Tensor:
     """Resample a position table (num_source, dim) along its axis to (num_target, dim); differentiable."""
     if table.shape[0] == num_target:
         return table
-    matrix = _spline_tensor(table.shape[0], num_target)
-    return matrix.to(device=table.device, dtype=table.dtype) @ table
+    # index(): torch.compile with dynamic shapes then specialises on the size; the matrix is a constant.
+    matrix = _spline_tensor(table.shape[0], operator.index(num_target))
+    return matrix.to(table.dtype).to(table.device) @ table
+
+
+class VattPositionTable(nn.Embedding):
+    """Positions along one axis. A class of its own for its initialisation: transformers passes only modules
+    with parameters of their own to `_init_weights`."""
 
 
 class VattAxialPositionEmbeddings(nn.Module):
@@ -73,7 +93,9 @@ class VattAxialPositionEmbeddings(nn.Module):
 
     def __init__(self, axes: dict[str, int], hidden_size: int, eps: float) -> None:
         super().__init__()
-        self.tables = nn.ModuleDict({name: nn.Embedding(rows, hidden_size) for name, rows in axes.items()})
+        self.tables = nn.ModuleDict(
+            {name: VattPositionTable(rows, hidden_size) for name, rows in axes.items()}
+        )
         self.layer_norm = nn.LayerNorm(hidden_size, eps=eps)
 
     def forward(self, grid: tuple[int, ...]) -> torch.Tensor:
@@ -168,7 +190,8 @@ class VattPatchEmbeddings(nn.Module):
             patches = patches[(slice(None), *index)]
         else:
             patches = patches.flatten(1, num_axes)
-        tokens = self.patch_projection(patches.flatten(2))
+        # Processors give float32; a model loaded in half precision takes it as well.
+        tokens = self.patch_projection(patches.flatten(2).to(self.agg_token.dtype))
         if masking:
             tokens, info["masked_tokens"] = self.mask_inputs(tokens)
             tokens = tokens if kept is None else tokens[:, kept]

@@ -39,6 +39,10 @@ class VattRMSNorm(nn.Module):
         return f"{self.weight.shape[0]}, eps={self.eps}"
 
 
+class VattRelativeBiasTable(nn.Embedding):
+    """Bias of every bucket and head; a class of its own for its initialisation."""
+
+
 class VattRelativePositionBias(nn.Module):
     """T5's bidirectional relative bias: half of the buckets per sign, half of those exact, the rest
     logarithmic up to the maximum distance (official `T5` attention, max distance 64)."""
@@ -47,7 +51,7 @@ class VattRelativePositionBias(nn.Module):
         super().__init__()
         self.num_buckets = num_buckets
         self.max_distance = max_distance
-        self.bias = nn.Embedding(num_buckets, num_heads)
+        self.bias = VattRelativeBiasTable(num_buckets, num_heads)
 
     def buckets(self, length: int, device: torch.device) -> torch.Tensor:
         """Bucket of key position minus query position, (length, length)."""
@@ -166,12 +170,16 @@ class VattEncoderLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_bias: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns the hidden states (batch, length, hidden_size) and, if the attention implementation has
         them, the attention weights (batch, heads, length, length)."""
         normed = self.layer_norm1(hidden_states) if self.pre_norm else hidden_states
-        attended, weights = self.self_attn(normed, attention_mask, **kwargs)
+        attended, weights = self.self_attn(normed, attention_mask, position_bias, **kwargs)
         hidden_states = hidden_states + self.dropout(attended)
         if not self.pre_norm:
             hidden_states = self.layer_norm1(hidden_states)
@@ -227,13 +235,17 @@ class VattEncoder(nn.Module):
             Normalised output (batch, length, hidden_size); if asked for, the input and the output of every
             block; if asked for, the attention weights of every block.
         """
+        position_bias: torch.Tensor | None = None
         if self.relative_position_bias is not None:
-            kwargs["position_bias"] = self.relative_position_bias(hidden_states.shape[1]).to(
-                hidden_states.dtype
-            )
+            position_bias = self.relative_position_bias(hidden_states.shape[1]).to(hidden_states.dtype)
+            # Flex attention reads it at every batch index; a view, no copy.
+            position_bias = position_bias.expand(hidden_states.shape[0], -1, -1, -1)
+        if output_attentions:
+            kwargs["output_attentions"] = True  # implementations without weights warn
         states, attentions = [hidden_states], []
         for layer in self.layers:
-            hidden_states, weights = layer(hidden_states, attention_mask, **kwargs)
+            # All tensors by position: reentrant checkpointing would lose gradients of keyword arguments.
+            hidden_states, weights = layer(hidden_states, attention_mask, position_bias, **kwargs)
             if output_hidden_states:
                 states.append(hidden_states)
             if output_attentions:

@@ -31,7 +31,8 @@ class VattBatchNorm(nn.Module):
         if not self.training:
             mean, variance = self.running_mean, self.running_var
         else:
-            mean, variance = self.batch_statistics(features.reshape(-1, features.shape[-1]).float())
+            rows = features.reshape(-1, features.shape[-1])
+            mean, variance = self.batch_statistics(rows.to(torch.promote_types(rows.dtype, torch.float32)))
             with torch.no_grad():
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
                 self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)

@@ -17,6 +17,7 @@ def contrastive_loss(
     mask: torch.Tensor | None = None,
     temperature: float = 0.07,
     loss_type: str = "asymmetric",
+    video_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     r"""NCE (one candidate per clip) or MIL-NCE (several) between video and sound or text.
 
@@ -25,7 +26,7 @@ def contrastive_loss(
 
         numerator_i   = log sum_{t in P_i} exp s(v_i, t)
         to_others_i   = log sum_{t in all candidates of present clips} exp s(v_i, t)
-        to_videos_i   = log sum_{j, t in P_i} exp s(v_j, t)
+        to_videos_i   = log sum_{present j, t in P_i} exp s(v_j, t)
         "asymmetric":   loss_i = log(exp to_others_i + exp to_videos_i) - numerator_i
         "symmetric":    loss_i = (to_others_i - numerator_i) + (to_videos_i - numerator_i)
 
@@ -40,6 +41,7 @@ def contrastive_loss(
             loss; if none is present the loss is 0.
         temperature: softmax temperature.
         loss_type: `"asymmetric"` or `"symmetric"`.
+        video_mask: (batch,), the same for `video_embeds` (audio-text loss: the sounds stand there).
 
     Returns:
         Scalar loss.
@@ -54,16 +56,23 @@ def contrastive_loss(
             f"{video.shape[0]} clips."
         )
     batch, candidates = other.shape[:2]
-    present = video.new_ones(batch) if mask is None else mask.to(video.dtype)
+    for name, given in (("mask", mask), ("video_mask", video_mask)):
+        if given is not None and given.shape != (batch,):
+            raise ValueError(f"`{name}` must be of shape ({batch},), got {tuple(given.shape)}.")
+    other_present = video.new_ones(batch) if mask is None else mask.to(video.dtype)
+    video_present = video.new_ones(batch) if video_mask is None else video_mask.to(video.dtype)
+    present = other_present * video_present
     all_video, all_other = gather_rows(video), gather_rows(other)
-    absent = (gather_rows(present) == 0).repeat_interleave(candidates)
+    absent_other = (gather_rows(other_present) == 0).repeat_interleave(candidates)
+    absent_video = gather_rows(video_present) == 0
 
     with torch.autocast(video.device.type, enabled=False):  # bfloat16 scores would be too coarse
         numerator = (torch.einsum("bd,bkd->bk", video, other) / temperature).logsumexp(1)
         to_others = video @ all_other.flatten(0, 1).T / temperature
         # A large negative number rather than -inf: rows without any present clip must stay finite.
-        to_others = to_others.masked_fill(absent, -1e9).logsumexp(1)
-        to_videos = (other.flatten(0, 1) @ all_video.T / temperature).view(batch, -1).logsumexp(1)
+        to_others = to_others.masked_fill(absent_other, -1e9).logsumexp(1)
+        to_videos = other.flatten(0, 1) @ all_video.T / temperature
+        to_videos = to_videos.masked_fill(absent_video, -1e9).view(batch, -1).logsumexp(1)
     if loss_type == "asymmetric":
         loss = torch.logaddexp(to_others, to_videos) - numerator
     else:

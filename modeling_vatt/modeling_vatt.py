@@ -19,8 +19,8 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration import VattConfig, VattTextConfig
 from .configuration.configuration_vatt import VattTowerConfig
-from .embeddings import VattAxialPositionEmbeddings, VattPatchEmbeddings, VattTextEmbeddings
-from .encoder import VattEncoder, VattRelativePositionBias, VattRMSNorm
+from .embeddings import VattPatchEmbeddings, VattPositionTable, VattTextEmbeddings
+from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
 from .heads import VattBatchNorm, VattFACHead, VattJointHead
 from .losses import contrastive_loss, normalize
 
@@ -88,9 +88,9 @@ class VattModelOutput(ModelOutput):
 
 
 @dataclass
-class VattForPreTrainingOutput(VattModelOutput):
+class VattLossOutput(ModelOutput):
     r"""
-    Output of [`VattForPreTraining`]: that of [`VattModel`], and
+    Losses and similarities, the loss first as everywhere in transformers.
 
     Args:
         loss (`torch.Tensor` of shape `()`, *optional*):
@@ -109,6 +109,13 @@ class VattForPreTrainingOutput(VattModelOutput):
     audio_text_loss: torch.FloatTensor | None = None
     logits_video_audio: torch.FloatTensor | None = None
     logits_video_text: torch.FloatTensor | None = None
+
+
+@dataclass
+class VattForPreTrainingOutput(VattModelOutput, VattLossOutput):
+    r"""
+    Output of [`VattForPreTraining`]: the fields of [`VattLossOutput`], then those of [`VattModelOutput`].
+    """
 
 
 def _nested_tuple(output: ModelOutput) -> tuple[Any, ...]:
@@ -216,6 +223,21 @@ class VattPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
 
     @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """See transformers; what the config freezes stays frozen (loading alone would unfreeze it)."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model._freeze()
+        return loaded
+
+    def _freeze(self) -> None:
+        """Freeze the word table where the config says so."""
+        for module in self.modules():
+            is_text = isinstance(module, (VattTextEmbeddings, VattLinearTextTower))
+            if is_text and not module.config.trainable_embeddings:
+                module.word_embeddings.weight.requires_grad_(False)
+
+    @classmethod
     def _can_set_attn_implementation(cls) -> bool:
         # transformers looks for the attention function in the file of the class; ours is in encoder.py.
         return True
@@ -241,9 +263,10 @@ class VattPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Keras defaults as the release relies on them: Glorot uniform dense layers, zero biases; word
-        table and relative bias uniform in +-0.05; position tables truncated normal of std d^-0.5; AGG and
-        mask vectors truncated normal of variance 1/d."""
+        """Keras defaults as the release relies on them: Glorot uniform dense layers, zero biases; relative
+        bias uniform in +-0.05; position tables truncated normal of std d^-0.5; AGG and mask vectors
+        truncated normal of variance 1/d. The word table is standard normal, as in T5: the release always
+        fills it from word2vec, and Keras' +-0.05 would drown in the positions where it is trained."""
         if isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
@@ -255,14 +278,13 @@ class VattPreTrainedModel(PreTrainedModel):
             if isinstance(module, VattBatchNorm):
                 init.zeros_(module.running_mean)
                 init.ones_(module.running_var)
-        elif isinstance(module, VattAxialPositionEmbeddings):
-            for table in module.tables.values():
-                std = table.embedding_dim**-0.5
-                init.trunc_normal_(table.weight, std=std, a=-2 * std, b=2 * std)
-        elif isinstance(module, VattRelativePositionBias):
-            init.uniform_(module.bias.weight, -0.05, 0.05)
-        elif isinstance(module, (VattTextEmbeddings, VattLinearTextTower)):
-            init.uniform_(module.word_embeddings.weight, -0.05, 0.05)
+        elif isinstance(module, VattPositionTable):
+            std = module.embedding_dim**-0.5
+            init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+        elif isinstance(module, VattRelativeBiasTable):
+            init.uniform_(module.weight, -0.05, 0.05)
+        elif isinstance(module, nn.Embedding):  # the word table
+            init.normal_(module.weight, std=1.0)
         if isinstance(module, (VattPatchEmbeddings, VattTextEmbeddings)):
             for vector in (module.agg_token, getattr(module, "mask_token", None)):
                 if vector is not None:
@@ -562,74 +584,69 @@ class VattForPreTraining(VattPreTrainedModel):
         """
         kwargs["return_dict"] = True
         base = self.vatt(pixel_values_videos, input_values, input_ids, attention_mask, **kwargs)
-        output = VattForPreTrainingOutput(**base)
+        extra: dict[str, torch.Tensor] = {}
         if return_loss:
-            self._add_losses(output, audio_mask, text_mask)
+            extra |= self._losses(base, audio_mask, text_mask)
         if (not self.training) if return_logits is None else return_logits:
-            temperature = self.config.temperature
             for name, video, other in (
-                ("logits_video_audio", output.video_va_embeds, output.audio_va_embeds),
-                ("logits_video_text", output.video_vt_embeds, output.text_vt_embeds),
+                ("logits_video_audio", base.video_va_embeds, base.audio_va_embeds),
+                ("logits_video_text", base.video_vt_embeds, base.text_vt_embeds),
             ):
                 if video is not None and other is not None:
                     flat = normalize(other).flatten(0, -2)
-                    output[name] = normalize(video) @ flat.T / temperature
-        return output
+                    extra[name] = normalize(video) @ flat.T / self.config.temperature
+        return VattForPreTrainingOutput(**extra, **base)
 
-    def _add_losses(self, output: VattForPreTrainingOutput, audio_mask: Mask, text_mask: Mask) -> None:
+    def _losses(self, base: VattModelOutput, audio_mask: Mask, text_mask: Mask) -> dict[str, torch.Tensor]:
         config = self.config
-        terms = [
-            (
-                "video_audio_loss",
-                config.video_audio_loss_weight,
-                output.video_va_embeds,
-                output.audio_va_embeds,
-                audio_mask,
-            ),
-            (
-                "video_text_loss",
-                config.video_text_loss_weight,
-                output.video_vt_embeds,
-                output.text_vt_embeds,
-                text_mask,
-            ),
-        ]
-        if config.audio_text_loss_weight:
-            both = _both(audio_mask, text_mask)
-            terms.append(
-                (
-                    "audio_text_loss",
-                    config.audio_text_loss_weight,
-                    output.audio_va_embeds,
-                    output.text_vt_embeds,
-                    both,
-                )
+        video_va, audio_va = base.video_va_embeds, base.audio_va_embeds
+        video_vt, text_vt = base.video_vt_embeds, base.text_vt_embeds
+        for name, mask in (("audio_mask", audio_mask), ("text_mask", text_mask)):
+            if mask is not None and mask.ndim != 1:
+                raise ValueError(f"`{name}` must be of shape (batch,), got {tuple(mask.shape)}.")
+        sizes = {
+            "pixel_values_videos": video_va,
+            "input_values": audio_va,
+            "input_ids": text_vt,
+            "audio_mask": audio_mask,
+            "text_mask": text_mask,
+        }
+        rows = {name: value.shape[0] for name, value in sizes.items() if value is not None}
+        if len(set(rows.values())) > 1:
+            raise ValueError(
+                f"The loss needs one row per clip, got {rows}. Several texts of a clip are `input_ids` of "
+                "shape (batch, candidates, words)."
             )
+        # (name, weight, anchor, its mask, other, its mask); every clip has video
+        terms = (
+            ("video_audio_loss", config.video_audio_loss_weight, video_va, None, audio_va, audio_mask),
+            ("video_text_loss", config.video_text_loss_weight, video_vt, None, text_vt, text_mask),
+            ("audio_text_loss", config.audio_text_loss_weight, audio_va, audio_mask, text_vt, text_mask),
+        )
+        losses: dict[str, torch.Tensor] = {}
         total, weights = None, 0.0
-        for name, weight, anchor, other, mask in terms:
+        for name, weight, anchor, anchor_mask, other, mask in terms:
             if anchor is None or other is None or not weight:
                 continue
-            output[name] = contrastive_loss(anchor, other, mask, config.temperature, config.loss_type)
-            total = weight * output[name] + (0 if total is None else total)
+            losses[name] = contrastive_loss(
+                anchor, other, mask, config.temperature, config.loss_type, video_mask=anchor_mask
+            )
+            total = weight * losses[name] + (0 if total is None else total)
             weights += weight
         if total is None:
             raise ValueError(
                 "The loss needs `pixel_values_videos` with `input_values` or `input_ids`; "
                 "pass `return_loss=False` for embeddings only."
             )
-        output.loss = total / weights if config.loss_reduction == "mean" else total
-
-
-def _both(first: Mask, second: Mask) -> Mask:
-    if first is None or second is None:
-        return second if first is None else first
-    return first * second
+        losses["loss"] = total / weights if config.loss_reduction == "mean" else total
+        return losses
 
 
 __all__ = [
     "VattFeaturesOutput",
     "VattForPreTraining",
     "VattForPreTrainingOutput",
+    "VattLossOutput",
     "VattModel",
     "VattModelOutput",
     "VattPreTrainedModel",

@@ -1,2 +1,59 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
+"""From media files and captions to tensors: video processor, feature extractor, tokenizer, processor,
+augmentation."""
+
+from __future__ import annotations
+
+from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer, PreTrainedConfig
+
+# `transformers.AutoVideoProcessor` is a placeholder without torchvision; the class itself needs none.
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+
+from .augmentation import VattAugmentation
+from .feature_extraction_vatt import VattFeatureExtractor
+from .media import (
+    DEFAULT_LIMITS,
+    MediaClip,
+    MediaError,
+    MediaInfo,
+    MediaLimits,
+    MediaSource,
+    probe,
+    read_clip,
+)
+from .processing_vatt import VattProcessor
+from .tokenization_vatt import VattTokenizer
+from .video_processing_vatt import VattVideoProcessor
+
+
+def register_processors(*config_classes: type[PreTrainedConfig]) -> None:
+    """Make `AutoProcessor`, `AutoVideoProcessor`, `AutoFeatureExtractor` and `AutoTokenizer` know these
+    classes.
+
+    Args:
+        config_classes: configurations of the models that use them. May be called again.
+    """
+    for config_class in config_classes:
+        AutoTokenizer.register(config_class, tokenizer_class=VattTokenizer, exist_ok=True)
+        AutoFeatureExtractor.register(config_class, VattFeatureExtractor, exist_ok=True)
+        AutoVideoProcessor.register(config_class, VattVideoProcessor, exist_ok=True)
+        AutoProcessor.register(config_class, VattProcessor, exist_ok=True)
+
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "MediaClip",
+    "MediaError",
+    "MediaInfo",
+    "MediaLimits",
+    "MediaSource",
+    "VattAugmentation",
+    "VattFeatureExtractor",
+    "VattProcessor",
+    "VattTokenizer",
+    "VattVideoProcessor",
+    "probe",
+    "read_clip",
+    "register_processors",
+]

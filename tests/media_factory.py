@@ -1,20 +1,26 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny media files for tests, made with PyAV: frames that carry their own number, click trains, any container.
+"""Tiny media files for tests, made with PyAV: frames that carry their number, click trains, any container.
 
-A numbered frame is a grid of 4 x 3 black or white blocks that spell a 12-bit number, so that the number survives
-lossy codecs, chroma subsampling and resizing, and `frame_number` can tell which frame a decoder handed back.
+A numbered frame is a grid of 4 x 3 black or white blocks that spell a 12-bit number, so that the number
+survives lossy codecs, chroma subsampling and resizing, and `frame_number` can tell which frame came back.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
+from av.video.reformatter import Interpolation
 
+
+ACCURATE = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 GRID_ROWS, GRID_COLUMNS = 3, 4
 CLOCK = 90_000  # ticks per second for frames with explicit times
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
@@ -79,14 +85,29 @@ def tone(seconds: float, sampling_rate: int, frequency: float = 440.0) -> np.nda
     return (0.5 * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
 
 
-def _video_packets(container, frames, fps, times, codec, options, rotation, offset, pix_fmt):
+def _video_packets(
+    container: Any,
+    frames: Sequence[np.ndarray],
+    fps: float | Fraction,
+    times: Sequence[float] | None,
+    codec: str,
+    options: dict[str, str] | None,
+    pix_fmt: str,
+    rotation: int,
+    mirrored: bool,
+    offset: float,
+) -> list[Any]:
     rate = Fraction(fps).limit_denominator(100_000)
-    stream = container.add_stream(codec, rate=rate, options={**EXTRA_OPTIONS.get(codec, {}), **(options or {})})
+    if offset and times is None:
+        times = [number / float(rate) for number in range(len(frames))]
+    stream = container.add_stream(
+        codec, rate=rate, options={**EXTRA_OPTIONS.get(codec, {}), **(options or {})}
+    )
     stream.height, stream.width = frames[0].shape[:2]
     stream.pix_fmt = pix_fmt
     stream.codec_context.thread_count = 1
-    if rotation:
-        stream.set_display_rotation(rotation)
+    if rotation or mirrored:
+        stream.set_display_rotation(rotation, hflip=mirrored)
     base = 1 / rate if times is None else Fraction(1, CLOCK)
     stream.codec_context.time_base = base
     packets = []
@@ -94,11 +115,21 @@ def _video_packets(container, frames, fps, times, codec, options, rotation, offs
         frame = av.VideoFrame.from_ndarray(array, format="rgb24")
         seconds = Fraction(number) / rate if times is None else Fraction(times[number])
         frame.pts, frame.time_base = round((seconds + Fraction(offset)) / base), base
+        if pix_fmt == "yuv420p":  # the exact conversion; the default one is fast and a little dark
+            frame = frame.reformat(format="yuv420p", interpolation=Interpolation.BICUBIC | ACCURATE)
         packets += stream.encode(frame)
     return packets + stream.encode(None)
 
 
-def _audio_packets(container, waveform, sampling_rate, codec, options, offset):
+def _audio_packets(
+    container: Any,
+    waveform: np.ndarray,
+    sampling_rate: int,
+    codec: str,
+    options: dict[str, str] | None,
+    offset: float,
+    gap: tuple[float, float],
+) -> list[Any]:
     waveform = np.atleast_2d(np.asarray(waveform, dtype=np.float32))
     layout = LAYOUTS[len(waveform)]
     options = {**EXTRA_OPTIONS.get(codec, {}), **(options or {})}
@@ -110,7 +141,8 @@ def _audio_packets(container, waveform, sampling_rate, codec, options, offset):
     frame.sample_rate, frame.time_base, frame.pts = sampling_rate, Fraction(1, sampling_rate), 0
     packets = []
     for part in resampler.resample(frame) + resampler.resample(None):
-        part.pts += round(offset * sampling_rate)
+        late = offset + (gap[1] if part.pts >= gap[0] * sampling_rate else 0.0)
+        part.pts += round(late * sampling_rate)
         packets += stream.encode(part)
     return packets + stream.encode(None)
 
@@ -125,34 +157,54 @@ def write_media(
     video_options: dict[str, str] | None = None,
     pix_fmt: str = "yuv420p",
     rotation: int = 0,
+    mirrored: bool = False,
     video_offset: float = 0.0,
     waveform: np.ndarray | None = None,
     sampling_rate: int = 48_000,
     audio_codec: str = "aac",
     audio_options: dict[str, str] | None = None,
     audio_offset: float = 0.0,
+    audio_gap: tuple[float, float] = (math.inf, 0.0),
+    cover: np.ndarray | None = None,
     container_options: dict[str, str] | None = None,
-    format: str | None = None,
 ) -> Path:
-    """Write a file with the given streams and return its path.
+    """Write a file with the given streams and return its path; the ending of its name chooses the container.
 
     Args:
         frames: uint8 RGB arrays; None writes no video stream.
         fps: frame rate; `times` (seconds, one for each frame) makes the rate variable instead.
-        rotation: counter-clockwise degrees a player has to turn the frames by.
-        waveform: (samples,) or (channels, samples) in [-1, 1] at `sampling_rate`; None writes no audio stream.
+        rotation: counter-clockwise degrees a player has to turn the frames by; `mirrored`: left and right are
+            exchanged after that.
+        waveform: (samples,) or (channels, samples) in [-1, 1] at `sampling_rate`; None writes no sound.
         video_offset, audio_offset: seconds by which a stream starts late.
+        audio_gap: (moment, seconds): the sound from `moment` on comes that much later.
+        cover: a picture attached to the file, as sound files carry them.
     """
-    with av.open(str(path), "w", format=format, options=container_options or {}) as container:
+    with av.open(str(path), "w", options=container_options or {}) as container:
         packets = []
         if frames is not None:
             packets += _video_packets(
-                container, frames, fps, times, video_codec, video_options, rotation, video_offset, pix_fmt
+                container,
+                frames,
+                fps,
+                times,
+                video_codec,
+                video_options,
+                pix_fmt,
+                rotation,
+                mirrored,
+                video_offset,
             )
         if waveform is not None:
             packets += _audio_packets(
-                container, waveform, sampling_rate, audio_codec, audio_options, audio_offset
+                container, waveform, sampling_rate, audio_codec, audio_options, audio_offset, audio_gap
             )
+        if cover is not None:
+            stream = container.add_stream("png", rate=1)
+            stream.height, stream.width = cover.shape[:2]
+            stream.pix_fmt = "rgb24"
+            stream.disposition = Disposition.attached_pic
+            packets += stream.encode(av.VideoFrame.from_ndarray(cover, format="rgb24")) + stream.encode(None)
         container.start_encoding()
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             container.mux(packet)

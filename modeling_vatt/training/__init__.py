@@ -1,2 +1,17 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
+"""Training: schedules, checkpoints that survive a kill, and the pretraining loop."""
+
+from .model_card import write_model_card
+from .pretrainer import Pretrainer, PretrainingArguments
+from .schedules import finetuning_learning_rate, get_pretraining_schedule, pretraining_learning_rate
+
+
+__all__ = [
+    "Pretrainer",
+    "PretrainingArguments",
+    "finetuning_learning_rate",
+    "get_pretraining_schedule",
+    "pretraining_learning_rate",
+    "write_model_card",
+]

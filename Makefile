@@ -1,0 +1,53 @@
+# The two commands of the README, `make demo` and `make test`, do all the set-up themselves.
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_DIR ?= demo
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test test-fast lint typecheck check-wheel clean
+
+demo: $(VENV)/demo.installed
+	$(BIN)/python examples/run_demo.py --output_dir $(DEMO_DIR)
+
+test: $(VENV)/dev.installed
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+test-fast: $(VENV)/dev.installed
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/dev.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(VENV)/dev.installed
+	$(BIN)/mypy
+
+# A wheel in an environment of its own, used from a folder that is not the repository.
+check-wheel: $(VENV)/dev.installed
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(PIP) wheel --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv --clear build/wheel/venv
+	build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt torch
+	build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt build/wheel/*.whl
+	cd build/wheel && HF_HUB_OFFLINE=1 venv/bin/python ../../tests/wheel_check.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade pip
+
+# torch by itself first: with the version fixed no other package can pull another build of it in.
+$(VENV)/torch.installed: $(VENV)/bin/python constraints.txt
+	$(PIP) install -c constraints.txt torch
+	touch $@
+
+$(VENV)/demo.installed: $(VENV)/torch.installed setup.cfg
+	$(PIP) install -c constraints.txt -e '.[demo]'
+	touch $@
+
+$(VENV)/dev.installed: $(VENV)/torch.installed setup.cfg
+	$(PIP) install -c constraints.txt -e '.[demo,test,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build $(DEMO_DIR) modeling_vatt.egg-info

@@ -1,0 +1,306 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Pretrain VATT on a folder or dataset of videos, with captions where there are any.
+
+    python examples/run_pretraining.py --dataset my_videos --output_dir out --preset ma_tiny
+
+`my_videos` is a folder of videos, best in the layout of `datasets`' videofolder (`train/`, `validation/`,
+each with a `metadata.jsonl` that has `file_name` and `captions`), or the name of a dataset with a video
+column. Several processes: `accelerate launch examples/run_pretraining.py ...`. A run that was stopped is
+continued by the same command. The output folder ends up with model, processor and model card, for
+`AutoModel.from_pretrained(output_dir)`.
+"""
+
+import dataclasses
+import json
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import datasets
+import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import HfArgumentParser
+from transformers.utils import logging as transformers_logging
+
+from modeling_vatt import VattConfig, VattForPreTraining
+from modeling_vatt.data import ClipDataset, collate_clips, decode_clips, load_clips
+from modeling_vatt.evaluation import clip_retrieval
+from modeling_vatt.processors import MediaError, VattAugmentation, VattProcessor, VattTokenizer
+from modeling_vatt.retrieval import embed_batches
+from modeling_vatt.training import Pretrainer, PretrainingArguments, write_model_card
+
+
+logger = logging.getLogger("modeling_vatt.run_pretraining")
+
+
+@dataclass
+class DataArguments:
+    """What to train on."""
+
+    dataset: str = field(metadata={"help": "Folder of videos, or name of a dataset."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    validation_split: str = field(
+        default="validation", metadata={"help": "Split for retrieval during training; '' for none."}
+    )
+    video_column: str | None = field(default=None, metadata={"help": "Found by its type if left out."})
+    caption_column: str | None = field(default=None, metadata={"help": "Found by its name if left out."})
+    decode_once: bool = field(
+        default=False,
+        metadata={
+            "help": "Decode all clips once into a table on disk: for few, short clips and many epochs."
+        },
+    )
+    decode_size: int | None = field(
+        default=None,
+        metadata={"help": "Shorter side at which videos are decoded; 8/7 of the frame size if left out."},
+    )
+    crop_resize_style: Literal["VGG", "Inception", "none"] = field(
+        default="VGG", metadata={"help": "Random crop: VGG (release), Inception (paper), none."}
+    )
+    color_augment: bool = field(
+        default=True, metadata={"help": "Change brightness, saturation, contrast, hue."}
+    )
+    shuffle_captions: bool = field(
+        default=False, metadata={"help": "Control experiment: give every clip the captions of another one."}
+    )
+
+
+@dataclass
+class ModelArguments:
+    """What to train."""
+
+    preset: str = field(
+        default="ma_tiny",
+        metadata={"help": "Named config: bbs, mbs, lbs, ma_base, ma_medium, ma_large, tiny, ma_tiny."},
+    )
+    model: str | None = field(
+        default=None, metadata={"help": "Start from this checkpoint (folder or Hub name)."}
+    )
+    config_overrides: str = field(
+        default="{}",
+        metadata={"help": 'JSON, e.g. \'{"temperature": 0.05, "video_config": {"drop_token_rate": 0}}\'.'},
+    )
+    vocabulary: str | None = field(
+        default=None,
+        metadata={"help": "Word list (e.g. howto100m_en.txt); trained from the captions if left out."},
+    )
+    tokenizer: Literal["words", "sentencepiece"] = field(default="words", metadata={"help": "What to train."})
+    vocab_size: int = field(default=65_536, metadata={"help": "At most so many words or pieces."})
+    num_captions: int = field(
+        default=5, metadata={"help": "Captions per clip and step (MIL-NCE candidates)."}
+    )
+    normalize_audio: bool = field(
+        default=False,
+        metadata={"help": "Bring sound to unit variance: helps small models trained from scratch."},
+    )
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "Less memory, more time."})
+    torch_compile: bool = field(default=False, metadata={"help": "Compile the model."})
+
+
+@dataclass
+class RunArguments:
+    """How to run and where to put the result."""
+
+    mixed_precision: Literal["no", "bf16", "fp16"] = field(default="no", metadata={"help": "Autocast."})
+    report_to: Literal["tensorboard", "none"] = field(default="tensorboard", metadata={"help": "Tracker."})
+    eval_batch_size: int = field(default=32, metadata={"help": "Clips at a time in evaluation."})
+    keep_last: bool = field(default=False, metadata={"help": "Save the last model instead of the best."})
+    push_to_hub: bool = field(default=False, metadata={"help": "Upload the result."})
+    hub_model_id: str | None = field(
+        default=None, metadata={"help": "Name on the Hub; the folder's if left out."}
+    )
+    hub_private: bool = field(default=False, metadata={"help": "Make the repository private."})
+
+
+def merge(base: dict, overrides: dict) -> dict:
+    """Nested update."""
+    for key, value in overrides.items():
+        base[key] = (
+            merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+        )
+    return base
+
+
+def build(args: ModelArguments, captions: list[list[str]]) -> tuple[VattForPreTraining, VattProcessor]:
+    """Model and processor: those of a checkpoint, or new ones."""
+    if args.model is not None:
+        return VattForPreTraining.from_pretrained(args.model), VattProcessor.from_pretrained(args.model)
+    config = VattConfig.from_preset(args.preset)
+    config = VattConfig(**merge(config.to_dict(), json.loads(args.config_overrides)))
+    length = config.text_config.max_position_embeddings
+    sentences = (caption for clip in captions for caption in clip)
+    if args.vocabulary is not None:
+        tokenizer = VattTokenizer.from_vocabulary(args.vocabulary, model_max_length=length)
+    elif args.tokenizer == "sentencepiece":
+        tokenizer = VattTokenizer.train_sentencepiece(sentences, args.vocab_size, model_max_length=length)
+    else:
+        tokenizer = VattTokenizer.train_from_iterator(sentences, args.vocab_size, model_max_length=length)
+    config.text_config.vocab_size = len(tokenizer)
+    processor = VattProcessor.from_config(config, tokenizer, num_captions=args.num_captions)
+    processor.feature_extractor.do_normalize = args.normalize_audio
+    return VattForPreTraining(config), processor
+
+
+def shuffle_captions(clips: datasets.Dataset, seed: int) -> datasets.Dataset:
+    """Every clip gets the captions of another one (a rotation of a permutation: nobody keeps their own)."""
+    captions = clips["captions"]
+    order = np.random.default_rng(seed).permutation(len(captions))
+    moved = dict(zip(order, np.roll(order, 1), strict=True))
+    feature = clips.features["captions"]
+    clips = clips.remove_columns("captions")
+    return clips.add_column("captions", [captions[moved[i]] for i in range(len(captions))], feature=feature)
+
+
+def main() -> None:
+    parser = HfArgumentParser(
+        (DataArguments, ModelArguments, PretrainingArguments, RunArguments),
+        description=__doc__.splitlines()[0],
+    )
+    data, model_args, training, run = parser.parse_args_into_dataclasses()
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("modeling_vatt").setLevel(logging.INFO)
+    transformers_logging.disable_progress_bar()
+    output_dir = Path(training.output_dir)
+    accelerator = Accelerator(
+        mixed_precision=run.mixed_precision,
+        log_with=run.report_to if run.report_to != "none" else None,
+        project_dir=output_dir,
+    )
+    main_process = accelerator.is_main_process
+    set_seed(training.seed)
+
+    def load(split: str) -> datasets.Dataset:
+        return load_clips(data.dataset, split, data.video_column, data.caption_column)
+
+    try:
+        train = load(data.train_split)
+        validation = load(data.validation_split) if data.validation_split else None
+    except ValueError as error:
+        sys.exit(str(error))
+    if data.shuffle_captions:
+        train = shuffle_captions(train, training.seed)
+    model, processor = build(model_args, train["captions"])
+    if processor.video_processor.decode_size is None:
+        frame = processor.video_processor.crop_size["height"]
+        processor.video_processor.decode_size = data.decode_size or frame * 8 // 7
+    if model_args.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    if model_args.torch_compile:
+        model.compile()
+    if data.decode_once:
+        with accelerator.main_process_first():
+            workers = max(1, training.num_workers)
+            train, skipped = decode_clips(train, processor, workers)
+            if validation is not None:
+                validation, more = decode_clips(validation, processor, workers)
+                skipped += more
+        for clip in skipped:
+            logger.warning("Skipped %s", clip.reason)
+    else:
+        skipped = []
+    augmentation = VattAugmentation(
+        crop_resize_style=data.crop_resize_style, color_probability=0.8 if data.color_augment else 0.0
+    )
+    clips = ClipDataset(train, processor, random_window=True, augmentation=augmentation, seed=training.seed)
+
+    def evaluate(model: VattForPreTraining) -> dict[str, float]:
+        loader = DataLoader(
+            ClipDataset(validation, processor), batch_size=run.eval_batch_size, collate_fn=collate_clips
+        )
+        return clip_retrieval(embed_batches(model, (batch.inputs for batch in loader if batch.inputs)))
+
+    if run.report_to != "none":
+        plain = {
+            f"{type(part).__name__}.{key}": value
+            for part in (data, model_args, training, run)
+            for key, value in dataclasses.asdict(part).items()
+            if isinstance(value, (int, float, str, bool))
+        }
+        accelerator.init_trackers("logs", config=plain)
+    bar = tqdm(
+        total=training.num_steps,
+        unit="step",
+        disable=not main_process,
+        mininterval=0.5 if sys.stderr.isatty() else 30,  # a log file needs no moving bar
+    )
+
+    def on_log(step: int, metrics: dict[str, float]) -> None:
+        accelerator.log(metrics, step=step)
+        shown = {
+            "loss": "loss",
+            "video_audio_loss": "va",
+            "video_text_loss": "vt",
+            "clips_per_second": "clips/s",
+            "txt2vid_R10": "t2v R@10",
+            "aud2vid_R10": "a2v R@10",
+        }
+        postfix.update({short: f"{metrics[name]:.3g}" for name, short in shown.items() if name in metrics})
+        bar.set_postfix(postfix, refresh=False)
+        if "mean_recall" in metrics:
+            found = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items() if "2vid" in name)
+            tqdm.write(f"step {step}: {found}")
+
+    def on_step(step: int) -> None:
+        bar.update(step - bar.n)
+
+    postfix: dict[str, str] = {}
+    trainer = Pretrainer(
+        model,
+        clips,
+        training,
+        accelerator,
+        evaluate=evaluate if validation is not None else None,
+        save_extra=processor.save_pretrained,
+        on_log=on_log,
+        on_step=on_step,
+    )
+    try:
+        metrics = trainer.train()
+    except (MediaError, ValueError) as error:
+        sys.exit(str(error))
+    bar.close()
+    accelerator.wait_for_everyone()
+    if main_process:
+        finished = accelerator.unwrap_model(trainer.model)
+        best = output_dir / "best"
+        if best.is_dir() and not run.keep_last:
+            finished = VattForPreTraining.from_pretrained(best)
+            metrics = {**metrics, **json.loads((best / "training_state.json").read_text())["metrics"]}
+        finished.save_pretrained(output_dir)
+        processor.save_pretrained(output_dir)
+        write_model_card(
+            output_dir,
+            name=run.hub_model_id or output_dir.resolve().name,
+            model=finished,
+            dataset=data.dataset,
+            metrics=metrics,
+            settings={
+                "clips": len(clips),
+                **dataclasses.asdict(training),
+                "augmentation": data.crop_resize_style,
+            },
+        )
+        report = trainer.skip_report(already=skipped)
+        if report:
+            print(report)
+        print(f"Saved model, processor and model card to {output_dir}")
+        if run.push_to_hub:
+            name = run.hub_model_id or output_dir.resolve().name
+            from huggingface_hub import HfApi
+
+            api = HfApi()
+            repo = api.create_repo(name, private=run.hub_private, exist_ok=True).repo_id
+            ignored = ["checkpoint-*", "best/*", "logs/*", "*.partial/*", "metrics.jsonl"]
+            api.upload_folder(repo_id=repo, folder_path=output_dir, ignore_patterns=ignored)
+            print(f"Uploaded to {repo}")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Cross-modal retrieval: similarities, ranks, R@K and median rank (paper A.3.3, official evaluator)."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+def average_windows(
+    queries: npt.NDArray, gallery_windows: npt.NDArray, average: str = "embeddings"
+) -> npt.NDArray[np.float64]:
+    """Cosine similarities of queries with clips that are embedded as several windows.
+
+    Args:
+        queries: (queries, dim), not normalised.
+        gallery_windows: (clips, windows, dim), not normalised.
+        average: `"embeddings"` averages the windows' vectors, then normalises (the paper's protocol);
+            `"similarities"` normalises every window and averages the similarities.
+
+    Returns:
+        (queries, clips); a zero vector is similar to nothing (0).
+    """
+    if average not in ("embeddings", "similarities"):
+        raise ValueError(f'`average` must be "embeddings" or "similarities", got {average!r}.')
+    gallery = np.asarray(gallery_windows, dtype=np.float64)
+    if average == "embeddings":
+        return _unit(queries) @ _unit(gallery.mean(axis=1)).T
+    return np.einsum("qd,cwd->qc", _unit(queries), _unit(gallery)) / gallery.shape[1]
+
+
+def _unit(vectors: npt.NDArray) -> npt.NDArray[np.float64]:
+    vectors = np.asarray(vectors, dtype=np.float64)
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(norms == 0, 1, norms)
+
+
+def retrieval_ranks(similarity: npt.NDArray, targets: Sequence[int] | None = None) -> npt.NDArray[np.int64]:
+    """0-based place of the true item in each query's list, best first; of equals the earlier item wins.
+
+    Args:
+        similarity: (queries, items).
+        targets: index of the true item of every query; the query's own index by default.
+    """
+    similarity = np.asarray(similarity)
+    rows = np.arange(similarity.shape[0])
+    truth = rows if targets is None else np.asarray(targets)
+    if truth.shape != rows.shape:
+        raise ValueError(
+            f"`targets` must have one entry per query: {truth.shape} for {rows.shape[0]} queries."
+        )
+    own = similarity[rows, truth][:, None]
+    earlier_equal = (similarity == own) & (np.arange(similarity.shape[1])[None, :] < truth[:, None])
+    return (similarity > own).sum(axis=1) + earlier_equal.sum(axis=1)
+
+
+def retrieval_metrics(
+    similarity: npt.NDArray, targets: Sequence[int] | None = None, prefix: str = ""
+) -> dict[str, float]:
+    """R@1, R@5, R@10 (shares) and the median rank, counted from 1.
+
+    Args:
+        similarity, targets: as in [`retrieval_ranks`].
+        prefix: put in front of the names, e.g. `"txt2vid_"`.
+
+    Returns:
+        `{"R1", "R5", "R10", "MedianRank"}` with the prefix; names of the official evaluator.
+    """
+    ranks = retrieval_ranks(similarity, targets)
+    metrics = {f"R{k}": float(np.mean(ranks < k)) for k in (1, 5, 10)}
+    metrics["MedianRank"] = float(np.median(ranks) + 1)
+    return {prefix + name: value for name, value in metrics.items()}
+
+
+def clip_retrieval(embeddings: Mapping[str, npt.NDArray]) -> dict[str, float]:
+    """Text-to-video and sound-to-video retrieval among the clips of a set.
+
+    The query of a clip is its first caption, or its sound; clips that lack it ask nothing, but stay in the
+    gallery.
+
+    Args:
+        embeddings: as [`~modeling_vatt.retrieval.embed_batches`] returns them.
+
+    Returns:
+        [`retrieval_metrics`] under `txt2vid_` and `aud2vid_`, the gallery's size, and `mean_recall`, the
+        mean of all R@K.
+    """
+    metrics: dict[str, float] = {}
+    for prefix, query, gallery, mask in (
+        ("txt2vid_", "text_vt_embeds", "video_vt_embeds", "text_mask"),
+        ("aud2vid_", "audio_va_embeds", "video_va_embeds", "audio_mask"),
+    ):
+        if query not in embeddings:
+            continue
+        queries = embeddings[query][:, 0] if embeddings[query].ndim == 3 else embeddings[query]
+        asking = np.flatnonzero(embeddings[mask] if mask in embeddings else np.ones(len(queries)))
+        if len(asking) == 0:
+            continue
+        similarity = average_windows(queries[asking], embeddings[gallery][:, None])
+        metrics |= retrieval_metrics(similarity, asking, prefix)
+    if not metrics:
+        raise ValueError("No clip has a caption or sound: there is nothing to evaluate retrieval with.")
+    recalls = [value for name, value in metrics.items() if "_R" in name]
+    return {
+        **metrics,
+        "mean_recall": float(np.mean(recalls)),
+        "gallery_size": len(embeddings["video_va_embeds"]),
+    }

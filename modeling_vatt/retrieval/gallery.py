@@ -1,0 +1,138 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A gallery of embedded clips that is searched exactly, in memory."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..modeling_vatt import VattForPreTraining, VattModel
+from ..processors import MediaError, MediaSource, VattProcessor
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A result: name of the clip and cosine similarity with the query."""
+
+    name: str
+    score: float
+
+
+class Gallery:
+    """Clips embedded in both spaces; queries are text, sound or video.
+
+    Text is compared in the video-text space, sound and video in the video-audio space.
+
+    Args:
+        names: one per clip.
+        va, vt: (clips, dim) embeddings of the clips' video in the two spaces; normalised here.
+    """
+
+    def __init__(self, names: Sequence[str], va: npt.NDArray, vt: npt.NDArray) -> None:
+        if not len(names) == len(va) == len(vt):
+            raise ValueError(
+                f"{len(names)} names for {len(va)} and {len(vt)} embeddings: give one of each per clip."
+            )
+        self.names = list(names)
+        self.va, self.vt = _unit(va), _unit(vt)
+
+    @classmethod
+    @torch.no_grad()
+    def from_files(
+        cls,
+        model: VattModel | VattForPreTraining,
+        processor: VattProcessor,
+        files: Iterable[str | os.PathLike],
+        windows: int = 1,
+        batch_size: int = 16,
+    ) -> tuple["Gallery", list[MediaError]]:
+        """Embed video files; each is the mean of the embeddings of its windows (paper A.3.3).
+
+        Args:
+            model: in evaluation mode.
+            files: paths.
+            windows: windows spread uniformly over each file.
+            batch_size: files at a time.
+
+        Returns:
+            The gallery, and the errors of files that could not be read.
+        """
+        names: list[str] = []
+        errors: list[MediaError] = []
+        va: list[npt.NDArray] = []
+        vt: list[npt.NDArray] = []
+        pending: list[torch.Tensor] = []
+
+        def flush() -> None:
+            if pending:
+                features = model.get_video_features(torch.cat(pending).to(model.device))
+                for target, embeds in ((va, features.va_embeds), (vt, features.vt_embeds)):
+                    target.append(embeds.unflatten(0, (-1, windows)).mean(1).float().cpu().numpy())
+                pending.clear()
+
+        for file in files:
+            try:
+                inputs = processor(videos=[os.fspath(file)], windows=windows, load_audio_from_video=False)
+            except MediaError as error:
+                errors.append(error)
+                continue
+            pending.append(inputs["pixel_values_videos"])
+            names.append(os.fspath(file))
+            if len(pending) == batch_size:
+                flush()
+        flush()
+        if not names:
+            raise ValueError(
+                "No file could be embedded" + (f": {errors[0]}" if errors else ": no files given") + "."
+            )
+        return cls(names, np.concatenate(va), np.concatenate(vt)), errors
+
+    @torch.no_grad()
+    def search(
+        self,
+        model: VattModel | VattForPreTraining,
+        processor: VattProcessor,
+        text: str | None = None,
+        audio: MediaSource | None = None,
+        video: MediaSource | None = None,
+        top_k: int = 10,
+    ) -> list[Hit]:
+        """Clips most similar to one query, best first.
+
+        Args:
+            model, processor: those the gallery was made with.
+            text: words.
+            audio: file whose sound is looked for (the sound of a video file, too).
+            video: file whose pictures are looked for.
+            top_k: number of results.
+
+        Raises:
+            ValueError: if not exactly one query is given.
+            MediaError: if the query cannot be read.
+        """
+        if sum(query is not None for query in (text, audio, video)) != 1:
+            raise ValueError("Give exactly one of `text`, `audio` and `video`.")
+        query: Any
+        if text is not None:
+            inputs = processor(text=[text]).to(model.device)
+            query = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).vt_embeds
+            gallery = self.vt
+        elif audio is not None:
+            inputs = processor(audio=[audio]).to(model.device)
+            query, gallery = model.get_audio_features(inputs["input_values"]).va_embeds, self.va
+        else:
+            inputs = processor(videos=[video], load_audio_from_video=False).to(model.device)
+            query, gallery = model.get_video_features(inputs["pixel_values_videos"]).va_embeds, self.va
+        scores = gallery @ _unit(query.float().cpu().numpy())[0]
+        best = np.argsort(-scores, kind="stable")[:top_k]
+        return [Hit(self.names[index], float(scores[index])) for index in best]
+
+
+def _unit(vectors: npt.NDArray) -> npt.NDArray[np.float32]:
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return (vectors / np.where(norms == 0, 1, norms)).astype(np.float32)

@@ -1,0 +1,55 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Learning-rate schedules of the release and the paper (vatt.md 7.2)."""
+
+import math
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def pretraining_learning_rate(
+    step: int,
+    total_steps: int,
+    warmup_steps: int,
+    peak: float = 1e-4,
+    final: float = 5e-5,
+    period: str = "half",
+) -> float:
+    """Linear warm-up from 0 to `peak`, then a cosine down to `final`.
+
+    Args:
+        step: update, counted from 0; at and after `total_steps` the rate stays at `final` (the release
+            yields NaN there).
+        period: `"half"` period of the cosine between the two levels (release) or `"quarter"` (paper).
+    """
+    if period not in ("half", "quarter"):
+        raise ValueError(f'`period` must be "half" or "quarter", got {period!r}.')
+    if step < warmup_steps:
+        return peak * step / warmup_steps
+    if step >= total_steps:
+        return final
+    progress = (step - warmup_steps) / (total_steps - warmup_steps)
+    if period == "half":
+        return final + (peak - final) * (1 + math.cos(math.pi * progress)) / 2
+    return final + (peak - final) * math.cos(math.pi / 2 * progress)
+
+
+def finetuning_learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float = 5e-3) -> float:
+    """Linear warm-up from 0 to `peak`, then half a cosine period down to 0 (release and paper)."""
+    return pretraining_learning_rate(step, total_steps, warmup_steps, peak, 0.0)
+
+
+def get_pretraining_schedule(
+    optimizer: torch.optim.Optimizer,
+    total_steps: int,
+    warmup_steps: int,
+    final_ratio: float = 0.5,
+    period: str = "half",
+) -> LambdaLR:
+    """Scheduler around [`pretraining_learning_rate`]: the optimizer's learning rates are the peaks and
+    `final_ratio` of them is reached at the end (release: 1e-4 and 5e-5)."""
+    return LambdaLR(
+        optimizer,
+        lambda step: pretraining_learning_rate(step, total_steps, warmup_steps, 1.0, final_ratio, period),
+    )

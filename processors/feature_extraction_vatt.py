@@ -1,0 +1,199 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Feature extractor of VATT: mono sound to a waveform of fixed length or a log-mel spectrogram."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from transformers import BatchFeature, SequenceFeatureExtractor
+from transformers.audio_utils import mel_filter_bank
+
+from .media import MediaClip, MediaError
+from .windows import is_media_source, read_windows, repeat_to
+
+
+class VattFeatureExtractor(SequenceFeatureExtractor):
+    r"""Cuts sound to one window and returns `input_values`.
+
+    Sound that is too long is cut to its centre, sound that is too short is repeated (DMVR, vatt.md 6.1). No
+    loudness normalisation. The log-mel spectrogram is the release's (numerics.md 8): periodic Hann window,
+    zero-padded end, magnitude, HTK mel triangles without area normalisation, log(1 + 10000 x), min-max to [0,
+    1] over the clip.
+
+    Args:
+        feature_type (`str`): `"waveform"` gives `(batch, num_samples)`; `"spectrogram"` gives
+            `(batch, ceil(num_samples / hop_length), num_mel_bins)`.
+        sampling_rate (`int`): Hz of the sound.
+        num_samples (`int`): length of the window; 153600 are 3.2 s at 48 kHz.
+        num_mel_bins (`int`): mel bins.
+        frame_length, hop_length (`int`): length and step of the Fourier windows in samples.
+        min_frequency, max_frequency (`float`): edges of the mel bins in Hz.
+        log_scale (`float`): factor inside the logarithm.
+        do_normalize (`bool`): scale each waveform to zero mean and unit variance, like Wav2Vec2. The release does
+            not; small models trained from scratch start to learn from sound much sooner with it.
+    """
+
+    model_input_names = ["input_values"]
+
+    def __init__(
+        self,
+        feature_type: Literal["waveform", "spectrogram"] = "waveform",
+        sampling_rate: int = 48_000,
+        num_samples: int = 153_600,
+        num_mel_bins: int = 80,
+        frame_length: int = 2048,
+        hop_length: int = 1024,
+        min_frequency: float = 80.0,
+        max_frequency: float = 7600.0,
+        log_scale: float = 10_000.0,
+        do_normalize: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if feature_type not in ("waveform", "spectrogram"):
+            raise ValueError(f'`feature_type` must be "waveform" or "spectrogram", got {feature_type!r}.')
+        if num_samples < 1:
+            raise ValueError(f"`num_samples` must be positive, got {num_samples}.")
+        if feature_type == "spectrogram" and max_frequency > sampling_rate / 2:
+            raise ValueError(
+                f"`max_frequency` {max_frequency} Hz lies above half the sampling rate, {sampling_rate} Hz: "
+                "lower it."
+            )
+        kwargs = {"padding_value": 0.0, "return_attention_mask": False, **kwargs}
+        kwargs["feature_size"] = 1 if feature_type == "waveform" else num_mel_bins
+        super().__init__(sampling_rate=sampling_rate, **kwargs)
+        self.feature_type = feature_type
+        self.num_samples = num_samples
+        self.num_mel_bins = num_mel_bins
+        self.frame_length = frame_length
+        self.hop_length = hop_length
+        self.min_frequency = min_frequency
+        self.max_frequency = max_frequency
+        self.log_scale = log_scale
+        self.do_normalize = do_normalize
+
+    @property
+    def window_seconds(self) -> float:
+        """Length of the window in seconds."""
+        return self.num_samples / self.sampling_rate
+
+    def __call__(
+        self,
+        raw_audio: Any,
+        sampling_rate: int | None = None,
+        return_tensors: str | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Sound to `input_values`, float32 `(batch, ...)`.
+
+        Args:
+            raw_audio: one sound or a list of them: mono array, tensor or list of floats, or path, URL, bytes
+                or file object (decoded, mixed down and resampled), or [`MediaClip`]. A 2-D array is a batch
+                of mono sounds.
+            sampling_rate: of arrays; must be that of the extractor. Files need none.
+            return_tensors: `"pt"` or `"np"`; None gives a list of arrays.
+
+        Raises:
+            ValueError: other sampling rate, several channels, or no samples.
+            MediaError: a file without sound, or unreadable.
+        """
+        unknown = set(kwargs) - {"padding", "truncation", "max_length"}
+        if unknown:
+            raise TypeError(f"{type(self).__name__} knows no argument {', '.join(sorted(unknown))}.")
+        self.check_sampling_rate(sampling_rate)
+        waveforms = [self.fit(self.load(item)) for item in self.split(raw_audio)]
+        if self.do_normalize:
+            waveforms = [(x - x.mean()) / max(float(x.std()), 1e-5) for x in waveforms]
+        if self.feature_type == "waveform":
+            features = waveforms
+        else:
+            features = list(self.log_mel(np.stack(waveforms)))
+        data = {"input_values": np.stack(features) if return_tensors else features}
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def check_sampling_rate(self, sampling_rate: int | None) -> None:
+        """Raises `ValueError` for arrays sampled at another rate than the extractor's."""
+        if sampling_rate is not None and sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"The sound is sampled at {sampling_rate} Hz, but this model takes {self.sampling_rate} Hz. "
+                f"Resample it (`soxr.resample(x, {sampling_rate}, {self.sampling_rate})`) or pass the file."
+            )
+
+    def split(self, raw_audio: Any) -> list[Any]:
+        """The single sounds of a batch, unread: sources, clips, arrays or None."""
+        if is_media_source(raw_audio) or isinstance(raw_audio, MediaClip):
+            return [raw_audio]
+        if isinstance(raw_audio, np.ndarray | torch.Tensor):
+            return [raw_audio] if raw_audio.ndim < 2 else list(_mono_batch(raw_audio))
+        if not isinstance(raw_audio, list | tuple) or not len(raw_audio):
+            raise ValueError(f"Expected sound (array, path or a list of these), got {raw_audio!r}.")
+        return [raw_audio] if isinstance(raw_audio[0], float | int) else list(raw_audio)
+
+    def load(self, item: Any) -> np.ndarray:
+        """One sound as float32 `(samples,)`; of files, the centred window."""
+        if is_media_source(item):
+            item = read_windows(item, self.window_seconds, video=False, sampling_rate=self.sampling_rate)[0]
+        if isinstance(item, MediaClip):
+            if item.waveform is None:
+                raise MediaError(item.info.source, "no sound", "Leave it out or pass another file.")
+            item = item.waveform
+        waveform = np.asarray(item)
+        if waveform.ndim != 1:
+            raise ValueError(
+                f"Expected mono sound of shape (samples,), got {waveform.shape}. Mix the channels down "
+                "first, e.g. `x.mean(axis=0)` for (channels, samples)."
+            )
+        if not np.issubdtype(waveform.dtype, np.floating):
+            raise ValueError(
+                f"Expected sound as floats in [-1, 1], got {waveform.dtype}. Divide by the largest value "
+                "first, e.g. `x.astype('float32') / 32768` for int16."
+            )
+        return waveform.astype(np.float32, copy=False)
+
+    def fit(self, waveform: np.ndarray) -> np.ndarray:
+        """Exactly `num_samples` samples: the centre, or repeats."""
+        if not len(waveform):
+            raise ValueError("The sound holds no samples: leave it out or pass another.")
+        return repeat_to(waveform, self.num_samples)
+
+    def log_mel(self, waveforms: np.ndarray) -> np.ndarray:
+        """float32 (batch, samples) to the normalised log-mel spectrogram (batch, frames, mel bins)."""
+        log_mel = self._log_mel(torch.from_numpy(waveforms))
+        lowest, highest = log_mel.amin((1, 2), keepdim=True), log_mel.amax((1, 2), keepdim=True)
+        spread = highest - lowest
+        return ((log_mel - lowest) / torch.where(spread > 0, spread, 1.0)).numpy()
+
+    def _log_mel(self, waveforms: torch.Tensor) -> torch.Tensor:
+        frames = -(-waveforms.shape[-1] // self.hop_length)
+        padding = (frames - 1) * self.hop_length + self.frame_length - waveforms.shape[-1]
+        padded = torch.nn.functional.pad(waveforms, (0, max(0, padding)))
+        windows = padded.unfold(-1, self.frame_length, self.hop_length)[:, :frames]
+        fft_length = 1 << (self.frame_length - 1).bit_length()  # TensorFlow's STFT takes the next power of 2
+        spectrum = torch.fft.rfft(windows * torch.hann_window(self.frame_length), n=fft_length).abs()
+        edges = (self.min_frequency, self.max_frequency)
+        filters = _mel_filters(fft_length // 2 + 1, self.num_mel_bins, *edges, self.sampling_rate)
+        return torch.log1p(self.log_scale * (spectrum @ filters))
+
+
+@lru_cache(maxsize=8)
+def _mel_filters(bins: int, mel_bins: int, lowest: float, highest: float, sampling_rate: int) -> torch.Tensor:
+    filters = mel_filter_bank(
+        bins, mel_bins, lowest, highest, sampling_rate, mel_scale="htk", triangularize_in_mel_space=True
+    )
+    return torch.from_numpy(filters).float()
+
+
+def _mono_batch(array: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+    """A (batch, samples) array; refuses what looks like (samples, channels)."""
+    if array.ndim == 2 and array.shape[1] > 8:
+        return array
+    raise ValueError(
+        f"Expected mono sound of shape (samples,) or (batch, samples), got {tuple(array.shape)}. "
+        "Mix the channels down first, e.g. `x.mean(axis=-1)` for (samples, channels)."
+    )
+
+
+__all__ = ["VattFeatureExtractor"]

@@ -1,0 +1,214 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Tokenizer of VATT: whole words as in the official release, or SentencePiece pieces for any script.
+
+The word rules are those of DMVR's `WordTokenizer` (vatt.md 6.6): ASCII punctuation is deleted (not replaced
+by a space), ASCII letters are lower-cased, the rest is split on ASCII white space; nothing is added at the
+ends. All of it lives in the `tokenizers` backend, so `tokenizer.json` alone describes it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import string
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import Unigram, WordLevel
+from tokenizers.trainers import WordLevelTrainer
+from transformers import BatchEncoding, TokenizersBackend
+
+
+SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
+MAX_WORDS = 16
+
+
+class VattTokenizer(TokenizersBackend):
+    r"""Turns captions into `input_ids` and `attention_mask` (both `(16,)` per caption; id 0 is padding).
+
+    Make one with [`~VattTokenizer.from_vocabulary`] (official word list),
+    [`~VattTokenizer.train_from_iterator`] (words of your captions), [`~VattTokenizer.train_sentencepiece`]
+    (pieces; any script) or `from_pretrained`. Unlike other tokenizers it pads and cuts to `model_max_length`
+    unless `padding` and `truncation` say otherwise.
+
+    ```python
+    >>> tokenizer = VattTokenizer.train_from_iterator(["Stir the soup.", "Don't stir!"], vocab_size=100)
+    >>> tokenizer.decode(tokenizer("STIR the dont-know")["input_ids"], skip_special_tokens=True)
+    'stir the'
+    ```
+    """
+
+    model_input_names = ["input_ids", "attention_mask"]
+    padding_side = "right"
+    truncation_side = "right"
+
+    def __call__(
+        self, text: Any = None, *args: Any, padding: Any = "max_length", truncation: Any = True, **kwargs: Any
+    ) -> BatchEncoding:
+        return super().__call__(text, *args, padding=padding, truncation=truncation, **kwargs)
+
+    @classmethod
+    def from_vocabulary(cls, path: str | os.PathLike[str], **kwargs: Any) -> VattTokenizer:
+        """Word tokenizer from a vocabulary file (e.g. the official `howto100m_en.txt`, 65,536 words).
+
+        Args:
+            path: text file with one `word` or `index word` on each line. It holds `<pad>` (index 0), `<bos>`,
+                `<eos>` and `<unk>`, no word twice and no upper-case ASCII letters.
+            kwargs: e.g. `model_max_length`.
+
+        Raises:
+            ValueError: naming file and line, if the file breaks one of these rules.
+        """
+        with open(path, encoding="utf-8") as file:
+            lines = [line.split() for line in file]
+        while lines and not lines[-1]:
+            lines.pop()
+        indexed = bool(lines) and len(lines[0]) == 2
+        vocabulary: dict[str, int] = {}
+        for number, fields in enumerate(lines, start=1):
+            where = f"{os.fspath(path)}, line {number}"
+            if len(fields) != 1 + indexed or (indexed and not fields[0].isdecimal()):
+                form = "'index word'" if indexed else "one word"
+                raise ValueError(f"{where}: expected {form}, found {' '.join(fields)!r}. Mend the line.")
+            word = fields[-1]
+            if word in vocabulary:
+                raise ValueError(f"{where}: {word!r} occurs twice. Remove one of them.")
+            if re.search("[A-Z]", word):
+                raise ValueError(f"{where}: {word!r} can never match, words are lower-cased. Lower-case it.")
+            vocabulary[word] = int(fields[0]) if indexed else number - 1
+        missing = [token for token in SPECIAL_TOKENS.values() if token not in vocabulary]
+        if missing:
+            raise ValueError(f"{os.fspath(path)}: {', '.join(missing)} missing. Add a line for each.")
+        if vocabulary["<pad>"] != 0:
+            raise ValueError(f"{os.fspath(path)}: <pad> must have index 0, the models mask it. Put it first.")
+        if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+            raise ValueError(f"{os.fspath(path)}: indices must be 0, 1, 2, ... without gaps. Renumber them.")
+        return cls._wrap(_word_backend(vocabulary), **kwargs)
+
+    @classmethod
+    def train_from_iterator(
+        cls, captions: Iterable[str], vocab_size: int = 65_536, *, min_frequency: int = 1, **kwargs: Any
+    ) -> VattTokenizer:
+        """Word tokenizer of the most frequent words of `captions`; the order of captions does not matter.
+
+        Args:
+            captions: sentences.
+            vocab_size: words kept, the four special tokens included.
+            min_frequency: rarer words become `<unk>`.
+            kwargs: e.g. `model_max_length`.
+        """
+        if vocab_size < len(SPECIAL_TOKENS):
+            raise ValueError(f"`vocab_size` must be at least {len(SPECIAL_TOKENS)}, got {vocab_size}.")
+        backend = _word_backend({"<unk>": 0})
+        trainer = WordLevelTrainer(
+            vocab_size=vocab_size,
+            min_frequency=min_frequency,
+            special_tokens=list(SPECIAL_TOKENS.values()),
+            show_progress=False,
+        )
+        backend.train_from_iterator(captions, trainer=trainer)
+        return cls._wrap(backend, **kwargs)
+
+    @classmethod
+    def train_sentencepiece(
+        cls,
+        captions: Iterable[str],
+        vocab_size: int = 8_000,
+        *,
+        character_coverage: float = 0.9995,
+        num_threads: int = 1,
+        **kwargs: Any,
+    ) -> VattTokenizer:
+        """Tokenizer of subword pieces (SentencePiece Unigram) for captions in any script.
+
+        Text is NFKC-normalised and lower-cased, punctuation stays; characters never seen become UTF-8 bytes,
+        so that nothing is unknown.
+
+        Args:
+            captions: sentences.
+            vocab_size: pieces at most, 4 special tokens and 256 bytes included.
+            character_coverage: share of the characters that get pieces of their own.
+            num_threads: of the trainer.
+            kwargs: e.g. `model_max_length`; pieces are shorter than words, so 16 of them hold less.
+
+        Raises:
+            ValueError: if there are no captions, or `vocab_size` is too small for their characters.
+        """
+        import sentencepiece
+
+        normalizer = _piece_normalizer()
+        texts = (normalizer.normalize_str(caption) for caption in captions)
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=_non_empty(texts),
+                model_writer=model,
+                model_type="unigram",
+                vocab_size=vocab_size,
+                hard_vocab_limit=False,
+                character_coverage=character_coverage,
+                byte_fallback=True,
+                normalization_rule_name="identity",
+                **{f"{name.removesuffix('_token')}_id": i for i, name in enumerate(SPECIAL_TOKENS)},
+                **{f"{name.removesuffix('_token')}_piece": piece for name, piece in SPECIAL_TOKENS.items()},
+                num_threads=num_threads,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise ValueError(
+                f"SentencePiece cannot make {vocab_size} pieces of these captions ({error}). "
+                "Change `vocab_size` or pass more captions."
+            ) from error
+        pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+        vocabulary = [(pieces.id_to_piece(i), pieces.get_score(i)) for i in range(pieces.get_piece_size())]
+        backend = Tokenizer(Unigram(vocabulary, unk_id=pieces.unk_id(), byte_fallback=True))
+        backend.normalizer = normalizer
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
+        backend.decoder = decoders.Sequence(
+            [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="always", split=True)]
+        )
+        return cls._wrap(backend, **kwargs)
+
+    @classmethod
+    def _wrap(cls, backend: Tokenizer, **kwargs: Any) -> VattTokenizer:
+        # A caption that spells a special token is a caption: it is never parsed as one.
+        defaults = {**SPECIAL_TOKENS, "model_max_length": MAX_WORDS, "split_special_tokens": True}
+        return cls(tokenizer_object=backend, **{**defaults, **kwargs})
+
+
+def _word_backend(vocabulary: dict[str, int]) -> Tokenizer:
+    backend = Tokenizer(WordLevel(vocabulary, unk_token=SPECIAL_TOKENS["unk_token"]))
+    backend.normalizer = normalizers.Sequence(
+        [
+            normalizers.Replace(Regex(r"[!-/:-@\[-`{-~]"), ""),
+            *(normalizers.Replace(letter, letter.lower()) for letter in string.ascii_uppercase),
+        ]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\t-\r ]+"), "removed")
+    return backend
+
+
+def _piece_normalizer() -> normalizers.Normalizer:
+    return normalizers.Sequence(
+        [
+            normalizers.NFKC(),
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Strip(),
+        ]
+    )
+
+
+def _non_empty(texts: Iterator[str]) -> Iterator[str]:
+    # The trainer's own complaint about an empty corpus is a failed assertion without a word.
+    first = next(texts, None)
+    if first is None:
+        raise ValueError("There are no captions to train on: pass at least one.")
+    return chain([first], texts)
+
+
+__all__ = ["VattTokenizer"]

@@ -1,0 +1,20 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of all tests: offline, one thread, seeded."""
+
+import os
+
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+
+import pytest
+import torch
+
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """No test depends on the tests before it."""
+    torch.manual_seed(1234)

@@ -1,0 +1,34 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Run by `make check-wheel` with the interpreter of an environment that has the wheel, outside the repository."""
+
+import importlib.util
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+import modeling_vatt
+
+
+def main() -> None:
+    installed = Path(modeling_vatt.__file__).resolve()
+    assert Path(sys.prefix).resolve() in installed.parents, f"not the wheel: {installed}"
+    assert (installed.parent / "py.typed").is_file(), "py.typed is missing from the wheel"
+    for generic in ("configuration", "processors", "examples", "tests"):
+        assert importlib.util.find_spec(generic) is None, f"the wheel installs a top-level {generic!r}"
+    import modeling_vatt.configuration
+    import modeling_vatt.processors
+
+    model = modeling_vatt.VattModel(modeling_vatt.VattConfig.from_preset("ma_tiny")).eval()
+    video = torch.zeros(1, 32, 3, 64, 64)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        again = modeling_vatt.VattModel.from_pretrained(folder).eval()
+    assert torch.equal(model(video).video_vt_embeds, again(video).video_vt_embeds)
+    print(f"The wheel works: {installed.parent}")
+
+
+if __name__ == "__main__":
+    main()
