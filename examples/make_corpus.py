@@ -417,7 +417,8 @@ def write_clip(spec: ClipSpec, folder: Path) -> None:
         if spec.webm:
             codec, options = "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "crf": "34", "b": "0"}
         else:
-            codec, options = "libx264", {"preset": "veryfast", "crf": "20"}
+            # With mbtree, small pictures are not encoded alike each time, even in one thread.
+            codec, options = "libx264", {"preset": "veryfast", "crf": "20", "x264-params": "mbtree=0"}
         picture = file.add_stream(codec, rate=spec.fps, options=options | {"g": str(2 * spec.fps)})
         picture.width, picture.height, picture.pix_fmt = spec.width, spec.height, "yuv420p"
         picture.thread_count = 1
@@ -476,20 +477,19 @@ def plan_corpus(args: CorpusArguments) -> dict[str, list[tuple[ClipSpec, list[st
     for shape, motion in itertools.product(ATTRIBUTES["shape"], ATTRIBUTES["motion"]):
         group = list(itertools.product((shape,), ATTRIBUTES["colour"], ATTRIBUTES["size"], (motion,)))
         owners = [split for split, count in HELD_OUT.items() for _ in range(count)]
-        for owner, place in itertools.zip_longest(
-            owners, rng.permutation(len(group)).tolist(), fillvalue="train"
-        ):
+        places = rng.permutation(len(group)).tolist()
+        for owner, place in itertools.zip_longest(owners, places, fillvalue="train"):
             pools[owner].append(group[place])
     plan: dict[str, list[tuple[ClipSpec, list[str]]]] = {}
     for split in SPLITS:
         count = getattr(args, f"{split}_clips")
-        pool = rng.permutation(pools[split]).tolist()
+        pool = [pools[split][k] for k in rng.permutation(len(pools[split]))]
         order = rng.permutation(count)
         silent = round(args.silent_fraction * count) if split == "train" else 0
         uncaptioned = round(args.uncaptioned_fraction * count) if split == "train" else 0
         plan[split] = []
         for index, place in enumerate(order):
-            spec = make_spec(tuple(pool[index % len(pool)]), split, index, bool(place >= silent), args)
+            spec = make_spec(pool[index % len(pool)], split, index, bool(place >= silent), args)
             captions = make_captions(spec, np.random.default_rng((spec.seed, 2)))
             # Clips without captions are taken from those with sound: each clip keeps a pair to learn from.
             plan[split].append((spec, [] if silent <= place < silent + uncaptioned else captions))

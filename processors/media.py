@@ -302,10 +302,9 @@ class _Reader:
         context = stream.codec_context
         for other in self._container.streams:
             other.discard = Discard.default if other is stream else Discard.all
-        # AVI stores the order of decoding only: frames come out in the order of presentation, late by the
-        # depth of the reordering.
+        # AVI knows decoding times only: frames come out in the order of presentation, late by the depth of the
+        # reordering.
         avi = kind == "video" and self._container.format.name == "avi"
-        delay = context.reorder_depth if avi else 0
         # H.264 marks the frames that no other refers to: those need no decoding unless wanted themselves.
         selective = wanted is not None and context.name == "h264" and not avi
         following = 0.0
@@ -321,8 +320,8 @@ class _Reader:
                 continue
             for frame in frames:
                 stamp = frame.pts
-                if delay:
-                    stamp = None if frame.dts is None else frame.dts - delay
+                if avi:
+                    stamp = None if frame.dts is None else frame.dts - context.reorder_depth
                 moment = following if stamp is None else stamp * tick - self.origin
                 length = frame.samples / frame.sample_rate if kind == "audio" else frame.duration * tick
                 following = moment + length

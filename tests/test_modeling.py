@@ -210,14 +210,14 @@ def test_resampling_is_differentiable():
 
 
 def test_long_tables_are_resampled_accurately():
-    """A smooth curve on 1200 rows stays smooth on 1876; in float32 the release is off by hundreds here."""
+    """A smooth curve stays itself, also as a float32 table; solved in float32 (release) it would not."""
 
     def curve(rows: int) -> torch.Tensor:
         return torch.sin(torch.arange(rows, dtype=torch.float64) / rows * 6)[:, None]
 
-    torch.testing.assert_close(resample_positions(curve(1200), 1876), curve(1876), atol=1e-3, rtol=0)
+    torch.testing.assert_close(resample_positions(curve(300), 469), curve(469), atol=1e-3, rtol=0)
     torch.testing.assert_close(
-        resample_positions(curve(1200).float(), 1876), curve(1876).float(), atol=1e-3, rtol=0
+        resample_positions(curve(300).float(), 469), curve(469).float(), atol=1e-3, rtol=0
     )
 
 
@@ -233,7 +233,8 @@ def test_other_sizes_than_the_reference(variant):
     )
     assert output.text_model_output.last_hidden_state.shape[1] == 10
     assert output.video_model_output.kept_tokens.shape == (6 * 3 * 4 // 2,)
-    (output.video_va_embeds.sum() + output.audio_va_embeds.sum() + output.text_vt_embeds.sum()).backward()
+    pooled = [output[f"{modality}_model_output"].pooler_output for modality in MODALITIES]
+    sum(values.square().sum() for values in pooled).backward()
     for name, parameter in model.named_parameters():
         if ".tables." in name:
             assert parameter.grad.any(), name
@@ -353,9 +354,9 @@ def test_input_masking_shares():
     config = VattVideoConfig(**VIDEO, use_input_masking=True, mask_rate=0.2)
     embeddings = VattPatchEmbeddings(config)
     nn.init.constant_(embeddings.mask_token, 7.0)
-    tokens = torch.randn(200, 100, 16)
+    tokens = torch.randn(80, 100, 16)
     masked, chosen = embeddings.mask_inputs(tokens)
-    assert chosen.float().mean().item() == pytest.approx(0.2, abs=0.02)
+    assert chosen.float().mean().item() == pytest.approx(0.2, abs=0.03)
     assert torch.equal(masked[~chosen], tokens[~chosen])
     is_vector = (masked == 7.0).all(-1)
     is_same = (masked == tokens).all(-1) & chosen
@@ -606,7 +607,7 @@ def test_errors_of_missing_inputs():
 
 def test_spectrogram_model_refuses_waveforms():
     """A tower for spectrograms says so when it gets a waveform."""
-    with pytest.raises(ValueError, match="`input_values` must be .batch, frames, mel bins"):
+    with pytest.raises(ValueError, match=r"`input_values` must be \(batch, frames, mel bins\)"):
         evaluated("spectrogram").get_audio_features(torch.zeros(2, 96))
 
 
@@ -666,11 +667,13 @@ def test_init_of_vectors(wide_model):
 
 
 def test_init_of_tables(wide_model):
-    """Word table and relative bias: uniform in +-0.05 (Keras Embedding)."""
-    text = wide_model.text_model
-    for table in (text.embeddings.word_embeddings.weight, text.encoder.relative_position_bias.bias.weight):
-        assert table.abs().max() <= 0.05
-        assert table.std().item() == pytest.approx(0.05 / math.sqrt(3), rel=0.15)
+    """Relative bias: uniform in +-0.05 (Keras Embedding). Word table: standard normal (T5)."""
+    bias = wide_model.text_model.encoder.relative_position_bias.bias.weight
+    assert bias.abs().max() <= 0.05
+    assert bias.std().item() == pytest.approx(0.05 / math.sqrt(3), rel=0.25)
+    words = wide_model.get_input_embeddings().weight
+    assert words.mean().item() == pytest.approx(0, abs=0.01)
+    assert words.std().item() == pytest.approx(1, rel=0.02)
 
 
 # --- saving and loading ----------------------------------------------------------------------------------
@@ -746,7 +749,7 @@ def test_state_dict_keys_are_stable(variant, agnostic, head):
     assert set(model.state_dict()) == {f"vatt.{name}" for name in expected_keys(agnostic, head)}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", ["specific", "agnostic", "joint", "spectrogram", "linear_text", "geglu"])
 def test_save_and_load(variant, tmp_path):
     """Same outputs after a round trip through a folder with safetensors only."""
     model = evaluated(variant, VattForPreTraining)
@@ -813,6 +816,18 @@ def test_missing_weights_are_initialised(tmp_path):
     assert embeddings.pre_projection.weight.abs().max() <= math.sqrt(6 / 32)
     assert embeddings.pre_projection.weight.std() > 0.1
     assert not embeddings.pre_projection.bias.any()
+
+
+def test_missing_tables_are_initialised(tmp_path):
+    """Tables too: modules without parameters of their own never reach `_init_weights` in transformers."""
+    seeded(VattModel, small_config("linear_text")).save_pretrained(tmp_path)
+    loaded = VattModel.from_pretrained(tmp_path, config=small_config("bert_text"))
+    table = loaded.text_model.embeddings.position_embeddings.tables["temporal"].weight
+    assert table.abs().max() <= 2 * 16**-0.5
+    assert table.std() > 0.1
+    loaded = VattModel.from_pretrained(tmp_path, config=small_config())
+    bias = loaded.text_model.encoder.relative_position_bias.bias.weight
+    assert 0.01 < bias.abs().max() <= 0.05
 
 
 @pytest.mark.parametrize("model_class", [VattModel, VattForPreTraining])
@@ -1054,17 +1069,19 @@ def compiled(function, backend: str, **kwargs):
     return torch.compile(function, fullgraph=True, backend=backend, **kwargs)
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
-@pytest.mark.parametrize("variant", ["specific", "agnostic"])
+@pytest.mark.parametrize(
+    ("variant", "modality"), [("specific", "video"), ("specific", "text"), ("agnostic", "audio")]
+)
 def test_towers_compile(variant, modality):
     """One graph without breaks per tower in evaluation (tracing; no code generation)."""
-    model = evaluated(variant)
+    model = evaluated(variant, every={"num_hidden_layers": 1})
     inputs = small_inputs(model.config)
     expected = features(model, modality, inputs)
     output = compiled(getattr(model, f"get_{modality}_features"), "eager")(inputs[INPUT_OF[modality]])
     torch.testing.assert_close(output.pooler_output, expected.pooler_output)
 
 
+@pytest.mark.slow
 def test_video_compiles_at_other_sizes():
     """Resampled positions are constants of the graph, on several axes at once and after a change of size."""
     model = evaluated()
@@ -1128,11 +1145,12 @@ class OneTower(nn.Module):
         return getattr(self.model, f"get_{self.modality}_features")(values).pooler_output
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
-@pytest.mark.parametrize("variant", ["specific", "agnostic"])
+@pytest.mark.parametrize(
+    ("variant", "modality"), [("specific", "video"), ("specific", "text"), ("agnostic", "audio")]
+)
 def test_towers_export(variant, modality):
     """`torch.export` with a free batch size."""
-    tower = OneTower(evaluated(variant), modality)
+    tower = OneTower(evaluated(variant, every={"num_hidden_layers": 1}), modality)
     values = small_inputs(tower.model.config, 3)[INPUT_OF[modality]]
     program = torch.export.export(tower, (values,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
     for batch in (1, 3, 5):

@@ -1,0 +1,52 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of tiny videos with captions, and a processor for them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from media_factory import tone, write_media
+from small_models import small_config
+
+from modeling_vatt import VattConfig
+from modeling_vatt.processors import VattProcessor, VattTokenizer
+
+
+RATE = 8000  # Hz
+
+
+def write_clip(path: Path, number: int, seconds: float = 1.2, sound: bool = True) -> Path:
+    """A grey video whose brightness and pitch tell its number."""
+    frames = [np.full((16, 16, 3), 20 + 12 * (number % 18), dtype=np.uint8)] * round(10 * seconds)
+    waveform = tone(seconds, RATE, 200.0 + 50 * number) if sound else None
+    return write_media(path, frames=frames, fps=10, waveform=waveform, sampling_rate=RATE)
+
+
+def make_folder(
+    root: Path,
+    count: int,
+    split: str = "train",
+    silent: Sequence[int] = (),
+    speechless: Sequence[int] = (),
+    first: int = 0,
+) -> Path:
+    """`root`/`split` with clips, captions in `metadata.jsonl`; some without sound, some without captions."""
+    folder = root / split
+    folder.mkdir(parents=True)
+    rows = []
+    for number in range(first, first + count):
+        name = f"clip{number:02d}.mp4"
+        write_clip(folder / name, number, sound=number not in silent)
+        captions = [] if number in speechless else [f"clip {number}", f"grey number {number}", "a tone"]
+        rows.append({"file_name": name, "captions": captions})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+def small_processor(config: VattConfig | None = None) -> VattProcessor:
+    """For 8 frames of 8 px at 10 per second and 96 samples; words of the captions above."""
+    words = ["clip grey number a tone", *(str(number) for number in range(20))]
+    tokenizer = VattTokenizer.train_from_iterator(words, 40, model_max_length=5)
+    return VattProcessor.from_config(config or small_config(), tokenizer, num_captions=2)

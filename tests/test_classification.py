@@ -1,0 +1,281 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Video, image and sound classifiers: windows, losses, labels, and loading from pretraining checkpoints."""
+
+import math
+
+import pytest
+import reference_losses as reference
+import torch
+from small_models import VARIANTS, seeded, small_config
+from torch import nn
+
+from modeling_vatt import (
+    VattForAudioClassification,
+    VattForImageClassification,
+    VattForPreTraining,
+    VattForVideoClassification,
+    VattModel,
+)
+
+
+CLASSES = 5
+CLASSIFIERS = {
+    "video": VattForVideoClassification,
+    "image": VattForImageClassification,
+    "audio": VattForAudioClassification,
+}
+SHAPES = {"video": (8, 3, 8, 8), "image": (3, 8, 8), "audio": (96,)}
+
+
+def classifier(kind: str, variant: str = "specific", **overrides) -> nn.Module:
+    config = small_config(variant, **{"num_labels": CLASSES, **overrides})
+    return seeded(CLASSIFIERS[kind], config).eval()
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize("variant", ["specific", "agnostic", "geglu", "post_norm"])
+def test_logits(kind, variant):
+    """Logits are the dense layer on the pooled feature of the tower."""
+    model = classifier(kind, variant)
+    inputs = torch.randn(2, *SHAPES[kind])
+    assert model(inputs).logits.shape == (2, CLASSES)
+    assert model(inputs).loss is None
+    if kind != "image":
+        pooled = getattr(model.vatt, f"get_{kind}_features")(inputs).pooler_output
+        torch.testing.assert_close(model(inputs).logits, model.classifier(pooled))
+
+
+def test_spectrogram_logits():
+    """A spectrogram tower classifies (batch, frames, mel bins), with or without windows."""
+    model = classifier("audio", "spectrogram")
+    inputs = torch.randn(2, 3, 12, 10)
+    expected = torch.stack([model(inputs[:, i]).logits for i in range(3)]).mean(0)
+    torch.testing.assert_close(model(inputs).logits, expected)
+
+
+@pytest.mark.parametrize("kind", ["video", "audio"])
+@pytest.mark.parametrize("windows", [1, 4])
+def test_windows_are_averaged_as_logits(kind, windows):
+    """Several windows and crops of a clip: the mean of their LOGITS, before softmax or sigmoid."""
+    model = classifier(kind)
+    inputs = torch.randn(3, windows, *SHAPES[kind])
+    expected = torch.stack([model(inputs[:, i]).logits for i in range(windows)]).mean(0)
+    torch.testing.assert_close(model(inputs).logits, expected)
+
+
+def test_image_is_a_repeated_frame():
+    """The image classifier equals the video classifier on `tubelet_size` copies of the image."""
+    image_model, video_model = classifier("image"), classifier("video")
+    video_model.load_state_dict(image_model.state_dict())
+    image = torch.randn(2, 3, 8, 8)
+    clip = image[:, None].repeat(1, 2, 1, 1, 1)
+    torch.testing.assert_close(image_model(image).logits, video_model(clip).logits)
+    larger = torch.randn(2, 3, 16, 12)
+    assert image_model(larger).logits.shape == (2, CLASSES)
+
+
+def test_pipeline_name_of_video():
+    """transformers' video pipeline passes `pixel_values`."""
+    model = classifier("video")
+    clip = torch.randn(2, *SHAPES["video"])
+    torch.testing.assert_close(model(pixel_values=clip).logits, model(clip).logits)
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_single_label_loss(kind):
+    """Class ids: mean softmax cross-entropy."""
+    model = classifier(kind)
+    inputs, labels = torch.randn(3, *SHAPES[kind]), torch.tensor([4, 0, 2])
+    output = model(inputs, labels=labels)
+    log_probabilities = output.logits.log_softmax(-1)
+    expected = -sum(log_probabilities[row, label] for row, label in enumerate(labels)) / 3
+    torch.testing.assert_close(output.loss, expected)
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize("balanced", [False, True])
+def test_multi_label_loss(kind, balanced):
+    """(batch, classes) targets: sigmoid cross-entropy, plain or with the AudioSet weighting."""
+    model = classifier(kind, label_balancing=balanced)
+    inputs = torch.randn(3, *SHAPES[kind])
+    labels = torch.tensor([[1, 0, 0, 1, 0], [1, 0, 0, 0, 0], [0, 0, 1, 0, 1]])
+    output = model(inputs, labels=labels)
+    if balanced:
+        expected = reference.label_balanced_bce(output.logits.detach(), labels)
+    else:
+        p = output.logits.detach().double().sigmoid()
+        expected = -(labels * p.log() + (1 - labels) * (1 - p).log()).mean().item()
+    assert output.loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_soft_single_label_targets():
+    """Mixed-up or smoothed class targets with `problem_type` single label: softmax cross-entropy."""
+    model = classifier("video", problem_type="single_label_classification")
+    inputs, labels = torch.randn(2, *SHAPES["video"]), torch.rand(2, CLASSES)
+    output = model(inputs, labels=labels)
+    expected = -(labels * output.logits.log_softmax(-1)).sum(1).mean()
+    torch.testing.assert_close(output.loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "labels", "message"),
+    [
+        ({}, torch.zeros(3, 4), r"`labels` must be \(3, 5\)"),
+        (
+            {"problem_type": "multi_label_classification"},
+            torch.tensor([1, 2, 3]),
+            r"`labels` must be \(3, 5\)",
+        ),
+        ({"problem_type": "regression"}, torch.zeros(3), "problem_type"),
+        ({}, torch.tensor([1, 2]), "`labels`"),
+        ({}, torch.zeros(3, 1, 5), "`labels`"),
+        ({"problem_type": "single_label_classification"}, torch.zeros(3, 4), "`labels`"),
+    ],
+)
+def test_wrong_labels(overrides, labels, message):
+    """Labels of a wrong shape are refused by name, not broadcast."""
+    with pytest.raises(ValueError, match=message):
+        classifier("video", **overrides)(torch.randn(3, *SHAPES["video"]), labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "message"),
+    [
+        ("video", None, "`pixel_values_videos` is missing"),
+        ("audio", None, "`input_values` is missing"),
+        ("image", None, r"`pixel_values` must be \(batch"),
+        ("image", torch.zeros(1, 8, 3, 8, 8), r"`pixel_values` must be \(batch"),
+        ("video", torch.zeros(3, 8, 8), "`pixel_values_videos` must be"),
+        ("audio", torch.zeros(96), "`input_values` must be"),
+    ],
+)
+def test_wrong_inputs(kind, inputs, message):
+    """Missing or misshapen inputs are refused by name."""
+    with pytest.raises(ValueError, match=message):
+        classifier(kind)(inputs)
+
+
+def test_no_classes():
+    """A classifier without classes is refused with the remedy."""
+    with pytest.raises(ValueError, match="`num_labels`"):
+        VattForVideoClassification(small_config(num_labels=0))
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize("variant", ["specific", "agnostic"])
+@pytest.mark.parametrize("saved", [VattForPreTraining, VattModel])
+def test_loads_from_pretraining(kind, variant, saved, tmp_path):
+    """From either pretraining class and setting: every weight of the tower is taken over, nothing of the tower
+    is missing, what belongs to the other towers is not reported, and the classifier is initialised."""
+    pretrained = seeded(saved, small_config(variant))
+    pretrained.save_pretrained(tmp_path)
+    model, info = CLASSIFIERS[kind].from_pretrained(tmp_path, num_labels=CLASSES, output_loading_info=True)
+    assert info["missing_keys"] == {"classifier.weight", "classifier.bias"}
+    assert not info["unexpected_keys"]
+    assert not info["mismatched_keys"]
+    source = getattr(pretrained, "vatt", pretrained).state_dict()
+    for name, values in model.vatt.state_dict().items():
+        assert torch.equal(values, source[name]), name
+    assert not any(name.startswith(("text_model", "head")) for name in model.vatt.state_dict())
+    assert model.classifier.weight.abs().max() < 2
+    assert model.classifier.weight.std() > 0.1
+
+
+def test_leftover_weights_of_the_tower_are_reported(tmp_path):
+    """A checkpoint with more layers than the config is a mistake that must not pass silently."""
+    seeded(VattForPreTraining, small_config()).save_pretrained(tmp_path)
+    config = small_config(video={"num_hidden_layers": 1}, num_labels=CLASSES)
+    _, info = VattForVideoClassification.from_pretrained(tmp_path, config=config, output_loading_info=True)
+    assert info["unexpected_keys"]
+    assert all(".video_model.encoder.layers.1." in f".{name}" for name in info["unexpected_keys"])
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_save_and_load(kind, tmp_path):
+    """Same logits and class names after a round trip."""
+    names = {0: "dog", 1: "cat", 2: "cow", 3: "hen", 4: "owl"}
+    model = classifier(kind, id2label=names)
+    model.save_pretrained(tmp_path)
+    loaded, info = CLASSIFIERS[kind].from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values())
+    assert loaded.config.id2label == names
+    inputs = torch.randn(2, *SHAPES[kind])
+    torch.testing.assert_close(loaded(inputs).logits, model(inputs).logits)
+
+
+@pytest.mark.parametrize(("kind", "tower"), [("video", "video"), ("image", "video"), ("audio", "audio")])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_freezing_the_backbone(kind, tower, frozen, tmp_path):
+    """`freeze_backbone` trains the classifier alone, also after loading."""
+    model = classifier(kind, **{tower: {"freeze_backbone": frozen}})
+    model.save_pretrained(tmp_path)
+    for some in (model, CLASSIFIERS[kind].from_pretrained(tmp_path)):
+        assert all(p.requires_grad != frozen for p in some.vatt.parameters())
+        some.train()(torch.randn(2, *SHAPES[kind]), labels=torch.tensor([0, 1])).loss.backward()
+        assert some.classifier.weight.grad.any()
+
+
+def test_init_of_classifiers():
+    """Glorot normal and zero bias for video; Glorot uniform and the prior as bias for sound (release)."""
+    wide = {"every": {"hidden_size": 256, "num_hidden_layers": 0}, "num_labels": 200}
+    video = VattForVideoClassification(small_config(**wide)).classifier
+    sigma = math.sqrt(2 / 456)
+    assert video.weight.std().item() == pytest.approx(sigma, rel=0.03)
+    assert video.weight.abs().max() <= 2 * sigma / 0.8796 + 1e-6
+    assert not video.bias.any()
+    audio = VattForAudioClassification(small_config(**wide)).classifier
+    assert audio.weight.abs().max() <= math.sqrt(6 / 456)
+    assert audio.weight.std().item() == pytest.approx(sigma, rel=0.03)
+    torch.testing.assert_close(audio.bias, torch.full((200,), -math.log(199)))
+
+
+def test_classifier_dropout():
+    """The tower's `classifier_dropout` acts in training only."""
+    model = classifier("video", video={"classifier_dropout": 0.5, "drop_token_rate": 0.0})
+    clip = torch.randn(4, *SHAPES["video"])
+    assert torch.equal(model(clip).logits, model(clip).logits)
+    model.train()
+    assert not torch.allclose(model(clip).logits, model(clip).logits)
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_outputs(kind):
+    """Hidden states, attentions and tuples as everywhere in transformers; the loss comes first."""
+    model = classifier(kind)
+    model.set_attn_implementation("eager")
+    inputs, labels = torch.randn(2, *SHAPES[kind]), torch.tensor([0, 1])
+    output = model(inputs, labels=labels, output_hidden_states=True, output_attentions=True)
+    assert len(output.hidden_states) == 3
+    assert len(output.attentions) == 2
+    values = model(inputs, labels=labels, return_dict=False)
+    assert torch.equal(values[0], output.loss)
+    assert torch.equal(values[1], output.logits)
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize("variant", ["specific", "agnostic"])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_gradient_checkpointing(kind, variant):
+    """Fine-tuning with recomputation gives the same gradients."""
+    model = classifier(kind, variant).train()
+    inputs, labels = torch.randn(2, *SHAPES[kind]), torch.tensor([0, 1])
+    grads = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        torch.manual_seed(0)
+        model.zero_grad()
+        model(inputs, labels=labels).loss.backward()
+        grads.append([p.grad.clone() for p in model.parameters()])
+    for first, second in zip(*grads, strict=True):
+        torch.testing.assert_close(first, second)
+
+
+def test_only_the_needed_tower_is_built():
+    """A classifier holds neither other towers nor common spaces: fine-tuning needs no memory for them."""
+    for variant in VARIANTS:
+        model = classifier("video", variant)
+        assert model.vatt.audio_model is None
+        assert model.vatt.text_model is None
+        assert model.vatt.head is None

@@ -1,0 +1,201 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Several gloo processes against one process on the concatenated batch, in float64: loss, averaged gradients
+and batch-norm statistics must be the same."""
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from small_models import seeded, small_config, small_inputs
+from torch.nn.parallel import DistributedDataParallel
+
+from modeling_vatt import VattForPreTraining
+from modeling_vatt.distributed import all_reduce_sum, gather_rows, world_size
+
+
+# DropToken draws per process; switched off, so that the processes see the same tokens as the single one.
+PLAIN: dict[str, Any] = {"video": {"drop_token_rate": 0.0}, "audio": {"drop_token_rate": 0.0}}
+JOINT = {"variant": "joint", "audio_text_loss_weight": 1.0}
+FIRST, SECOND = [1, 1, 0, 1, 1, 0], [0, 1, 1, 1, 0, 1]
+
+# name -> what it is about; `sizes` are the clips of each process, for two and for three processes.
+CASES: dict[str, dict[str, Any]] = {
+    "even": {"sizes": {2: (3, 3), 3: (2, 2, 2)}},
+    "uneven": {"sizes": {2: (5, 1), 3: (1, 3, 2)}},
+    "masked": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "masks": (FIRST, SECOND)},
+    "uneven_masked": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "masks": (FIRST, SECOND)},
+    "process_without_sound": {"sizes": {2: (2, 4), 3: (2, 3, 1)}, "masks": ([0, 0, 1, 1, 0, 1], [1] * 6)},
+    "all_absent": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "masks": ([0] * 6, [0] * 6)},
+    "symmetric": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "config": {"loss_type": "symmetric"}},
+    "symmetric_uneven_masked": {
+        "sizes": {2: (2, 4), 3: (1, 3, 2)},
+        "masks": (FIRST, SECOND),
+        "config": {"loss_type": "symmetric"},
+    },
+    "joint": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "masks": (FIRST, SECOND), "config": JOINT},
+    "agnostic": {"sizes": {2: (4, 2), 3: (3, 1, 2)}, "config": {"variant": "agnostic"}},
+    "ddp": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "masks": (FIRST, SECOND), "ddp": True},
+    "ddp_checkpointing": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "ddp": True, "checkpointing": True},
+}
+
+
+def build(case: dict[str, Any]) -> tuple[VattForPreTraining, dict[str, torch.Tensor]]:
+    """The model and the whole batch of a case: the same in every process."""
+    model = seeded(VattForPreTraining, small_config(**{**PLAIN, **case.get("config", {})})).double().train()
+    inputs = small_inputs(model.config, 6, 2, dtype=torch.float64)
+    if "masks" in case:
+        inputs["audio_mask"], inputs["text_mask"] = (torch.tensor(mask) for mask in case["masks"])
+    if case.get("checkpointing"):
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model, inputs
+
+
+def outcome(model: VattForPreTraining, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    grads = {f"grad of {n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach(), **grads, **dict(model.named_buffers())}
+
+
+def run_case(case: dict[str, Any], rank: int, processes: int) -> dict[str, torch.Tensor]:
+    """One step on this process's clips; losses and gradients are averaged over processes."""
+    model, inputs = build(case)
+    sizes = case["sizes"][processes]
+    start = sum(sizes[:rank])
+    local = {name: value[start : start + sizes[rank]] for name, value in inputs.items()}
+    module = DistributedDataParallel(model) if case.get("ddp") else model
+    loss = module(**local).loss
+    loss.backward()
+    loss = loss.detach().clone()
+    dist.all_reduce(loss)
+    if not case.get("ddp"):  # DDP averages by itself
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= processes
+    return outcome(model, loss / processes)
+
+
+def run_collectives(rank: int) -> dict[str, torch.Tensor]:
+    """`gather_rows` of 1, 2, ... rows, and `all_reduce_sum`, with gradients."""
+    rows = (torch.arange(2.0 * (rank + 1)).view(rank + 1, 2) + 10 * rank).requires_grad_()
+    gathered = gather_rows(rows)
+    weights = torch.arange(1.0, gathered.numel() + 1).view_as(gathered)
+    (gathered * weights * (rank + 1)).sum().backward()
+    value = torch.tensor(float(rank + 1), requires_grad=True)
+    total = all_reduce_sum(value)
+    (total * (rank + 1)).backward()
+    return {
+        "gathered": gathered.detach(),
+        "rows.grad": rows.grad,
+        "total": total.detach(),
+        "value.grad": value.grad,
+        "world_size": torch.tensor(world_size()),
+    }
+
+
+def run_local_batch_norm(rank: int, processes: int) -> dict[str, torch.Tensor]:
+    """`sync_batch_norm=False`: buffers of this process alone."""
+    case = {**CASES["even"], "config": {"sync_batch_norm": False}}
+    model, inputs = build(case)
+    sizes = case["sizes"][processes]
+    start = sum(sizes[:rank])
+    model(**{name: value[start : start + sizes[rank]] for name, value in inputs.items()})
+    return dict(model.named_buffers())
+
+
+def worker(rank: int, processes: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/rendezvous",
+        rank=rank,
+        world_size=processes,
+        timeout=datetime.timedelta(seconds=120),  # a collective that one process skips must fail, not hang
+    )
+    try:
+        results = {name: run_case(case, rank, processes) for name, case in CASES.items()}
+        results["collectives"] = run_collectives(rank)
+        results["local_batch_norm"] = run_local_batch_norm(rank, processes)
+        torch.save(results, f"{folder}/{rank}.pt")
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def results(request, tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
+    """What each of 2 and of 3 processes found; started once for all tests."""
+    folder: Path = tmp_path_factory.mktemp(f"processes{request.param}")
+    mp.spawn(worker, args=(request.param, str(folder)), nprocs=request.param)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_processes_equal_one_process(results, name):
+    """Contrastive negatives, masks and batch statistics span all processes: splitting a batch, evenly or not,
+    changes nothing, and no process goes its own way."""
+    model, inputs = build(CASES[name])
+    loss = model(**inputs).loss
+    loss.backward()
+    expected = outcome(model, loss)
+    for rank, found in enumerate(results):
+        assert found[name].keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(
+                found[name][key],
+                value,
+                rtol=1e-9,
+                atol=1e-11,
+                msg=lambda m, k=key, r=rank: f"{k}, rank {r}: {m}",
+            )
+
+
+def test_gather_rows(results):
+    """Rows in rank order, whatever their number per process; each gets its gradient from all processes."""
+    processes = len(results)
+    expected = torch.cat(
+        [torch.arange(2.0 * (rank + 1)).view(rank + 1, 2) + 10 * rank for rank in range(processes)]
+    )
+    weights = torch.arange(1.0, expected.numel() + 1).view_as(expected)
+    share = processes * (processes + 1) / 2  # process r weighs its loss with r + 1
+    for rank, found in enumerate(results):
+        start = rank * (rank + 1) // 2
+        assert torch.equal(found["collectives"]["gathered"], expected)
+        own = weights[start : start + rank + 1] * share
+        assert torch.equal(found["collectives"]["rows.grad"], own)
+
+
+def test_all_reduce_sum(results):
+    """The sum over processes, and the sum of their gradients."""
+    processes = len(results)
+    total = processes * (processes + 1) / 2
+    for found in results:
+        assert found["collectives"]["total"] == total
+        assert found["collectives"]["value.grad"] == total
+        assert found["collectives"]["world_size"] == processes
+
+
+def test_batch_norm_may_stay_local(results):
+    """`sync_batch_norm=False` keeps each process's statistics to itself."""
+    first, second = results[0]["local_batch_norm"], results[1]["local_batch_norm"]
+    assert not torch.allclose(
+        first["vatt.head.video_va_norm.running_mean"], second["vatt.head.video_va_norm.running_mean"]
+    )
+    model, inputs = build({**CASES["even"], "config": {"sync_batch_norm": False}})
+    clips = CASES["even"]["sizes"][len(results)][0]
+    model(**{name: value[:clips] for name, value in inputs.items()})
+    for name, values in model.named_buffers():
+        torch.testing.assert_close(first[name], values)
+
+
+def test_identity_without_processes():
+    """A single process needs no process group."""
+    rows = torch.randn(3, 2)
+    assert gather_rows(rows) is rows
+    assert all_reduce_sum(rows) is rows
+    assert world_size() == 1

@@ -1,0 +1,205 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The scripts, run as a user runs them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clip_folders import make_folder
+from media_factory import damage, tone, write_media
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+pytestmark = pytest.mark.slow
+
+TINY_TOWER = {
+    "num_hidden_layers": 1,
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 32,
+}
+PRETRAINING = {
+    "preset": "ma_tiny",
+    "config_overrides": json.dumps(
+        {
+            "video_config": {**TINY_TOWER, "num_frames": 8, "image_size": 32},
+            "audio_config": {**TINY_TOWER, "num_samples": 12800},
+            "text_config": TINY_TOWER,
+        }
+    ),
+    "num_steps": 6,
+    "batch_size": 4,
+    "learning_rate": 1e-3,
+    "warmup_steps": 2,
+    "log_every": 1,
+    "eval_every": 3,
+    "save_every": 1,
+    "report_to": "none",
+}
+
+
+def start(script: str, cwd: Path, **options: object) -> subprocess.Popen:
+    command = [sys.executable, str(EXAMPLES / script)]
+    for name, value in options.items():
+        values = value if isinstance(value, list) else [value]
+        command += [f"--{name}", *map(str, values)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(cwd / "cache")}
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def run(script: str, cwd: Path, expect: int = 0, **options: object) -> str:
+    process = start(script, cwd, **options)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == expect, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """20 training clips, 10 % of them broken, and 6 validation clips."""
+    root = make_folder(tmp_path_factory.mktemp("videos") / "videos", 20, silent=[3], speechless=[4])
+    for number in (7, 11):
+        clip = root / "train" / f"clip{number:02d}.mp4"
+        damage(clip, clip, first=0.0, last=1.0)
+    return make_folder(root, 6, split="validation", first=20)
+
+
+@pytest.fixture(scope="module")
+def pretrained(videos, tmp_path_factory) -> tuple[Path, str]:
+    """A pretrained model, and what the run printed."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    output = run("run_pretraining.py", folder, dataset=videos, output_dir="model", **PRETRAINING)
+    return folder / "model", output
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [(line["step"], line["loss"]) for line in map(json.loads, lines) if "loss" in line]
+
+
+def test_pretraining_skips_and_counts_broken_files(pretrained):
+    folder, output = pretrained
+    assert "Skipped 2 of 20 clips" in output and "clip07.mp4" in output and "clip11.mp4" in output
+    assert [step for step, _ in losses(folder)] == list(range(1, 7))
+    for name in ("model.safetensors", "config.json", "processor_config.json", "tokenizer.json", "README.md"):
+        assert (folder / name).is_file(), name
+
+
+def test_saved_folder_gives_the_same_embeddings_in_a_new_process(pretrained, videos, tmp_path):
+    folder, _ = pretrained
+    script = f"""
+import sys, torch, modeling_vatt
+from transformers import AutoModel, AutoProcessor
+model = AutoModel.from_pretrained({str(folder)!r}).eval()
+processor = AutoProcessor.from_pretrained({str(folder)!r})
+inputs = processor(videos=[{str(videos / "validation" / "clip20.mp4")!r}], text=["clip 20"])
+with torch.no_grad():
+    out = model(inputs.pixel_values_videos, inputs.input_values, inputs.input_ids, inputs.attention_mask)
+torch.save([out.video_va_embeds, out.audio_va_embeds, out.video_vt_embeds, out.text_vt_embeds], sys.argv[1])
+"""
+    files = [tmp_path / "one.pt", tmp_path / "two.pt"]
+    for file in files:
+        subprocess.run([sys.executable, "-c", script, str(file)], check=True, cwd=tmp_path)
+    for one, two in zip(*(torch.load(file, weights_only=True) for file in files), strict=True):
+        assert one.isfinite().all() and torch.equal(one, two)
+
+
+def test_a_run_killed_with_sigkill_continues_to_the_same_losses(pretrained, videos, tmp_path):
+    folder, _ = pretrained
+    options = {"dataset": videos, "output_dir": "model", **PRETRAINING}
+    process = start("run_pretraining.py", tmp_path, **options)
+    metrics = tmp_path / "model" / "metrics.jsonl"
+    deadline = time.monotonic() + 200
+    while not (metrics.exists() and len(losses(tmp_path / "model")) >= 3):
+        assert process.poll() is None and time.monotonic() < deadline, (
+            "the run ended before it could be killed"
+        )
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    output = run("run_pretraining.py", tmp_path, **options)
+    assert "Continuing from" in output
+    assert losses(tmp_path / "model") == losses(folder)
+
+
+def test_retrieval_by_text_sound_and_video(pretrained, videos, tmp_path):
+    folder, _ = pretrained
+    sound = write_media(
+        tmp_path / "query.wav", waveform=tone(1.0, 8000), sampling_rate=8000, audio_codec="pcm_s16le"
+    )
+    output = run(
+        "run_retrieval.py",
+        tmp_path,
+        model=folder,
+        folder=videos,
+        text=["clip 3", "a tone"],
+        audio=sound,
+        video=videos / "train" / "clip05.mp4",
+        top_k=2,
+    )
+    assert output.count("  1  ") == 4 and output.count("  2  ") == 4
+    first_video_hit = output.split("video: ")[1].splitlines()[1]
+    assert first_video_hit.endswith("clip05.mp4") and " 1.000 " in first_video_hit
+    assert "Skipped 2 of 26 files" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "Nothing to look for"),
+        ({"text": "x", "folder": "."}, "no video files in this folder"),
+    ],
+)
+def test_retrieval_says_what_is_missing(pretrained, videos, tmp_path, options, message):
+    folder, _ = pretrained
+    options = {"model": folder, "folder": videos, **options}
+    assert message in run("run_retrieval.py", tmp_path, expect=1, **options)
+
+
+def test_pretraining_on_an_empty_folder(tmp_path):
+    (tmp_path / "nothing").mkdir()
+    output = run(
+        "run_pretraining.py", tmp_path, expect=1, dataset=tmp_path / "nothing", output_dir="o", **PRETRAINING
+    )
+    assert "no video files in this folder" in output and "Traceback" not in output
+
+
+def test_wrong_captions_are_given_to_every_clip(videos):
+    import datasets
+
+    from modeling_vatt.data import load_clips
+
+    sys.path.insert(0, str(EXAMPLES))
+    from run_pretraining import shuffle_captions
+
+    clips = load_clips(videos, "validation", cache_dir=str(videos.parent / "cache"))
+    assert isinstance(clips, datasets.Dataset)
+    shuffled = shuffle_captions(clips, seed=0)
+    assert sorted(map(str, shuffled["captions"])) == sorted(map(str, clips["captions"]))
+    assert not any(one == other for one, other in zip(shuffled["captions"], clips["captions"], strict=True))
+
+
+def test_demo_from_nothing_to_report(tmp_path):
+    output = run(
+        "run_demo.py", tmp_path, output_dir="demo", train_clips=16, test_clips=6, num_steps=2, batch_size=8
+    )
+    demo = tmp_path / "demo"
+    for part in ("text -> video", "sound -> video", "chance", "Report:"):
+        assert part in output
+    metrics = json.loads((demo / "test_metrics.json").read_text())
+    assert metrics["gallery_size"] == 6
+    page = (demo / "report.html").read_text()
+    assert page.count("data:image/png;base64") == 3 and page.count("data:image/jpeg;base64") == 4 * 5
+    assert "http" not in page.replace("http-equiv", "")
+    assert np.isfinite(metrics["mean_recall"])

@@ -1,0 +1,172 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The pretraining loop and its checkpoints."""
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from clip_folders import make_folder, small_processor
+from media_factory import truncate
+from small_models import small_config
+
+from modeling_vatt import VattForPreTraining
+from modeling_vatt.data import ClipDataset, load_clips
+from modeling_vatt.processors import VattAugmentation
+from modeling_vatt.training import Pretrainer, PretrainingArguments, write_model_card
+from modeling_vatt.training.checkpoints import begin, checkpoints, commit, read_state, remove_old
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> datasets.Dataset:
+    root = tmp_path_factory.mktemp("clips")
+    folder = make_folder(root / "clips", 8, silent=[1], speechless=[2])
+    truncate(folder / "train" / "clip05.mp4", folder / "train" / "clip05.mp4", 0.2)
+    return load_clips(folder, "train", cache_dir=str(root / "cache"))
+
+
+def pretrainer(clips, output_dir: Path, evaluate=None, save_extra=None, **options) -> Pretrainer:
+    torch.manual_seed(0)
+    # Dropout and DropToken are on: their draws must be resumed as well.
+    config = small_config("agnostic", every={"hidden_dropout_prob": 0.1})
+    dataset = ClipDataset(clips, small_processor(config), True, VattAugmentation(), seed=3)
+    arguments = {
+        "num_steps": 6,
+        "batch_size": 4,
+        "learning_rate": 1e-2,
+        "warmup_steps": 2,
+        "log_every": 1,
+        "save_every": 2,
+        **options,
+    }
+    return Pretrainer(
+        VattForPreTraining(config),
+        dataset,
+        PretrainingArguments(str(output_dir), **arguments),
+        evaluate=evaluate,
+        save_extra=save_extra,
+    )
+
+
+def losses(output_dir: Path) -> list[tuple[int, float]]:
+    lines = (output_dir / "metrics.jsonl").read_text().splitlines()
+    return [(line["step"], line["loss"]) for line in map(json.loads, lines) if "loss" in line]
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def test_a_killed_run_continues_to_the_same_losses(clips, tmp_path):
+    pretrainer(clips, tmp_path / "whole").train()
+
+    interrupted = pretrainer(clips, tmp_path / "parts")
+
+    def kill(step: int) -> None:
+        if step == 3:  # after the checkpoint of step 2
+            raise Killed
+
+    interrupted.on_step = kill
+    with pytest.raises(Killed):
+        interrupted.train()
+    assert [path.name for path in checkpoints(tmp_path / "parts")] == ["checkpoint-2"]
+    (tmp_path / "parts" / "checkpoint-4.partial").mkdir()  # as if killed while saving
+    again = pretrainer(clips, tmp_path / "parts")
+    again.train()
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    whole = torch.load(tmp_path / "whole" / "checkpoint-6" / "optimizer.bin", weights_only=True)
+    parts = torch.load(tmp_path / "parts" / "checkpoint-6" / "optimizer.bin", weights_only=True)
+    for one, other in zip(whole["state"].values(), parts["state"].values(), strict=True):
+        assert torch.equal(one["exp_avg"], other["exp_avg"])
+    assert not list((tmp_path / "parts").glob("*.partial"))
+
+
+def test_a_finished_run_is_not_trained_again(clips, tmp_path):
+    pretrainer(clips, tmp_path, num_steps=2).train()
+    before = losses(tmp_path)
+    pretrainer(clips, tmp_path, num_steps=2).train()
+    assert losses(tmp_path) == before
+
+
+def test_other_arguments_are_refused_on_resuming(clips, tmp_path):
+    pretrainer(clips, tmp_path, num_steps=2).train()
+    with pytest.raises(ValueError, match=r"batch_size=4 \(now 2\)"):
+        pretrainer(clips, tmp_path, num_steps=2, batch_size=2).train()
+
+
+def test_broken_clips_are_counted_and_named(clips, tmp_path):
+    trainer = pretrainer(clips, tmp_path)
+    metrics = trainer.train()
+    assert metrics["skipped_clips"] == 1
+    report = trainer.skip_report()
+    assert report.startswith("Skipped 1 of 8 clips") and "clip05.mp4" in report
+
+
+def test_a_batch_without_any_readable_clip_does_not_stop_the_run(clips, tmp_path):
+    trainer = pretrainer(clips.select([5, 5]), tmp_path, num_steps=2, batch_size=2)
+    trainer.train()
+    assert trainer.progress.step == 2 and trainer.progress.skipped
+
+
+def test_training_lowers_the_loss(clips, tmp_path):
+    pretrainer(clips, tmp_path, num_steps=40, log_every=10, save_every=0).train()
+    found = [loss for _, loss in losses(tmp_path)]
+    assert found[-1] < found[0] - 0.1
+
+
+def test_best_model_is_kept_with_what_belongs_to_it(clips, tmp_path):
+    scores = iter([0.1, 0.9, 0.5])
+    processor = small_processor()
+    trainer = pretrainer(
+        clips,
+        tmp_path,
+        evaluate=lambda model: {"mean_recall": next(scores)},
+        save_extra=processor.save_pretrained,
+        eval_every=2,
+    )
+    trainer.train()
+    assert trainer.progress.best_step == 4
+    assert read_state(tmp_path / "best") == {"step": 4, "metrics": {"mean_recall": 0.9}}
+    VattForPreTraining.from_pretrained(tmp_path / "best")
+    assert (tmp_path / "best" / "processor_config.json").is_file()
+
+
+def test_unknown_metric_for_best_model_is_named(clips, tmp_path):
+    trainer = pretrainer(clips, tmp_path, evaluate=lambda model: {"R1": 0.0}, num_steps=1)
+    with pytest.raises(ValueError, match=r"mean_recall.* is not among the metrics"):
+        trainer.train()
+
+
+def test_checkpoints_are_whole_or_not_there(tmp_path):
+    begin(tmp_path / "checkpoint-1").joinpath("weights").write_text("1")
+    assert checkpoints(tmp_path) == []
+    commit(tmp_path / "checkpoint-1", {"step": 1})
+    for step in (2, 10):
+        begin(tmp_path / f"checkpoint-{step}")
+        commit(tmp_path / f"checkpoint-{step}", {"step": step})
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-2", "checkpoint-10"]
+    (tmp_path / "checkpoint-11").mkdir()  # no state: not ours, or not whole
+    begin(tmp_path / "checkpoint-12")
+    remove_old(tmp_path, keep=1)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-10"]
+    assert not (tmp_path / "checkpoint-12.partial").exists()
+    assert read_state(tmp_path / "checkpoint-10") == {"step": 10}
+
+
+def test_committing_again_replaces(tmp_path):
+    for number in (1, 2):
+        begin(tmp_path / "best").joinpath("weights").write_text(str(number))
+        commit(tmp_path / "best", {"step": number})
+    assert (tmp_path / "best" / "weights").read_text() == "2"
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def test_model_card_tells_what_the_model_is(tmp_path):
+    model = VattForPreTraining(small_config("agnostic"))
+    write_model_card(tmp_path, "me/mine", model, "my/videos", {"txt2vid_R10": 0.75}, {"steps": 5})
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("---\n") and "license: apache-2.0" in card
+    for part in ("# me/mine", "modality-agnostic", "`my/videos`", "| txt2vid_R10 | 0.75 |", "steps 5"):
+        assert part in card, part
