@@ -67,9 +67,9 @@ COLOURS = {
     "white": (250, 250, 250),
 }
 RADII = {"small": 0.11, "medium": 0.175, "large": 0.27}  # in units of the picture's shorter side
-# Lowest note of each register in Hz, 20 semitones apart; low enough for audio codecs to keep the overtones of
-# the highest.
-ROOTS = {"small": 1108.7, "medium": 349.2, "large": 110.0}
+# Lowest note of each register in Hz, 20 semitones apart. Even the highest notes have overtones below 8 kHz, which
+# audio codecs and models at 16 kHz let through.
+ROOTS = {"small": 987.8, "medium": 311.1, "large": 98.0}
 SCALE = (0, 2, 4, 7, 9, 12, 14, 16)  # semitones above the root, one per colour: a pentatonic scale
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
 PERIODS = {  # seconds per cycle of each motion, varied by a sixth
@@ -370,7 +370,7 @@ def _timbre(spec: ClipSpec, times: np.ndarray, rng: np.random.Generator) -> np.n
             "circle": ((1, 1.0),),  # pure
             "square": tuple((n, n**-0.5) for n in range(1, 14, 2)),  # hollow: odd partials
             "triangle": tuple((n, n**-0.4) for n in range(1, 13)),  # buzzing: all partials
-            "ring": ((1, 1.0), (4.1, 0.9), (7.3, 0.7), (11.2, 0.5)),  # a chime: few, far apart
+            "ring": ((1, 1.0), (1.5, 0.9), (2.25, 0.8), (3.375, 0.7), (5.06, 0.6)),  # a chime of fifths
         }[spec.shape]
         waves = [a * np.sin(n * turns + rng.uniform(0, 6)) for n, a in partials if n * spec.pitch < highest]
         tone = np.sum(waves, axis=0)
@@ -477,7 +477,7 @@ def plan_corpus(args: CorpusArguments) -> dict[str, list[tuple[ClipSpec, list[st
     for shape, motion in itertools.product(ATTRIBUTES["shape"], ATTRIBUTES["motion"]):
         group = list(itertools.product((shape,), ATTRIBUTES["colour"], ATTRIBUTES["size"], (motion,)))
         owners = [split for split, count in HELD_OUT.items() for _ in range(count)]
-        places = rng.permutation(len(group)).tolist()
+        places: list[int] = rng.permutation(len(group)).tolist()
         for owner, place in itertools.zip_longest(owners, places, fillvalue="train"):
             pools[owner].append(group[place])
     plan: dict[str, list[tuple[ClipSpec, list[str]]]] = {}

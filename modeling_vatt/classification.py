@@ -83,6 +83,11 @@ class VattClassifier(VattPreTrainedModel):
             raise ValueError(
                 f"`config.problem_type` must be single_ or multi_label_classification, got {problem!r}."
             )
+        if labels.shape not in (logits.shape[:1], logits.shape):
+            raise ValueError(
+                f"`labels` must be ({logits.shape[0]},) class ids or {tuple(logits.shape)} class shares, got "
+                f"{tuple(labels.shape)}."
+            )
         return nn.functional.cross_entropy(logits, labels)
 
 
@@ -101,7 +106,7 @@ class VattForVideoClassification(VattClassifier):
     """
 
     modality = "video"
-    input_modalities = ("video",)
+    input_modalities: Any = ("video",)
 
     @can_return_tuple
     def forward(
@@ -137,7 +142,7 @@ class VattForImageClassification(VattClassifier):
     """
 
     modality = "video"
-    input_modalities = ("image",)
+    input_modalities: Any = ("image",)
     main_input_name = "pixel_values"
 
     @can_return_tuple
@@ -172,7 +177,7 @@ class VattForAudioClassification(VattClassifier):
     """
 
     modality = "audio"
-    input_modalities = ("audio",)
+    input_modalities: Any = ("audio",)
     main_input_name = "input_values"
 
     @can_return_tuple

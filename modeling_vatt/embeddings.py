@@ -9,6 +9,7 @@ Sources: paper sections 3.1-3.3; official modules `SpatioTemporalEmbeddings`, `T
 import math
 import operator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,9 +38,9 @@ def spline_matrix(num_source: int, num_target: int) -> np.ndarray:
     step = 1 / num_source
     inner = np.arange(1, num_source - 1)
     system, known = np.eye(num_source), np.zeros((num_source, num_source))
-    for offset, left, right in ((-1, 1, 6), (0, 4, -12), (1, 1, 6)):
-        system[inner, inner + offset] = left
-        known[inner, inner + offset] = right / step**2
+    for offset, unknown_weight, known_weight in ((-1, 1, 6), (0, 4, -12), (1, 1, 6)):
+        system[inner, inner + offset] = unknown_weight
+        known[inner, inner + offset] = known_weight / step**2
     second = np.linalg.solve(system, known)  # second derivatives at the points, zero at the ends
     # Coefficient of |x - point|^3: a twelfth of the jump of the third derivative.
     coefficients = np.diff(np.pad(np.diff(second, axis=0) / step, ((1, 1), (0, 0))), axis=0) / 12
@@ -102,6 +103,7 @@ class VattAxialPositionEmbeddings(nn.Module):
         """Positions (prod(grid), hidden_size) of a grid given in the order of the axes."""
         total: torch.Tensor | None = None
         for axis, table in enumerate(self.tables.values()):
+            assert isinstance(table, nn.Embedding)
             rows = resample_positions(table.weight, grid[axis])
             rows = rows.view(*(-1 if i == axis else 1 for i in range(len(grid))), rows.shape[-1])
             total = rows if total is None else total + rows
@@ -182,12 +184,13 @@ class VattPatchEmbeddings(nn.Module):
             info["kept_tokens"] = kept
         masking = self.mask_token is not None and self.training
         if kept is not None and not masking:
-            index: list[torch.Tensor] = []
+            index: list[Any] = []
             rest = kept
             for extent in reversed(grid):
                 index.insert(0, rest % extent)
                 rest = rest // extent
-            patches = patches[(slice(None), *index)]
+            every_clip_and_kept = (slice(None), *index)
+            patches = patches[every_clip_and_kept]
         else:
             patches = patches.flatten(1, num_axes)
         # Processors give float32; a model loaded in half precision takes it as well.

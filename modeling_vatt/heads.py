@@ -18,6 +18,8 @@ class VattBatchNorm(nn.Module):
 
     def __init__(self, size: int, eps: float, momentum: float, sync: bool) -> None:
         super().__init__()
+        self.running_mean: torch.Tensor
+        self.running_var: torch.Tensor
         self.eps = eps
         self.momentum = momentum
         self.sync = sync

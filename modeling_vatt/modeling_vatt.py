@@ -160,7 +160,7 @@ class VattTower(nn.Module):
             attention_mask: (batch, words), 1 for words; text only.
             encoder: the shared encoder, if the tower has none of its own.
         """
-        info: dict[str, torch.Tensor] = {}
+        info: dict[str, Any] = {}
         if isinstance(self.embeddings, VattPatchEmbeddings):
             hidden_states, info = self.embeddings(inputs)
         else:
@@ -213,7 +213,7 @@ class VattPreTrainedModel(PreTrainedModel):
     config_class = VattConfig
     base_model_prefix = "vatt"
     main_input_name = "pixel_values_videos"
-    input_modalities = ("video", "audio", "text")
+    input_modalities: Any = ("video", "audio", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ["VattEncoderLayer", "VattPatchEmbeddings", "VattTextEmbeddings"]
     _supports_sdpa = True
@@ -230,11 +230,57 @@ class VattPreTrainedModel(PreTrainedModel):
         model._freeze()
         return loaded
 
+    @classmethod
+    def from_unimodal_pretrained(
+        cls,
+        video: str | PreTrainedModel | None = None,
+        audio: str | PreTrainedModel | None = None,
+        text: str | PreTrainedModel | None = None,
+        config: VattConfig | None = None,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        r"""
+        Start towers from unimodal checkpoints instead of at random.
+
+        Args:
+            video (`str` or `PreTrainedModel`, *optional*): ViT. Its patch kernel is repeated over the frames
+                of a patch, its 2-D positions are split into axis tables by least squares
+                ([`~unimodal.split_positions`]).
+            audio (`str` or `PreTrainedModel`, *optional*): AST, for a spectrogram tower; or ViT, of which a
+                waveform tower takes the encoder.
+            text (`str` or `PreTrainedModel`, *optional*): T5 or mT5, of which the encoder is taken.
+            config ([`VattConfig`], *optional*): config whose towers fit the sources; by default their sizes
+                follow from the sources, and those of other towers are the defaults.
+            output_loading_info (`bool`): return a [`~unimodal.UnimodalReport`] too. It is logged in any case:
+                which parameters were taken, adapted (and how) and left random.
+            kwargs: fields of the config, if none is given.
+
+        Raises:
+            ValueError: without a source, or if one does not fit.
+        """
+        from .unimodal import load_source, start_towers, tower_config
+
+        given = {"video": video, "audio": audio, "text": text}
+        sources = {name: load_source(name, source) for name, source in given.items() if source is not None}
+        if not sources:
+            raise ValueError("Give at least one of `video`, `audio` and `text`.")
+        if config is not None and kwargs:
+            raise ValueError(f"Set {', '.join(kwargs)} in `config`.")
+        if config is None:
+            towers = {f"{name}_config": tower_config(name, source) for name, source in sources.items()}
+            config = VattConfig(**{**towers, **kwargs})
+        model = cls(config).eval()
+        report = start_towers(model, sources)
+        logger.warning(f"{cls.__name__} started from unimodal checkpoints.\n{report}")
+        return (model, report) if output_loading_info else model
+
     def _freeze(self) -> None:
         """Freeze the word table where the config says so."""
         for module in self.modules():
-            is_text = isinstance(module, (VattTextEmbeddings, VattLinearTextTower))
-            if is_text and not module.config.trainable_embeddings:
+            if not isinstance(module, (VattTextEmbeddings, VattLinearTextTower)):
+                continue
+            if not module.config.trainable_embeddings:
                 module.word_embeddings.weight.requires_grad_(False)
 
     @classmethod
@@ -273,8 +319,9 @@ class VattPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, (nn.LayerNorm, VattRMSNorm, VattBatchNorm)):
             init.ones_(module.weight)
-            if getattr(module, "bias", None) is not None:
-                init.zeros_(module.bias)
+            bias = getattr(module, "bias", None)
+            if bias is not None:
+                init.zeros_(bias)
             if isinstance(module, VattBatchNorm):
                 init.zeros_(module.running_mean)
                 init.ones_(module.running_var)
@@ -346,7 +393,7 @@ class VattModel(VattPreTrainedModel):
         """The word table."""
         if self.text_model is None:
             raise NotImplementedError("This model has no text tower, so no word table.")
-        embeddings = getattr(self.text_model, "embeddings", self.text_model)
+        embeddings: Any = getattr(self.text_model, "embeddings", self.text_model)
         return embeddings.word_embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -584,7 +631,7 @@ class VattForPreTraining(VattPreTrainedModel):
         """
         kwargs["return_dict"] = True
         base = self.vatt(pixel_values_videos, input_values, input_ids, attention_mask, **kwargs)
-        extra: dict[str, torch.Tensor] = {}
+        extra: dict[str, Any] = {}
         if return_loss:
             extra |= self._losses(base, audio_mask, text_mask)
         if (not self.training) if return_logits is None else return_logits:

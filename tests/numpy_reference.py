@@ -25,7 +25,9 @@ def as_float64(variables):
 
 def layer_norm(x, v, path, eps=1e-6):
     centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * v[path + "gamma"] + v[path + "beta"]
+    return (
+        centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * v[path + "gamma"] + v[path + "beta"]
+    )
 
 
 def rms_norm(x, weight, eps=1e-6):
@@ -159,7 +161,9 @@ def spline(table, rows):
         out[j] = (
             left_share * table[i]
             + right_share * table[i + 1]
-            + h**2 / 6 * ((left_share**3 - left_share) * second[i] + (right_share**3 - right_share) * second[i + 1])
+            + h**2
+            / 6
+            * ((left_share**3 - left_share) * second[i] + (right_share**3 - right_share) * second[i + 1])
         )
     return out
 
@@ -225,7 +229,9 @@ def patches(x, kernel, bias):
 def patch_tower(x, v, path, kind, heads, layers, act="gelu", pre_norm=True, keep=None):
     """x: (batch, frames, height, width, channels), (batch, samples, 1) or (batch, frames, bins, 1);
     keep: token numbers that DropToken left."""
-    name = {"video": "voxel_to_patch/", "waveform": "wave_to_patch/", "spectrogram": "spectrum_to_patch/"}[kind]
+    name = {"video": "voxel_to_patch/", "waveform": "wave_to_patch/", "spectrogram": "spectrum_to_patch/"}[
+        kind
+    ]
     tokens, grid = patches(x, v[path + name + "kernel"], v[path + name + "bias"])
     if path + "pre_proj/kernel" in v:
         tokens = ACTIVATIONS["gelu"](dense(tokens, v, path + "pre_proj/"))

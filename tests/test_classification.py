@@ -166,8 +166,8 @@ def test_no_classes():
 @pytest.mark.parametrize("variant", ["specific", "agnostic"])
 @pytest.mark.parametrize("saved", [VattForPreTraining, VattModel])
 def test_loads_from_pretraining(kind, variant, saved, tmp_path):
-    """From either pretraining class and setting: every weight of the tower is taken over, nothing of the tower
-    is missing, what belongs to the other towers is not reported, and the classifier is initialised."""
+    """From either pretraining class and setting: every weight of the tower is taken over, none is missing,
+    other towers are not reported, and the classifier is initialised."""
     pretrained = seeded(saved, small_config(variant))
     pretrained.save_pretrained(tmp_path)
     model, info = CLASSIFIERS[kind].from_pretrained(tmp_path, num_labels=CLASSES, output_loading_info=True)

@@ -204,7 +204,13 @@ def test_weighted_sound_loss():
     assert difference(ours, golden["loss"]) <= 1e-5
 
 
-RESAMPLED = ((8, 16, "table_8"), (14, 20, "table_14"), (14, 10, "table_14b"), (40, 67, "table_40"), (1200, 1876, "table_1200"))
+RESAMPLED = (
+    (8, 16, "table_8"),
+    (14, 20, "table_14"),
+    (14, 10, "table_14b"),
+    (40, 67, "table_40"),
+    (1200, 1876, "table_1200"),
+)
 
 
 def position_differences():
@@ -233,7 +239,9 @@ def test_resampled_positions():
         assert double <= 1e-7
 
 
-@pytest.mark.parametrize(("source", "target"), [(4, 6), (4, 3), (8, 16), (14, 24), (40, 67), (2, 5), (150, 211)])
+@pytest.mark.parametrize(
+    ("source", "target"), [(4, 6), (4, 3), (8, 16), (14, 24), (40, 67), (2, 5), (150, 211)]
+)
 def test_spline_formula(source, target):
     """The release's formula, solved in extended precision; the natural cubic spline, which it nearly is."""
     table = np.random.default_rng(source).normal(size=(source, 3))
@@ -271,7 +279,9 @@ def random_model(video=None, audio=None, text=None, **fields):
     """Small float64 model with random numbers in every parameter and statistic."""
     extra = {"video_config": video or {}, "audio_config": audio or {}, "text_config": text or {}}
     towers = {key: {**TOWER, **SIZES[key], **extra[key]} for key in SIZES}
-    config = VattConfig(**towers, va_projection_size=14, vt_projection_size=fields.pop("vt_projection_size", 9), **fields)
+    config = VattConfig(
+        **towers, va_projection_size=14, vt_projection_size=fields.pop("vt_projection_size", 9), **fields
+    )
     model = VattForPreTraining(config).double().eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Run by `make check-wheel` with the interpreter of an environment that has the wheel, outside the repository."""
+"""Run by `make check-wheel`, outside the repository, in an environment that has the wheel."""
 
 import importlib.util
 import sys
@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 
 import modeling_vatt
+import modeling_vatt.configuration
+import modeling_vatt.processors
 
 
 def main() -> None:
@@ -18,9 +20,6 @@ def main() -> None:
     assert (installed.parent / "py.typed").is_file(), "py.typed is missing from the wheel"
     for generic in ("configuration", "processors", "examples", "tests"):
         assert importlib.util.find_spec(generic) is None, f"the wheel installs a top-level {generic!r}"
-    import modeling_vatt.configuration
-    import modeling_vatt.processors
-
     model = modeling_vatt.VattModel(modeling_vatt.VattConfig.from_preset("ma_tiny")).eval()
     video = torch.zeros(1, 32, 3, 64, 64)
     with tempfile.TemporaryDirectory() as folder:

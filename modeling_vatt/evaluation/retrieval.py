@@ -98,7 +98,7 @@ def clip_retrieval(embeddings: Mapping[str, npt.NDArray]) -> dict[str, float]:
         if len(asking) == 0:
             continue
         similarity = average_windows(queries[asking], embeddings[gallery][:, None])
-        metrics |= retrieval_metrics(similarity, asking, prefix)
+        metrics |= retrieval_metrics(similarity, asking.tolist(), prefix)
     if not metrics:
         raise ValueError("No clip has a caption or sound: there is nothing to evaluate retrieval with.")
     recalls = [value for name, value in metrics.items() if "_R" in name]

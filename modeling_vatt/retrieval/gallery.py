@@ -72,6 +72,7 @@ class Gallery:
             if pending:
                 features = model.get_video_features(torch.cat(pending).to(model.device))
                 for target, embeds in ((va, features.va_embeds), (vt, features.vt_embeds)):
+                    assert embeds is not None
                     target.append(embeds.unflatten(0, (-1, windows)).mean(1).float().cpu().numpy())
                 pending.clear()
 

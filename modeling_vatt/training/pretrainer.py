@@ -213,7 +213,7 @@ class Pretrainer:
         losses = {name: output[name].detach() for name in LOSS_NAMES if output.get(name) is not None}
         reduced = self.accelerator.reduce(losses, reduction="mean")
         result = {name: float(value) for name, value in reduced.items()}
-        result["learning_rate"] = self.scheduler.get_last_lr()[0]
+        result["learning_rate"] = float(self.scheduler.get_last_lr()[0])
         self.scheduler.step()
         return result
 
