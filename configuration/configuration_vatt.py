@@ -355,6 +355,17 @@ class VattConfig(PreTrainedConfig):
         "audio_config": VattAudioConfig,
         "text_config": VattTextConfig,
     }
+    # Of the pretraining model Trainer gathers the embeddings: (video_va, audio_va, video_vt, text_vt).
+    keys_to_ignore_at_inference = [
+        "video_audio_loss",
+        "video_text_loss",
+        "audio_text_loss",
+        "logits_video_audio",
+        "logits_video_text",
+        "video_model_output",
+        "audio_model_output",
+        "text_model_output",
+    ]
 
     video_config: dict | PreTrainedConfig | None = None
     audio_config: dict | PreTrainedConfig | None = None
@@ -373,6 +384,11 @@ class VattConfig(PreTrainedConfig):
     audio_text_loss_weight: float | int = 0.0
     loss_reduction: Literal["mean", "sum"] = "mean"
     label_balancing: bool = False
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of a clip, where transformers' video-classification pipeline looks for them."""
+        return self.video_config.num_frames  # type: ignore[union-attr]
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.modality_agnostic:

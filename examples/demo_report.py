@@ -26,7 +26,7 @@ import matplotlib.pyplot as plt
 
 
 # Okabe and Ito's colours, told apart by colour-blind readers, too.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem }
 table { border-collapse: collapse }
@@ -68,8 +68,8 @@ def write_report(
         (
             "Learning",
             plot_losses(history),
-            "The loss falls from ln(2 &times; batch), where nothing is told apart, towards ln 2. Retrieval is "
-            "measured on the validation split.",
+            "The loss falls from ln(2 &times; batch), where nothing is told apart, towards ln 2. "
+            "Retrieval is measured on the validation split.",
         ),
         (
             "Ranks",
@@ -79,14 +79,15 @@ def write_report(
         (
             "Map",
             plot_map(embeddings, test),
-            "t-SNE of test embeddings. Near means similar: texts lie among the videos that they describe.",
+            "t-SNE of test embeddings. Near means similar: texts and sounds lie among the videos they "
+            "belong to. The labels are the colours of the objects.",
         ),
     ]
     page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>VATT demo</title><style>{STYLE}</style></head><body>
 <h1>VATT demo</h1>
 <p>A tiny modality-agnostic VATT, pretrained from the pixels, waveforms and captions of generated video
-files, searches {clips} test clips. No test clip shows a combination of attributes that was seen in training.</p>
+files, searches {clips} test clips. No test clip shows a combination of attributes seen in training.</p>
 <table><tr><th></th><th>R@1</th><th>R@5</th><th>R@10</th><th>median rank</th></tr>{rows}
 <tr><td>chance</td>{chance}<td>{(clips + 1) / 2:.1f}</td></tr></table>
 {"".join(f'<h2>{title}</h2><p>{text}</p><img alt="{title}" src="{image}">' for title, image, text in figures)}
@@ -166,30 +167,22 @@ def plot_ranks(embeddings: Mapping[str, npt.NDArray]) -> str:
 
 
 def plot_map(embeddings: Mapping[str, npt.NDArray], test: datasets.Dataset) -> str:
-    """Two maps: video and text coloured by shape, video and sound coloured by motion."""
+    """Two maps, of video with text and of video with sound; the named clusters are the objects' colours."""
     figure, panels = plt.subplots(1, 2, figsize=(11, 5))
-    for axes, other, space, attribute in (
-        (panels[0], "text", "vt", "shape"),
-        (panels[1], "audio", "va", "motion"),
-    ):
-        video = embeddings[f"video_{space}_embeds"]
+    values = np.array(list(test["colour"]) * 2)
+    is_video = np.arange(len(values)) < len(test)
+    for axes, other, space in ((panels[0], "text", "vt"), (panels[1], "audio", "va")):
         second = embeddings[f"{other}_{space}_embeds"]
         second = second[:, 0] if second.ndim == 3 else second
-        vectors = np.concatenate([video, second])
+        vectors = np.concatenate([embeddings[f"video_{space}_embeds"], second])
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         perplexity = min(30, (len(vectors) - 1) / 3)
         points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(vectors)
-        values = np.array(list(test[attribute]) * 2)
-        is_video = np.arange(len(vectors)) < len(video)
-        for color, value in zip(PALETTE, sorted(set(values)), strict=False):
-            for mine, mark, size in ((is_video, "o", 26), (~is_video, "x", 26)):
-                chosen = (values == value) & mine
-                label = value if mark == "o" else None
-                axes.scatter(*points[chosen].T, c=color, marker=mark, s=size, alpha=0.75, label=label)
-        axes.set(
-            xticks=[],
-            yticks=[],
-            title=f"video (o) and {'text' if other == 'text' else 'sound'} (x), by {attribute}",
-        )
-        axes.legend(fontsize=8, loc="best")
+        for value, color in zip(sorted(set(values)), PALETTE, strict=False):
+            for mine, mark in ((is_video, "o"), (~is_video, "x")):
+                axes.scatter(*points[(values == value) & mine].T, c=color, marker=mark, s=26, alpha=0.7)
+            middle = np.median(points[values == value], axis=0)
+            axes.annotate(value, middle, ha="center", bbox={"fc": "white", "alpha": 0.75, "lw": 0})
+        name = "text" if other == "text" else "sound"
+        axes.set(xticks=[], yticks=[], title=f"video (o) and {name} (x)")
     return _figure(figure)

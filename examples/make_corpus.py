@@ -67,8 +67,8 @@ COLOURS = {
     "white": (250, 250, 250),
 }
 RADII = {"small": 0.11, "medium": 0.175, "large": 0.27}  # in units of the picture's shorter side
-# Lowest note of each register in Hz, 20 semitones apart. Even the highest notes have overtones below 8 kHz, which
-# audio codecs and models at 16 kHz let through.
+# Lowest note of each register in Hz, 20 semitones apart. Even the highest notes have overtones below 8 kHz,
+# which audio codecs and models at 16 kHz let through.
 ROOTS = {"small": 987.8, "medium": 311.1, "large": 98.0}
 SCALE = (0, 2, 4, 7, 9, 12, 14, 16)  # semitones above the root, one per colour: a pentatonic scale
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")

@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 # Sized so that corpus, training and report take about six minutes on two cores.
 PRETRAINING = {
     "preset": "ma_tiny",
-    "num_steps": 500,
+    "num_steps": 400,
     "batch_size": 64,
     "num_captions": 2,
     "learning_rate": 3e-3,

@@ -23,6 +23,8 @@ import datasets
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
@@ -174,6 +176,14 @@ def main() -> None:
     )
     main_process = accelerator.is_main_process
     set_seed(training.seed)
+    name = output_dir.resolve().name
+    if run.push_to_hub and main_process:  # before the training: better to fail now than after it
+        try:
+            name = (
+                HfApi().create_repo(run.hub_model_id or name, private=run.hub_private, exist_ok=True).repo_id
+            )
+        except (HfHubHTTPError, OSError) as error:
+            sys.exit(f"Cannot create {run.hub_model_id or name} on the Hub: {error}")
 
     def load(split: str) -> datasets.Dataset:
         return load_clips(data.dataset, split, data.video_column, data.caption_column)
@@ -276,29 +286,34 @@ def main() -> None:
         processor.save_pretrained(output_dir)
         write_model_card(
             output_dir,
-            name=run.hub_model_id or output_dir.resolve().name,
+            name=name,
             model=finished,
             dataset=data.dataset,
             metrics=metrics,
             settings={
-                "clips": len(clips),
-                **dataclasses.asdict(training),
-                "augmentation": data.crop_resize_style,
+                **{key: value for key, value in dataclasses.asdict(training).items() if key != "output_dir"},
+                "mixed_precision": run.mixed_precision,
+                "crop_resize_style": data.crop_resize_style,
+                "color_augment": data.color_augment,
             },
+            split=data.validation_split or None,
+            data={
+                "training split": data.train_split,
+                "training clips": len(clips),
+                "clips with captions": sum(bool(captions) for captions in train["captions"]),
+                "clips that could not be read": len(skipped) + len(trainer.progress.skipped),
+            },
+            base_model=model_args.model if model_args.model and not Path(model_args.model).exists() else None,
+            processor=processor,
         )
         report = trainer.skip_report(already=skipped)
         if report:
             print(report)
         print(f"Saved model, processor and model card to {output_dir}")
         if run.push_to_hub:
-            name = run.hub_model_id or output_dir.resolve().name
-            from huggingface_hub import HfApi
-
-            api = HfApi()
-            repo = api.create_repo(name, private=run.hub_private, exist_ok=True).repo_id
             ignored = ["checkpoint-*", "best/*", "logs/*", "*.partial/*", "metrics.jsonl"]
-            api.upload_folder(repo_id=repo, folder_path=output_dir, ignore_patterns=ignored)
-            print(f"Uploaded to {repo}")
+            HfApi().upload_folder(repo_id=name, folder_path=output_dir, ignore_patterns=ignored)
+            print(f"Uploaded to {name}")
     accelerator.end_training()
 
 

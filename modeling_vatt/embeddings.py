@@ -80,7 +80,12 @@ def resample_positions(table: torch.Tensor, num_target: int) -> torch.Tensor:
 
 class VattPositionTable(nn.Embedding):
     """Positions along one axis. A class of its own for its initialisation: transformers passes only modules
-    with parameters of their own to `_init_weights`."""
+    with parameters of their own to `_init_weights`. And for its call, at which accelerate loads offloaded
+    weights."""
+
+    def forward(self, num_target: int) -> torch.Tensor:  # type: ignore[override]
+        """Positions (num_target, dim)."""
+        return resample_positions(self.weight, num_target)
 
 
 class VattAxialPositionEmbeddings(nn.Module):
@@ -103,8 +108,7 @@ class VattAxialPositionEmbeddings(nn.Module):
         """Positions (prod(grid), hidden_size) of a grid given in the order of the axes."""
         total: torch.Tensor | None = None
         for axis, table in enumerate(self.tables.values()):
-            assert isinstance(table, nn.Embedding)
-            rows = resample_positions(table.weight, grid[axis])
+            rows = table(grid[axis])
             rows = rows.view(*(-1 if i == axis else 1 for i in range(len(grid))), rows.shape[-1])
             total = rows if total is None else total + rows
         assert total is not None

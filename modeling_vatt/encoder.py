@@ -64,9 +64,9 @@ class VattRelativePositionBias(nn.Module):
         far = (exact + (ratio * (half - exact)).long()).clamp(max=half - 1)
         return torch.where(distance < exact, distance, far) + torch.where(relative > 0, half, 0)
 
-    def forward(self, length: int) -> torch.Tensor:
-        """Bias (1, heads, length, length)."""
-        return self.bias(self.buckets(length, self.bias.weight.device)).permute(2, 0, 1).unsqueeze(0)
+    def forward(self, length: int, device: torch.device) -> torch.Tensor:
+        """Bias (1, heads, length, length). The weight does not tell the device: it may be offloaded."""
+        return self.bias(self.buckets(length, device)).permute(2, 0, 1).unsqueeze(0)
 
 
 def eager_attention_forward(
@@ -237,7 +237,8 @@ class VattEncoder(nn.Module):
         """
         position_bias: torch.Tensor | None = None
         if self.relative_position_bias is not None:
-            position_bias = self.relative_position_bias(hidden_states.shape[1]).to(hidden_states.dtype)
+            position_bias = self.relative_position_bias(hidden_states.shape[1], hidden_states.device)
+            position_bias = position_bias.to(hidden_states.dtype)
             # Flex attention reads it at every batch index; a view, no copy.
             position_bias = position_bias.expand(hidden_states.shape[0], -1, -1, -1)
         if output_attentions:

@@ -216,11 +216,14 @@ class VattPreTrainedModel(PreTrainedModel):
     input_modalities: Any = ("video", "audio", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ["VattEncoderLayer", "VattPatchEmbeddings", "VattTextEmbeddings"]
+    _skip_keys_device_placement = ["encoder"]  # the shared encoder is an argument, and no tensor
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+    # Losses are means over the batch: Trainer has to divide them itself when it accumulates gradients.
+    accepts_loss_kwargs = False
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -274,6 +277,34 @@ class VattPreTrainedModel(PreTrainedModel):
         report = start_towers(model, sources)
         logger.warning(f"{cls.__name__} started from unimodal checkpoints.\n{report}")
         return (model, report) if output_loading_info else model
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+        """See transformers; a repository without a filled-in model card gets one made from the model.
+
+        The card goes to the main branch, where the Hub shows it. Fill in data and results with
+        [`~modeling_vatt.training.write_model_card`].
+        """
+        from huggingface_hub import ModelCard, create_repo, upload_file
+        from huggingface_hub.errors import EntryNotFoundError
+
+        from .model_card import build_model_card, is_empty_card
+
+        token = kwargs.get("token")
+        repo_id = create_repo(repo_id, private=kwargs.get("private"), token=token, exist_ok=True).repo_id
+        try:
+            missing = is_empty_card(ModelCard.load(repo_id, token=token))
+        except EntryNotFoundError:
+            missing = True
+        if missing and not kwargs.get("create_pr"):
+            card = str(build_model_card(self, repo_id)).encode()
+            upload_file(
+                path_or_fileobj=card,
+                path_in_repo="README.md",
+                repo_id=repo_id,
+                token=token,
+                commit_message="Add model card",
+            )
+        return super().push_to_hub(repo_id, **kwargs)
 
     def _freeze(self) -> None:
         """Freeze the word table where the config says so."""

@@ -5,13 +5,20 @@ augmentation."""
 
 from __future__ import annotations
 
-from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer, PreTrainedConfig
+from transformers import (
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedConfig,
+)
 
 # `transformers.AutoVideoProcessor` is a placeholder without torchvision; the class itself needs none.
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 from .augmentation import VattAugmentation
 from .feature_extraction_vatt import VattFeatureExtractor
+from .image_processing_vatt import VattImageProcessor
 from .media import (
     DEFAULT_LIMITS,
     MediaClip,
@@ -28,8 +35,8 @@ from .video_processing_vatt import VattVideoProcessor
 
 
 def register_processors(*config_classes: type[PreTrainedConfig]) -> None:
-    """Make `AutoProcessor`, `AutoVideoProcessor`, `AutoFeatureExtractor` and `AutoTokenizer` know these
-    classes.
+    """Make `AutoProcessor`, `AutoVideoProcessor`, `AutoImageProcessor`, `AutoFeatureExtractor` and
+    `AutoTokenizer` know these classes.
 
     Args:
         config_classes: configurations of the models that use them. May be called again.
@@ -38,6 +45,8 @@ def register_processors(*config_classes: type[PreTrainedConfig]) -> None:
         AutoTokenizer.register(config_class, tokenizer_class=VattTokenizer, exist_ok=True)
         AutoFeatureExtractor.register(config_class, VattFeatureExtractor, exist_ok=True)
         AutoVideoProcessor.register(config_class, VattVideoProcessor, exist_ok=True)
+        backends = dict.fromkeys(("pil", "torchvision"), VattImageProcessor)  # one class serves both
+        AutoImageProcessor.register(config_class, image_processor_classes=backends, exist_ok=True)
         AutoProcessor.register(config_class, VattProcessor, exist_ok=True)
 
 
@@ -50,6 +59,7 @@ __all__ = [
     "MediaSource",
     "VattAugmentation",
     "VattFeatureExtractor",
+    "VattImageProcessor",
     "VattProcessor",
     "VattTokenizer",
     "VattVideoProcessor",

@@ -20,8 +20,16 @@ from .media_sound import RESAMPLING_MARGIN, SoundTrack
 from .media_source import DEFAULT_LIMITS, MediaError, MediaLimits, MediaSource
 
 
-__all__ = ["DEFAULT_LIMITS", "MediaClip", "MediaError", "MediaInfo", "MediaLimits", "MediaSource", "probe"]
-__all__ += ["read_clip"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "MediaClip",
+    "MediaError",
+    "MediaInfo",
+    "MediaLimits",
+    "MediaSource",
+    "probe",
+    "read_clip",
+]
 
 # Sound decoded ahead of the window, for AAC and Opus to settle and for the bit reservoir of MP3.
 _PREROLL = 0.5
@@ -128,19 +136,20 @@ def _read_frames(
     tick = media.tick["video"]
     # Half a tick absorbs the rounding of stamps; where a tick is a whole frame (AVI) there is none to absorb.
     tolerance = min(tick / 2, 5e-4)
-    count = math.inf if duration is None else round(duration * fps)
-    convert = FrameConverter(media, size, None if duration is None else round(duration * fps))
+    count = None if duration is None else round(duration * fps)
+    convert = FrameConverter(media, size, count)
     images: list[np.ndarray] = []
     times: list[float] = []
     shown: tuple[float, Any] | None = None
     end = 0.0
 
-    def due(moment: float) -> float:
+    def due(moment: float) -> int:
         """How many frames of the clip are on the screen before `moment`."""
-        return min(count, max(0, math.ceil((moment - tolerance - start) * fps)))
+        frames = max(0, math.ceil((moment - tolerance - start) * fps))
+        return frames if count is None else min(frames, count)
 
     def show_until(moment: float) -> None:
-        missing = int(due(moment)) - len(images)
+        missing = due(moment) - len(images)
         if shown is not None and missing > 0:
             images.extend([convert(shown[1], len(images) + missing)] * missing)
             times.extend([shown[0]] * missing)
@@ -149,13 +158,13 @@ def _read_frames(
         return due(moment) < due(following)
 
     for moment, frame in media.frames_from("video", start + tolerance, wanted):
-        media.orientation(frame)
+        media.orientation(frame)  # what `info` needs to know of a decoded frame
         if frame.is_corrupt or (shown is not None and moment <= shown[0]):
             continue
         show_until(moment)
-        if len(images) >= count:
+        if len(images) == count:
             break
-        if duration is None:
+        if count is None:
             media.check_window(moment - start)
         interval = 0.0 if shown is None else moment - shown[0]
         shown = (moment, frame)
@@ -167,7 +176,7 @@ def _read_frames(
 def _read_waveform(
     media: MediaReader, start: float, duration: float | None, sampling_rate: int
 ) -> tuple[np.ndarray, float]:
-    """Samples (S,) of the window and when the sound ends, or the window at least."""
+    """Samples (S,) of the window, and when the sound ends or, if it goes on, a moment after the window."""
     stop = math.inf if duration is None else start + duration
     sought = start - _PREROLL > media.begin["audio"]
     grid = _frame_grid(media) if sought else None
@@ -192,8 +201,8 @@ def _read_waveform(
     first, last = round(start * sampling_rate), round(end * sampling_rate)
     if duration is not None and end >= stop:
         last = first + round(duration * sampling_rate)
-    begin = max(0, round(media.begin["audio"] * track.rate))
-    return track.samples(first, max(first, last), sampling_rate, begin), end
+    media.check_memory(4 * track.rate * ((last - first) / sampling_rate + 2 * RESAMPLING_MARGIN))
+    return track.samples(first, max(first, last), sampling_rate), end
 
 
 def _frame_grid(media: MediaReader) -> int | None:

@@ -1,14 +1,13 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Containers and decoders: PyAV is known here and nowhere else.
+"""Containers and decoders. PyAV is known here and nowhere else.
 
-A `MediaReader` is an open source on one clock: seconds, whose zero is the start of the video or the audio stream,
-the earlier of the two. It hands out decoded frames with their times on that clock, from any moment on.
+A `MediaReader` is an open source with one clock, in seconds, whose zero is the start of the video or the
+audio stream, the earlier of the two. It gives decoded frames with their times, from any moment on.
 """
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -160,7 +159,7 @@ class MediaReader:
     def check_memory(self, size: float) -> None:
         if size > self.limits.max_bytes:
             raise self.error(
-                f"the frames of the window take {size:.0f} bytes, more than {self.limits.max_bytes}",
+                f"the window takes {size:.0f} bytes decoded, more than {self.limits.max_bytes}",
                 "Read a shorter window, pass a smaller size, or raise MediaLimits.max_bytes.",
             )
 
@@ -206,8 +205,8 @@ class MediaReader:
         context = stream.codec_context
         for other in self._container.streams:
             other.discard = Discard.default if other is stream else Discard.all
-        # AVI knows decoding times only: frames come out in the order of presentation, late by the depth of the
-        # reordering.
+        # AVI knows decoding times only. Frames come out in the order of presentation, late by the depth of
+        # the reordering.
         avi = kind == "video" and self._container.format.name == "avi"
         # H.264 marks the frames that no other refers to: those need no decoding unless wanted themselves.
         selective = wanted is not None and context.name == "h264" and not avi

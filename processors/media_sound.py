@@ -38,15 +38,15 @@ class SoundTrack:
         self._pieces.append((position, samples))
         self.end = position + len(samples)
 
-    def samples(self, first: int, last: int, rate: int, begin: int) -> np.ndarray:
-        """float32 (last - first,) at `rate`, from sample `first` on; silent before its own sample `begin`."""
+    def samples(self, first: int, last: int, rate: int) -> np.ndarray:
+        """float32 (last - first,) at `rate`, from sample `first` on; zeros where there is no sound."""
         step = self.rate // math.gcd(self.rate, rate)  # the two grids meet every `step` of its own samples
         margin = 0 if self.rate == rate else RESAMPLING_MARGIN * self.rate
         low = math.floor((first * self.rate / rate - margin) / step) * step
         high = math.ceil(last * self.rate / rate + margin)
         sound = np.zeros(high - low, dtype=np.float32)
         for position, samples in self._pieces:
-            left, right = max(position, low, begin), min(position + len(samples), high)
+            left, right = max(position, low), min(position + len(samples), high)
             if left < right:
                 sound[left - low : right - low] = samples[left - position : right - position]
         if self.rate != rate:

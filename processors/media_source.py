@@ -10,6 +10,7 @@ import os
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO, TypeAlias
 
 
@@ -67,9 +68,9 @@ def source_name(source: MediaSource) -> str:
         return f"<{len(source)} bytes>"
     if isinstance(source, str) and _URL.match(source):
         return re.sub(r"(?<=://)[^/@]*@", "", re.split(r"[?#]", source)[0])
-    return str(
-        os.fspath(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", source)
-    )
+    if isinstance(source, str | os.PathLike):
+        return str(os.fspath(source))
+    return str(getattr(source, "name", source))
 
 
 def open_source(source: MediaSource, limits: MediaLimits) -> tuple[BinaryIO, bool]:
@@ -79,7 +80,7 @@ def open_source(source: MediaSource, limits: MediaLimits) -> tuple[BinaryIO, boo
         MediaError: missing, empty or too large, or a remote source that is not allowed or does not answer.
         TypeError: no kind of source.
     """
-    name, owned = source_name(source), True
+    name = source_name(source)
     too_large = MediaError(name, f"more than {limits.max_bytes} bytes", "Raise MediaLimits.max_bytes.")
     file: Any
     if isinstance(source, bytes):
@@ -93,15 +94,22 @@ def open_source(source: MediaSource, limits: MediaLimits) -> tuple[BinaryIO, boo
             raise MediaError(name, f"cannot be opened ({error.strerror})", "Check the path.") from error
     elif isinstance(source, io.TextIOBase) or not hasattr(source, "read"):
         raise TypeError(f"A source is a path, a URL, bytes or a binary file, not {type(source).__name__}.")
-    elif getattr(source, "seekable", bool)():
-        file, owned = source, False
     else:
-        file = _collect(iter(lambda: source.read(_CHUNK), b""), limits, too_large)
-    size = file.seek(0, os.SEEK_END)
-    if not 0 < size <= limits.max_bytes:
+        file = source
+    owned = file is not source
+    try:
+        if not getattr(file, "seekable", bool)():
+            held = _collect(iter(partial(file.read, _CHUNK), b""), limits, too_large)
+            if owned:
+                file.close()
+            file, owned = held, True
+        size = file.seek(0, os.SEEK_END)
+        if not 0 < size <= limits.max_bytes:
+            raise too_large if size else MediaError(name, "empty", "Check how the file was made or copied.")
+    except BaseException:
         if owned:
             file.close()
-        raise too_large if size else MediaError(name, "empty", "Check how the file was made or copied.")
+        raise
     return file, owned
 
 

@@ -166,6 +166,7 @@ def write_media(
     audio_offset: float = 0.0,
     audio_gap: tuple[float, float] = (math.inf, 0.0),
     cover: np.ndarray | None = None,
+    title: str | None = None,
     container_options: dict[str, str] | None = None,
 ) -> Path:
     """Write a file with the given streams and return its path; the ending of its name chooses the container.
@@ -182,6 +183,8 @@ def write_media(
     """
     with av.open(str(path), "w", options=container_options or {}) as container:
         packets = []
+        if title is not None:
+            container.metadata["title"] = title
         if frames is not None:
             packets += _video_packets(
                 container,

@@ -438,6 +438,11 @@ def test_empty_caption(variant):
     embeds = model.get_text_features(torch.zeros(2, 5, dtype=torch.long)).vt_embeds
     assert embeds.isfinite().all()
     torch.testing.assert_close(embeds[0], embeds[1])
+    model.set_attn_implementation("eager")
+    for weights in model.get_text_features(
+        torch.zeros(1, 5, dtype=torch.long), output_attentions=True
+    ).attentions:
+        torch.testing.assert_close(weights[..., 0], torch.ones(1, 2, 6))
 
 
 # --- loss of the model -----------------------------------------------------------------------------------
@@ -1093,22 +1098,16 @@ def test_video_compiles_at_other_sizes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("variant", "backend"),
-    [
-        ("specific", "aot_eager"),
-        ("agnostic", "aot_eager"),
-        pytest.param("specific", "inductor", marks=needs_compiler),
-    ],
-)
-def test_training_step_compiles(variant, backend):
-    """The whole pretraining step is one graph: same loss and gradients as without compilation."""
+@pytest.mark.parametrize("variant", ["specific", "agnostic"])
+def test_training_step_compiles(variant):
+    """The whole pretraining step is one graph, backwards too: same loss and gradients as without compilation
+    (code generation is left to the towers below: here it takes minutes)."""
     every_token = {"drop_token_rate": 0.0}
     config = small_config(variant, every={"num_hidden_layers": 1}, video=every_token, audio=every_token)
     model = seeded(VattForPreTraining, config).train()
     inputs = {**small_inputs(config, 3, 2), "audio_mask": torch.tensor([1, 0, 1])}
     results = []
-    for run in (model, compiled(model, backend)):
+    for run in (model, compiled(model, "aot_eager")):
         model.zero_grad()
         loss = run(**inputs).loss
         loss.backward()

@@ -168,5 +168,6 @@ def test_model_card_tells_what_the_model_is(tmp_path):
     write_model_card(tmp_path, "me/mine", model, "my/videos", {"txt2vid_R10": 0.75}, {"steps": 5})
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\n") and "license: apache-2.0" in card
-    for part in ("# me/mine", "modality-agnostic", "`my/videos`", "| txt2vid_R10 | 0.75 |", "steps 5"):
+    shown = ("# me/mine", "modality-agnostic", "`my/videos`", "| txt2vid_R10 | 0.75 |", "| `steps` | 5 |")
+    for part in shown:
         assert part in card, part

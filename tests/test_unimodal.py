@@ -79,7 +79,7 @@ def test_text_from_t5(t5):
     encoder, stack = model.text_model.encoder, source.encoder
     hidden = torch.randn(2, 90, 24)  # long enough for every bucket, T5 reaches 128
     with torch.no_grad():
-        bias = encoder.relative_position_bias(90)
+        bias = encoder.relative_position_bias(90, torch.device("cpu"))
         wanted = stack.block[0].layer[0].SelfAttention.compute_bias(90, 90)
         torch.testing.assert_close(bias, wanted, atol=1e-6, rtol=0)
         for ours, block in zip(encoder.layers, stack.block, strict=True):

@@ -5,7 +5,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -122,14 +122,23 @@ class Gallery:
         if text is not None:
             inputs = processor(text=[text]).to(model.device)
             query = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).vt_embeds
-            gallery = self.vt
         elif audio is not None:
             inputs = processor(audio=[audio]).to(model.device)
-            query, gallery = model.get_audio_features(inputs["input_values"]).va_embeds, self.va
+            query = model.get_audio_features(inputs["input_values"]).va_embeds
         else:
             inputs = processor(videos=[video], load_audio_from_video=False).to(model.device)
-            query, gallery = model.get_video_features(inputs["pixel_values_videos"]).va_embeds, self.va
-        scores = gallery @ _unit(query.float().cpu().numpy())[0]
+            query = model.get_video_features(inputs["pixel_values_videos"]).va_embeds
+        return self.nearest(query[0].float().cpu().numpy(), "va" if text is None else "vt", top_k)
+
+    def nearest(self, query: npt.NDArray, space: Literal["va", "vt"], top_k: int = 10) -> list[Hit]:
+        """Clips most similar to an embedding, best first.
+
+        Args:
+            query: (dim,), need not be normalised.
+            space: `"va"` for sound and video, `"vt"` for text.
+            top_k: number of results.
+        """
+        scores = (self.va if space == "va" else self.vt) @ _unit(query)
         best = np.argsort(-scores, kind="stable")[:top_k]
         return [Hit(self.names[index], float(scores[index])) for index in best]
 
