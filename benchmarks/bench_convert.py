@@ -58,7 +58,9 @@ def run(*command: str) -> tuple[float, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     sizes = sorted(path.stem for path in VARIABLES.glob("*.tsv"))
     parser.add_argument("--size", default="tx_fac_lbs", choices=sizes)
     parser.add_argument("--work", type=Path, required=True, help="folder with room for 4 times the model")

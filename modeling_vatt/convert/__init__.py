@@ -1,0 +1,27 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Official TensorFlow checkpoints to `from_pretrained` folders, and back."""
+
+from .converter import build_model, export_variables, load_variables
+from .errors import ConversionError
+from .inspection import infer_config
+from .misc_data import read_misc_data
+from .release import RELEASES, fetch_release
+from .variables import Variables, open_variables
+from .writing import Conversion, convert_checkpoint
+
+
+__all__ = [
+    "RELEASES",
+    "Conversion",
+    "ConversionError",
+    "Variables",
+    "build_model",
+    "convert_checkpoint",
+    "export_variables",
+    "fetch_release",
+    "infer_config",
+    "load_variables",
+    "open_variables",
+    "read_misc_data",
+]

@@ -1,0 +1,113 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Official variables -> model, and back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..classification import VattClassifier
+from ..modeling_vatt import VattForPreTraining, VattModel, VattPreTrainedModel
+from .errors import ConversionError
+from .inspection import infer_config
+from .mapping import Entry, classification_table, pretraining_table
+from .variables import Variables
+
+
+def model_table(model: VattPreTrainedModel) -> list[Entry]:
+    """Variable and parameter of everything in `model`.
+
+    Raises:
+        ConversionError: for a model the release has no checkpoint layout for.
+    """
+    if isinstance(model, VattClassifier) and not model.config.modality_agnostic:
+        return classification_table(model.config, model.modality)
+    if isinstance(model, VattForPreTraining):
+        return pretraining_table(model.config)
+    if isinstance(model, VattModel) and model.head is not None:
+        return pretraining_table(model.config, prefix="")
+    raise ConversionError(f"{type(model).__name__} with this config has no counterpart in the release.")
+
+
+def build_model(
+    shapes: Mapping[str, tuple[int, ...]],
+    source: str = "checkpoint",
+    head_dim: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[VattPreTrainedModel, list[Entry]]:
+    """Model on the meta device that fits the variables exactly, and its table.
+
+    Raises:
+        ConversionError: naming every variable that has no place, is missing, or has another shape.
+    """
+    model_class, config = infer_config(shapes, source, head_dim, overrides)
+    try:
+        with torch.device("meta"):
+            model = model_class(config)
+    except ValueError as error:
+        raise ConversionError(f"{source}: {error}") from error
+    table = model_table(model)
+    expected = {entry.variable for entry in table}
+    if left_over := sorted(set(shapes) - expected):
+        raise ConversionError(f"{source} has variables without a place in the model: {', '.join(left_over)}.")
+    if missing := sorted(expected - set(shapes)):
+        raise ConversionError(f"{source} lacks variables of the model: {', '.join(missing)}.")
+    state = model.state_dict()
+    for entry in table:
+        wanted = entry.variable_shape(tuple(state[entry.parameter].shape))
+        if tuple(shapes[entry.variable]) != wanted:
+            raise ConversionError(
+                f"{source}: {entry.variable} has shape {tuple(shapes[entry.variable])}, expected {wanted}."
+            )
+    if unfilled := sorted(set(state) - {entry.parameter for entry in table}):
+        raise ConversionError(f"No variable is mapped to the parameters {', '.join(unfilled)}.")
+    return model, table
+
+
+def load_variables(
+    variables: Variables,
+    head_dim: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    replacements: Mapping[str, np.ndarray] | None = None,
+) -> VattPreTrainedModel:
+    """Model in evaluation mode with the weights of a checkpoint.
+
+    Variables are read one at a time, so memory is that of the model and one variable.
+
+    Args:
+        variables: see [`open_variables`].
+        head_dim, overrides: see [`infer_config`].
+        replacements: arrays to take instead of variables of these names.
+
+    Raises:
+        ConversionError: see [`build_model`]; also for variables that are not float32.
+    """
+    model, table = build_model(variables.shapes, variables.source, head_dim, overrides)
+    state: dict[str, torch.Tensor] = {}
+    for entry in table:
+        array = (replacements or {}).get(entry.variable)
+        array = variables[entry.variable] if array is None else array
+        if array.dtype != np.float32:
+            raise ConversionError(f"{variables.source}: {entry.variable} is {array.dtype}, expected float32.")
+        state[entry.parameter] = entry.to_tensor(array)
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.eval()
+
+
+def export_variables(model: VattPreTrainedModel) -> dict[str, np.ndarray]:
+    """The model's weights under the release's variable paths and in its layouts; the way back.
+
+    Arrays are views of the weights where those lie on the CPU.
+
+    Raises:
+        ConversionError: for a model the release has no checkpoint layout for.
+    """
+    state = model.state_dict()
+    return {entry.variable: entry.to_array(state[entry.parameter]) for entry in model_table(model)}
+
+
+def word_table_entry(table: list[Entry]) -> Entry | None:
+    """The entry of the word table, if the model has one."""
+    return next((entry for entry in table if entry.parameter.endswith("word_embeddings.weight")), None)

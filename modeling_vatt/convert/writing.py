@@ -1,0 +1,279 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint file -> a folder that `from_pretrained` reads: weights, config, processor, model card."""
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from huggingface_hub import ModelCardData
+
+from .._version import __version__
+from ..classification import VattClassifier
+from ..modeling_vatt import VattPreTrainedModel
+from ..processors import VattFeatureExtractor, VattProcessor, VattTokenizer, VattVideoProcessor
+from .converter import build_model, load_variables, word_table_entry
+from .errors import ConversionError
+from .misc_data import MiscData, read_misc_data
+from .release import Release
+from .variables import Variables, open_variables
+
+
+# Fine-tuning takes every second frame of 25 fps video and every second sample of 48 kHz sound (vatt.md 6.1).
+FINETUNED_FPS = 12.5
+FINETUNED_SAMPLING_RATE = 24000
+
+
+@dataclass
+class Conversion:
+    """What `convert_checkpoint` did.
+
+    Args:
+        output: the folder.
+        model_class: name of the model class.
+        num_variables: variables converted.
+        num_skipped: entries of the checkpoint that are no part of the model (optimizer state, object graph).
+        num_values: numbers in the converted variables.
+        notes: what the user should know.
+    """
+
+    output: Path
+    model_class: str
+    num_variables: int
+    num_skipped: int
+    num_values: int
+    notes: list[str] = field(default_factory=list)
+
+
+def convert_checkpoint(
+    checkpoint: str | os.PathLike | Variables,
+    output: str | os.PathLike,
+    *,
+    release: Release | None = None,
+    misc_data: str | os.PathLike | None = None,
+    vocabulary: str | os.PathLike | None = None,
+    labels: str | os.PathLike | None = None,
+    head_dim: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Conversion:
+    """Convert an official checkpoint.
+
+    Everything is written to a folder beside `output` first, so `output` is complete or does not exist.
+
+    Args:
+        checkpoint: see [`open_variables`].
+        output: folder to make.
+        release: which published checkpoint this is, for the model card and the frame size.
+        misc_data: the release's `misc_data.tgz`; gives the tokenizer, and the word table, which the release
+            takes from there at every start, not from the checkpoint.
+        vocabulary: word list instead of `misc_data`, for the tokenizer alone.
+        labels: file of class names, see [`read_labels`]; fine-tuned checkpoints only.
+        head_dim, overrides: see [`infer_config`].
+        overwrite: replace a folder that is not empty.
+
+    Raises:
+        ConversionError: naming file or variable; nothing is left behind.
+    """
+    output = Path(output)
+    with _moved_into_place(output, overwrite) as folder:
+        variables = checkpoint if isinstance(checkpoint, Variables) else open_variables(checkpoint)
+        notes: list[str] = []
+        misc = None if misc_data is None else read_misc_data(misc_data)
+        skeleton, table = build_model(variables.shapes, variables.source, head_dim, overrides)
+        classifier = isinstance(skeleton, VattClassifier)
+        if classifier and (misc is not None or vocabulary is not None):
+            raise ConversionError("A fine-tuned checkpoint has no words: leave vocabulary and misc data out.")
+        if labels is not None and not classifier:
+            raise ConversionError("A pretraining checkpoint has no classes: leave the labels out.")
+        names = None if labels is None else read_labels(labels, skeleton.config.num_labels)
+        replacements: dict[str, np.ndarray] = {}
+        if misc is not None:
+            entry = word_table_entry(table)
+            assert entry is not None  # pretraining models have text
+            replacements[entry.variable] = misc.word_embeddings
+            notes.append(_compare_word_tables(variables, entry.variable, misc))
+        tokenizer = _tokenizer(misc, vocabulary, folder)
+        if tokenizer is not None and len(tokenizer) > skeleton.config.text_config.vocab_size:
+            raise ConversionError(
+                f"The vocabulary has {len(tokenizer)} words, the word table only "
+                f"{skeleton.config.text_config.vocab_size} rows: give the vocabulary of this checkpoint."
+            )
+        model = load_variables(variables, head_dim, overrides, replacements)
+        if names is not None:
+            model.config.id2label = dict(enumerate(names))
+            model.config.label2id = {name: number for number, name in enumerate(names)}
+        elif classifier:
+            notes.append("Classes have no names: give a list of them with labels (`--labels`).")
+        model.save_pretrained(folder)
+        notes += _save_processor(model, tokenizer, release, folder)
+        card = _model_card(model, variables, release, notes)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+    return Conversion(
+        output=output,
+        model_class=type(model).__name__,
+        num_variables=len(table),
+        num_skipped=variables.num_skipped,
+        num_values=sum(int(np.prod(shape)) for shape in variables.shapes.values()),
+        notes=notes,
+    )
+
+
+@contextmanager
+def _moved_into_place(output: Path, overwrite: bool) -> Iterator[Path]:
+    """A new folder beside `output`, renamed to it if all goes well and removed otherwise."""
+    if output.exists() and not output.is_dir():
+        raise ConversionError(f"{output} is a file: name a folder.")
+    if not overwrite and output.is_dir() and any(output.iterdir()):
+        raise ConversionError(f"{output} is not empty: name another folder, or overwrite (`--overwrite`).")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
+        folder = Path(scratch) / "new"  # gets the permissions of an ordinary folder, unlike `scratch`
+        folder.mkdir()
+        yield folder
+        if output.exists():
+            os.replace(output, Path(scratch) / "old")
+        os.replace(folder, output)
+
+
+def read_labels(path: str | os.PathLike, count: int) -> list[str]:
+    """Class names in the order of their ids.
+
+    Args:
+        path: `.json` (a list, or an object from id to name), `.csv` with a header (columns `index` and
+            `display_name`, as AudioSet's class list has them), or text with one name per line.
+        count: number of classes.
+
+    Raises:
+        ConversionError: if the file is unreadable or does not name exactly `count` different classes.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            content = json.loads(text)
+            by_id = {int(k): v for k, v in content.items()} if isinstance(content, dict) else None
+            names = list(content) if by_id is None else [by_id[i] for i in range(len(by_id))]
+        elif path.suffix == ".csv":
+            rows = {int(row["index"]): row["display_name"] for row in csv.DictReader(text.splitlines())}
+            names = [rows[i] for i in range(len(rows))]
+        else:
+            names = [line.strip() for line in text.splitlines() if line.strip()]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConversionError(f"{path}: no list of class names ({type(error).__name__}: {error}).") from error
+    if len(names) != count or len(set(map(str, names))) != count:
+        raise ConversionError(
+            f"{path} names {len(set(map(str, names)))} different classes on {len(names)} places, the model "
+            f"has {count}."
+        )
+    return [str(name) for name in names]
+
+
+def _compare_word_tables(variables: Variables, name: str, misc: MiscData) -> str:
+    table = variables[name]
+    if table.shape != misc.word_embeddings.shape:
+        raise ConversionError(
+            f"The word embeddings of the misc data are {misc.word_embeddings.shape}, those of "
+            f"{variables.source} {table.shape}: they do not belong together."
+        )
+    difference = float(np.abs(table - misc.word_embeddings).max())
+    if difference == 0:
+        return "The word table of the checkpoint equals that of the misc data."
+    return f"The word table was taken from the misc data; the checkpoint's differs by up to {difference:.3g}."
+
+
+def _tokenizer(
+    misc: MiscData | None, vocabulary: str | os.PathLike | None, scratch: Path
+) -> VattTokenizer | None:
+    if misc is None and vocabulary is None:
+        return None
+    try:
+        if vocabulary is not None:
+            return VattTokenizer.from_vocabulary(vocabulary)
+        assert misc is not None
+        file = scratch / "vocabulary.txt"
+        file.write_text(misc.vocabulary, encoding="utf-8")
+        try:
+            return VattTokenizer.from_vocabulary(file)
+        finally:
+            file.unlink()
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"The vocabulary is unusable: {error}") from error
+
+
+def _save_processor(
+    model: VattPreTrainedModel, tokenizer: VattTokenizer | None, release: Release | None, folder: Path
+) -> list[str]:
+    config = model.config
+    if isinstance(model, VattClassifier) and model.modality == "video":
+        video = config.video_config
+        size = release.frame_size if release is not None and release.frame_size else video.image_size
+        VattVideoProcessor(
+            size=size, crop_size=size, num_frames=video.num_frames, fps=FINETUNED_FPS
+        ).save_pretrained(folder)
+        return []
+    if isinstance(model, VattClassifier):
+        audio = config.audio_config
+        VattFeatureExtractor("waveform", FINETUNED_SAMPLING_RATE, audio.num_samples).save_pretrained(folder)
+        return []
+    if tokenizer is not None:
+        VattProcessor.from_config(config, tokenizer).save_pretrained(folder)
+        return []
+    for part in VattProcessor.media_parts_from_config(config):
+        part.save_pretrained(folder)
+    return [
+        "Saved without a tokenizer: give the release's misc_data.tgz (`--misc-data`) or its word list "
+        "(`--vocabulary`)."
+    ]
+
+
+def _model_card(
+    model: VattPreTrainedModel, variables: Variables, release: Release | None, notes: list[str]
+) -> str:
+    kind = type(model).__name__
+    tags = {
+        "VattForVideoClassification": "video-classification",
+        "VattForAudioClassification": "audio-classification",
+    }
+    data = ModelCardData(
+        license=None if release is None else "apache-2.0",
+        library_name="modeling_vatt",
+        pipeline_tag=tags.get(kind, "feature-extraction"),
+        tags=["vatt", "video", "audio", "text"],
+    )
+    lines = ["---", data.to_yaml(), "---", ""]
+    if release is None:
+        lines += ["# VATT", "", f"Converted from the TensorFlow checkpoint `{Path(variables.source).name}`"]
+    else:
+        lines += [
+            f"# {release.summary}",
+            "",
+            'Weights of "VATT: Transformers for Multimodal Self-Supervised Learning from Raw Video, Audio',
+            'and Text" (Akbari et al., NeurIPS 2021, arXiv 2104.11178), published by Google Research under',
+            f"Apache-2.0 as `{release.stem}`, converted",
+        ]
+    lines += [
+        f"by modeling_vatt {__version__}; numbers are as they were.",
+        "",
+        f"- Class: `{kind}`; {sum(p.numel() for p in model.parameters()):,} parameters",
+    ]
+    if release is not None and release.metrics:
+        lines.append(f"- Published figures: {release.metrics}")
+    lines += [f"- {note}" for note in notes]
+    lines += [
+        "",
+        "```python",
+        f"from modeling_vatt import {kind}",
+        "",
+        f'model = {kind}.from_pretrained("PATH OR NAME OF THIS REPOSITORY")',
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
