@@ -5,7 +5,7 @@ DEMO_DIR ?= demo
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-fast lint typecheck check-wheel clean
+.PHONY: demo test test-fast lint typecheck check-wheel docs clean
 
 demo: $(VENV)/demo.installed
 	$(BIN)/python examples/run_demo.py --output_dir $(DEMO_DIR)
@@ -22,6 +22,10 @@ lint: $(VENV)/dev.installed
 
 typecheck: $(VENV)/dev.installed
 	$(BIN)/mypy
+
+# The documentation site, into build/site; a warning is an error.
+docs: $(VENV)/dev.installed
+	$(BIN)/python -m mkdocs build --strict
 
 # A wheel in an environment of its own, used from a folder that is not the repository.
 check-wheel: $(VENV)/dev.installed
@@ -46,7 +50,7 @@ $(VENV)/demo.installed: $(VENV)/torch.installed setup.cfg
 	touch $@
 
 $(VENV)/dev.installed: $(VENV)/torch.installed setup.cfg
-	$(PIP) install -c constraints.txt -e '.[demo,test,dev]'
+	$(PIP) install -c constraints.txt -e '.[demo,dev,docs,test,tf]'
 	touch $@
 
 clean:
