@@ -6,6 +6,7 @@ Defaults are the official ones (release configs `ViTBase`, `WaTBase`/`SpTBase`, 
 `AsymmetricNCE`); `docs/configuration.md` maps every official hyper-parameter to its place here.
 """
 
+import copy
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -410,8 +411,10 @@ class VattConfig(PreTrainedConfig):
         ):
             value = getattr(self, key)
             if isinstance(value, PreTrainedConfig):
+                value = copy.deepcopy(value)  # the caller's config stays as it is
                 for field, wanted in fields.items():
                     setattr(value, field, wanted)
+                setattr(self, key, value)
             else:
                 setattr(self, key, {**(shared if value is None else value), **fields})
 

@@ -34,6 +34,7 @@ from modeling_vatt import VattConfig, VattForPreTraining
 from modeling_vatt.data import ClipDataset, collate_clips, decode_clips, load_clips
 from modeling_vatt.evaluation import clip_retrieval
 from modeling_vatt.processors import MediaError, VattAugmentation, VattProcessor, VattTokenizer
+from modeling_vatt.remote_code import save_remote_code
 from modeling_vatt.retrieval import embed_batches
 from modeling_vatt.training import Pretrainer, PretrainingArguments, write_model_card
 
@@ -113,6 +114,9 @@ class RunArguments:
     report_to: Literal["tensorboard", "none"] = field(default="tensorboard", metadata={"help": "Tracker."})
     eval_batch_size: int = field(default=32, metadata={"help": "Clips at a time in evaluation."})
     keep_last: bool = field(default=False, metadata={"help": "Save the last model instead of the best."})
+    remote_code: bool = field(
+        default=True, metadata={"help": "Save the code too, so that the result loads without this package."}
+    )
     push_to_hub: bool = field(default=False, metadata={"help": "Upload the result."})
     hub_model_id: str | None = field(
         default=None, metadata={"help": "Name on the Hub; the folder's if left out."}
@@ -284,6 +288,8 @@ def main() -> None:
             metrics = {**metrics, **json.loads((best / "training_state.json").read_text())["metrics"]}
         finished.save_pretrained(output_dir)
         processor.save_pretrained(output_dir)
+        if run.remote_code:
+            save_remote_code(output_dir)
         write_model_card(
             output_dir,
             name=name,

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """VATT (Video-Audio-Text Transformer) as a Hugging Face model package.
 
-Importing it registers the models and processors with transformers' Auto classes.
+Importing it registers the models and processors with transformers' Auto classes, and its pipelines.
 """
 
 from transformers import (
@@ -29,6 +29,7 @@ from .modeling_vatt import (
     VattModelOutput,
     VattPreTrainedModel,
 )
+from .pipelines import register_pipelines
 from .processors import register_processors
 
 
@@ -40,6 +41,7 @@ AutoModelForVideoClassification.register(VattConfig, VattForVideoClassification,
 AutoModelForAudioClassification.register(VattConfig, VattForAudioClassification, exist_ok=True)
 AutoModelForImageClassification.register(VattConfig, VattForImageClassification, exist_ok=True)
 register_processors(VattConfig)
+register_pipelines()
 
 
 __all__ = [

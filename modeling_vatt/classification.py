@@ -22,7 +22,11 @@ from .modeling_vatt import MODALITIES, VattModel, VattPreTrainedModel
 
 
 class VattClassifier(VattPreTrainedModel):
-    """What the three classifiers share. Not used on its own."""
+    """What the three classifiers share. Not used on its own.
+
+    A config keeps the DropToken rate of pretraining; the paper fine-tunes without it, so pass
+    `drop_token_rate=0` in the tower's config for its recipe.
+    """
 
     modality: ClassVar[str]
 
@@ -76,6 +80,7 @@ class VattClassifier(VattPreTrainedModel):
                 raise ValueError(
                     f"`labels` must be {tuple(logits.shape)} for several labels, got {tuple(labels.shape)}."
                 )
+            _check_range(labels, 0, 1, "multi-label targets lie in [0, 1]")
             if self.config.label_balancing:
                 return label_balanced_bce(logits, labels)
             return nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
@@ -88,7 +93,28 @@ class VattClassifier(VattPreTrainedModel):
                 f"`labels` must be ({logits.shape[0]},) class ids or {tuple(logits.shape)} class shares, got "
                 f"{tuple(labels.shape)}."
             )
+        if labels.ndim == 2:
+            return nn.functional.cross_entropy(logits, labels.to(logits.dtype))
+        if labels.is_floating_point():
+            raise ValueError(f"`labels` must be whole numbers, class ids, got {labels.dtype}.")
+        classes = logits.shape[-1]
+        _check_range(labels, 0, classes - 1, f"class ids run from 0 to {classes - 1} (-100: leave out)", -100)
         return nn.functional.cross_entropy(logits, labels)
+
+
+def _check_range(
+    labels: torch.Tensor, lowest: int, highest: int, rule: str, allowed: int | None = None
+) -> None:
+    """On a GPU a wrong class id is otherwise an assertion of the device, which ends the process."""
+    if torch.compiler.is_compiling():
+        return
+    wrong = (labels < lowest) | (labels > highest)
+    if allowed is not None:
+        wrong &= labels != allowed
+    if wrong.any():
+        raise ValueError(
+            f"`labels` holds {labels[wrong][0].item()}: {rule}. Check `num_labels` in the config."
+        )
 
 
 class VattForVideoClassification(VattClassifier):
@@ -117,6 +143,8 @@ class VattForVideoClassification(VattClassifier):
         **kwargs: Any,
     ) -> ImageClassifierOutput:
         r"""
+        Logits of clips, and the loss if there are labels.
+
         Args:
             pixel_values_videos (`torch.FloatTensor` of shape `(batch[, windows], frames, channels, height,
                 width)`): clips in [-1, 1]; the logits of several windows are averaged.
@@ -153,6 +181,8 @@ class VattForImageClassification(VattClassifier):
         **kwargs: Any,
     ) -> ImageClassifierOutput:
         r"""
+        Logits of images, and the loss if there are labels.
+
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`): images in [-1, 1].
             labels (`torch.Tensor` of shape `(batch,)` or `(batch, num_labels)`, *optional*): class ids, or
@@ -188,6 +218,8 @@ class VattForAudioClassification(VattClassifier):
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
         r"""
+        Logits of sounds, and the loss if there are labels.
+
         Args:
             input_values (`torch.FloatTensor` of shape `(batch[, windows], samples)` or `(batch[, windows],
                 frames, mel bins)`): sound; the logits of several windows are averaged.

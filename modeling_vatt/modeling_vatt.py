@@ -14,6 +14,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import can_return_tuple
 
@@ -84,6 +85,7 @@ class VattModelOutput(ModelOutput):
     text_model_output: VattFeaturesOutput | None = None
 
     def to_tuple(self) -> tuple[Any, ...]:
+        """What is there, in order; the outputs of the modalities become tuples too."""
         return _nested_tuple(self)
 
 
@@ -278,7 +280,7 @@ class VattPreTrainedModel(PreTrainedModel):
         logger.warning(f"{cls.__name__} started from unimodal checkpoints.\n{report}")
         return (model, report) if output_loading_info else model
 
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:  # type: ignore[override]
         """See transformers; a repository without a filled-in model card gets one made from the model.
 
         The card goes to the main branch, where the Hub shows it. Fill in data and results with
@@ -304,7 +306,7 @@ class VattPreTrainedModel(PreTrainedModel):
                 token=token,
                 commit_message="Add model card",
             )
-        return super().push_to_hub(repo_id, **kwargs)
+        return super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]
 
     def _freeze(self) -> None:
         """Freeze the word table where the config says so."""
@@ -321,7 +323,23 @@ class VattPreTrainedModel(PreTrainedModel):
 
     def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
         """See transformers; the T5-style text tower never uses flash attention."""
-        super().set_attn_implementation(attn_implementation, *args, **kwargs)
+        towers = {key: getattr(self.config, key) for key in self.config.sub_configs}
+        before = {key: tower._attn_implementation for key, tower in towers.items()}
+        for key, tower in towers.items():
+            # Set here, because transformers warns of sub-configs that belong to no `PreTrainedModel`.
+            chosen = attn_implementation
+            if isinstance(attn_implementation, dict):
+                chosen = attn_implementation.get(key, before[key])
+            if chosen not in ("eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()):
+                known = ", ".join(("eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()))
+                raise ValueError(f"Unknown attention implementation {chosen!r}: choose one of {known}.")
+            tower._attn_implementation = chosen
+        try:
+            super().set_attn_implementation(attn_implementation, *args, **kwargs)
+        except Exception:
+            for key, tower in towers.items():
+                tower._attn_implementation = before[key]
+            raise
         self._settle_attention()
 
     def _settle_attention(self) -> None:
@@ -421,15 +439,17 @@ class VattModel(VattPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The word table."""
+        """The word table; without a text tower the patch projection, as vision and audio models have it."""
         if self.text_model is None:
-            raise NotImplementedError("This model has no text tower, so no word table.")
+            tower: Any = self.video_model or self.audio_model
+            return tower.embeddings.patch_projection
         embeddings: Any = getattr(self.text_model, "embeddings", self.text_model)
         return embeddings.word_embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the word table."""
-        assert self.text_model is not None
+        if self.text_model is None:
+            raise NotImplementedError("This model has no text tower, so no word table.")
         getattr(self.text_model, "embeddings", self.text_model).word_embeddings = value
 
     def _tower(self, name: str) -> nn.Module:
@@ -565,6 +585,8 @@ class VattModel(VattPreTrainedModel):
         **kwargs: Any,
     ) -> VattModelOutput:
         r"""
+        Embeddings of the modalities that are given.
+
         Args:
             pixel_values_videos (`torch.FloatTensor` of shape `(batch, frames, channels, height, width)`,
                 *optional*): video, see [`~VattModel.get_video_features`].
@@ -651,6 +673,8 @@ class VattForPreTraining(VattPreTrainedModel):
         **kwargs: Any,
     ) -> VattForPreTrainingOutput:
         r"""
+        Embeddings of the modalities that are given, losses and similarities between them.
+
         Args:
             pixel_values_videos, input_values, input_ids, attention_mask, **kwargs:
                 see [`~VattModel.forward`].

@@ -30,8 +30,10 @@ Wanted: TypeAlias = Callable[[float, float], bool]
 
 _KINDS: tuple[Kind, ...] = ("video", "audio")
 # A window is sought this many seconds ahead of itself, further each time, until a frame before it is found.
-# Most containers succeed at once; transport streams have no index of their key frames.
+# Most containers succeed at once; transport streams have no index of their key frames. Program streams stamp
+# some frames only, and for a while after a seek the times of the others are guesses.
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
+_SEEK_BACK_GUESSING = (10.0, 60.0)
 _REORDER_DEPTH = 17  # packets within which H.264 stores the frames that follow each other on the screen
 _MAX_READ_ERRORS = 16
 _INTEGER_SCALE = {np.dtype(np.int16): 2.0**-15, np.dtype(np.int32): 2.0**-31, np.dtype(np.uint8): 2.0**-7}
@@ -178,7 +180,8 @@ class MediaReader:
             seekable = not from_begin
         else:
             seekable = self.streams[kind].start_time is not None and not (from_begin and self._fresh)
-        for back in _SEEK_BACK if seekable else ():
+        backs = _SEEK_BACK_GUESSING if self._container.format.name == "mpeg" else _SEEK_BACK
+        for back in backs if seekable else ():
             self._fresh = False
             target = round((seconds - back + self.origin) / self.tick[kind])
             try:

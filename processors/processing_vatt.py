@@ -48,7 +48,8 @@ class VattProcessor(ProcessorMixin):
         self.num_captions = num_captions
 
     def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
-        # transformers looks the base class up by name, which fails without torchvision.
+        """See transformers, which looks the base class of video processors up by name; that fails without
+        torchvision."""
         if argument_name != "video_processor":
             return super().check_argument_for_proper_class(argument_name, argument)
         if not isinstance(argument, VideoProcessorMixin):
@@ -97,6 +98,7 @@ class VattProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
+        """Names of all that the processor can return."""
         return [*super().model_input_names, "audio_mask", "text_mask"]
 
     def __call__(  # type: ignore[override]

@@ -8,10 +8,19 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
 import pytest
+import support_table
 import torch
 
 
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    support_table.add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    support_table.register(config)
 
 
 @pytest.fixture(autouse=True)

@@ -131,12 +131,34 @@ def test_soft_single_label_targets():
         ({}, torch.tensor([1, 2]), "`labels`"),
         ({}, torch.zeros(3, 1, 5), "`labels`"),
         ({"problem_type": "single_label_classification"}, torch.zeros(3, 4), "`labels`"),
+        ({}, torch.tensor([0, CLASSES, 1]), "`labels` holds 5: class ids run from 0 to 4.*`num_labels`"),
+        ({}, torch.tensor([0, -1, 1]), "`labels` holds -1: class ids"),
+        ({}, torch.zeros(3), "`labels` must be whole numbers"),
+        ({}, torch.full((3, CLASSES), 2), r"`labels` holds 2: multi-label targets lie in \[0, 1\]"),
+        ({}, torch.full((3, CLASSES), -100), "`labels` holds -100: multi-label"),
+        ({"label_balancing": True}, torch.full((3, CLASSES), -1.0), r"`labels` holds -1\.0: multi-label"),
     ],
 )
 def test_wrong_labels(overrides, labels, message):
-    """Labels of a wrong shape are refused by name, not broadcast."""
+    """Labels of a wrong shape, kind or range are refused by name: not broadcast, no index error."""
     with pytest.raises(ValueError, match=message):
         classifier("video", **overrides)(torch.randn(3, *SHAPES["video"]), labels=labels)
+
+
+def test_left_out_labels():
+    """-100 leaves a clip out of the loss, as everywhere in PyTorch."""
+    model = classifier("audio")
+    inputs = torch.randn(3, *SHAPES["audio"])
+    some = model(inputs, labels=torch.tensor([4, -100, 2])).loss
+    torch.testing.assert_close(some, model(inputs[[0, 2]], labels=torch.tensor([4, 2])).loss)
+
+
+def test_other_modality():
+    """A classifier given the inputs of another modality asks for its own."""
+    with pytest.raises(ValueError, match="`input_values` is missing: this model classifies sound"):
+        classifier("audio")(pixel_values_videos=torch.zeros(2, *SHAPES["video"]))
+    with pytest.raises(ValueError, match="`pixel_values_videos` is missing: this model classifies video"):
+        classifier("video")(input_values=torch.zeros(2, *SHAPES["audio"]))
 
 
 @pytest.mark.parametrize(
@@ -148,6 +170,8 @@ def test_wrong_labels(overrides, labels, message):
         ("image", torch.zeros(1, 8, 3, 8, 8), r"`pixel_values` must be \(batch"),
         ("video", torch.zeros(3, 8, 8), "`pixel_values_videos` must be"),
         ("audio", torch.zeros(96), "`input_values` must be"),
+        ("audio", torch.zeros(2, 3, 4, 96), "`input_values` must be"),
+        ("video", torch.zeros(2, 8, 1, 8, 8), "`pixel_values_videos` must be"),
     ],
 )
 def test_wrong_inputs(kind, inputs, message):
@@ -192,6 +216,7 @@ def test_leftover_weights_of_the_tower_are_reported(tmp_path):
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.support("Save and load (safetensors)")
 def test_save_and_load(kind, tmp_path):
     """Same logits and class names after a round trip."""
     names = {0: "dog", 1: "cat", 2: "cow", 3: "hen", 4: "owl"}
@@ -240,6 +265,8 @@ def test_classifier_dropout():
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.support("Tuples (`return_dict=False`)")
+@pytest.mark.support("`output_hidden_states`, `output_attentions`")
 def test_outputs(kind):
     """Hidden states, attentions and tuples as everywhere in transformers; the loss comes first."""
     model = classifier(kind)
@@ -256,6 +283,7 @@ def test_outputs(kind):
 @pytest.mark.parametrize("kind", CLASSIFIERS)
 @pytest.mark.parametrize("variant", ["specific", "agnostic"])
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.support("Gradient checkpointing")
 def test_gradient_checkpointing(kind, variant):
     """Fine-tuning with recomputation gives the same gradients."""
     model = classifier(kind, variant).train()

@@ -92,7 +92,8 @@ def test_pretraining_skips_and_counts_broken_files(pretrained):
     folder, output = pretrained
     assert "Skipped 2 of 20 clips" in output and "clip07.mp4" in output and "clip11.mp4" in output
     assert [step for step, _ in losses(folder)] == list(range(1, 7))
-    for name in ("model.safetensors", "config.json", "processor_config.json", "tokenizer.json", "README.md"):
+    saved = ("model.safetensors", "config.json", "processor_config.json", "tokenizer.json", "README.md")
+    for name in (*saved, "vatt_model.py", "vatt_processing.py"):
         assert (folder / name).is_file(), name
 
 

@@ -120,6 +120,7 @@ def test_candidates_are_clip_major(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.support("Batching changes nothing", "VattModel")
 def test_batching_changes_nothing(variant):
     """A clip is embedded the same alone and in a batch (evaluation)."""
     model = evaluated(variant)
@@ -541,6 +542,7 @@ def test_everything_absent():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.support("Every parameter gets a gradient", "VattForPreTraining")
 def test_every_parameter_trains(variant):
     """One step reaches every trainable parameter (DDP would otherwise stop), and never the word table."""
     model = seeded(VattForPreTraining, small_config(variant)).train()
@@ -633,6 +635,7 @@ def wide_model() -> VattModel:
     )
 
 
+@pytest.mark.support("Initialisation, also of weights missing from a checkpoint", "VattModel")
 def test_init_of_dense_layers(wide_model):
     """Glorot uniform within its bounds, zero biases (Keras defaults of the release)."""
     layers = [module for module in wide_model.modules() if isinstance(module, nn.Linear)]
@@ -755,6 +758,7 @@ def test_state_dict_keys_are_stable(variant, agnostic, head):
 
 
 @pytest.mark.parametrize("variant", ["specific", "agnostic", "joint", "spectrogram", "linear_text", "geglu"])
+@pytest.mark.support("Save and load (safetensors)", "VattForPreTraining")
 def test_save_and_load(variant, tmp_path):
     """Same outputs after a round trip through a folder with safetensors only."""
     model = evaluated(variant, VattForPreTraining)
@@ -779,6 +783,7 @@ def test_sharded_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("variant", ["specific", "agnostic", "joint"])
+@pytest.mark.support("Save and load (safetensors)", "VattModel", "VattForPreTraining")
 def test_base_and_pretraining_model_exchange_checkpoints(variant, tmp_path):
     """`VattModel` loads what `VattForPreTraining` saved, and the other way round, without a missing key."""
     model = evaluated(variant, VattForPreTraining)
@@ -837,6 +842,7 @@ def test_missing_tables_are_initialised(tmp_path):
 
 @pytest.mark.parametrize("model_class", [VattModel, VattForPreTraining])
 @pytest.mark.parametrize("variant", ["specific", "agnostic", "linear_text"])
+@pytest.mark.support("`resize_token_embeddings`")
 def test_resize_token_embeddings(variant, model_class):
     """A larger vocabulary: old rows stay, the config follows, a frozen table stays frozen, new ids work."""
     model = evaluated(variant, model_class)
@@ -861,16 +867,21 @@ def test_word_table_can_be_replaced():
     assert not torch.allclose(model.get_text_features(ids).vt_embeds, before)
 
 
-def test_model_without_text_has_no_word_table():
-    """A clear refusal instead of an attribute error."""
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_model_without_text_has_no_word_table(modality):
+    """Quantisation and adapters find the patch projection instead; a word table cannot be put there."""
+    model = VattModel(small_config(), modalities=(modality,))
+    patches = getattr(model, f"{modality}_model").embeddings.patch_projection
+    assert model.get_input_embeddings() is patches
     with pytest.raises(NotImplementedError, match="no text tower"):
-        VattModel(small_config(), modalities=("video",)).get_input_embeddings()
+        model.set_input_embeddings(nn.Embedding(3, 4))
 
 
 # --- outputs ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "linear_text"])
+@pytest.mark.support("`output_hidden_states`, `output_attentions`", "VattModel")
 def test_hidden_states_and_attentions(variant):
     """Input and output of every block, and softmax weights of every block; the last state normalised is the
     output."""
@@ -907,6 +918,7 @@ def test_hidden_states_only_when_asked_for():
     assert model(**inputs, output_hidden_states=False).video_model_output.hidden_states is None
 
 
+@pytest.mark.support("Tuples (`return_dict=False`)", "VattModel", "VattForPreTraining")
 def test_tuples():
     """`return_dict=False` gives the same values as tuples; the loss comes first, as Trainer expects it."""
     model = evaluated(model_class=VattForPreTraining)
@@ -929,6 +941,7 @@ def test_tuples():
     assert torch.equal(model(**inputs)[0], output.loss)
 
 
+@pytest.mark.support("Evaluation is deterministic", "VattModel")
 def test_dropout_and_evaluation():
     """Evaluation is deterministic; training depends on the seed alone."""
     config = small_config(every={"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1})
@@ -968,6 +981,7 @@ def test_each_dropout_acts(place, field):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.support("eager against `sdpa`", "VattForPreTraining")
 def test_eager_and_sdpa_agree(variant):
     """Same loss and gradients from both attention implementations."""
     model = seeded(VattForPreTraining, small_config(variant)).double().train()
@@ -986,6 +1000,7 @@ def test_eager_and_sdpa_agree(variant):
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("variant", ["specific", "agnostic"])
+@pytest.mark.support("`flex_attention`", "VattModel", "VattForPreTraining")
 def test_flex_attention_agrees(variant):
     """FlexAttention indexes the position bias by batch: it must be there for every row."""
     model = evaluated(variant, VattForPreTraining)
@@ -1014,6 +1029,7 @@ def test_attention_implementation_reaches_every_tower(variant, tmp_path):
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("variant", ["specific", "agnostic"])
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.support("Gradient checkpointing", "VattForPreTraining")
 def test_gradient_checkpointing_agrees(variant, reentrant):
     """Same loss and gradients with recomputation, the relative bias of the text tower included."""
     dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
@@ -1077,6 +1093,7 @@ def compiled(function, backend: str, **kwargs):
 @pytest.mark.parametrize(
     ("variant", "modality"), [("specific", "video"), ("specific", "text"), ("agnostic", "audio")]
 )
+@pytest.mark.support("`torch.compile(fullgraph=True)`", "VattModel")
 def test_towers_compile(variant, modality):
     """One graph without breaks per tower in evaluation (tracing; no code generation)."""
     model = evaluated(variant, every={"num_hidden_layers": 1})
@@ -1099,6 +1116,7 @@ def test_video_compiles_at_other_sizes():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["specific", "agnostic"])
+@pytest.mark.support("`torch.compile(fullgraph=True)`", "VattForPreTraining")
 def test_training_step_compiles(variant):
     """The whole pretraining step is one graph, backwards too: same loss and gradients as without compilation
     (code generation is left to the towers below: here it takes minutes)."""
@@ -1118,6 +1136,7 @@ def test_training_step_compiles(variant):
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.support("`torch.compile` with inductor", "VattModel")
 def test_towers_compile_with_inductor(modality):
     """Generated code gives the same features."""
     model = evaluated()
@@ -1154,6 +1173,7 @@ class OneTower(nn.Module):
 @pytest.mark.parametrize(
     ("variant", "modality"), [("specific", "video"), ("specific", "text"), ("agnostic", "audio")]
 )
+@pytest.mark.support("`torch.export`, free batch size", "VattModel")
 def test_towers_export(variant, modality):
     """`torch.export` with a free batch size."""
     tower = OneTower(evaluated(variant, every={"num_hidden_layers": 1}), modality)

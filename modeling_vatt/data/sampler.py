@@ -48,6 +48,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
     @property
     def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
         return self.num_clips // self.batch_size
 
     def __len__(self) -> int:
