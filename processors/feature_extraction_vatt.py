@@ -33,8 +33,8 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
         frame_length, hop_length (`int`): length and step of the Fourier windows in samples.
         min_frequency, max_frequency (`float`): edges of the mel bins in Hz.
         log_scale (`float`): factor inside the logarithm.
-        do_normalize (`bool`): scale each waveform to zero mean and unit variance, like Wav2Vec2. The release does
-            not; small models trained from scratch start to learn from sound much sooner with it.
+        do_normalize (`bool`): scale each waveform to zero mean and unit variance, like Wav2Vec2. The release
+            does not; small models trained from scratch start to learn from sound much sooner with it.
     """
 
     model_input_names = ["input_values"]

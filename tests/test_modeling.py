@@ -1000,7 +1000,7 @@ def test_eager_and_sdpa_agree(variant):
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("variant", ["specific", "agnostic"])
-@pytest.mark.support("`flex_attention`", "VattModel", "VattForPreTraining")
+@pytest.mark.support("`flex_attention`", "VattForPreTraining")
 def test_flex_attention_agrees(variant):
     """FlexAttention indexes the position bias by batch: it must be there for every row."""
     model = evaluated(variant, VattForPreTraining)
