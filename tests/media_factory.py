@@ -17,10 +17,8 @@ from typing import Any
 import av
 import numpy as np
 from av.stream import Disposition
-from av.video.reformatter import Interpolation
 
 
-ACCURATE = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 GRID_ROWS, GRID_COLUMNS = 3, 4
 CLOCK = 90_000  # ticks per second for frames with explicit times
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
@@ -115,8 +113,6 @@ def _video_packets(
         frame = av.VideoFrame.from_ndarray(array, format="rgb24")
         seconds = Fraction(number) / rate if times is None else Fraction(times[number])
         frame.pts, frame.time_base = round((seconds + Fraction(offset)) / base), base
-        if pix_fmt == "yuv420p":  # the exact conversion; the default one is fast and a little dark
-            frame = frame.reformat(format="yuv420p", interpolation=Interpolation.BICUBIC | ACCURATE)
         packets += stream.encode(frame)
     return packets + stream.encode(None)
 
