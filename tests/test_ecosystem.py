@@ -1,0 +1,385 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What every model class owes to a user of transformers: the common model checks, attention implementations,
+precision, devices, quantisation, adapters and hooks. What test_modeling.py and test_classification.py show
+for a class is marked there and not repeated here. Compilation and export: test_export.py; Trainer:
+test_trainer.py."""
+
+import logging
+import shutil
+
+import pytest
+import torch
+from every_model import CLASSIFIERS, MODELS, answer_of, build, inputs_of, loss_of, shallow, towers_of
+from torch import nn
+from transformers.utils import is_flash_attn_2_available
+
+from modeling_vatt import VattForPreTraining, VattModel, VattPreTrainedModel
+
+
+every_model = pytest.mark.parametrize("model_class", MODELS)
+every_classifier = pytest.mark.parametrize("model_class", CLASSIFIERS)
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("c++") or shutil.which("g++")), reason="no C++ compiler"
+)
+
+
+# --- common model checks ---------------------------------------------------------------------------------
+
+
+@every_model
+@pytest.mark.support("Initialisation, also of weights missing from a checkpoint")
+def test_missing_weights_get_their_init(model_class, monkeypatch):
+    """Built from a config or loaded from an empty checkpoint: the same initialisation of every weight."""
+    original = VattPreTrainedModel._init_weights
+
+    def same_draw_for_every_module(self, module):
+        torch.manual_seed(0)
+        original(self, module)
+
+    monkeypatch.setattr(VattPreTrainedModel, "_init_weights", same_draw_for_every_module)
+    config = build(model_class).config
+    built = model_class(config).state_dict()
+    loaded = model_class.from_pretrained(None, config=config, state_dict={}).state_dict()
+    assert built.keys() == loaded.keys()
+    assert [name for name in built if not torch.equal(built[name], loaded[name])] == []
+
+
+@every_model
+@pytest.mark.support("Load with other sizes (`ignore_mismatched_sizes`)")
+def test_mismatched_sizes(model_class, tmp_path):
+    """Other sizes are refused, or on request initialised anew while everything else is loaded."""
+    model = build(model_class)
+    model.save_pretrained(tmp_path)
+    changes = {"num_labels": 7} if model_class in CLASSIFIERS else {"vt_projection_size": 8}
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        model_class.from_pretrained(tmp_path, **changes)
+    loaded, info = model_class.from_pretrained(
+        tmp_path, **changes, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    resized = {key for key, *_ in info["mismatched_keys"]}
+    if model_class in CLASSIFIERS:
+        assert resized == {"classifier.weight", "classifier.bias"}
+    else:
+        assert resized
+        assert all("_vt" in key for key in resized)
+    old = model.state_dict()
+    for name, values in loaded.state_dict().items():
+        assert name in resized or torch.equal(values, old[name]), name
+    assert loss_of(loaded, inputs_of(loaded, labels=True)).isfinite()
+
+
+@every_classifier
+@pytest.mark.support("`resize_token_embeddings`", no="no text tower")
+def test_classifiers_have_no_word_table(model_class):
+    """The same error as of transformers' vision models."""
+    with pytest.raises(TypeError, match="not an instance of"):
+        build(model_class).resize_token_embeddings(50)
+
+
+@pytest.mark.support("`output_hidden_states`, `output_attentions`", "VattForPreTraining")
+def test_hidden_states_of_the_pretraining_model():
+    """They pass through from the base model."""
+    model = build(VattForPreTraining)
+    model.set_attn_implementation("eager")
+    inputs = inputs_of(model)
+    output = model(**inputs, output_hidden_states=True, output_attentions=True)
+    base = model.vatt(**inputs, output_hidden_states=True, output_attentions=True)
+    for ours, expected in zip(towers_of(output), towers_of(base), strict=True):
+        assert (len(ours.hidden_states), len(ours.attentions)) == (3, 2)
+        for name in ("hidden_states", "attentions"):
+            for first, second in zip(ours[name], expected[name], strict=True):
+                assert torch.equal(first, second)
+
+
+@every_model
+@pytest.mark.support("Gradients of hidden states and attentions")
+def test_gradients_of_hidden_states_and_attentions(model_class):
+    """Saliency methods read them."""
+    model = build(model_class)
+    model.set_attn_implementation("eager")
+    output = model(**inputs_of(model), output_hidden_states=True, output_attentions=True)
+    kept = [value for tower in towers_of(output) for value in (*tower.hidden_states, *tower.attentions)]
+    assert len(kept) == 5 * len(towers_of(output))
+    for value in kept:
+        value.retain_grad()
+    answer_of(output).square().sum().backward()
+    assert all(value.grad is not None and value.grad.any() for value in kept)
+
+
+@pytest.mark.parametrize("variant", ["specific", "agnostic"])
+@pytest.mark.parametrize("model_class", [VattModel, *CLASSIFIERS])
+@pytest.mark.support("Every parameter gets a gradient")
+def test_every_parameter_gets_a_gradient(model_class, variant):
+    model = build(model_class, variant).train()
+    loss_of(model, inputs_of(model, labels=True)).backward()
+    without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    assert without == set()
+
+
+@pytest.mark.parametrize("model_class", [VattForPreTraining, *CLASSIFIERS])
+@pytest.mark.support("Evaluation is deterministic")
+def test_evaluation_is_deterministic(model_class):
+    model = build(model_class, every={"hidden_dropout_prob": 0.3}, video={"drop_token_rate": 0.5})
+    inputs = inputs_of(model)
+    assert torch.equal(answer_of(model(**inputs)), answer_of(model(**inputs)))
+
+
+@pytest.mark.parametrize("model_class", [VattForPreTraining, *CLASSIFIERS])
+@pytest.mark.support("Batching changes nothing")
+def test_batch_equals_its_rows(model_class):
+    model = build(model_class).double()
+    inputs = {k: v.double() if v.is_floating_point() else v for k, v in inputs_of(model).items()}
+    together = answer_of(model(**inputs))
+    for row in range(3):
+        alone = answer_of(model(**{name: values[row : row + 1] for name, values in inputs.items()}))
+        torch.testing.assert_close(together[row : row + 1], alone)
+
+
+@every_model
+@pytest.mark.support("Forward hooks")
+def test_forward_hooks(model_class):
+    """A hook on a layer sees what `output_hidden_states` returns, and can change it."""
+    model = build(model_class)
+    base = getattr(model, "vatt", model)
+    layer = (base.video_model or base.audio_model).encoder.layers[0]
+    seen = []
+    handle = layer.register_forward_hook(lambda module, args, output: seen.append(output[0]))
+    inputs = inputs_of(model)
+    output = model(**inputs, output_hidden_states=True)
+    assert torch.equal(seen[0], towers_of(output)[0].hidden_states[1])
+    handle.remove()
+    layer.register_forward_hook(lambda module, args, output: (torch.zeros_like(output[0]), *output[1:]))
+    assert not torch.allclose(answer_of(model(**inputs)), answer_of(output))
+
+
+# --- attention -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["specific", "agnostic"])
+@pytest.mark.parametrize("model_class", [VattModel, *CLASSIFIERS])
+@pytest.mark.support("eager against `sdpa`")
+def test_eager_equals_sdpa(model_class, variant, tmp_path):
+    """Chosen when loading, for evaluation and gradients."""
+    build(model_class, variant).save_pretrained(tmp_path)
+    results = []
+    for implementation in ("eager", "sdpa"):
+        model = model_class.from_pretrained(tmp_path, attn_implementation=implementation)
+        inputs = inputs_of(model, labels=True)
+        loss_of(model, inputs).backward()
+        grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        results.append((answer_of(model(**inputs)), torch.cat(grads)))
+    for eager, sdpa in zip(*results, strict=True):
+        torch.testing.assert_close(eager, sdpa, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("model_class", [VattModel, *CLASSIFIERS])
+@pytest.mark.support("`flex_attention`")
+def test_flex_attention(model_class):
+    model = shallow(model_class)
+    inputs = inputs_of(model)
+    with torch.no_grad():
+        expected = answer_of(model(**inputs))
+        model.set_attn_implementation("flex_attention")
+        torch.testing.assert_close(answer_of(model(**inputs)), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(
+    not (torch.cuda.is_available() and is_flash_attn_2_available()), reason="needs a GPU and flash-attn"
+)
+@every_model
+@pytest.mark.support("`flash_attention_2`")
+def test_flash_attention(model_class):
+    model = build(model_class).to("cuda", torch.bfloat16)
+    inputs = {name: values.cuda() for name, values in inputs_of(model).items()}
+    with torch.no_grad():
+        expected = answer_of(model(**inputs))
+        model.set_attn_implementation("flash_attention_2")
+        torch.testing.assert_close(answer_of(model(**inputs)), expected, rtol=0.05, atol=0.05)
+
+
+# --- precision -------------------------------------------------------------------------------------------
+
+
+def assert_near(values: torch.Tensor, expected: torch.Tensor, cosine: float) -> None:
+    assert values.isfinite().all()
+    assert nn.functional.cosine_similarity(values.float(), expected.float(), dim=-1).min() > cosine
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@every_model
+@pytest.mark.support("`dtype=` bfloat16 and float16")
+def test_loading_in_half_precision(model_class, dtype, tmp_path):
+    """Takes the float32 inputs of the processors."""
+    model = build(model_class)
+    model.save_pretrained(tmp_path)
+    half = model_class.from_pretrained(tmp_path, dtype=dtype)
+    assert {p.dtype for p in half.parameters()} == {dtype}
+    inputs = inputs_of(model)
+    with torch.no_grad():
+        assert_near(answer_of(half(**inputs)), answer_of(model(**inputs)), 0.97)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@every_model
+@pytest.mark.support("autocast bfloat16 and float16")
+def test_autocast(model_class, dtype):
+    """Outputs near float32, gradients finite and float32."""
+    model = build(model_class)
+    inputs = inputs_of(model, labels=True)
+    expected = answer_of(model(**inputs))
+    with torch.autocast("cpu", dtype):
+        assert_near(answer_of(model(**inputs)), expected, 0.97)
+        loss = loss_of(model, inputs)
+    loss.float().backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            assert parameter.grad.dtype == torch.float32
+            assert parameter.grad.isfinite().all(), name
+
+
+@every_model
+@pytest.mark.support("int8 weights (`TorchAoConfig`)")
+def test_int8_weights(model_class, tmp_path):
+    """Dense layers of the towers become int8 while loading; saved and loaded again they are the same."""
+    torchao = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+    from transformers import TorchAoConfig
+
+    model = build(model_class)
+    model.save_pretrained(tmp_path / "float")
+    config = TorchAoConfig(torchao.Int8WeightOnlyConfig())
+    small = model_class.from_pretrained(tmp_path / "float", quantization_config=config)
+    layer = (getattr(small, "vatt", small).video_model or getattr(small, "vatt", small).audio_model).encoder
+    weight = layer.layers[0].mlp.fc1.weight
+    assert weight.qdata.dtype == torch.int8
+    inputs = inputs_of(model)
+    with torch.no_grad():
+        quantised = answer_of(small(**inputs))
+        assert_near(quantised, answer_of(model(**inputs)), 0.99)
+        small.save_pretrained(tmp_path / "int8")
+        again = model_class.from_pretrained(tmp_path / "int8")
+        torch.testing.assert_close(answer_of(again(**inputs)), quantised)
+
+
+# --- devices ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device_map", ["auto", "cpu"])
+@every_model
+@pytest.mark.support("Sharded save, `device_map`")
+def test_shards_and_device_map(model_class, device_map, tmp_path):
+    model = build(model_class)
+    model.save_pretrained(tmp_path, max_shard_size="10KB")
+    files = {path.name for path in tmp_path.iterdir()}
+    assert "model.safetensors.index.json" in files
+    assert len([name for name in files if name.endswith(".safetensors")]) > 1
+    loaded = model_class.from_pretrained(tmp_path, device_map=device_map)
+    assert {p.device.type for p in loaded.parameters()} == {"cpu"}
+    inputs = inputs_of(model)
+    torch.testing.assert_close(answer_of(loaded(**inputs)), answer_of(model(**inputs)))
+
+
+@pytest.mark.parametrize("variant", ["specific", "agnostic"])
+@every_model
+@pytest.mark.support("Offload to disk")
+def test_offload_to_disk(model_class, variant, tmp_path):
+    """A model larger than the memory allowed: weights are read when their module is called."""
+    model = build(model_class, variant)
+    model.save_pretrained(tmp_path / "model")
+    loaded = model_class.from_pretrained(
+        tmp_path / "model", device_map="auto", max_memory={"cpu": 12_000}, offload_folder=tmp_path / "disk"
+    )
+    assert "disk" in loaded.hf_device_map.values()
+    inputs = inputs_of(model)
+    with torch.no_grad():
+        torch.testing.assert_close(answer_of(loaded(**inputs)), answer_of(model(**inputs)))
+
+
+# --- training --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.support("Gradient checkpointing", "VattModel")
+def test_gradient_checkpointing_of_the_base_model():
+    grads = []
+    for checkpointing in (False, True):
+        model = build(VattModel).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        loss_of(model, inputs_of(model)).backward()
+        grads.append([p.grad for p in model.parameters() if p.grad is not None])
+    for first, second in zip(*grads, strict=True):
+        torch.testing.assert_close(first, second)
+
+
+def adapter_step(model_class: type, dora: bool) -> None:
+    """Train the adapters a step; merged weights then give the same answers without PEFT."""
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    model = build(model_class)
+    inputs = inputs_of(model, labels=True)
+    before = answer_of(model(**inputs))
+    config = peft.LoraConfig(
+        r=2,
+        target_modules=["q_proj", "v_proj", "fc1"],
+        use_dora=dora,
+        modules_to_save=["classifier"] if model_class in CLASSIFIERS else None,
+    )
+    adapted = peft.get_peft_model(model, config)
+    trained = [name for name, p in adapted.named_parameters() if p.requires_grad]
+    assert all("lora_" in name or "modules_to_save" in name for name in trained)
+    optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss_of(adapted, inputs).backward()
+        optimizer.step()
+    after = answer_of(adapted.eval()(**inputs))
+    assert not torch.allclose(after, before, atol=1e-3)
+    merged = adapted.merge_and_unload()
+    assert isinstance(merged, model_class)
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    torch.testing.assert_close(answer_of(merged(**inputs)), after, rtol=1e-4, atol=1e-5)
+
+
+@every_model
+@pytest.mark.support("LoRA with merge")
+def test_lora(model_class):
+    adapter_step(model_class, dora=False)
+
+
+@every_model
+@pytest.mark.support("DoRA with merge")
+def test_dora(model_class):
+    adapter_step(model_class, dora=True)
+
+
+@every_model
+@pytest.mark.support("Accelerate")
+def test_accelerate(model_class, tmp_path):
+    """The loop of Accelerate's quick tour, and a checkpoint that transformers loads."""
+    from accelerate import Accelerator
+
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    accelerator = Accelerator(cpu=True)
+    model = build(model_class).train()
+    rows = inputs_of(model, batch=4, labels=True)
+    data = [{name: values[row] for name, values in rows.items()} for row in range(4)]
+    model, optimizer, loader = accelerator.prepare(
+        model, torch.optim.AdamW(model.parameters(), lr=1e-2), torch.utils.data.DataLoader(data, batch_size=4)
+    )
+    losses = []
+    for _ in range(5):
+        for batch in loader:
+            loss = loss_of(model, batch)
+            accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    accelerator.save_model(model, tmp_path)
+    trained = accelerator.unwrap_model(model).eval()
+    trained.config.save_pretrained(tmp_path)
+    loaded = model_class.from_pretrained(tmp_path)
+    inputs = inputs_of(trained)
+    torch.testing.assert_close(answer_of(loaded(**inputs)), answer_of(trained(**inputs)))
