@@ -23,9 +23,10 @@ lint: $(VENV)/dev.installed
 typecheck: $(VENV)/dev.installed
 	$(BIN)/mypy
 
-# The documentation site, into build/site; a warning is an error.
+# The documentation site, into build/site; a warning is an error. (Not `python -m mkdocs`: that would read
+# the package from this folder, where it is not laid out as it installs.)
 docs: $(VENV)/dev.installed
-	$(BIN)/python -m mkdocs build --strict
+	$(BIN)/mkdocs build --strict
 
 # A wheel in an environment of its own, used from a folder that is not the repository.
 check-wheel: $(VENV)/dev.installed
