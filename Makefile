@@ -23,8 +23,7 @@ lint: $(VENV)/dev.installed
 typecheck: $(VENV)/dev.installed
 	$(BIN)/mypy
 
-# The documentation site, into build/site; a warning is an error. (Not `python -m mkdocs`: that would read
-# the package from this folder, where it is not laid out as it installs.)
+# The documentation site, into build/site; a warning is an error.
 docs: $(VENV)/dev.installed
 	$(BIN)/mkdocs build --strict
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import griffe
+from mkdocs.plugins import event_priority
 
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,7 @@ PUBLIC = (
 REFERENCE = re.compile(r"\[`~?([\w.]+)`\](?![\[(])")
 
 
+@event_priority(100)  # before mkdocstrings looks which of its paths exist
 def on_config(config: Any) -> Any:
     """Hook of mkdocs: the package laid out as it installs, for a reader that imports nothing."""
     setup = configparser.ConfigParser()
