@@ -25,7 +25,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         again = modeling_vatt.VattModel.from_pretrained(folder).eval()
-    assert torch.equal(model(video).video_vt_embeds, again(video).video_vt_embeds)
+    # Not `equal`: the rounding of a matrix product depends on where its operands lie in memory.
+    torch.testing.assert_close(model(video).video_vt_embeds, again(video).video_vt_embeds)
     print(f"The wheel works: {installed.parent}")
 
 
