@@ -125,8 +125,10 @@ class RunArguments:
 
 
 def merge(base: dict, overrides: dict) -> dict:
-    """Nested update."""
+    """Nested update; only of fields that are there."""
     for key, value in overrides.items():
+        if key not in base:
+            raise ValueError(f"--config_overrides: the config has no field {key!r}. Check its name.")
         base[key] = (
             merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
         )
@@ -168,7 +170,10 @@ def main() -> None:
         (DataArguments, ModelArguments, PretrainingArguments, RunArguments),
         description=__doc__.splitlines()[0],
     )
-    data, model_args, training, run = parser.parse_args_into_dataclasses()
+    try:
+        data, model_args, training, run = parser.parse_args_into_dataclasses()
+    except ValueError as error:  # unknown flags
+        parser.error(str(error))
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("modeling_vatt").setLevel(logging.INFO)
     transformers_logging.disable_progress_bar()
@@ -195,11 +200,11 @@ def main() -> None:
     try:
         train = load(data.train_split)
         validation = load(data.validation_split) if data.validation_split else None
-    except ValueError as error:
+        if data.shuffle_captions:
+            train = shuffle_captions(train, training.seed)
+        model, processor = build(model_args, train["captions"])
+    except (OSError, ValueError) as error:
         sys.exit(str(error))
-    if data.shuffle_captions:
-        train = shuffle_captions(train, training.seed)
-    model, processor = build(model_args, train["captions"])
     if processor.video_processor.decode_size is None:
         frame = processor.video_processor.crop_size["height"]
         processor.video_processor.decode_size = data.decode_size or frame * 8 // 7

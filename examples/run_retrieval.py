@@ -6,7 +6,6 @@ python examples/run_retrieval.py --model out --folder my_videos --text "a dog ba
 python examples/run_retrieval.py --model out --folder my_videos --audio bark.wav
 """
 
-import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,11 +53,16 @@ class RetrievalArguments:
 
 def main() -> None:
     parser = HfArgumentParser(RetrievalArguments, description=__doc__.splitlines()[0])
-    (args,) = parser.parse_args_into_dataclasses()
+    try:
+        (args,) = parser.parse_args_into_dataclasses()
+    except ValueError as error:  # unknown flags
+        parser.error(str(error))
     transformers_logging.disable_progress_bar()
     queries = [(kind, query) for kind in ("text", "audio", "video") for query in getattr(args, kind)]
     if not queries:
         sys.exit("Nothing to look for: give --text, --audio or --video.")
+    if not Path(args.folder).is_dir():
+        sys.exit(f"{args.folder}: no such folder.")
     files = sorted(path for path in Path(args.folder).rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
     if not files:
         sys.exit(f"{args.folder}: no video files in this folder. Check the path.")
@@ -67,19 +71,23 @@ def main() -> None:
     gallery, errors = Gallery.from_files(
         model, processor, tqdm(files, unit="file", desc="Embedding"), args.windows
     )
-    for error in errors:
-        logging.warning(f"Skipped {error}")
+    failed = 0
     for kind, query in queries:
         try:
             hits = gallery.search(model, processor, **{kind: query}, top_k=args.top_k)
         except MediaError as error:
-            logging.error(f"Cannot use the query {error}")
+            print(f"\nCannot use the query {error}", file=sys.stderr)
+            failed += 1
             continue
         print(f"\n{kind}: {query}")
         for place, hit in enumerate(hits, start=1):
             print(f"{place:3d}  {hit.score:6.3f}  {hit.name}")
     if errors:
-        print(f"\nSkipped {len(errors)} of {len(files)} files that could not be read.")
+        print(f"\nSkipped {len(errors)} of {len(files)} files that could not be read:")
+        for error in errors:
+            print(f"  {error}")
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ reads them (`pip install modeling_vatt[tf]`); an `.npz` with the same names need
 
 import os
 import re
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def _open_npz(path: Path) -> Variables:
         # allow_pickle stays off: arrays of objects would run code
         arrays = np.load(path, allow_pickle=False)
         shapes = {name: arrays[name].shape for name in arrays.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ConversionError(f"{path} is not a readable .npz file ({error}).") from error
     return Variables(shapes, arrays.__getitem__, str(path))
 

@@ -55,7 +55,12 @@ def load_clips(
     elif Path(data).is_absolute() or str(data).startswith(".") or str(data).count("/") > 1:
         raise ValueError(f"{data}: no such folder.")
     else:
-        table = datasets.load_dataset(str(data), split=split, **kwargs)
+        try:
+            table = datasets.load_dataset(str(data), split=split, **kwargs)
+        except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
+            raise ValueError(
+                f"{data}: no such folder here, and no such dataset on the Hub ({error})."
+            ) from error
     if video_column is None:
         videos = [name for name, feature in table.features.items() if isinstance(feature, datasets.Video)]
         if not videos:

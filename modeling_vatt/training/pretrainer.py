@@ -265,7 +265,12 @@ class Pretrainer:
     def _fingerprint(self) -> dict[str, Any]:
         """What must not change between the parts of a run."""
         names = ("num_steps", "batch_size", "learning_rate", "final_learning_rate", "warmup_steps", "seed")
-        return {**{name: getattr(self.args, name) for name in names}, "num_clips": len(self.dataset)}
+        model = self.accelerator.unwrap_model(self.model)
+        return {
+            **{name: getattr(self.args, name) for name in names},
+            "num_clips": len(self.dataset),
+            "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        }
 
     def _resume(self) -> None:
         self.output_dir.mkdir(parents=True, exist_ok=True)
