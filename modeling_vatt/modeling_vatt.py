@@ -458,7 +458,27 @@ class VattModel(VattPreTrainedModel):
             raise ValueError(f"This model was built without its {name} tower.")
         return tower
 
-    def _embed(self, name: str, features: VattFeaturesOutput) -> VattFeaturesOutput:
+    def _features(
+        self,
+        name: str,
+        inputs: torch.Tensor,
+        output_hidden_states: bool | None,
+        output_attentions: bool | None,
+        **kwargs: Any,
+    ) -> VattFeaturesOutput:
+        """Tower and head of one modality; options left out come from the config."""
+        config = self.config
+        if output_hidden_states is None:
+            output_hidden_states = config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = config.output_attentions
+        features = self._tower(name)(
+            inputs,
+            encoder=self.encoder,
+            output_hidden_states=bool(output_hidden_states),
+            output_attentions=bool(output_attentions),
+            **kwargs,
+        )
         if self.head is not None:
             features.va_embeds, features.vt_embeds = getattr(self.head, name)(features.pooler_output)
         return features
@@ -482,13 +502,7 @@ class VattModel(VattPreTrainedModel):
         Returns:
             [`VattFeaturesOutput`] with `va_embeds` and `vt_embeds`.
         """
-        features = self._tower("video")(
-            pixel_values_videos,
-            encoder=self.encoder,
-            **self._output_options(output_hidden_states, output_attentions),
-            **kwargs,
-        )
-        return self._embed("video", features)
+        return self._features("video", pixel_values_videos, output_hidden_states, output_attentions, **kwargs)
 
     @can_return_tuple
     def get_audio_features(
@@ -508,13 +522,7 @@ class VattModel(VattPreTrainedModel):
         Returns:
             [`VattFeaturesOutput`] with `va_embeds` (FAC head) or both embeddings (joint head).
         """
-        features = self._tower("audio")(
-            input_values,
-            encoder=self.encoder,
-            **self._output_options(output_hidden_states, output_attentions),
-            **kwargs,
-        )
-        return self._embed("audio", features)
+        return self._features("audio", input_values, output_hidden_states, output_attentions, **kwargs)
 
     @can_return_tuple
     def get_text_features(
@@ -551,27 +559,18 @@ class VattModel(VattPreTrainedModel):
                 f"{tuple(input_ids.shape)}."
             )
         batch_shape = input_ids.shape[:-1]
-        features = self._tower("text")(
+        features = self._features(
+            "text",
             input_ids.flatten(0, -2),
+            output_hidden_states,
+            output_attentions,
             attention_mask=attention_mask.flatten(0, -2),
-            encoder=self.encoder,
-            **self._output_options(output_hidden_states, output_attentions),
             **kwargs,
         )
-        features = self._embed("text", features)
         for name in ("va_embeds", "vt_embeds"):
             if features.get(name) is not None:
                 features[name] = features[name].view(*batch_shape, -1)
         return features
-
-    def _output_options(self, hidden_states: bool | None, attentions: bool | None) -> dict[str, bool]:
-        config = self.config
-        return {
-            "output_hidden_states": bool(
-                config.output_hidden_states if hidden_states is None else hidden_states
-            ),
-            "output_attentions": bool(config.output_attentions if attentions is None else attentions),
-        }
 
     @can_return_tuple
     def forward(

@@ -6,8 +6,9 @@ processes of `test_distributed.py` need it too."""
 from typing import Any
 
 import torch
+from torch import nn
 
-from modeling_vatt import VattAudioConfig, VattConfig
+from modeling_vatt import VattAudioConfig, VattConfig, VattModel
 
 
 TOWER: dict[str, Any] = {
@@ -111,3 +112,15 @@ def seeded(model_class: type, config: VattConfig, seed: int = 0, **kwargs: Any) 
             elif values.ndim == 1:
                 values.add_(0.1 * torch.randn_like(values))
     return model
+
+
+class OneTower(nn.Module):
+    """What a user exports: one modality, one tensor in and out."""
+
+    def __init__(self, model: VattModel, modality: str) -> None:
+        super().__init__()
+        self.model = model
+        self.modality = modality
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return getattr(self.model, f"get_{self.modality}_features")(values).pooler_output

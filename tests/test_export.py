@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from every_model import CLASSIFIERS, EMBEDDINGS, answer_of, inputs_of, loss_of, shallow
+from small_models import OneTower
 from torch import nn
 
 from modeling_vatt import VattForPreTraining, VattModel
@@ -17,18 +18,6 @@ INPUT_OF = {"video": "pixel_values_videos", "audio": "input_values", "text": "in
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("c++") or shutil.which("g++")), reason="no C++ compiler"
 )
-
-
-class Tower(nn.Module):
-    """One modality of a model with all of them."""
-
-    def __init__(self, model: VattModel, modality: str) -> None:
-        super().__init__()
-        self.model = model
-        self.modality = modality
-
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        return getattr(self.model, f"get_{self.modality}_features")(values).pooler_output
 
 
 class Embeddings(nn.Module):
@@ -142,7 +131,7 @@ def check_onnx(module: nn.Module, model, names: list[str], path) -> None:
 @pytest.mark.support("ONNX, free batch size", "VattModel")
 def test_onnx_of_towers(variant, modality, tmp_path):
     model = shallow(VattModel, variant)
-    check_onnx(Tower(model, modality), model, [INPUT_OF[modality]], tmp_path / "tower.onnx")
+    check_onnx(OneTower(model, modality), model, [INPUT_OF[modality]], tmp_path / "tower.onnx")
 
 
 @pytest.mark.slow

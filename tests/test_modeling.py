@@ -13,7 +13,17 @@ from fractions import Fraction
 import pytest
 import reference_losses as reference
 import torch
-from small_models import AUDIO, NUM_WORDS, SPECTROGRAM, VARIANTS, VIDEO, seeded, small_config, small_inputs
+from small_models import (
+    AUDIO,
+    NUM_WORDS,
+    SPECTROGRAM,
+    VARIANTS,
+    VIDEO,
+    OneTower,
+    seeded,
+    small_config,
+    small_inputs,
+)
 from torch import nn
 
 from modeling_vatt import VattAudioConfig, VattConfig, VattForPreTraining, VattModel, VattVideoConfig
@@ -1156,18 +1166,6 @@ def test_training_step_with_drop_token_compiles():
     output.loss.backward()
     assert output.video_model_output.kept_tokens.shape == (8,)
     assert output.loss.isfinite()
-
-
-class OneTower(nn.Module):
-    """What a user exports: one modality, one tensor in and out."""
-
-    def __init__(self, model: VattModel, modality: str) -> None:
-        super().__init__()
-        self.model = model
-        self.modality = modality
-
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        return getattr(self.model, f"get_{self.modality}_features")(values).pooler_output
 
 
 @pytest.mark.parametrize(

@@ -142,8 +142,6 @@ class ClipDataset(Dataset):
         random = np.random.default_rng((self.seed, epoch, index))
         try:
             clip = self._read(row, random)
-            if clip.frames is None or len(clip.frames) == 0:
-                raise MediaError(clip.info.source, "no picture", "Leave sound files out of the folder.")
         except MediaError as error:
             return SkippedClip(error.source, str(error))
         captions = row["captions"]
@@ -162,14 +160,13 @@ class ClipDataset(Dataset):
     def _read(self, row: dict[str, Any], random: np.random.Generator) -> MediaClip:
         options = self.processor.clip_options()
         window = options["duration"]
-        cached = "frames" in row
-        source = None if cached else source_of(row["video"])
-        duration = row["duration"] if cached else probe(source).duration
-        latest = max(0.0, (duration or 0.0) - window)
-        start = latest * (float(random.random()) if self.random_window else 0.5)
-        if cached:
+        place = float(random.random()) if self.random_window else 0.5
+        if "frames" in row:  # decoded before
+            start = place * max(0.0, row["duration"] - window)
             return _cut(row, start, window, options["fps"], options["sampling_rate"])
-        return read_clip(source, start=start, **options)
+        source = source_of(row["video"])
+        start = place * max(0.0, (probe(source).duration or 0.0) - window)
+        return _read_pictures(source, start=start, **options)
 
 
 def decode_clips(
@@ -194,9 +191,7 @@ def decode_clips(
     def decode(row: dict[str, Any]) -> dict[str, Any]:
         empty = {"frames": b"", "frame_shape": [0, 0, 0, 0], "waveform": None, "duration": 0.0, "name": ""}
         try:
-            clip = read_clip(source_of(row["video"]), **{**options, "duration": max_seconds})
-            if clip.frames is None or len(clip.frames) == 0:
-                raise MediaError(clip.info.source, "no picture", "Leave sound files out of the folder.")
+            clip = _read_pictures(source_of(row["video"]), **{**options, "duration": max_seconds})
         except MediaError as error:
             return {**empty, "name": error.source, "error": str(error)}
         seconds = [len(clip.frames) / options["fps"]]
@@ -227,6 +222,14 @@ def decode_clips(
     skipped = [SkippedClip(name, error) for name, error in zip(decoded["name"], errors, strict=True) if error]
     good = [index for index, error in enumerate(errors) if not error]
     return decoded.select(good), skipped
+
+
+def _read_pictures(source: str | bytes, **options: Any) -> MediaClip:
+    """`read_clip`, for files that must have pictures."""
+    clip = read_clip(source, **options)
+    if clip.frames is None or len(clip.frames) == 0:
+        raise MediaError(clip.info.source, "no picture", "Leave sound files out of the folder.")
+    return clip
 
 
 def _cut(row: dict[str, Any], start: float, window: float, fps: float, sampling_rate: int) -> MediaClip:
