@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Collectives with gradients; the identity outside of a process group."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch.distributed.nn.functional import all_reduce
@@ -22,12 +24,18 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     return all_reduce(values) if is_distributed() else values
 
 
+def all_reduce_max(values: torch.Tensor) -> torch.Tensor:
+    """Largest value over processes, element by element; no gradient."""
+    values = values.detach()
+    if is_distributed():
+        values = values.clone()
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return values
+
+
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, rows: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def]
-        sizes = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(dist.get_world_size())]
-        dist.all_gather(sizes, torch.tensor([rows.shape[0]], device=rows.device))
-        counts = [int(size) for size in sizes]
+    def forward(ctx: Any, rows: torch.Tensor, counts: list[int]) -> torch.Tensor:  # type: ignore[override]
         padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded[: rows.shape[0]] = rows
         parts = [torch.empty_like(padded) for _ in counts]
@@ -37,15 +45,22 @@ class _GatherRows(torch.autograd.Function):
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
-    def backward(ctx, grad: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
         grad = grad.contiguous()
         dist.all_reduce(grad)
-        return grad[ctx.start : ctx.start + ctx.length]
+        return grad[ctx.start : ctx.start + ctx.length], None
 
 
-def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Rows of all processes in rank order; processes may hold different numbers of rows.
+def gather_rows(*tensors: torch.Tensor) -> tuple[list[torch.Tensor], int]:
+    """Rows of all processes in rank order, and the place of this process's first row among them.
 
-    Gradients flow back to the process a row came from.
+    Processes may hold different numbers of rows; the tensors of one call have the same number. Gradients flow
+    back to the process a row came from.
     """
-    return _GatherRows.apply(rows) if is_distributed() else rows
+    if not is_distributed():
+        return list(tensors), 0
+    own = tensors[0].shape[0]
+    sizes = [torch.zeros(1, dtype=torch.long, device=tensors[0].device) for _ in range(world_size())]
+    dist.all_gather(sizes, torch.tensor([own], device=tensors[0].device))
+    counts = [int(size) for size in sizes]
+    return [_GatherRows.apply(tensor, counts) for tensor in tensors], sum(counts[: dist.get_rank()])

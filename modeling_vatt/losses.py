@@ -2,13 +2,85 @@
 # SPDX-License-Identifier: Apache-2.0
 """NCE and MIL-NCE over the global batch: one function for every pair of modalities.
 
-Sources: paper section 3.4; official modules `AsymmetricNCE` and `SymmetricNCE`.
+Sources: paper section 3.4; official modules `AsymmetricNCE` and `SymmetricNCE`. The matrix of similarities is
+never stored: it is made tile by tile, once for both directions, and again in the backward pass.
 """
+
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
-from .distributed import all_reduce_sum, gather_rows, world_size
+from .distributed import all_reduce_max, all_reduce_sum, gather_rows, world_size
+
+
+# Similarities of a tile: enough for an efficient matrix product, few enough for a CPU's cache.
+_TILE = {"cpu": 2**21}
+_LARGE_TILE = 2**26
+# In place of -inf, so that rows without any present clip stay finite.
+_ABSENT = -1e9
+
+
+def _tiles(
+    rows: torch.Tensor, columns: torch.Tensor, temperature: float, absence: tuple[torch.Tensor | None, ...]
+) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+    """Tiles of `rows @ columns.T / temperature`, and where they lie. `absence` holds a term for every row and
+    one for every column, 0 or [`_ABSENT`]; None for zeros."""
+    row_terms, column_terms = absence
+    size = _TILE.get(rows.device.type, _LARGE_TILE)
+    width = min(columns.shape[0], 2 * round(size**0.5))
+    height = max(1, size // max(width, 1))
+    for left in range(0, columns.shape[0], width):
+        across = slice(left, left + width)
+        for top in range(0, rows.shape[0], height):
+            down = slice(top, top + height)
+            factors = (rows[down], columns[across].T)
+            if column_terms is None:
+                scores = torch.mm(*factors).div_(temperature)
+            else:
+                scores = torch.addmm(column_terms[across], *factors, alpha=1 / temperature)
+            yield down, across, scores if row_terms is None else scores.add_(row_terms[down, None])
+
+
+class _LogSumExp(torch.autograd.Function):
+    """Logsumexp of every row and every column of `rows @ columns.T / temperature` in linear memory."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        rows: torch.Tensor,
+        columns: torch.Tensor,
+        temperature: float,
+        *absence: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        of_rows = rows.new_full((rows.shape[0],), -torch.inf)
+        of_columns = rows.new_full((columns.shape[0],), -torch.inf)
+        for down, across, scores in _tiles(rows, columns, temperature, absence):
+            of_rows[down] = torch.logaddexp(of_rows[down], scores.logsumexp(1))
+            of_columns[across] = torch.logaddexp(of_columns[across], scores.logsumexp(0))
+        ctx.save_for_backward(rows, columns, of_rows, of_columns, *absence)
+        ctx.temperature = temperature
+        return of_rows, of_columns
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(  # type: ignore[override]
+        ctx: Any, grad_of_rows: torch.Tensor, grad_of_columns: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
+        rows, columns, of_rows, of_columns, *absence = ctx.saved_tensors
+        grad_rows, grad_columns = torch.zeros_like(rows), torch.zeros_like(columns)
+        with torch.autocast(rows.device.type, enabled=False):
+            for down, across, scores in _tiles(rows, columns, ctx.temperature, tuple(absence)):
+                grad = (scores - of_rows[down, None]).exp_().mul_(grad_of_rows[down, None])
+                grad.addcmul_(scores.sub_(of_columns[across]).exp_(), grad_of_columns[across])
+                grad_rows[down].addmm_(grad, columns[across])
+                grad_columns[across].addmm_(grad.T, rows[down])
+        return grad_rows.div_(ctx.temperature), grad_columns.div_(ctx.temperature), None, None, None
+
+
+def _absence(present: torch.Tensor) -> torch.Tensor:
+    return torch.where(present == 0, _ABSENT, 0.0).to(present.dtype)
 
 
 def contrastive_loss(
@@ -62,23 +134,30 @@ def contrastive_loss(
     other_present = video.new_ones(batch) if mask is None else mask.to(video.dtype)
     video_present = video.new_ones(batch) if video_mask is None else video_mask.to(video.dtype)
     present = other_present * video_present
-    all_video, all_other = gather_rows(video), gather_rows(other)
-    absent_other = (gather_rows(other_present) == 0).repeat_interleave(candidates)
-    absent_video = gather_rows(video_present) == 0
+    # Candidates travel, videos stay where they are.
+    (all_other, all_other_present, all_present), start = gather_rows(other, other_present, present)
 
     with torch.autocast(video.device.type, enabled=False):  # bfloat16 scores would be too coarse
         numerator = (torch.einsum("bd,bkd->bk", video, other) / temperature).logsumexp(1)
-        to_others = video @ all_other.flatten(0, 1).T / temperature
-        # A large negative number rather than -inf: rows without any present clip must stay finite.
-        to_others = to_others.masked_fill(absent_other, -1e9).logsumexp(1)
-        to_videos = other.flatten(0, 1) @ all_video.T / temperature
-        to_videos = to_videos.masked_fill(absent_video, -1e9).view(batch, -1).logsumexp(1)
+        # A clip without loss may count as absent in both directions. Other processes may have masks of theirs.
+        nobody_absent = mask is None and world_size() == 1
+        to_others, of_columns = _LogSumExp.apply(
+            video,
+            all_other.flatten(0, 1),
+            temperature,
+            None if video_mask is None else _absence(video_present),
+            None if nobody_absent else _absence(all_other_present).repeat_interleave(candidates),
+        )
+        # Each process knows its videos' part of the other direction.
+        largest = all_reduce_max(of_columns)
+        of_columns = largest + all_reduce_sum((of_columns - largest).exp()).log()
+        own = of_columns[start * candidates : (start + batch) * candidates]
+        to_videos = own.view(batch, candidates).logsumexp(1)
     if loss_type == "asymmetric":
         loss = torch.logaddexp(to_others, to_videos) - numerator
     else:
         loss = to_others + to_videos - 2 * numerator
-    total_present = all_reduce_sum(present.sum())
-    return world_size() * (loss * present).sum() / total_present.clamp(min=1)
+    return world_size() * (loss * present).sum() / all_present.sum().clamp(min=1)
 
 
 def label_balanced_bce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

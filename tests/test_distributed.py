@@ -80,9 +80,9 @@ def run_case(case: dict[str, Any], rank: int, processes: int) -> dict[str, torch
 
 
 def run_collectives(rank: int) -> dict[str, torch.Tensor]:
-    """`gather_rows` of 1, 2, ... rows, and `all_reduce_sum`, with gradients."""
+    """`gather_rows` of 1, 2, ... rows of two tensors, and `all_reduce_sum`, with gradients."""
     rows = (torch.arange(2.0 * (rank + 1)).view(rank + 1, 2) + 10 * rank).requires_grad_()
-    gathered = gather_rows(rows)
+    (gathered, counted), start = gather_rows(rows, rows.detach()[:, 0])
     weights = torch.arange(1.0, gathered.numel() + 1).view_as(gathered)
     (gathered * weights * (rank + 1)).sum().backward()
     value = torch.tensor(float(rank + 1), requires_grad=True)
@@ -90,6 +90,8 @@ def run_collectives(rank: int) -> dict[str, torch.Tensor]:
     (total * (rank + 1)).backward()
     return {
         "gathered": gathered.detach(),
+        "counted": counted,
+        "start": torch.tensor(start),
         "rows.grad": rows.grad,
         "total": total.detach(),
         "value.grad": value.grad,
@@ -174,6 +176,8 @@ def test_gather_rows(results):
     for rank, found in enumerate(results):
         start = rank * (rank + 1) // 2
         assert torch.equal(found["collectives"]["gathered"], expected)
+        assert torch.equal(found["collectives"]["counted"], expected[:, 0])
+        assert found["collectives"]["start"] == start
         own = weights[start : start + rank + 1] * share
         assert torch.equal(found["collectives"]["rows.grad"], own)
 
@@ -204,6 +208,7 @@ def test_batch_norm_may_stay_local(results):
 def test_identity_without_processes():
     """A single process needs no process group."""
     rows = torch.randn(3, 2)
-    assert gather_rows(rows) is rows
+    (same,), start = gather_rows(rows)
+    assert same is rows and start == 0
     assert all_reduce_sum(rows) is rows
     assert world_size() == 1
