@@ -5,9 +5,9 @@
     python benchmarks/bench_loss.py                       # table; a few minutes
     python benchmarks/bench_loss.py --clips 32768 --plain_up_to 4096 --repeats 1
 
-Compares the tiled loss with the plain one, which stores the matrices of similarities, on the same embeddings. Every
-measurement is a process of its own, because memory is the peak of a process; the two losses alternate. Runs on
-CUDA where there is one.
+Compares the tiled loss with the plain one, which stores the matrices of similarities, on the same embeddings.
+Every measurement is a process of its own, because memory is the peak of a process; the two losses alternate.
+Runs on CUDA where there is one.
 """
 
 import argparse
@@ -57,7 +57,9 @@ def measure(kind: str, clips: int, candidates: int, dim: int) -> dict[str, float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, nargs="+", default=[1024, 2048, 4096, 8192])
-    parser.add_argument("--plain_up_to", type=int, default=8192, help="Largest number of clips for the plain loss.")
+    parser.add_argument(
+        "--plain_up_to", type=int, default=8192, help="Largest number of clips for the plain loss."
+    )
     parser.add_argument("--candidates_and_dims", nargs="+", default=["5x256", "1x512"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--one", help=argparse.SUPPRESS)

@@ -139,7 +139,7 @@ def contrastive_loss(
 
     with torch.autocast(video.device.type, enabled=False):  # bfloat16 scores would be too coarse
         numerator = (torch.einsum("bd,bkd->bk", video, other) / temperature).logsumexp(1)
-        # A clip without loss may count as absent in both directions. Other processes may have masks of theirs.
+        # A clip without loss may count as absent in both directions. Other processes may have masks too.
         nobody_absent = mask is None and world_size() == 1
         to_others, of_columns = _LogSumExp.apply(
             video,

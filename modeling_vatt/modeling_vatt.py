@@ -452,6 +452,22 @@ class VattModel(VattPreTrainedModel):
             raise NotImplementedError("This model has no text tower, so no word table.")
         getattr(self.text_model, "embeddings", self.text_model).word_embeddings = value
 
+    def project(self, pooler_outputs: dict[str, torch.Tensor]) -> VattModelOutput:
+        """Embeddings of features that were pooled before.
+
+        Args:
+            pooler_outputs: `"video"`, `"audio"`, `"text"` -> (batch, output_size); text may be (batch,
+                candidates, output_size).
+        """
+        if self.head is None:
+            raise ValueError("This model has no common spaces: it was built without some of its towers.")
+        embeds: dict[str, torch.Tensor] = {}
+        for name, pooled in pooler_outputs.items():
+            va_embeds, vt_embeds = getattr(self.head, name)(pooled)
+            embeds |= {f"{name}_va_embeds": va_embeds, f"{name}_vt_embeds": vt_embeds}
+        fields = ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_embeds")
+        return VattModelOutput(**{field: embeds.get(field) for field in fields})
+
     def _tower(self, name: str) -> nn.Module:
         tower = getattr(self, f"{name}_model")
         if tower is None:
@@ -464,6 +480,7 @@ class VattModel(VattPreTrainedModel):
         inputs: torch.Tensor,
         output_hidden_states: bool | None,
         output_attentions: bool | None,
+        return_embeds: bool = True,
         **kwargs: Any,
     ) -> VattFeaturesOutput:
         """Tower and head of one modality; options left out come from the config."""
@@ -479,7 +496,7 @@ class VattModel(VattPreTrainedModel):
             output_attentions=bool(output_attentions),
             **kwargs,
         )
-        if self.head is not None:
+        if self.head is not None and return_embeds:
             features.va_embeds, features.vt_embeds = getattr(self.head, name)(features.pooler_output)
         return features
 
@@ -581,6 +598,7 @@ class VattModel(VattPreTrainedModel):
         attention_mask: Mask = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        return_embeds: bool = True,
         **kwargs: Any,
     ) -> VattModelOutput:
         r"""
@@ -594,12 +612,15 @@ class VattModel(VattPreTrainedModel):
             input_ids, attention_mask (`torch.Tensor` of shape `(batch, words)` or `(batch, candidates,
                 words)`, *optional*): text, see [`~VattModel.get_text_features`].
             output_hidden_states, output_attentions (`bool`, *optional*): keep the outputs of every block.
+            return_embeds (`bool`, defaults to `True`): project the features into the common spaces; see
+                [`~VattModel.project`].
 
         Raises:
             ValueError: if no modality is given, or a shape does not fit the config.
         """
         kwargs["output_hidden_states"] = output_hidden_states
         kwargs["output_attentions"] = output_attentions
+        kwargs["return_embeds"] = return_embeds
         kwargs["return_dict"] = True
         video = audio = text = None
         if pixel_values_videos is not None:
@@ -669,6 +690,7 @@ class VattForPreTraining(VattPreTrainedModel):
         text_mask: Mask = None,
         return_loss: bool = True,
         return_logits: bool | None = None,
+        pooler_outputs: dict[str, torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> VattForPreTrainingOutput:
         r"""
@@ -682,9 +704,13 @@ class VattForPreTraining(VattPreTrainedModel):
             return_loss (`bool`, defaults to `True`): compute the loss; needs video and another modality.
             return_logits (`bool`, *optional*): return similarities; by default in evaluation only, because
                 they take memory quadratic in the batch.
+            pooler_outputs (`dict`, *optional*): features in place of inputs, see [`~VattModel.project`].
         """
         kwargs["return_dict"] = True
-        base = self.vatt(pixel_values_videos, input_values, input_ids, attention_mask, **kwargs)
+        if pooler_outputs is not None:
+            base = self.vatt.project(pooler_outputs)
+        else:
+            base = self.vatt(pixel_values_videos, input_values, input_ids, attention_mask, **kwargs)
         extra: dict[str, Any] = {}
         if return_loss:
             extra |= self._losses(base, audio_mask, text_mask)

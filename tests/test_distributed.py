@@ -12,10 +12,15 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from small_models import seeded, small_config, small_inputs
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.distributed import all_reduce_sum, gather_rows, world_size
+from modeling_vatt.encoder import VattEncoderLayer
+from modeling_vatt.training import average_gradients, cached_backward
 
 
 # DropToken draws per process; switched off, so that the processes see the same tokens as the single one.
@@ -40,6 +45,10 @@ CASES: dict[str, dict[str, Any]] = {
     "joint": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "masks": (FIRST, SECOND), "config": JOINT},
     "agnostic": {"sizes": {2: (4, 2), 3: (3, 1, 2)}, "config": {"variant": "agnostic"}},
     "ddp": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "masks": (FIRST, SECOND), "ddp": True},
+    "cached": {"sizes": {2: (4, 2), 3: (1, 3, 2)}, "masks": (FIRST, SECOND), "cached": True},
+    "fsdp": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "masks": (FIRST, SECOND), "fsdp": True},
+    "fsdp_uneven": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "fsdp": True},
+    "fsdp_cached": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "fsdp": True, "cached": True},
     "ddp_checkpointing": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "ddp": True, "checkpointing": True},
 }
 
@@ -57,25 +66,41 @@ def build(case: dict[str, Any]) -> tuple[VattForPreTraining, dict[str, torch.Ten
 
 def outcome(model: VattForPreTraining, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     grads = {f"grad of {n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
+    grads = {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items()}
     return {"loss": loss.detach(), **grads, **dict(model.named_buffers())}
+
+
+def shard(model: VattForPreTraining, processes: int) -> None:
+    """FSDP2, block by block."""
+    mesh = init_device_mesh("cpu", (processes,))
+    for module in model.modules():
+        if isinstance(module, VattEncoderLayer):
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
 
 
 def run_case(case: dict[str, Any], rank: int, processes: int) -> dict[str, torch.Tensor]:
     """One step on this process's clips; losses and gradients are averaged over processes."""
     model, inputs = build(case)
+    if case.get("fsdp"):
+        shard(model, processes)
     sizes = case["sizes"][processes]
     start = sum(sizes[:rank])
     local = {name: value[start : start + sizes[rank]] for name, value in inputs.items()}
     module = DistributedDataParallel(model) if case.get("ddp") else model
-    loss = module(**local).loss
-    loss.backward()
+    if case.get("cached"):  # two clips at a time
+        parts = -(-sizes[rank] // 2)
+        cut = {name: value.split(2) for name, value in local.items()}
+        loss = cached_backward(
+            model, [{name: value[part] for name, value in cut.items()} for part in range(parts)], range(parts)
+        ).loss
+    else:
+        loss = module(**local).loss
+        loss.backward()
     loss = loss.detach().clone()
     dist.all_reduce(loss)
-    if not case.get("ddp"):  # DDP averages by itself
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= processes
+    if not (case.get("ddp") or case.get("fsdp")):  # these average by themselves
+        average_gradients(model)
     return outcome(model, loss / processes)
 
 

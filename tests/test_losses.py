@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import reference_losses as reference
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from modeling_vatt import losses
 from modeling_vatt.heads import VattBatchNorm
 from modeling_vatt.losses import contrastive_loss, label_balanced_bce
 
@@ -99,6 +101,60 @@ def test_mask_dtypes(mask):
     """Collators may give bool, integer or float masks."""
     expected = contrastive_loss(VIDEO, TEXTS, torch.tensor([1, 0, 1]))
     assert torch.equal(contrastive_loss(VIDEO, TEXTS, mask), expected)
+
+
+def plain_loss(video, other, mask, video_mask, loss_type, tau=0.07):
+    """On whole matrices, with autograd."""
+    video, other = (torch.nn.functional.normalize(vectors, dim=-1) for vectors in (video, other))
+    scores = torch.einsum("id,jkd->ijk", video, other) / tau
+    numerator = torch.stack([scores[i, i] for i in range(len(video))]).logsumexp(1)
+    to_others = scores.masked_fill(mask[None, :, None] == 0, -1e9).flatten(1).logsumexp(1)
+    to_videos = scores.masked_fill(video_mask[:, None, None] == 0, -1e9).transpose(0, 1)
+    to_videos = to_videos.flatten(1).logsumexp(1)
+    if loss_type == "asymmetric":
+        loss = torch.logaddexp(to_others, to_videos) - numerator
+    else:
+        loss = to_others + to_videos - 2 * numerator
+    return (loss * mask * video_mask).sum() / (mask * video_mask).sum()
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@pytest.mark.parametrize(
+    ("clips", "candidates", "tile"), [(23, 3, 64), (40, 1, 256), (9, 5, 1), (17, 2, 2**21)]
+)
+def test_tiles_make_up_the_whole(monkeypatch, loss_type, clips, candidates, tile):
+    """Loss and gradients do not depend on how the similarities are cut, last incomplete tiles included."""
+    monkeypatch.setitem(losses._TILE, "cpu", tile)
+    generator = torch.Generator().manual_seed(0)
+    masks = [(torch.rand(clips, generator=generator) < 0.7).double() for _ in range(2)]
+    outcomes = []
+    for function in (plain_loss, lambda v, o, m, n, kind: contrastive_loss(v, o, m, 0.07, kind, n)):
+        vectors = [part.requires_grad_() for part in embeddings(clips, candidates)]
+        loss = function(*vectors, *masks, loss_type)
+        loss.backward()
+        outcomes.append([loss.detach(), *(part.grad for part in vectors)])
+    for found, expected in zip(outcomes[1], outcomes[0], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_similarities_are_never_stored_whole(monkeypatch):
+    """No tensor of the loss, forward or backward, has more elements than a tile or the inputs."""
+    monkeypatch.setitem(losses._TILE, "cpu", 4096)
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            result = func(*args, **(kwargs or {}))
+            for value in result if isinstance(result, tuple | list) else [result]:
+                if isinstance(value, torch.Tensor):
+                    largest = max(largest, value.numel())
+            return result
+
+    video, other = (part.requires_grad_() for part in embeddings(300, 5, dim=4))
+    with Watch():
+        contrastive_loss(video, other, torch.ones(300)).backward()
+    assert 4096 / 2 < largest <= 300 * 5 * 4 < 300 * 300 * 5
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)

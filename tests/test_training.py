@@ -27,10 +27,14 @@ def clips(tmp_path_factory) -> datasets.Dataset:
     return load_clips(folder, "train", cache_dir=str(root / "cache"))
 
 
-def pretrainer(clips, output_dir: Path, evaluate=None, save_extra=None, **options) -> Pretrainer:
+def pretrainer(
+    clips, output_dir: Path, evaluate=None, save_extra=None, drop_token_rate=0.5, dropout=0.1, **options
+) -> Pretrainer:
     torch.manual_seed(0)
     # Dropout and DropToken are on: their draws must be resumed as well.
-    config = small_config("agnostic", every={"hidden_dropout_prob": 0.1})
+    drop_token = {"drop_token_rate": drop_token_rate}
+    every = {"hidden_dropout_prob": dropout}
+    config = small_config("agnostic", every=every, video=drop_token, audio=drop_token)
     dataset = ClipDataset(clips, small_processor(config), True, VattAugmentation(), seed=3)
     arguments = {
         "num_steps": 6,
@@ -59,10 +63,11 @@ class Killed(Exception):
     """Stands for the end of the process."""
 
 
-def test_a_killed_run_continues_to_the_same_losses(clips, tmp_path):
-    pretrainer(clips, tmp_path / "whole").train()
+@pytest.mark.parametrize("micro_batch_size", [0, 3])
+def test_a_killed_run_continues_to_the_same_losses(clips, tmp_path, micro_batch_size):
+    pretrainer(clips, tmp_path / "whole", micro_batch_size=micro_batch_size).train()
 
-    interrupted = pretrainer(clips, tmp_path / "parts")
+    interrupted = pretrainer(clips, tmp_path / "parts", micro_batch_size=micro_batch_size)
 
     def kill(step: int) -> None:
         if step == 3:  # after the checkpoint of step 2
@@ -73,7 +78,7 @@ def test_a_killed_run_continues_to_the_same_losses(clips, tmp_path):
         interrupted.train()
     assert [path.name for path in checkpoints(tmp_path / "parts")] == ["checkpoint-2"]
     (tmp_path / "parts" / "checkpoint-4.partial").mkdir()  # as if killed while saving
-    again = pretrainer(clips, tmp_path / "parts")
+    again = pretrainer(clips, tmp_path / "parts", micro_batch_size=micro_batch_size)
     again.train()
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     whole = torch.load(tmp_path / "whole" / "checkpoint-6" / "optimizer.bin", weights_only=True)
@@ -114,6 +119,19 @@ def test_training_lowers_the_loss(clips, tmp_path):
     pretrainer(clips, tmp_path, num_steps=40, log_every=10, save_every=0).train()
     found = [loss for _, loss in losses(tmp_path)]
     assert found[-1] < found[0] - 0.1
+
+
+def test_a_batch_in_parts_is_trained_like_the_whole(clips, tmp_path):
+    """Also with a clip in it that cannot be read."""
+    for name, size in (("whole", 0), ("parts", 3)):
+        trainer = pretrainer(clips, tmp_path / name, drop_token_rate=0.0, dropout=0.0, micro_batch_size=size)
+        trainer.train()
+        assert trainer.progress.skipped
+    whole, parts = losses(tmp_path / "whole"), losses(tmp_path / "parts")
+    assert [step for step, _ in parts] == [step for step, _ in whole]
+    assert [loss for _, loss in parts] == pytest.approx([loss for _, loss in whole], rel=1e-4)
+    with pytest.raises(ValueError, match=r"micro_batch_size=3 \(now 2\)"):
+        pretrainer(clips, tmp_path / "parts", drop_token_rate=0.0, dropout=0.0, micro_batch_size=2).train()
 
 
 def test_best_model_is_kept_with_what_belongs_to_it(clips, tmp_path):

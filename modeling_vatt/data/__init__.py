@@ -3,10 +3,11 @@
 """Clip datasets, samplers and collators."""
 
 from .clips import ClipBatch, ClipDataset, SkippedClip, collate_clips, decode_clips, load_clips, source_of
-from .sampler import StepSampler
+from .sampler import ChunkSampler, StepSampler
 
 
 __all__ = [
+    "ChunkSampler",
     "ClipBatch",
     "ClipDataset",
     "SkippedClip",

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which clips make up which training step: a pure function of the seed, so that a run can be resumed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -63,3 +63,20 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             first = step % self.steps_per_epoch * self.batch_size
             batch = order[first : first + self.batch_size]
             yield [(epoch, int(index)) for index in batch[self.rank :: self.world_size]]
+
+
+class ChunkSampler(Sampler[list[tuple[int, int]]]):
+    """The batches of a sampler, one after the other, in parts of at most `size` items."""
+
+    def __init__(self, batches: Iterable[list[tuple[int, int]]], size: int) -> None:
+        self.batches = batches
+        self.size = size
+
+    def count(self, batch: list[tuple[int, int]]) -> int:
+        """Parts of a batch."""
+        return -(-len(batch) // self.size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in self.batches:
+            for first in range(0, len(batch), self.size):
+                yield batch[first : first + self.size]

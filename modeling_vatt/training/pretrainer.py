@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from ..data import ClipBatch, ClipDataset, SkippedClip, StepSampler, collate_clips
-from ..modeling_vatt import VattForPreTraining
+from ..data import ChunkSampler, ClipBatch, ClipDataset, SkippedClip, StepSampler, collate_clips
+from ..modeling_vatt import VattForPreTraining, VattForPreTrainingOutput
 from .checkpoints import begin, checkpoints, commit, read_state, remove_old
+from .gradient_cache import average_gradients, cached_backward
 from .schedules import get_pretraining_schedule
 
 
@@ -32,7 +34,9 @@ class PretrainingArguments:
     Args:
         output_dir: folder of checkpoints, the best model and `metrics.jsonl`.
         num_steps: updates of the whole run.
-        batch_size: clips of an update, over all processes.
+        batch_size: clips of an update, over all processes. Every clip is a negative of all others.
+        micro_batch_size: clips of which a process holds activations at a time; 0 for all. Gradients are those
+            of the whole batch, see [`cached_backward`].
         learning_rate: peak, reached after `warmup_steps`.
         final_learning_rate: reached at the end.
         cosine_period: `"half"` (release) or `"quarter"` (paper).
@@ -48,7 +52,8 @@ class PretrainingArguments:
 
     output_dir: str
     num_steps: int = 500_000
-    batch_size: int = 2048
+    batch_size: int = field(default=2048, metadata={"aliases": ["--global_batch_size"]})
+    micro_batch_size: int = 0
     learning_rate: float = 1e-4
     final_learning_rate: float = 5e-5
     warmup_steps: int = 5000
@@ -137,13 +142,13 @@ class Pretrainer:
         self.model.train()
         metrics: dict[str, float] = {}
         began, clips = time.perf_counter(), 0
-        for batch in self._batches():
+        for parts in self._batches():
             step = self.progress.step
-            for clip in batch.skipped:
+            for clip in (clip for part in parts for clip in part.skipped):
                 if clip.name not in self.progress.skipped:
                     self.progress.skipped[clip.name] = clip.reason
                     logger.warning("Skipped %s", clip.reason)
-            losses = self._step(batch, step)
+            losses = self._step(parts, step)
             if losses:
                 self.progress.unlogged.append(losses)
             clips += self.args.batch_size
@@ -169,7 +174,8 @@ class Pretrainer:
                 self.on_step(step)
         return metrics
 
-    def _batches(self) -> Iterator[ClipBatch]:
+    def _batches(self) -> Iterator[list[ClipBatch]]:
+        """The clips of every step, in parts of the micro batch size."""
         sampler = StepSampler(
             len(self.dataset),
             self.args.batch_size,
@@ -179,33 +185,33 @@ class Pretrainer:
             self.accelerator.process_index,
             self.accelerator.num_processes,
         )
+        chunks = ChunkSampler(sampler, self.args.micro_batch_size or self.args.batch_size)
         workers = self.args.num_workers
-        yield from DataLoader(
-            self.dataset,
-            batch_sampler=sampler,
-            collate_fn=collate_clips,
-            num_workers=workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-            prefetch_factor=4 if workers else None,
+        loader = iter(
+            DataLoader(
+                self.dataset,
+                batch_sampler=chunks,
+                collate_fn=collate_clips,
+                num_workers=workers,
+                pin_memory=self.accelerator.device.type == "cuda",
+                prefetch_factor=4 if workers else None,
+            )
         )
+        for batch in sampler:
+            yield [next(loader) for _ in range(chunks.count(batch))]
 
-    def _step(self, batch: ClipBatch, step: int) -> dict[str, float]:
+    def _step(self, parts: list[ClipBatch], step: int) -> dict[str, float]:
         """One update; {} if no clip of the batch could be read."""
-        if not batch.inputs:
+        readable = [part.inputs for part in parts if part.inputs]
+        if not readable:
             if self.accelerator.num_processes > 1:
                 raise ValueError(
                     f"Step {step}: no clip of this process's batch can be read, the first because "
-                    f"{batch.skipped[0].reason}. Remove broken files or enlarge the batch."
+                    f"{parts[0].skipped[0].reason}. Remove broken files or enlarge the batch."
                 )
             self.scheduler.step()
             return {}
-        inputs = {
-            key: value.to(self.accelerator.device, non_blocking=True) for key, value in batch.inputs.items()
-        }
-        torch.manual_seed(_step_seed(self.args.seed, step, self.accelerator.process_index))
-        with self.accelerator.autocast():
-            output = self.model(**inputs, return_logits=False)
-        self.accelerator.backward(output.loss)
+        output = self._backward(readable, step)
         if self.args.max_grad_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.args.max_grad_norm)
         self.optimizer.step()
@@ -216,6 +222,27 @@ class Pretrainer:
         result["learning_rate"] = float(self.scheduler.get_last_lr()[0])
         self.scheduler.step()
         return result
+
+    def _backward(self, parts: list[dict[str, torch.Tensor]], step: int) -> VattForPreTrainingOutput:
+        """Losses of a step, and their gradients."""
+        device = self.accelerator.device
+        parts = [{key: value.to(device, non_blocking=True) for key, value in part.items()} for part in parts]
+        seeds = [
+            _step_seed(self.args.seed, step, self.accelerator.process_index, part)
+            for part in range(len(parts))
+        ]
+        if not self.args.micro_batch_size:
+            torch.manual_seed(seeds[0])
+            with self.accelerator.autocast():
+                output = self.model(**parts[0], return_logits=False)
+            self.accelerator.backward(output.loss)
+            return output
+        wrapped = isinstance(self.model, DistributedDataParallel)
+        model = self.model.module if wrapped else self.model
+        output = cached_backward(model, parts, seeds, self.accelerator.backward, self.accelerator.autocast)
+        if wrapped:
+            average_gradients(model)
+        return output
 
     def _evaluate(self, step: int) -> dict[str, float]:
         model = self.accelerator.unwrap_model(self.model)
@@ -264,7 +291,15 @@ class Pretrainer:
 
     def _fingerprint(self) -> dict[str, Any]:
         """What must not change between the parts of a run."""
-        names = ("num_steps", "batch_size", "learning_rate", "final_learning_rate", "warmup_steps", "seed")
+        names = (
+            "num_steps",
+            "batch_size",
+            "micro_batch_size",
+            "learning_rate",
+            "final_learning_rate",
+            "warmup_steps",
+            "seed",
+        )
         model = self.accelerator.unwrap_model(self.model)
         return {
             **{name: getattr(self.args, name) for name in names},
@@ -317,6 +352,7 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    # Distinct streams for dropout and DropToken of every step and process, and of resumed runs the same.
-    return (seed * 1_000_003 + step) * 4099 + rank
+def _step_seed(seed: int, step: int, rank: int, part: int) -> int:
+    # Distinct streams for dropout and DropToken of every step, process and part of a batch, and of resumed
+    # runs the same.
+    return ((seed * 1_000_003 + step) * 4099 + rank) * 8209 + part

@@ -1,0 +1,99 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Contrastive learning on batches whose activations do not fit into memory.
+
+The loss ties all clips of a batch together, so gradients cannot simply be accumulated over parts of it. But
+it sees the clips only through their pooled features, which are small: compute those of all parts without a
+graph, then the loss and its gradients on them, then every part once more with a graph, and hand its features
+their gradients (GradCache, Gao et al. 2021, arXiv 2101.06983). Costs one more forward pass.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from ..distributed import is_distributed, world_size
+from ..heads import VattBatchNorm
+from ..modeling_vatt import MODALITIES, VattForPreTraining, VattForPreTrainingOutput
+
+
+_MASKS = ("audio_mask", "text_mask")
+Inputs = Mapping[str, torch.Tensor]
+
+
+def cached_backward(
+    model: VattForPreTraining,
+    parts: Sequence[Inputs],
+    seeds: Sequence[int],
+    backward: Callable[[torch.Tensor], Any] = torch.Tensor.backward,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
+) -> VattForPreTrainingOutput:
+    """Gradients of the loss on all parts together, as if they were one batch, added to the parameters'.
+
+    Args:
+        model: the model itself, or sharded by FSDP2. In DistributedDataParallel take its `module`, and call
+            [`average_gradients`] afterwards.
+        parts: inputs of the model, with the same modalities in all parts.
+        seeds: one for each part; decides its dropout and DropToken in both of its passes.
+        backward: called with the loss (Accelerate's scales it).
+        autocast: context of the forward passes.
+
+    Returns:
+        Losses of the whole batch, and embeddings of all clips.
+
+    Raises:
+        ValueError: a tower has batch norms, whose statistics would be those of a part.
+    """
+    base = model.vatt
+    for name in MODALITIES:
+        if any(isinstance(module, VattBatchNorm) for module in getattr(base, f"{name}_model").modules()):
+            raise ValueError(
+                f"The {name} tower normalises over the batch, so its batch cannot be cut: leave "
+                "`micro_batch_size` at 0."
+            )
+    with torch.no_grad():
+        features = [_features(model, part, seed, autocast) for part, seed in zip(parts, seeds, strict=True)]
+    pooled = {name: torch.cat([part[name] for part in features]).requires_grad_() for name in features[0]}
+    masks = {name: torch.cat([part[name] for part in parts]) for name in _MASKS if name in parts[0]}
+    with autocast():
+        output = model(pooler_outputs=pooled, return_logits=False, **masks)
+    backward(output.loss)
+    grads = {
+        name: values.grad.split([len(part[name]) for part in features]) for name, values in pooled.items()
+    }
+    del features
+    for index, (part, seed) in enumerate(zip(parts, seeds, strict=True)):
+        found = _features(model, part, seed, autocast)
+        trained = [name for name, values in found.items() if values.requires_grad]
+        torch.autograd.backward([found[name] for name in trained], [grads[name][index] for name in trained])
+    return output
+
+
+def _features(
+    model: VattForPreTraining, part: Inputs, seed: int, autocast: Callable[[], AbstractContextManager]
+) -> dict[str, torch.Tensor]:
+    """Pooled features of each modality; text (batch[, candidates], size)."""
+    inputs = {name: value for name, value in part.items() if name not in _MASKS}
+    torch.manual_seed(seed)
+    with autocast():
+        output = model(**inputs, return_loss=False, return_logits=False, return_embeds=False)
+    found = {name: output.get(f"{name}_model_output") for name in MODALITIES}
+    pooled = {name: value.pooler_output for name, value in found.items() if value is not None}
+    if "text" in pooled:
+        pooled["text"] = pooled["text"].view(*part["input_ids"].shape[:-1], -1)
+    return pooled
+
+
+def average_gradients(model: nn.Module) -> None:
+    """Mean over processes of every gradient, where no wrapper does it."""
+    if not is_distributed():
+        return
+    grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    for work in [dist.all_reduce(grad, async_op=True) for grad in grads]:
+        work.wait()
+    for grad in grads:
+        grad.div_(world_size())

@@ -1,0 +1,112 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Gradients of a batch that is computed in parts are those of the batch as a whole; in float64."""
+
+from typing import Any
+
+import pytest
+import torch
+from small_models import seeded, small_config, small_inputs
+
+from modeling_vatt import VattForPreTraining
+from modeling_vatt.training import cached_backward
+
+
+NO_DROPPING = {"video": {"drop_token_rate": 0.0}, "audio": {"drop_token_rate": 0.0}}
+MASKS = {"audio_mask": [1, 1, 0, 1, 1], "text_mask": [0, 1, 1, 1, 0]}
+
+
+def build(candidates: int | None = 2, masks: bool = True, **config: Any) -> tuple[VattForPreTraining, dict]:
+    model = seeded(VattForPreTraining, small_config(**config)).double().train()
+    inputs = small_inputs(model.config, 5, candidates, dtype=torch.float64)
+    if masks:
+        inputs |= {name: torch.tensor(mask) for name, mask in MASKS.items()}
+    return model, inputs
+
+
+def cut(inputs: dict[str, torch.Tensor], *sizes: int) -> list[dict[str, torch.Tensor]]:
+    split = {name: value.split(sizes) for name, value in inputs.items()}
+    return [{name: value[part] for name, value in split.items()} for part in range(len(sizes))]
+
+
+def state(model: VattForPreTraining) -> dict[str, torch.Tensor]:
+    grads = {name: values.grad for name, values in model.named_parameters() if values.grad is not None}
+    return {**grads, **dict(model.named_buffers())}
+
+
+def check(model: VattForPreTraining, expected: VattForPreTraining) -> None:
+    found, wanted = state(model), state(expected)
+    assert found.keys() == wanted.keys() and len(wanted) > 50
+    for name, value in wanted.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("sizes", [(5,), (2, 2, 1), (1, 1, 1, 1, 1)])
+@pytest.mark.parametrize("options", [{}, {"masks": False}, {"candidates": None}])
+@pytest.mark.parametrize("variant", ["specific", "agnostic", "joint", "linear_text"])
+def test_parts_equal_the_whole(variant, options, sizes):
+    """Losses, gradients and batch-norm statistics, however the batch is cut; the statistics move once."""
+    whole, inputs = build(variant=variant, **options, **NO_DROPPING)
+    output = whole(**inputs)
+    output.loss.backward()
+    model, inputs = build(variant=variant, **options, **NO_DROPPING)
+    cached = cached_backward(model, cut(inputs, *sizes), range(len(sizes)))
+    torch.testing.assert_close(cached.loss, output.loss)
+    torch.testing.assert_close(cached.video_audio_loss, output.video_audio_loss)
+    check(model, whole)
+
+
+@pytest.mark.parametrize("variant", ["specific", "agnostic"])
+def test_random_decisions_are_replayed(variant):
+    """Dropout and DropToken of a part are the same in both of its passes: the gradients equal those of one
+    graph in which every part was computed once."""
+    dropout = {"every": {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.1}}
+    seeds = (11, 12, 13)
+    whole, inputs = build(variant=variant, **dropout)
+    pooled: dict[str, list[torch.Tensor]] = {"video": [], "audio": [], "text": []}
+    for part, seed in zip(cut(inputs, 2, 2, 1), seeds, strict=True):
+        torch.manual_seed(seed)
+        inside = {name: value for name, value in part.items() if name not in MASKS}
+        features = whole(**inside, return_loss=False, return_embeds=False)
+        assert features.video_va_embeds is None
+        for name, values in pooled.items():
+            values.append(features[f"{name}_model_output"].pooler_output)
+    joined = {name: torch.cat(values) for name, values in pooled.items()}
+    joined["text"] = joined["text"].view(5, 2, -1)
+    masks = {name: inputs[name] for name in MASKS}
+    output = whole(pooler_outputs=joined, **masks)
+    output.loss.backward()
+
+    model, inputs = build(variant=variant, **dropout)
+    cached = cached_backward(model, cut(inputs, 2, 2, 1), seeds)
+    torch.testing.assert_close(cached.loss, output.loss)
+    check(model, whole)
+    other, inputs = build(variant=variant, **dropout)
+    assert cached_backward(other, cut(inputs, 2, 2, 1), (1, 2, 3)).loss != output.loss
+
+
+def test_frozen_towers():
+    """A frozen tower gets no gradient; the others get theirs."""
+    whole, inputs = build(**NO_DROPPING)
+    model, _ = build(**NO_DROPPING)
+    for one in (whole, model):
+        one.vatt.video_model.requires_grad_(False)
+    whole(**inputs).loss.backward()
+    cached_backward(model, cut(inputs, 3, 2), (0, 0))
+    found, wanted = state(model), state(whole)
+    assert found.keys() == wanted.keys() and not any("video_model" in name for name in found)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12)
+
+
+def test_projecting_pooled_features_is_what_the_model_does():
+    model, inputs = build()
+    model.eval()
+    output = model(**inputs)
+    pooled = {name: output[f"{name}_model_output"].pooler_output for name in ("video", "audio", "text")}
+    pooled["text"] = pooled["text"].view(5, 2, -1)
+    again = model(pooler_outputs=pooled, **{name: inputs[name] for name in MASKS})
+    assert torch.equal(again.loss, output.loss)
+    assert torch.equal(again.text_vt_embeds, output.text_vt_embeds)
