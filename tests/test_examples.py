@@ -47,8 +47,11 @@ PRETRAINING = {
 }
 
 
-def start(script: str, cwd: Path, **options: object) -> subprocess.Popen:
-    command = [sys.executable, str(EXAMPLES / script)]
+def start(script: str, cwd: Path, processes: int = 1, **options: object) -> subprocess.Popen:
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command += [str(EXAMPLES / script)]
     for name, value in options.items():
         values = value if isinstance(value, list) else [value]
         command += [f"--{name}", *map(str, values)]
@@ -58,8 +61,8 @@ def start(script: str, cwd: Path, **options: object) -> subprocess.Popen:
     )
 
 
-def run(script: str, cwd: Path, expect: int = 0, **options: object) -> str:
-    process = start(script, cwd, **options)
+def run(script: str, cwd: Path, expect: int = 0, processes: int = 1, **options: object) -> str:
+    process = start(script, cwd, processes, **options)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == expect, output
     return output
@@ -132,6 +135,39 @@ def test_a_run_killed_with_sigkill_continues_to_the_same_losses(pretrained, vide
     output = run("run_pretraining.py", tmp_path, **options)
     assert "Continuing from" in output
     assert losses(tmp_path / "model") == losses(folder)
+
+
+def test_two_processes_train_like_one(tmp_path):
+    """The same global batch on one process, on two, and on two that hold it in parts: the same losses."""
+    videos = make_folder(tmp_path / "videos", 12, silent=[3], speechless=[4])
+    settings = json.loads(PRETRAINING["config_overrides"])
+    for name in ("video_config", "audio_config"):  # DropToken draws per process and part
+        settings[name] = {**settings[name], "drop_token_rate": 0.0}
+    options = {
+        "dataset": videos,
+        **PRETRAINING,
+        "config_overrides": json.dumps(settings),
+        "validation_split": "",
+        "save_every": 0,
+    }
+    options.pop("batch_size")
+    found = {}
+    for name, processes, more in (("one", 1, {}), ("two", 2, {}), ("parts", 2, {"micro_batch_size": 1})):
+        output = tmp_path / name
+        run(
+            "run_pretraining.py",
+            tmp_path,
+            processes=processes,
+            output_dir=output,
+            global_batch_size=6,
+            **more,
+            **options,
+        )
+        found[name] = losses(output)
+    for name in ("two", "parts"):
+        assert [step for step, _ in found[name]] == [step for step, _ in found["one"]]
+        expected = pytest.approx([loss for _, loss in found["one"]], rel=2e-4)
+        assert [loss for _, loss in found[name]] == expected
 
 
 def test_retrieval_by_text_sound_and_video(pretrained, videos, tmp_path):

@@ -1,0 +1,132 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Training steps with the same global batch, cut in different ways: time and memory.
+
+    python benchmarks/bench_training.py                       # tiny model; a few minutes on two cores
+    python benchmarks/bench_training.py --preset mbs --batch_size 64 --micro_batch_sizes 0 16 --bf16   # GPU
+
+First one process with micro batches (gradient caching) of several sizes, then several processes (gloo, or nccl
+on CUDA), each on its share of the cores or a GPU of its own. Random inputs; every measurement starts processes
+of its own, because memory is the peak of a process.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from modeling_vatt import VattConfig, VattForPreTraining
+from modeling_vatt.training import average_gradients, cached_backward
+
+
+def random_part(config: VattConfig, clips: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """Inputs of a part of a batch."""
+    video, audio, text = config.video_config, config.audio_config, config.text_config
+    shape = (clips, video.num_frames, video.num_channels, video.image_size, video.image_size)
+    words = (clips, 5, text.max_position_embeddings)
+    inputs = {
+        "pixel_values_videos": torch.rand(shape) * 2 - 1,
+        "input_values": torch.randn(clips, audio.num_samples) * 0.1,
+        "input_ids": torch.randint(1, text.vocab_size, words),
+    }
+    return {name: value.to(device) for name, value in inputs.items()}
+
+
+def work(rank: int, processes: int, micro: int, options: dict, folder: str) -> None:
+    """Steps of one process; the first one leaves its times in the folder."""
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", rank) if cuda else torch.device("cpu")
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    if processes > 1:
+        dist.init_process_group(
+            "nccl" if cuda else "gloo", f"file://{folder}/meet", rank=rank, world_size=processes
+        )
+    torch.manual_seed(0)
+    config = VattConfig.from_preset(options["preset"])
+    model = VattForPreTraining(config).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    clips = options["batch_size"] // processes
+    size = micro or clips
+    parts = [random_part(config, min(size, clips - first), device) for first in range(0, clips, size)]
+
+    def autocast() -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=options["bf16"])
+
+    times = []
+    for step in range(options["steps"] + 1):
+        if cuda:
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        if micro:
+            cached_backward(model, parts, range(len(parts)), autocast=autocast)
+        else:
+            with autocast():
+                loss = model(**parts[0], return_logits=False).loss
+            loss.backward()
+        average_gradients(model)
+        optimizer.step()
+        optimizer.zero_grad()
+        if cuda:
+            torch.cuda.synchronize()
+        if step:
+            times.append(time.perf_counter() - began)
+    peak = (
+        torch.cuda.max_memory_allocated()
+        if cuda
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    if rank == 0:
+        result = {"seconds": statistics.median(times), "peak_gb": peak / 1e9}
+        Path(folder, "result.json").write_text(json.dumps(result))
+    if processes > 1:
+        dist.destroy_process_group()
+
+
+def measure(processes: int, micro: int, options: dict) -> dict[str, float]:
+    """In processes of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, "--one", json.dumps([processes, micro, options, folder])]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        return json.loads(Path(folder, "result.json").read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="ma_tiny")
+    parser.add_argument("--batch_size", type=int, default=128, help="Clips of a step over all processes.")
+    parser.add_argument("--micro_batch_sizes", type=int, nargs="+", default=[0, 64, 32, 16, 8])
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--steps", type=int, default=3, help="Timed steps, after one to warm up.")
+    parser.add_argument("--bf16", action="store_true", help="Autocast.")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        processes, micro, options, folder = json.loads(args.one)
+        mp.spawn(work, (processes, micro, options, folder), nprocs=processes)
+        return
+    options = {name: getattr(args, name) for name in ("preset", "batch_size", "steps", "bf16")}
+    print(f"{args.preset}, {args.batch_size} clips a step, torch {torch.__version__}\n")
+    print("| processes | micro batch | s/step | against the first | clips/s | peak of a process |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    first = None
+    cases = [(1, micro) for micro in args.micro_batch_sizes]
+    for processes, micro in [*cases, *((count, 0) for count in args.processes if count > 1)]:
+        found = measure(processes, micro, options)
+        first = first or found["seconds"]
+        cells = [str(processes), str(micro or "whole"), f"{found['seconds']:.2f}"]
+        cells += [f"{found['seconds'] / first:.2f}", f"{args.batch_size / found['seconds']:.1f}"]
+        print("| " + " | ".join([*cells, f"{found['peak_gb']:.2f} GB"]) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
