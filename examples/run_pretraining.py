@@ -80,7 +80,9 @@ class ModelArguments:
 
     preset: str = field(
         default="ma_tiny",
-        metadata={"help": "Named config: bbs, mbs, lbs, ma_base, ma_medium, ma_large, tiny, ma_tiny."},
+        metadata={
+            "help": "Named config: bbs, mbs, lbs, ma_base, ma_medium, ma_large, mmv, tiny, ma_tiny, mmv_tiny."
+        },
     )
     model: str | None = field(
         default=None, metadata={"help": "Start from this checkpoint (folder or Hub name)."}

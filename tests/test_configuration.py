@@ -21,7 +21,7 @@ from modeling_vatt import (
 from modeling_vatt.configuration import encoder_size
 
 
-PRESETS = ("bbs", "mbs", "lbs", "ma_base", "ma_medium", "ma_large", "tiny", "ma_tiny")
+PRESETS = ("bbs", "mbs", "lbs", "ma_base", "ma_medium", "ma_large", "mmv", "tiny", "ma_tiny", "mmv_tiny")
 WORD_TABLE = 65536 * 300
 
 
