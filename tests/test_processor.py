@@ -323,6 +323,7 @@ def test_save_and_load(processor, media, tmp_path):
     ("config", "rate", "kind", "shape"),
     [
         (VattConfig.from_preset("tiny"), 16_000, "waveform", (51_200,)),
+        (VattConfig.from_preset("mmv_tiny"), 16_000, "spectrogram", (50, 80)),
         (VattConfig.from_preset("bbs"), 48_000, "waveform", (153_600,)),
         (
             VattConfig(audio_config={"input_type": "spectrogram", "drop_token_rate": 0.0}),
