@@ -205,13 +205,13 @@ def main() -> None:
         if data.shuffle_captions:
             train = shuffle_captions(train, training.seed)
         model, processor = build(model_args, train["captions"])
+        if model_args.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     if processor.video_processor.decode_size is None:
         frame = processor.video_processor.crop_size["height"]
         processor.video_processor.decode_size = data.decode_size or frame * 8 // 7
-    if model_args.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
     if model_args.torch_compile:
         model.compile()
     if data.decode_once:

@@ -23,6 +23,7 @@ from modeling_vatt import (
 )
 from modeling_vatt.cnn import max_pool_same, pad_same
 from modeling_vatt.heads import VattBatchNorm
+from modeling_vatt.model_card import build_model_card
 
 
 NARROW = {"width_multiplier": 0.125}
@@ -362,6 +363,13 @@ def test_errors_name_the_argument():
     vit = ViTModel(ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32))
     with pytest.raises(ValueError, match="'i3d': it has no Transformer to start"):
         VattModel.from_unimodal_pretrained(video=vit, config=small_config("mmv"))
+
+
+def test_model_card():
+    """It says which backbones are inside."""
+    card = str(build_model_card(VattModel(small_config("mmv")), "mmv"))
+    assert "i3d of width 0.125" in card
+    assert "resnet50 of width 0.125" in card
 
 
 def test_any_tower_may_be_convolutional():

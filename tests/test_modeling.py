@@ -1174,7 +1174,12 @@ def test_training_step_with_drop_token_compiles():
 
 @pytest.mark.parametrize(
     ("variant", "modality"),
-    [("specific", "video"), ("specific", "text"), ("agnostic", "audio"), ("mmv", "audio")],
+    [
+        ("specific", "video"),
+        ("specific", "text"),
+        ("agnostic", "audio"),
+        pytest.param("mmv", "audio", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.support("`torch.export`, free batch size", "VattModel")
 def test_towers_export(variant, modality):
