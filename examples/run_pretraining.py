@@ -24,7 +24,7 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
@@ -207,7 +207,7 @@ def main() -> None:
         model, processor = build(model_args, train["captions"])
         if model_args.gradient_checkpointing:
             model.gradient_checkpointing_enable()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         sys.exit(str(error))
     if processor.video_processor.decode_size is None:
         frame = processor.video_processor.crop_size["height"]

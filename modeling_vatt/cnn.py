@@ -94,7 +94,7 @@ class VattConvNorm(nn.Module):
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """(batch, in_channels, *extent) -> (batch, out_channels, *extent / stride)"""
         values = self.norm(self.convolution(values))
-        return nn.functional.relu(values, inplace=True) if self.relu else values
+        return nn.functional.relu(values) if self.relu else values
 
 
 class VattInceptionBlock(nn.Module):
@@ -137,16 +137,20 @@ class VattI3D(nn.Module):
             self.blocks.append(VattInceptionBlock(config, channels, widths))
             channels = self.blocks[-1].out_channels
 
-    def forward(self, values: torch.Tensor) -> list[torch.Tensor]:
-        """(batch, channels, frames, height, width) -> feature maps (batch, channels, time, height, width): of
-        the stem, and of every block."""
+    def forward(
+        self, values: torch.Tensor, output_hidden_states: bool = False
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...] | None]:
+        """(batch, channels, frames, height, width) -> the last feature map (batch, channels, time, height,
+        width) and, if asked for, those of the stem and of every block."""
         values = self.stem(pad_same(values, (7, 7, 7), (2, 2, 2)))
         values = max_pool_same(values, (1, 3, 3), (1, 2, 2))
-        states = [self.stem_kernel(self.stem_points(values))]
+        values = self.stem_kernel(self.stem_points(values))
+        states = [values]
         for (_, pooling), block in zip(_INCEPTION_BLOCKS, self.blocks, strict=True):
-            values = states[-1] if pooling is None else max_pool_same(states[-1], *pooling)
-            states.append(block(values))
-        return states
+            values = block(values if pooling is None else max_pool_same(values, *pooling))
+            if output_hidden_states:
+                states.append(values)
+        return values, tuple(states) if output_hidden_states else None
 
 
 class VattBottleneck(nn.Module):
@@ -186,10 +190,15 @@ class VattResNet(nn.Module):
                 self.blocks.append(VattBottleneck(config, channels, width, stride, first=i == 0))
                 channels = 4 * width
 
-    def forward(self, values: torch.Tensor) -> list[torch.Tensor]:
-        """(batch, 1, frames, mel bins) -> feature maps (batch, channels, time, mel): of the stem, and of
-        every block."""
-        states = [max_pool_same(self.stem(values), (3, 3), (2, 2))]
+    def forward(
+        self, values: torch.Tensor, output_hidden_states: bool = False
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...] | None]:
+        """(batch, 1, frames, mel bins) -> the last feature map (batch, channels, time, mel) and, if asked
+        for, those of the stem and of every block."""
+        values = max_pool_same(self.stem(values), (3, 3), (2, 2))
+        states = [values]
         for block in self.blocks:
-            states.append(block(states[-1]))
-        return states
+            values = block(values)
+            if output_hidden_states:
+                states.append(values)
+        return values, tuple(states) if output_hidden_states else None

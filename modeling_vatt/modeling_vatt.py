@@ -228,12 +228,11 @@ class VattConvolutionalTower(nn.Module):
         features without an AGG token."""
         values = channels_first(inputs, self.config)
         # Processors give float32; a model loaded in half precision takes it as well.
-        states = self.backbone(values.to(self.backbone.stem.convolution.weight.dtype))
-        places = states[-1].flatten(2).transpose(1, 2)
+        values = values.to(self.backbone.stem.convolution.weight.dtype)
+        values, states = self.backbone(values, output_hidden_states)
+        places = values.flatten(2).transpose(1, 2)
         return VattFeaturesOutput(
-            last_hidden_state=places,
-            pooler_output=places.mean(1),
-            hidden_states=tuple(states) if output_hidden_states else None,
+            last_hidden_state=places, pooler_output=places.mean(1), hidden_states=states
         )
 
 
