@@ -127,23 +127,72 @@ class VattTowerConfig(PreTrainedConfig):
 
 
 @strict
-class VattVideoConfig(VattTowerConfig):
-    r"""
-    Configuration of the video tower (release `ViT*`); the defaults are ViT-Base.
+class VattMediaConfig(VattTowerConfig):
+    r"""What the towers of video and audio have in common: tokens that can be dropped and masked, or the
+    convolutional network of the MMV baseline in place of the Transformer. Not used on its own.
 
     Args:
-        num_frames (`int`): frames of the reference clip; `num_frames // tubelet_size` temporal positions.
-        image_size (`int`): side of the (square) reference frame in pixels.
-        num_channels (`int`): colour channels.
-        tubelet_size (`int`): frames of a patch.
-        patch_size (`int`): height and width of a patch in pixels.
+        encoder_type (`str`): `"transformer"`, or a convolutional network (see the subclasses). With the
+            latter, all fields of the Transformer are without effect.
         drop_token_rate (`float`): share of tokens DROPPED in training (1 - official `patch_sampling_rate`);
             0 switches DropToken off.
         use_input_masking (`bool`): replace a share of the patch embeddings in training (release 2.9; no
             loss of the release uses it).
         mask_rate (`float`): that share.
+        width_multiplier (`float`): factor on all channel counts of a convolutional network, a multiple of
+            1/8.
+        batch_norm_momentum (`float`): of a convolutional network: share of the new statistic in the running
+            one (PyTorch's meaning; 1 - the release's 0.9).
+        batch_norm_eps (`float`): epsilon of its batch norms.
+        sync_batch_norm (`bool`): its batch statistics are those of all processes.
+    """
 
-    Other arguments: see [`VattTowerConfig`].
+    encoder_type: str = "transformer"
+    drop_token_rate: float | int = 0.5
+    use_input_masking: bool = False
+    mask_rate: float = 0.2
+    width_multiplier: float | int = 1.0
+    batch_norm_momentum: float = 0.1
+    batch_norm_eps: float = 1e-5
+    sync_batch_norm: bool = True
+
+    @property
+    def is_convolutional(self) -> bool:
+        """Whether the tower is a convolutional network."""
+        return self.encoder_type != "transformer"
+
+    def scaled_channels(self, count: int) -> int:
+        """Channels of a convolution that has `count` at width 1."""
+        return round(count * self.width_multiplier)
+
+    def validate_convolutions(self) -> None:
+        """Part of `@strict` validation: widths are whole numbers, and nothing asks for tokens in vain."""
+        if self.width_multiplier <= 0 or self.width_multiplier * 8 % 1:
+            raise ValueError(
+                f"`width_multiplier` must be a positive multiple of 1/8, got {self.width_multiplier}."
+            )
+        for field in ("drop_token_rate", "use_input_masking", "use_pre_projection", "use_post_projection"):
+            if self.is_convolutional and getattr(self, field):
+                raise ValueError(
+                    f"`{field}` is for Transformers: set it to {type(getattr(self, field))(0)} with "
+                    f'`encoder_type="{self.encoder_type}"`.'
+                )
+
+
+@strict
+class VattVideoConfig(VattMediaConfig):
+    r"""
+    Configuration of the video tower (release `ViT*`, or `I3D`); the defaults are ViT-Base.
+
+    Args:
+        encoder_type (`str`): `"transformer"`, or `"i3d"` for the MMV baseline: `VattVideoConfig.i3d()`.
+        num_frames (`int`): frames of the reference clip; `num_frames // tubelet_size` temporal positions.
+        image_size (`int`): side of the (square) reference frame in pixels.
+        num_channels (`int`): colour channels.
+        tubelet_size (`int`): frames of a patch.
+        patch_size (`int`): height and width of a patch in pixels.
+
+    Other arguments: see [`VattMediaConfig`] and [`VattTowerConfig`].
 
     ```python
     >>> from modeling_vatt import VattVideoConfig
@@ -156,15 +205,23 @@ class VattVideoConfig(VattTowerConfig):
     model_type = "vatt_video_model"
     base_config_key = "video_config"
 
+    encoder_type: Literal["transformer", "i3d"] = "transformer"
     num_frames: int = 32
     image_size: int = 224
     num_channels: int = 3
     tubelet_size: int = 4
     patch_size: int = 16
-    drop_token_rate: float | int = 0.5
-    use_input_masking: bool = False
-    mask_rate: float = 0.2
     classifier_dropout: float | int = 0.5
+
+    @classmethod
+    def i3d(cls, **kwargs: Any) -> "VattVideoConfig":
+        """The release's `I3D`, 1024 wide: its config asks for `width_multiplier=2`, its code ignores it."""
+        return cls(**{"encoder_type": "i3d", "drop_token_rate": 0.0, **kwargs})
+
+    @property
+    def output_size(self) -> int:
+        """Width of the pooled feature that the tower hands to the heads."""
+        return self.scaled_channels(1024) if self.is_convolutional else super().output_size
 
     @property
     def patch_shape(self) -> tuple[int, ...]:
@@ -179,7 +236,7 @@ class VattVideoConfig(VattTowerConfig):
 
     def validate_sizes(self) -> None:
         """Part of `@strict` validation: the reference clip holds at least one patch."""
-        if min(self.position_axes.values()) < 1:
+        if not self.is_convolutional and min(self.position_axes.values()) < 1:
             raise ValueError(
                 f"A clip of {self.num_frames} frames of {self.image_size} px holds no patch of "
                 f"{self.tubelet_size} frames x {self.patch_size} px: enlarge `num_frames`/`image_size`."
@@ -187,11 +244,14 @@ class VattVideoConfig(VattTowerConfig):
 
 
 @strict
-class VattAudioConfig(VattTowerConfig):
+class VattAudioConfig(VattMediaConfig):
     r"""
-    Configuration of the audio tower: waveform (release `WaT*`, default) or log-mel spectrogram (`SpT*`).
+    Configuration of the audio tower: waveform (release `WaT*`, default) or log-mel spectrogram (`SpT*`, or
+    `Resnet2D50`).
 
     Args:
+        encoder_type (`str`): `"transformer"`, or `"resnet50"` or `"resnet101"` for the MMV baseline, which
+            takes spectrograms: `VattAudioConfig.resnet()`.
         input_type (`str`): `"waveform"` or `"spectrogram"`.
         num_samples (`int`): samples of the reference clip (3.2 s at 48 kHz); waveform only.
         patch_size (`int`): samples of a waveform patch.
@@ -200,30 +260,38 @@ class VattAudioConfig(VattTowerConfig):
         spectrogram_patch_size (`list[int]`): (frames, mel bins) of a spectrogram patch.
         drop_token_rate (`float`): share of tokens dropped in training; waveform only (the release has no
             DropToken for spectrograms).
-        use_input_masking, mask_rate: as in [`VattVideoConfig`].
 
     The release's `SpT*` towers have no biases in attention and MLP: use
-    `VattAudioConfig.spectrogram("base")`. Other arguments: see [`VattTowerConfig`].
+    `VattAudioConfig.spectrogram("base")`. Other arguments: see [`VattMediaConfig`] and [`VattTowerConfig`].
     """
 
     model_type = "vatt_audio_model"
     base_config_key = "audio_config"
 
+    encoder_type: Literal["transformer", "resnet50", "resnet101"] = "transformer"
     input_type: Literal["waveform", "spectrogram"] = "waveform"
     num_samples: int = 153600
     patch_size: int = 128
     spectrogram_length: int = 150
     num_mel_bins: int = 80
     spectrogram_patch_size: list[int] | tuple[int, ...] = (16, 5)
-    drop_token_rate: float | int = 0.5
-    use_input_masking: bool = False
-    mask_rate: float = 0.2
 
     @classmethod
     def spectrogram(cls, size: str = "base", **kwargs: Any) -> "VattAudioConfig":
         """Spectrogram tower of an official size: no biases, no DropToken (release `SpT*`)."""
         defaults = {"input_type": "spectrogram", "use_bias": False, "drop_token_rate": 0.0}
         return cls(**{**encoder_size(size), **defaults, **kwargs})
+
+    @classmethod
+    def resnet(cls, depth: Literal[50, 101] = 50, **kwargs: Any) -> "VattAudioConfig":
+        """The release's `Resnet2D50` or `Resnet2D101` on log-mel spectrograms, 2048 wide."""
+        defaults = {"encoder_type": f"resnet{depth}", "input_type": "spectrogram", "drop_token_rate": 0.0}
+        return cls(**{**defaults, **kwargs})
+
+    @property
+    def output_size(self) -> int:
+        """Width of the pooled feature that the tower hands to the heads."""
+        return self.scaled_channels(2048) if self.is_convolutional else super().output_size
 
     @property
     def num_channels(self) -> int:
@@ -254,7 +322,9 @@ class VattAudioConfig(VattTowerConfig):
         """Part of `@strict` validation: the reference sound holds at least one patch."""
         if self.input_type == "spectrogram" and len(self.spectrogram_patch_size) != 2:
             raise ValueError("`spectrogram_patch_size` must be (frames, mel bins).")
-        if min(self.position_axes.values()) < 1:
+        if self.is_convolutional and self.input_type != "spectrogram":
+            raise ValueError('A ResNet takes spectrograms: set `input_type="spectrogram"`.')
+        if not self.is_convolutional and min(self.position_axes.values()) < 1:
             raise ValueError(f"The reference sound holds no patch of shape {self.patch_shape}.")
         if self.input_type == "spectrogram" and self.drop_token_rate:
             raise ValueError("DropToken is for waveforms: set `drop_token_rate=0` for spectrograms.")
@@ -398,6 +468,14 @@ class VattConfig(PreTrainedConfig):
 
     def _complete_agnostic(self) -> None:
         """Give each tower the parts that sharing an encoder asks for, and derive missing towers."""
+        for key in ("video_config", "audio_config"):
+            value = getattr(self, key) or {}
+            fields = value if isinstance(value, dict) else value.to_dict()
+            if fields.get("encoder_type", "transformer") != "transformer":
+                raise ValueError(
+                    "The towers of a modality-agnostic model share a Transformer, but "
+                    f'`{key}.encoder_type` is "{fields["encoder_type"]}".'
+                )
         video = self.video_config if self.video_config is not None else {}
         reference = VattVideoConfig(**video) if isinstance(video, dict) else video
         shared = {field: getattr(reference, field) for field in _SHARED_ENCODER_FIELDS}
@@ -448,8 +526,9 @@ class VattConfig(PreTrainedConfig):
         """Config of a named model.
 
         `"bbs"`, `"mbs"`, `"lbs"` (modality-specific, video-audio-text sizes; the release's `tx_fac`),
-        `"ma_base"`, `"ma_medium"`, `"ma_large"` (modality-agnostic; `ut_fac`), `"tiny"` and `"ma_tiny"`
-        (ours: 64 px, 16 kHz, made to be trained on a laptop).
+        `"ma_base"`, `"ma_medium"`, `"ma_large"` (modality-agnostic; `ut_fac`), `"mmv"` (the convolutional
+        baseline of I3D, ResNet-50 on log-mel spectrograms and linear text; `mmv_fac`), `"tiny"`, `"ma_tiny"`
+        and `"mmv_tiny"` (ours: 64 px, 16 kHz, made to be trained on a laptop).
 
         Raises:
             ValueError: for an unknown name.
@@ -475,8 +554,16 @@ class VattConfig(PreTrainedConfig):
             preset["modality_agnostic"] = True
         elif name in ("tiny", "ma_tiny"):
             preset = _tiny_preset(agnostic=name == "ma_tiny")
+        elif name == "mmv":
+            preset = {
+                "video_config": VattVideoConfig.i3d(),
+                "audio_config": VattAudioConfig.resnet(),
+                "text_config": VattTextConfig.linear(),
+            }
+        elif name == "mmv_tiny":
+            preset = _tiny_mmv_preset()
         else:
-            known = [*specific, *agnostic, "tiny", "ma_tiny"]
+            known = [*specific, *agnostic, "mmv", "tiny", "ma_tiny", "mmv_tiny"]
             raise ValueError(f"Unknown VATT preset {name!r}: choose one of {', '.join(known)}.")
         return cls(**{**preset, **kwargs})
 
@@ -496,6 +583,18 @@ def _tiny_preset(agnostic: bool) -> dict[str, Any]:
         "audio_config": {**tower, "num_samples": 51200, "patch_size": 512},
         "text_config": {**tower, "vocab_size": 512, "embedding_size": 64, "trainable_embeddings": True},
         "modality_agnostic": agnostic,
+        "va_projection_size": 128,
+        "vt_projection_size": 64,
+    }
+
+
+def _tiny_mmv_preset() -> dict[str, Any]:
+    """The convolutional baseline on the inputs of the tiny presets; log-mel of 3.2 s at 16 kHz."""
+    text = {"hidden_size": 128, "vocab_size": 512, "embedding_size": 64, "trainable_embeddings": True}
+    return {
+        "video_config": VattVideoConfig.i3d(width_multiplier=0.125, image_size=64),
+        "audio_config": VattAudioConfig.resnet(width_multiplier=0.125, spectrogram_length=50),
+        "text_config": VattTextConfig.linear(**text),
         "va_projection_size": 128,
         "vt_projection_size": 64,
     }

@@ -24,7 +24,7 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
@@ -80,7 +80,9 @@ class ModelArguments:
 
     preset: str = field(
         default="ma_tiny",
-        metadata={"help": "Named config: bbs, mbs, lbs, ma_base, ma_medium, ma_large, tiny, ma_tiny."},
+        metadata={
+            "help": "Named config: bbs, mbs, lbs, ma_base, ma_medium, ma_large, mmv, tiny, ma_tiny, mmv_tiny."
+        },
     )
     model: str | None = field(
         default=None, metadata={"help": "Start from this checkpoint (folder or Hub name)."}
@@ -203,13 +205,13 @@ def main() -> None:
         if data.shuffle_captions:
             train = shuffle_captions(train, training.seed)
         model, processor = build(model_args, train["captions"])
-    except (OSError, ValueError) as error:
+        if model_args.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+    except (OSError, ValueError, StrictDataclassError) as error:
         sys.exit(str(error))
     if processor.video_processor.decode_size is None:
         frame = processor.video_processor.crop_size["height"]
         processor.video_processor.decode_size = data.decode_size or frame * 8 // 7
-    if model_args.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
     if model_args.torch_compile:
         model.compile()
     if data.decode_once:

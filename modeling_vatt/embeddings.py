@@ -120,6 +120,29 @@ def drop_token_count(num_tokens: int, drop_rate: float) -> int:
     return max(1, math.floor((1 - drop_rate) * num_tokens + 1e-6))
 
 
+def input_name(config: VattVideoConfig | VattAudioConfig) -> str:
+    """What the input of a tower is called."""
+    return "pixel_values_videos" if isinstance(config, VattVideoConfig) else "input_values"
+
+
+def channels_first(values: torch.Tensor, config: VattVideoConfig | VattAudioConfig) -> torch.Tensor:
+    """Input of a tower as (batch, channels, *extent), after a look at its shape.
+
+    Raises:
+        ValueError: if `values` is not what the config describes.
+    """
+    video = isinstance(config, VattVideoConfig)
+    if video:
+        expected = f"(batch, frames, {config.num_channels}, height, width)"
+        valid = values.ndim == 5 and values.shape[2] == config.num_channels
+    else:
+        expected = "(batch, samples)" if len(config.patch_shape) == 1 else "(batch, frames, mel bins)"
+        valid = values.ndim == 1 + len(config.patch_shape)
+    if not valid:
+        raise ValueError(f"`{input_name(config)}` must be {expected}, got {tuple(values.shape)}.")
+    return values.transpose(1, 2) if video else values.unsqueeze(1)
+
+
 class VattPatchEmbeddings(nn.Module):
     """Video, waveform or spectrogram -> encoder input.
 
@@ -131,7 +154,6 @@ class VattPatchEmbeddings(nn.Module):
     def __init__(self, config: VattVideoConfig | VattAudioConfig) -> None:
         super().__init__()
         self.config = config
-        self.input_name = "pixel_values_videos" if isinstance(config, VattVideoConfig) else "input_values"
         size = config.hidden_size
         self.patch_projection = nn.Linear(config.num_channels * math.prod(config.patch_shape), size)
         self.mask_token = nn.Parameter(torch.zeros(size)) if config.use_input_masking else None
@@ -148,18 +170,11 @@ class VattPatchEmbeddings(nn.Module):
     def patchify(self, values: torch.Tensor) -> torch.Tensor:
         """View of shape (batch, *grid, channels, *patch); incomplete patches at the end are left out."""
         patch = self.config.patch_shape
-        if isinstance(self.config, VattVideoConfig):
-            expected = f"(batch, frames, {self.config.num_channels}, height, width)"
-            valid = values.ndim == 5 and values.shape[2] == self.config.num_channels
-        else:
-            expected = "(batch, samples)" if len(patch) == 1 else "(batch, frames, mel bins)"
-            valid = values.ndim == 1 + len(patch)
-        if not valid:
-            raise ValueError(f"`{self.input_name}` must be {expected}, got {tuple(values.shape)}.")
-        values = values.transpose(1, 2) if isinstance(self.config, VattVideoConfig) else values.unsqueeze(1)
+        values = channels_first(values, self.config)
         if any(size < extent for size, extent in zip(values.shape[2:], patch, strict=True)):
             raise ValueError(
-                f"`{self.input_name}` of extent {tuple(values.shape[2:])} is smaller than one patch {patch}."
+                f"`{input_name(self.config)}` of extent {tuple(values.shape[2:])} is smaller than one patch "
+                f"{patch}."
             )
         for axis, extent in enumerate(patch):
             values = values.unfold(2 + axis, extent, extent)

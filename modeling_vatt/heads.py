@@ -13,44 +13,76 @@ from .distributed import all_reduce_sum, is_distributed
 
 
 class VattBatchNorm(nn.Module):
-    """Batch norm with Keras' bookkeeping: statistics over the batch of all processes, and a running
-    variance made of BIASED batch variances (PyTorch's own keeps the unbiased one)."""
+    """Batch norm with Keras' bookkeeping: statistics over the batch of all processes, a running variance made
+    of BIASED batch variances (PyTorch's own keeps the unbiased one), and running statistics in training too
+    where the norm is frozen.
 
-    def __init__(self, size: int, eps: float, momentum: float, sync: bool) -> None:
+    Args:
+        size: channels, which are axis 1 of vectors (batch, size) and of feature maps (batch, size, ...).
+        eps: epsilon.
+        momentum: share of the new statistic in the running one.
+        sync: batch statistics over all processes.
+        initial_weight: 0 lets a residual branch start silent.
+    """
+
+    def __init__(
+        self, size: int, eps: float, momentum: float, sync: bool, initial_weight: float = 1.0
+    ) -> None:
         super().__init__()
         self.running_mean: torch.Tensor
         self.running_var: torch.Tensor
         self.eps = eps
         self.momentum = momentum
         self.sync = sync
-        self.weight = nn.Parameter(torch.ones(size))
+        self.initial_weight = initial_weight
+        self.weight = nn.Parameter(torch.full((size,), initial_weight))
         self.bias = nn.Parameter(torch.zeros(size))
         self.register_buffer("running_mean", torch.zeros(size))
         self.register_buffer("running_var", torch.ones(size))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(..., size) -> (..., size)"""
-        if not self.training:
-            mean, variance = self.running_mean, self.running_var
+        """(batch, size, ...) -> (batch, size, ...)"""
+        if not (self.training and self.weight.requires_grad):
+            return nn.functional.batch_norm(
+                features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        rows = features.numel() // features.shape[1]
+        if rows > 1 and not (self.sync and is_distributed()):
+            # With momentum 1 PyTorch leaves the statistics of this batch in the buffers it is given.
+            mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+            normed = nn.functional.batch_norm(
+                features, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps
+            )
+            variance = variance * ((rows - 1) / rows)
         else:
-            rows = features.reshape(-1, features.shape[-1])
-            mean, variance = self.batch_statistics(rows.to(torch.promote_types(rows.dtype, torch.float32)))
-            with torch.no_grad():
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-                self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return features * scale.to(features.dtype) + (self.bias - mean * scale).to(features.dtype)
+            values = features.to(torch.promote_types(features.dtype, torch.float32))
+            mean, variance = self.batch_statistics(values)
+            scale = self.weight * torch.rsqrt(variance + self.eps)
+            shift = self.bias - mean * scale
+            scale, shift = (_along_channels(value, features) for value in (scale, shift))
+            normed = features * scale.to(features.dtype) + shift.to(features.dtype)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+        return normed
 
-    def batch_statistics(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and biased variance over the rows of all processes, (size,) each."""
-        if not (self.sync and is_distributed()):
-            return rows.mean(0), rows.var(0, correction=0)
-        count = all_reduce_sum(torch.full((1,), float(rows.shape[0]), device=rows.device, dtype=rows.dtype))
-        mean = all_reduce_sum(rows.sum(0)) / count
-        return mean, all_reduce_sum((rows - mean).square().sum(0)) / count
+    def batch_statistics(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and biased variance over the rows and places of all processes, (size,) each."""
+        axes = [axis for axis in range(values.ndim) if axis != 1]
+        rows = torch.full((1,), values.numel() / values.shape[1], device=values.device, dtype=values.dtype)
+        synced = all_reduce_sum if self.sync else (lambda total: total)
+        count = synced(rows)
+        mean = synced(values.sum(axes)) / count
+        deviation = values - _along_channels(mean, values)
+        return mean, synced(deviation.square().sum(axes)) / count
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.eps}, momentum={self.momentum}, sync={self.sync}"
+
+
+def _along_channels(values: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """(size,) values, viewed so that they broadcast over (batch, size, ...)."""
+    return values.view(-1, *(1,) * (features.ndim - 2))
 
 
 class VattFACHead(nn.Module):

@@ -217,6 +217,9 @@ def _facts(model: PreTrainedModel, processor: Any) -> dict[str, str]:
         "audio": sound,
         "text": f"{text.max_position_embeddings} words of a vocabulary of {text.vocab_size:,}",
     }
+    for name, tower in (("video", video), ("audio", audio)):
+        if tower.is_convolutional:
+            everything[name] += f", {tower.encoder_type} of width {tower.width_multiplier:g}"
     towers = {name: fact for name, fact in everything.items() if getattr(built, f"{name}_model") is not None}
     shared = "one encoder for all modalities" if config.modality_agnostic else "an encoder per modality"
     return {

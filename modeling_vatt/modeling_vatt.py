@@ -18,9 +18,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import can_return_tuple
 
-from .configuration import VattConfig, VattTextConfig
+from .cnn import VattI3D, VattResNet
+from .configuration import VattAudioConfig, VattConfig, VattTextConfig, VattVideoConfig
 from .configuration.configuration_vatt import VattTowerConfig
-from .embeddings import VattPatchEmbeddings, VattPositionTable, VattTextEmbeddings
+from .embeddings import VattPatchEmbeddings, VattPositionTable, VattTextEmbeddings, channels_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
 from .heads import VattBatchNorm, VattFACHead, VattJointHead
 from .losses import contrastive_loss, normalize
@@ -38,16 +39,20 @@ class VattFeaturesOutput(BaseModelOutputWithPooling):
 
     Args:
         last_hidden_state (`torch.Tensor` of shape `(batch, 1 + tokens, hidden_size)`):
-            Output of the tower: the AGG token, then the tokens (time slowest, then height, then width).
+            Output of the tower: the AGG token, then the tokens (time slowest, then height, then width). Of a
+            convolutional network the places of its last feature map, of a linear text tower the words;
+            neither has an AGG token.
         pooler_output (`torch.Tensor` of shape `(batch, output_size)`):
-            The AGG output: the feature of the clip or sentence for classifiers and probes.
+            The feature of the clip or sentence for classifiers and probes: the AGG output, the mean over the
+            places, the maximum over the words.
         va_embeds (`torch.Tensor` of shape `(batch, va_projection_size)`, *optional*):
             Embedding in the video-audio space, not normalised.
         vt_embeds (`torch.Tensor` of shape `(batch, vt_projection_size)`, *optional*):
             Embedding in the video-text space, not normalised; for text ids of shape `(batch, candidates,
             words)` its shape is `(batch, candidates, vt_projection_size)`.
         hidden_states, attentions (`tuple(torch.Tensor)`, *optional*):
-            Input and output of every block; attention weights of every block.
+            Input and output of every block; attention weights of every block. Of a convolutional network the
+            feature maps `(batch, channels, *extent)` of its stem and of every block, and no attention.
         kept_tokens (`torch.LongTensor` of shape `(kept,)`, *optional*):
             Indices of the tokens that DropToken kept (training).
         masked_tokens (`torch.BoolTensor` of shape `(batch, tokens)`, *optional*):
@@ -208,6 +213,39 @@ class VattLinearTextTower(nn.Module):
         return VattFeaturesOutput(last_hidden_state=words, pooler_output=words.max(dim=1).values)
 
 
+class VattConvolutionalTower(nn.Module):
+    """Video or sound through a convolutional network; pooled by the mean over all places."""
+
+    def __init__(self, config: VattVideoConfig | VattAudioConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = VattI3D(config) if isinstance(config, VattVideoConfig) else VattResNet(config)
+
+    def forward(
+        self, inputs: torch.Tensor, output_hidden_states: bool = False, **kwargs: Any
+    ) -> VattFeaturesOutput:
+        """(batch, frames, channels, height, width) pixels or a (batch, frames, mel bins) spectrogram ->
+        features without an AGG token."""
+        values = channels_first(inputs, self.config)
+        # Processors give float32; a model loaded in half precision takes it as well.
+        values = values.to(self.backbone.stem.convolution.weight.dtype)
+        values, states = self.backbone(values, output_hidden_states)
+        places = values.flatten(2).transpose(1, 2)
+        return VattFeaturesOutput(
+            last_hidden_state=places, pooler_output=places.mean(1), hidden_states=states
+        )
+
+
+def make_tower(config: VattVideoConfig | VattAudioConfig | VattTextConfig, own_encoder: bool) -> nn.Module:
+    """The tower that a config describes; `own_encoder` as in [`VattTower`]."""
+    if isinstance(config, VattTextConfig):
+        return (
+            VattLinearTextTower(config) if config.encoder_type == "linear" else VattTower(config, own_encoder)
+        )
+    assert isinstance(config, VattVideoConfig | VattAudioConfig)
+    return VattConvolutionalTower(config) if config.is_convolutional else VattTower(config, own_encoder)
+
+
 class VattPreTrainedModel(PreTrainedModel):
     """Initialisation, loading and saving of all VATT models."""
 
@@ -217,7 +255,14 @@ class VattPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values_videos"
     input_modalities: Any = ("video", "audio", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["VattEncoderLayer", "VattPatchEmbeddings", "VattTextEmbeddings"]
+    _no_split_modules = [
+        "VattEncoderLayer",
+        "VattPatchEmbeddings",
+        "VattTextEmbeddings",
+        "VattConvNorm",
+        "VattInceptionBlock",
+        "VattBottleneck",
+    ]
     _skip_keys_device_placement = ["encoder"]  # the shared encoder is an argument, and no tensor
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -358,16 +403,17 @@ class VattPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Keras defaults as the release relies on them: Glorot uniform dense layers, zero biases; relative
-        bias uniform in +-0.05; position tables truncated normal of std d^-0.5; AGG and mask vectors
-        truncated normal of variance 1/d. The word table is standard normal, as in T5: the release always
-        fills it from word2vec, and Keras' +-0.05 would drown in the positions where it is trained."""
-        if isinstance(module, nn.Linear):
+        """Keras defaults as the release relies on them: Glorot uniform dense layers and convolutions, zero
+        biases; batch norm at the end of a residual branch zero; relative bias uniform in +-0.05; position
+        tables truncated normal of std d^-0.5; AGG and mask vectors truncated normal of variance 1/d. The word
+        table is standard normal, as in T5: the release always fills it from word2vec, and Keras' +-0.05
+        would drown in the positions where it is trained."""
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, (nn.LayerNorm, VattRMSNorm, VattBatchNorm)):
-            init.ones_(module.weight)
+            init.constant_(module.weight, getattr(module, "initial_weight", 1.0))
             bias = getattr(module, "bias", None)
             if bias is not None:
                 init.zeros_(bias)
@@ -423,25 +469,24 @@ class VattModel(VattPreTrainedModel):
         unknown = set(modalities) - set(MODALITIES)
         if unknown or not modalities:
             raise ValueError(f"`modalities` must be taken from {MODALITIES}, got {modalities}.")
-        text = config.text_config
         self._settle_attention()
         own = not config.modality_agnostic
         self.encoder = None if own else VattEncoder(config.video_config)
-        self.video_model = VattTower(config.video_config, own) if "video" in modalities else None
-        self.audio_model = VattTower(config.audio_config, own) if "audio" in modalities else None
-        self.text_model: nn.Module | None = None
-        if "text" in modalities:
-            linear = text.encoder_type == "linear"
-            self.text_model = VattLinearTextTower(text) if linear else VattTower(text, own)
+        self.video_model = make_tower(config.video_config, own) if "video" in modalities else None
+        self.audio_model = make_tower(config.audio_config, own) if "audio" in modalities else None
+        self.text_model = make_tower(config.text_config, own) if "text" in modalities else None
         self.head: nn.Module | None = None
         if set(modalities) == set(MODALITIES):
             self.head = VattFACHead(config) if config.head_type == "fac" else VattJointHead(config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The word table; without a text tower the patch projection, as vision and audio models have it."""
+        """The word table; without a text tower the patch projection or first convolution, as vision and audio
+        models have it."""
         if self.text_model is None:
             tower: Any = self.video_model or self.audio_model
+            if isinstance(tower, VattConvolutionalTower):
+                return tower.backbone.stem.convolution
             return tower.embeddings.patch_projection
         embeddings: Any = getattr(self.text_model, "embeddings", self.text_model)
         return embeddings.word_embeddings

@@ -170,7 +170,10 @@ def start_towers(model: PreTrainedModel, sources: dict[str, PreTrainedModel]) ->
             raise ValueError(f"{type(model).__name__} has no {modality} tower: leave `{modality}` out.")
         encoder = getattr(tower, "encoder", None) or base.encoder
         if encoder is None:
-            raise ValueError(f"The {modality} tower of this config has no encoder to start.")
+            raise ValueError(
+                f"The {modality} tower of this config is {tower.config.encoder_type!r}: it has no "
+                "Transformer to start."
+            )
         start = _start_from_t5 if modality == "text" else _start_from_vit
         start(tower, encoder, source, writer)
     report.random = [

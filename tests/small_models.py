@@ -45,6 +45,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "spectrogram": {"audio_config": SPECTROGRAM},
     "bert_text": {"text": {"encoder_type": "bert"}},
     "linear_text": {"text": {"encoder_type": "linear"}},
+    "mmv": {
+        "video": {"encoder_type": "i3d", "width_multiplier": 0.125, "drop_token_rate": 0.0},
+        "audio_config": {**SPECTROGRAM, "encoder_type": "resnet50", "width_multiplier": 0.125},
+        "text": {"encoder_type": "linear"},
+    },
     "geglu": {"every": {"hidden_act": "geglu"}},
     "post_norm": {"every": {"pre_norm": False}},
     "no_bias": {"every": {"use_bias": False}},

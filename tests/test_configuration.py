@@ -21,7 +21,7 @@ from modeling_vatt import (
 from modeling_vatt.configuration import encoder_size
 
 
-PRESETS = ("bbs", "mbs", "lbs", "ma_base", "ma_medium", "ma_large", "tiny", "ma_tiny")
+PRESETS = ("bbs", "mbs", "lbs", "ma_base", "ma_medium", "ma_large", "mmv", "tiny", "ma_tiny", "mmv_tiny")
 WORD_TABLE = 65536 * 300
 
 
@@ -79,6 +79,9 @@ def test_sizes_of_released_models(preset, trainable, everything):
         ("audio", VattAudioConfig.spectrogram("base"), 85_056_768),
         ("audio", VattAudioConfig.spectrogram("medium"), 151_157_760),
         ("audio", VattAudioConfig.spectrogram("large"), 302_201_856),
+        ("video", VattVideoConfig.i3d(), 12_287_264),
+        ("audio", VattAudioConfig.resnet(), 23_508_032 - 2 * 64 * 49),
+        ("audio", VattAudioConfig.resnet(101), 42_500_160 - 2 * 64 * 49),
         ("text", VattTextConfig(), 19_038_252),
         ("text", VattTextConfig.from_size("base"), 85_194_156),
         ("text", VattTextConfig.linear(), 616_448),

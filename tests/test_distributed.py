@@ -28,7 +28,8 @@ PLAIN: dict[str, Any] = {"video": {"drop_token_rate": 0.0}, "audio": {"drop_toke
 JOINT = {"variant": "joint", "audio_text_loss_weight": 1.0}
 FIRST, SECOND = [1, 1, 0, 1, 1, 0], [0, 1, 1, 1, 0, 1]
 
-# name -> what it is about; `sizes` are the clips of each process, for two and for three processes.
+# name -> what it is about; `sizes` are the clips of each process, for two and for three processes. Rounding
+# grows through the hundred batch norms of the convolutional baseline, so it gets an `rtol` of its own.
 CASES: dict[str, dict[str, Any]] = {
     "even": {"sizes": {2: (3, 3), 3: (2, 2, 2)}},
     "uneven": {"sizes": {2: (5, 1), 3: (1, 3, 2)}},
@@ -44,6 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "joint": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "masks": (FIRST, SECOND), "config": JOINT},
     "agnostic": {"sizes": {2: (4, 2), 3: (3, 1, 2)}, "config": {"variant": "agnostic"}},
+    "mmv": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "config": {"variant": "mmv"}, "rtol": 1e-7},
     "ddp": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "masks": (FIRST, SECOND), "ddp": True},
     "cached": {"sizes": {2: (4, 2), 3: (1, 3, 2)}, "masks": (FIRST, SECOND), "cached": True},
     "fsdp": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "masks": (FIRST, SECOND), "fsdp": True},
@@ -184,7 +186,7 @@ def test_processes_equal_one_process(results, name):
             torch.testing.assert_close(
                 found[name][key],
                 value,
-                rtol=1e-9,
+                rtol=CASES[name].get("rtol", 1e-9),
                 atol=1e-11,
                 msg=lambda m, k=key, r=rank: f"{k}, rank {r}: {m}",
             )

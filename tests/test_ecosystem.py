@@ -107,7 +107,7 @@ def test_gradients_of_hidden_states_and_attentions(model_class):
     assert all(value.grad is not None and value.grad.any() for value in kept)
 
 
-@pytest.mark.parametrize("variant", ["specific", "agnostic"])
+@pytest.mark.parametrize("variant", ["specific", "agnostic", "mmv"])
 @pytest.mark.parametrize("model_class", [VattModel, *CLASSIFIERS])
 @pytest.mark.support("Every parameter gets a gradient")
 def test_every_parameter_gets_a_gradient(model_class, variant):

@@ -376,11 +376,27 @@ def test_batch_norm_equals_pytorch_but_for_the_running_variance():
     assert not torch.allclose(theirs.running_var, biased)
 
 
-def test_batch_norm_pools_over_all_leading_axes():
-    """Texts are (batch, candidates, size): every candidate is a row."""
-    norm = VattBatchNorm(3, eps=1e-5, momentum=0.1, sync=True)
-    rows = torch.randn(4, 5, 3)
-    torch.testing.assert_close(norm(rows).flatten(0, 1), norm(rows.flatten(0, 1)))
+@pytest.mark.parametrize("sync", [False, True])
+def test_batch_norm_of_feature_maps(sync):
+    """Every place of a (batch, size, ...) map is a row, in whichever way the statistics are made."""
+    maps, vectors = (VattBatchNorm(3, eps=1e-5, momentum=0.1, sync=sync).double() for _ in range(2))
+    values = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    rows = values.movedim(1, -1).reshape(-1, 3)
+    for _ in range(2):
+        torch.testing.assert_close(maps(values).movedim(1, -1).reshape(-1, 3), vectors(rows))
+        maps.eval(), vectors.eval()
+    torch.testing.assert_close(maps.state_dict(), vectors.state_dict())
+    mean, variance = maps.batch_statistics(values)
+    torch.testing.assert_close(mean, rows.mean(0))
+    torch.testing.assert_close(variance, rows.var(0, correction=0))
+
+
+def test_frozen_batch_norm_keeps_its_statistics():
+    """Keras' rule: a norm that is not trained normalises with its running statistics, and leaves them."""
+    norm = VattBatchNorm(3, eps=1e-5, momentum=0.1, sync=True).requires_grad_(False)
+    rows = torch.randn(6, 3) + 5
+    torch.testing.assert_close(norm(rows), rows, rtol=1e-4, atol=0)
+    assert not norm.running_mean.any()
 
 
 def test_batch_norm_statistics_in_half_precision():

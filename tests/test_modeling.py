@@ -33,6 +33,8 @@ from modeling_vatt.encoder import VattRelativePositionBias
 
 INPUT_OF = {"video": "pixel_values_videos", "audio": "input_values", "text": "input_ids"}
 TOKENS = {"video": 16, "audio": 12, "text": NUM_WORDS}
+OTHER_TOKENS = {("spectrogram", "audio"): 6, ("mmv", "video"): 1, ("mmv", "audio"): 1}
+WITHOUT_AGG = ("linear", "i3d", "resnet50")
 MODALITIES = tuple(INPUT_OF)
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("c++") or shutil.which("g++")), reason="no C++ compiler"
@@ -78,8 +80,8 @@ def test_shapes(variant, candidates):
         tower = getattr(config, f"{modality}_config")
         result = output[f"{modality}_model_output"]
         rows = math.prod(texts) if modality == "text" else 2
-        tokens = 6 if (variant, modality) == ("spectrogram", "audio") else TOKENS[modality]
-        agg = 0 if getattr(tower, "encoder_type", "") == "linear" else 1
+        tokens = OTHER_TOKENS.get((variant, modality), TOKENS[modality])
+        agg = 0 if tower.encoder_type in WITHOUT_AGG else 1
         assert result.last_hidden_state.shape == (rows, agg + tokens, tower.output_size)
         assert result.pooler_output.shape == (rows, tower.output_size)
         if agg:
@@ -767,7 +769,9 @@ def test_state_dict_keys_are_stable(variant, agnostic, head):
     assert set(model.state_dict()) == {f"vatt.{name}" for name in expected_keys(agnostic, head)}
 
 
-@pytest.mark.parametrize("variant", ["specific", "agnostic", "joint", "spectrogram", "linear_text", "geglu"])
+@pytest.mark.parametrize(
+    "variant", ["specific", "agnostic", "joint", "spectrogram", "linear_text", "geglu", "mmv"]
+)
 @pytest.mark.support("Save and load (safetensors)", "VattForPreTraining")
 def test_save_and_load(variant, tmp_path):
     """Same outputs after a round trip through a folder with safetensors only."""
@@ -890,7 +894,7 @@ def test_model_without_text_has_no_word_table(modality):
 # --- outputs ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "linear_text"])
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in ("linear_text", "mmv")])
 @pytest.mark.support("`output_hidden_states`, `output_attentions`", "VattModel")
 def test_hidden_states_and_attentions(variant):
     """Input and output of every block, and softmax weights of every block; the last state normalised is the
@@ -1072,7 +1076,7 @@ def test_bfloat16(variant):
         assert (cosine > 0.97).all(), key
 
 
-@pytest.mark.parametrize("variant", ["specific", "agnostic", "joint"])
+@pytest.mark.parametrize("variant", ["specific", "agnostic", "joint", "mmv"])
 def test_autocast_training_step(variant):
     """Mixed precision as Trainer uses it: finite loss in float32 and finite gradients."""
     model = seeded(VattForPreTraining, small_config(variant)).train()
@@ -1169,7 +1173,13 @@ def test_training_step_with_drop_token_compiles():
 
 
 @pytest.mark.parametrize(
-    ("variant", "modality"), [("specific", "video"), ("specific", "text"), ("agnostic", "audio")]
+    ("variant", "modality"),
+    [
+        ("specific", "video"),
+        ("specific", "text"),
+        ("agnostic", "audio"),
+        pytest.param("mmv", "audio", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.support("`torch.export`, free batch size", "VattModel")
 def test_towers_export(variant, modality):

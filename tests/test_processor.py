@@ -323,6 +323,7 @@ def test_save_and_load(processor, media, tmp_path):
     ("config", "rate", "kind", "shape"),
     [
         (VattConfig.from_preset("tiny"), 16_000, "waveform", (51_200,)),
+        (VattConfig.from_preset("mmv_tiny"), 16_000, "spectrogram", (50, 80)),
         (VattConfig.from_preset("bbs"), 48_000, "waveform", (153_600,)),
         (
             VattConfig(audio_config={"input_type": "spectrogram", "drop_token_rate": 0.0}),
@@ -342,8 +343,9 @@ def test_from_config(tokenizer, media, config, rate, kind, shape):
     assert batch["input_values"].shape == (1, *shape)
 
 
-def test_the_model_takes_what_the_processor_makes(tokenizer, media):
-    config = VattConfig.from_preset("tiny")
+@pytest.mark.parametrize("preset", ["tiny", "mmv_tiny"])
+def test_the_model_takes_what_the_processor_makes(tokenizer, media, preset):
+    config = VattConfig.from_preset(preset)
     config.text_config.max_position_embeddings = tokenizer.model_max_length
     processor = VattProcessor.from_config(config, tokenizer)
     batch = processor(videos=[media / "both.mkv", media / "mute.mp4"], text=[["a dog", "barks"], None])

@@ -129,6 +129,31 @@ assert all(torch.equal(value, batch[name]) for name, value in repeated.items())
 """
 
 
+LOAD_ONE = """
+model = transformers.AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
+with torch.no_grad():
+    output = model(**torch.load(sys.argv[1] + "/inputs.pt"))
+np.savez(sys.argv[1] + "/elsewhere.npz", **{k: v.numpy() for k, v in output.items() if "embeds" in k})
+"""
+
+
+@pytest.mark.slow
+def test_convolutional_baseline_without_the_package(tmp_path):
+    """Its code travels too. Convolutions round by where their weights lie in memory: near, not equal."""
+    model = seeded(VattModel, small_config("mmv")).eval()
+    inputs = small_inputs(model.config)
+    model.save_pretrained(tmp_path)
+    save_remote_code(tmp_path)
+    torch.save(inputs, tmp_path / "inputs.pt")
+    done = run(LOAD_ONE, tmp_path / "cache", tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "elsewhere.npz")
+    expected = outputs(model, inputs)
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["specific", "agnostic"])
 def test_every_auto_class_without_the_package(variant, tmp_path):
