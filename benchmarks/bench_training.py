@@ -5,9 +5,9 @@
     python benchmarks/bench_training.py                       # tiny model; a few minutes on two cores
     python benchmarks/bench_training.py --preset mbs --batch_size 64 --micro_batch_sizes 0 16 --bf16   # GPU
 
-First one process with micro batches (gradient caching) of several sizes, then several processes (gloo, or nccl
-on CUDA), each on its share of the cores or a GPU of its own. Random inputs; every measurement starts processes
-of its own, because memory is the peak of a process.
+First one process with micro batches (gradient caching) of several sizes, then several processes (gloo, or
+nccl on CUDA), each on its share of the cores or a GPU of its own. Random inputs; every measurement starts
+processes of its own, because memory is the peak of a process.
 """
 
 import argparse

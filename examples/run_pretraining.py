@@ -271,17 +271,17 @@ def main() -> None:
         bar.update(step - bar.n)
 
     postfix: dict[str, str] = {}
-    trainer = Pretrainer(
-        model,
-        clips,
-        training,
-        accelerator,
-        evaluate=evaluate if validation is not None else None,
-        save_extra=processor.save_pretrained,
-        on_log=on_log,
-        on_step=on_step,
-    )
     try:
+        trainer = Pretrainer(
+            model,
+            clips,
+            training,
+            accelerator,
+            evaluate=evaluate if validation is not None else None,
+            save_extra=processor.save_pretrained,
+            on_log=on_log,
+            on_step=on_step,
+        )
         metrics = trainer.train()
     except (MediaError, ValueError) as error:
         sys.exit(str(error))

@@ -508,8 +508,10 @@ class VattModel(VattPreTrainedModel):
             raise ValueError("This model has no common spaces: it was built without some of its towers.")
         embeds: dict[str, torch.Tensor] = {}
         for name, pooled in pooler_outputs.items():
-            va_embeds, vt_embeds = getattr(self.head, name)(pooled)
-            embeds |= {f"{name}_va_embeds": va_embeds, f"{name}_vt_embeds": vt_embeds}
+            found = getattr(self.head, name)(pooled.flatten(0, -2))
+            for space, values in zip(("va", "vt"), found, strict=True):
+                if values is not None:
+                    embeds[f"{name}_{space}_embeds"] = values.view(*pooled.shape[:-1], -1)
         fields = ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_embeds")
         return VattModelOutput(**{field: embeds.get(field) for field in fields})
 

@@ -56,6 +56,8 @@ def start(script: str, cwd: Path, processes: int = 1, **options: object) -> subp
         values = value if isinstance(value, list) else [value]
         command += [f"--{name}", *map(str, values)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(cwd / "cache")}
+    if processes > 1:
+        environment.setdefault("ACCELERATE_USE_CPU", "1")
     return subprocess.Popen(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -168,6 +170,13 @@ def test_two_processes_train_like_one(tmp_path):
         assert [step for step, _ in found[name]] == [step for step, _ in found["one"]]
         expected = pytest.approx([loss for _, loss in found["one"]], rel=2e-4)
         assert [loss for _, loss in found[name]] == expected
+
+
+def test_processes_that_do_not_know_of_each_other_stop(videos, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "0")
+    options = {"dataset": videos, "output_dir": "model", **PRETRAINING}
+    output = run("run_pretraining.py", tmp_path, expect=1, processes=2, **options)
+    assert "`accelerate launch --cpu`" in output and not (tmp_path / "model" / "config.json").exists()
 
 
 def test_retrieval_by_text_sound_and_video(pretrained, videos, tmp_path):

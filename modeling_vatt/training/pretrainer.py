@@ -4,6 +4,7 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -114,6 +115,12 @@ class Pretrainer:
         self.args = args
         self.dataset = dataset
         self.accelerator = accelerator or Accelerator()
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if started != self.accelerator.num_processes:
+            raise ValueError(
+                f"{started} processes were started, but Accelerate takes each for a run of its own. Without "
+                "GPUs use `accelerate launch --cpu` or set the environment variable ACCELERATE_USE_CPU=1."
+            )
         self.evaluate = evaluate
         self.save_extra = save_extra
         self.on_log = on_log
