@@ -2,17 +2,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clip datasets, samplers and collators."""
 
-from .clips import ClipBatch, ClipDataset, SkippedClip, collate_clips, decode_clips, load_clips, source_of
+from .clips import (
+    ClipBatch,
+    ClipDataset,
+    SkippedClip,
+    collate_clips,
+    decode_clips,
+    load_clips,
+    open_table,
+    source_of,
+)
+from .labelled import LabelledDataset, class_names, has_several_labels, load_labelled, match_classes
 from .sampler import StepSampler
 
 
 __all__ = [
     "ClipBatch",
     "ClipDataset",
+    "LabelledDataset",
     "SkippedClip",
     "StepSampler",
+    "class_names",
     "collate_clips",
     "decode_clips",
+    "has_several_labels",
     "load_clips",
+    "load_labelled",
+    "match_classes",
+    "open_table",
     "source_of",
 ]
