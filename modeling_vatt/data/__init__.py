@@ -10,15 +10,17 @@ from .clips import (
     decode_clips,
     load_clips,
     open_table,
+    skip_report,
     source_of,
 )
 from .labelled import LabelledDataset, class_names, has_several_labels, load_labelled, match_classes
-from .sampler import StepSampler
+from .sampler import EpochSampler, StepSampler
 
 
 __all__ = [
     "ClipBatch",
     "ClipDataset",
+    "EpochSampler",
     "LabelledDataset",
     "SkippedClip",
     "StepSampler",
@@ -30,5 +32,6 @@ __all__ = [
     "load_labelled",
     "match_classes",
     "open_table",
+    "skip_report",
     "source_of",
 ]

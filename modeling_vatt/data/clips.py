@@ -3,7 +3,7 @@
 """From folders and `datasets` to batches of clips: video, the sound of the same window, and captions."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -346,3 +346,18 @@ def collate_clips(items: Sequence[BatchFeature | SkippedClip]) -> ClipBatch:
     good = [item for item in items if not isinstance(item, SkippedClip)]
     inputs = {key: torch.cat([item[key] for item in good]) for key in good[0]} if good else {}
     return ClipBatch(inputs, skipped)
+
+
+def skip_report(skipped: Mapping[str, str], total: int) -> str:
+    """What could not be read, for the end of a run; empty if everything could.
+
+    Args:
+        skipped: name of a clip -> reason.
+        total: clips there were.
+    """
+    if not skipped:
+        return ""
+    reasons = list(skipped.values())
+    listed = "\n".join(f"  {reason}" for reason in reasons[:5])
+    more = f"\n  ... and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+    return f"Skipped {len(skipped)} of {total} clips that could not be read:\n{listed}{more}"
