@@ -67,7 +67,8 @@ def open_table(
         missing = f"{data}: no such folder here, and no such dataset on the Hub ({error})."
         raise ValueError(empty if folder else missing) from error
     except (ValueError, datasets.exceptions.DatasetGenerationError) as error:
-        raise ValueError(f"{data}: {error.__cause__ or error}") from error
+        nothing = folder and "corresponds to no data" in str(error)
+        raise ValueError(empty if nothing else f"{data}: {error.__cause__ or error}") from error
     if column is None:
         found = [
             name for kind in kinds for name, feature in table.features.items() if isinstance(feature, kind)
