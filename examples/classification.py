@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import json
 import logging
+import math
 import os
 import sys
 from dataclasses import dataclass, field
@@ -140,7 +141,11 @@ Arguments = tuple[DataArguments, ModelArguments, FinetuningArguments]
 
 def parse(media: str, description: str) -> Arguments:
     """The arguments of the command line, with a recipe's values for those that are not there."""
-    parser = HfArgumentParser((DataArguments, ModelArguments, FinetuningArguments), description=description)
+    parser = HfArgumentParser(
+        (DataArguments, ModelArguments, FinetuningArguments),
+        description=description,
+        usage="%(prog)s --dataset DATASET --output_dir OUTPUT_DIR [options; --help lists them]",
+    )
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe")
     name = first.parse_known_args()[0].recipe
@@ -156,12 +161,21 @@ def parse(media: str, description: str) -> Arguments:
         parser.error(str(error))
 
 
+def load_config(checkpoint: str) -> VattConfig:
+    """The config of a checkpoint."""
+    try:
+        return VattConfig.from_pretrained(checkpoint)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--model {checkpoint}: no such folder here, nor on the Hub ({reason})") from error
+
+
 def build(
     media: str, args: ModelArguments, names: list[str], several: bool
 ) -> tuple[VattClassifier, VattProcessor]:
     """Model and processor: from a checkpoint, or new ones."""
     if args.model is not None:
-        config = VattConfig.from_pretrained(args.model)
+        config = load_config(args.model)
     else:
         fields = merge(VattConfig.from_preset(args.preset).to_dict(), json.loads(args.config_overrides))
         config = VattConfig(**fields)
@@ -242,7 +256,8 @@ def report(
         if not name.endswith(("_runtime", "_per_second", "_preparation_time"))
     }
     labels = prediction.label_ids
-    results |= {"metrics": metrics, "clips": len(labels)}
+    finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    results |= {"metrics": finite, "clips": len(labels)}
     (output_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     write_per_class_table(
         per_class_table(prediction.predictions, labels, names), output_dir / "per_class.csv"
@@ -256,7 +271,10 @@ def main(media: str, description: str) -> None:
     """Run one of the scripts."""
     data, args, training = parse(media, description)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    transformers_logging.set_verbosity_warning()
+    transformers_logging.set_verbosity_error()  # it reports that the classifier is new, which is the point
+    if training.disable_tqdm:
+        transformers_logging.disable_progress_bar()
+        datasets.disable_progress_bars()
     set_seed(training.seed)
     output_dir = Path(training.output_dir)
     evaluate_only = training.do_eval and not training.do_train and training.eval_strategy == "no"
@@ -271,7 +289,7 @@ def main(media: str, description: str) -> None:
         if evaluate_only:
             if args.model is None or not data.validation_split:
                 raise ValueError("--do_eval alone needs a trained --model and a --validation_split.")
-            config = VattConfig.from_pretrained(args.model)
+            config = load_config(args.model)
             names = [config.id2label[index] for index in range(config.num_labels)]
             several = config.problem_type == "multi_label_classification"
         else:
@@ -283,6 +301,7 @@ def main(media: str, description: str) -> None:
                 raise ValueError("One split has several labels per clip, the other has one.")
         model, processor = build(media, args, names, several)
         set_processor(processor, data, args)
+        total = sum(len(split) for split in (train, validation) if split is not None)
         skipped: dict[str, str] = {}
         if data.decode_once and media != "image":
             with training.main_process_first(desc="decoding"):
@@ -321,13 +340,14 @@ def main(media: str, description: str) -> None:
                 print(f"Continuing from {checkpoint}")
             trainer.train(resume_from_checkpoint=checkpoint)
         prediction = None if eval_clips is None else trainer.predict(eval_clips, metric_key_prefix="eval")
+        if prediction is not None and prediction.predictions is None:
+            raise ValueError(f"No clip of the split {data.validation_split!r} can be read.")
     except (OSError, ValueError, HfHubHTTPError) as error:
         sys.exit(str(error))
     if training.process_index != 0:
         return
     output_dir.mkdir(parents=True, exist_ok=True)
     skipped |= trainer.skipped
-    total = sum(len(split) for split in (train, validation) if split is not None)
     metrics: dict[str, float] = {}
     if prediction is not None:
         metrics = report(

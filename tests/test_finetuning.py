@@ -129,7 +129,6 @@ def test_recipes_are_those_of_the_paper():
         assert recipe.drop_token_rate == 0
         assert (recipe.max_grad_norm, recipe.classifier_max_grad_norm) == (0.75, 0)
         assert recipe.label_balancing == (recipe.media == "audio")
-        assert recipe.classifier_dropout == (0.0 if recipe.media == "audio" else 0.5)
 
 
 def test_optimizer_and_schedule_of_a_recipe(sounds, tmp_path):

@@ -43,6 +43,8 @@ CLASSIFIERS: dict[str, type[VattClassifier]] = {
 class FinetuningRecipe:
     """How the paper fine-tunes on one data set; where the release's defaults differ, the paper counts.
 
+    Dropout before the classifier is a matter of the model's config, whose defaults are the release's.
+
     Args:
         media: `"video"`, `"audio"` or `"image"`.
         batch_size: clips of an update, over all processes.
@@ -53,7 +55,6 @@ class FinetuningRecipe:
         label_smoothing_factor: share of every label that is spread over all classes.
         mixup_alpha: of Beta(alpha, alpha); 0 for no mixup.
         label_balancing: weight clips of several labels by the rarity of their labels.
-        classifier_dropout: before the classifier.
         drop_token_rate: share of tokens dropped in training.
         max_grad_norm: of the backbone.
         classifier_max_grad_norm: of the classifier; 0 for none.
@@ -72,7 +73,6 @@ class FinetuningRecipe:
     label_smoothing_factor: float = 0.0
     mixup_alpha: float = 0.0
     label_balancing: bool = False
-    classifier_dropout: float = 0.5
     drop_token_rate: float = 0.0
     max_grad_norm: float = 0.75
     classifier_max_grad_norm: float = 0.0
@@ -127,7 +127,6 @@ RECIPES: dict[str, FinetuningRecipe] = {
         max_steps=50_000,
         mixup_alpha=5.0,
         label_balancing=True,
-        classifier_dropout=0.0,
         sampling_rate=24_000,
         eval_windows=4,
     ),
@@ -310,6 +309,10 @@ class VattTrainer(Trainer):
         """See `Trainer`; no step is made if no clip of the batch could be read."""
         self._note(inputs.pop("skipped", ()))
         if not inputs:
+            if len(self.skipped) >= len(self.train_dataset):  # type: ignore[arg-type]
+                raise ValueError(
+                    f"No clip can be read, the first because {next(iter(self.skipped.values()))}"
+                )
             if self.args.world_size > 1:
                 raise ValueError(
                     f"Step {self.state.global_step}: no clip of this process's batch can be read. Remove "
