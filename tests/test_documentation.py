@@ -27,6 +27,7 @@ import typer
 from clip_folders import make_folder, small_processor
 from hub_stand_in import TOKEN, HubStandIn
 from media_factory import numbered_frames, tone, write_media
+from test_classification_scripts import RUN as CLASSIFICATION
 from test_examples import PRETRAINING
 from transformers import HfArgumentParser
 
@@ -43,10 +44,17 @@ TINY_RUN = {**PRETRAINING, "num_steps": 2, "eval_every": 2}
 RUN_WITH: dict[str, list[str]] = {
     "examples/run_pretraining.py": [text for k, v in TINY_RUN.items() for text in (f"--{k}", str(v))],
     "examples/run_retrieval.py": [],
+    "examples/run_video_classification.py": [
+        text
+        for k, v in {**CLASSIFICATION, "max_steps": 2, "warmup_steps": 1}.items()
+        for text in (f"--{k}", str(v))
+    ],
 }
 # Read by their own parser only, with the reason.
 PARSED = {
     "accelerate launch": "several processes and a GPU; tests/test_distributed.py trains with two processes",
+    "python examples/run_audio_classification.py": "as that of videos; tests/test_classification_scripts.py",
+    "python examples/run_image_classification.py": "as that of videos; tests/test_classification_scripts.py",
     "vatt convert": "fetches a checkpoint, or reads one with TensorFlow; see tests/test_convert.py",
     "make": "builds an environment of its own; here make says what it would do",
 }
@@ -101,7 +109,7 @@ def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail for a command that is not known, or that its own parser does not understand."""
     if words[0] == "vatt" and runnable(words) is not None:
         return
-    if words[0] == "python" and words[1] in RUN_WITH:
+    if words[0] == "python" and (words[1] in RUN_WITH or " ".join(words[:2]) in PARSED):
         parse_script(words[1:], monkeypatch)
     elif words[:2] == ["accelerate", "launch"]:
         parse_script(words[2:], monkeypatch)

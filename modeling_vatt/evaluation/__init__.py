@@ -2,6 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics and evaluation protocols."""
 
+from .classification import (
+    classification_metrics,
+    per_class_table,
+    plot_confusion,
+    write_per_class_table,
+)
 from .metrics import (
     RetrievalMetrics,
     TaggingMetrics,
@@ -18,10 +24,14 @@ __all__ = [
     "TaggingMetrics",
     "TopKAccuracy",
     "average_windows",
+    "classification_metrics",
     "clip_retrieval",
+    "per_class_table",
+    "plot_confusion",
     "pretraining_metrics",
     "retrieval_metrics",
     "retrieval_ranks",
     "tagging_metrics",
     "top_k_accuracy",
+    "write_per_class_table",
 ]

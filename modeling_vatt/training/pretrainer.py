@@ -16,7 +16,15 @@ from accelerate import Accelerator
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from ..data import ChunkSampler, ClipBatch, ClipDataset, SkippedClip, StepSampler, collate_clips
+from ..data import (
+    ChunkSampler,
+    ClipBatch,
+    ClipDataset,
+    SkippedClip,
+    StepSampler,
+    collate_clips,
+    skip_report,
+)
 from ..modeling_vatt import VattForPreTraining, VattForPreTrainingOutput
 from .checkpoints import begin, checkpoints, commit, read_state, remove_old
 from .gradient_cache import average_gradients, cached_backward
@@ -235,7 +243,7 @@ class Pretrainer:
         device = self.accelerator.device
         parts = [{key: value.to(device, non_blocking=True) for key, value in part.items()} for part in parts]
         seeds = [
-            _step_seed(self.args.seed, step, self.accelerator.process_index, part)
+            step_seed(self.args.seed, step, self.accelerator.process_index, part)
             for part in range(len(parts))
         ]
         if not self.args.micro_batch_size:
@@ -346,20 +354,14 @@ class Pretrainer:
             already: clips that were left out before training.
         """
         skipped = {**{clip.name: clip.reason for clip in already}, **self.progress.skipped}
-        if not skipped:
-            return ""
-        reasons = list(skipped.values())
-        listed = "\n".join(f"  {reason}" for reason in reasons[:5])
-        more = f"\n  ... and {len(reasons) - 5} more" if len(reasons) > 5 else ""
-        total = len(self.dataset) + len(already)
-        return f"Skipped {len(skipped)} of {total} clips that could not be read:\n{listed}{more}"
+        return skip_report(skipped, len(self.dataset) + len(already))
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _step_seed(seed: int, step: int, rank: int, part: int) -> int:
-    # Distinct streams for dropout and DropToken of every step, process and part of a batch, and of resumed
-    # runs the same.
+def step_seed(seed: int, step: int, rank: int, part: int = 0) -> int:
+    """Distinct streams for dropout and DropToken of every step, process and part of a batch, and of resumed
+    runs the same."""
     return ((seed * 1_000_003 + step) * 4099 + rank) * 8209 + part

@@ -1,0 +1,250 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The classification scripts, as a user runs them; most of them in this process, which saves the imports."""
+
+import csv
+import importlib
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from clip_folders import small_processor, write_clip
+from PIL import Image
+from safetensors.torch import load_file
+from small_models import AUDIO, TEXT, VIDEO, small_config
+from test_examples import EXAMPLES, start
+from transformers import AutoModelForVideoClassification, AutoProcessor, pipeline
+
+from modeling_vatt import VattForPreTraining
+
+
+pytestmark = pytest.mark.slow
+
+SMALL = json.dumps({"video_config": VIDEO, "audio_config": AUDIO, "text_config": TEXT})
+RUN = {
+    "max_steps": 4,
+    "per_device_train_batch_size": 2,
+    "learning_rate": 1e-2,
+    "logging_steps": 1,
+    "save_steps": 1,
+    "use_cpu": True,
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+}
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path, monkeypatch):
+    """Scripts run in a folder of the test, and `datasets` keeps what it prepares there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a script with options; returns what it printed, and the message it ended with."""
+
+    def call(script: str, **options: Any) -> str:
+        words = [script]
+        for name, value in {**RUN, **options}.items():
+            words += [f"--{name}", str(value)]
+        monkeypatch.setattr(sys, "argv", words)
+        message = ""
+        try:
+            importlib.import_module(script).main()
+        except SystemExit as end:
+            message = str(end)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return captured.out + captured.err * bool(message) + message
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pretrained")
+    config = small_config("agnostic")
+    processor = small_processor(config)
+    config.text_config.vocab_size = len(processor.tokenizer)
+    torch.manual_seed(0)
+    VattForPreTraining(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """Dark low ones and bright high ones, one of them broken, one silent."""
+    root = tmp_path_factory.mktemp("clips")
+    for split, count in (("train", 7), ("validation", 4)):
+        (root / split).mkdir()
+        rows = []
+        for number in range(count):
+            name = f"{number}.mp4"
+            write_clip(root / split / name, 16 * (number % 2) + number // 2, sound=number != 4)
+            tags = "low,quiet" if number % 4 == 0 else ("high", "low")[number % 2 == 0]
+            rows.append({"file_name": name, "label": ("dark", "bright")[number % 2], "tags": tags})
+        (root / split / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "train" / "5.mp4").write_bytes(b"broken")
+    return root
+
+
+def test_video_from_a_pretrained_model(run, pretrained, videos):
+    """Training, twelve views, everything that is saved, and evaluation of what was saved."""
+    options = {"dataset": videos, "model": pretrained, "eval_windows": 2, "eval_crops": 3}
+    output = run("run_video_classification", output_dir="out", **options)
+    assert "Skipped 1 of 11 clips" in output and "5.mp4" in output and "Saved to out" in output
+    results = json.loads(Path("out/results.json").read_text())
+    assert results["clips"] == 4 and results["views"] == 6 and results["skipped_clips"] == 1
+    assert set(results["metrics"]) == {"loss", "top1"}
+    with open("out/per_class.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["class"], row["support"]) for row in rows] == [("bright", "2"), ("dark", "2")]
+    assert Path("out/confusion.png").stat().st_size > 5000
+    card = Path("out/README.md").read_text()
+    assert "video-classification" in card and "top1" in card and "VattForVideoClassification" in card
+    for name in ("vatt_model.py", "vatt_processing.py", "processor_config.json"):
+        assert Path("out", name).is_file(), name
+    model = AutoModelForVideoClassification.from_pretrained("out")
+    assert (
+        model.config.id2label == {0: "bright", 1: "dark"} and model.config.video_config.drop_token_rate == 0
+    )
+    AutoProcessor.from_pretrained("out")
+    evaluated = run(
+        "run_video_classification", **{**options, "model": "out"}, output_dir="again", do_eval=True
+    )
+    assert "Saved to again" in evaluated and not Path("again/model.safetensors").exists()
+    again = json.loads(Path("again/results.json").read_text())
+    assert again["metrics"] == pytest.approx(results["metrics"])
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_sound_of_videos_from_scratch(run, videos, several):
+    """Without a vocabulary; silent videos are left out; one label or several."""
+    tags = {"label_column": "tags", "label_separator": ",", "label_balancing": True, "mixup_alpha": 5}
+    options = {
+        **(tags if several else {"label_smoothing_factor": 0.1}),
+        "dataset": videos,
+        "config_overrides": SMALL,
+        "normalize_audio": True,
+        "drop_token_rate": 0.5,
+        "decode_once": True,
+        "eval_windows": 4,
+        "remote_code": False,
+    }
+    output = run("run_audio_classification", output_dir="out", **options)
+    assert "Skipped 2 of 11 clips" in output and "4.mp4" in output
+    metrics = json.loads(Path("out/results.json").read_text())["metrics"]
+    assert ("mAP" if several else "top1") in metrics
+    assert Path("out/confusion.png").exists() != several
+    config = json.loads(Path("out/config.json").read_text())
+    assert len(config["id2label"]) == (3 if several else 2)
+    processor = json.loads(Path("out/processor_config.json").read_text())
+    assert processor["feature_extractor"]["do_normalize"] is True
+
+
+def test_images_from_scratch(run):
+    for split in ("train", "validation"):
+        for name, value in (("dark", 20), ("light", 220)):
+            folder = Path("pictures", split, name)
+            folder.mkdir(parents=True)
+            for number in range(2):
+                Image.fromarray(np.full((12, 12, 3), value + number, np.uint8)).save(folder / f"{number}.png")
+    options = {"dataset": "pictures", "config_overrides": SMALL, "image_size": 12, "remote_code": False}
+    assert "Saved to out" in run("run_image_classification", output_dir="out", **options)
+    classify = pipeline("image-classification", model="out", device="cpu")
+    assert {found["label"] for found in classify("pictures/train/dark/0.png")} == {"dark", "light"}
+    assert classify.image_processor.crop_size["height"] == 12
+
+
+def test_a_run_killed_with_sigkill_continues_to_the_same_model(run, pretrained, videos, tmp_path):
+    options = {
+        "dataset": videos,
+        "model": pretrained,
+        "drop_token_rate": 0.5,
+        "max_steps": 8,
+        "remote_code": False,
+        "save_total_limit": 2,
+    }
+    run("run_video_classification", output_dir="whole", **options)
+    process = start("run_video_classification.py", tmp_path, output_dir="killed", **{**RUN, **options})
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("killed/checkpoint-*/trainer_state.json")):
+        assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not Path("killed/results.json").exists()
+    output = run("run_video_classification", output_dir="killed", **options)
+    assert "Continuing from killed/checkpoint-" in output
+    one, other = (load_file(f"{name}/model.safetensors") for name in ("whole", "killed"))
+    for name, values in one.items():
+        assert torch.equal(values, other[name]), name
+    losses = [json.loads(Path(name, "results.json").read_text())["metrics"] for name in ("whole", "killed")]
+    assert losses[0] == losses[1]
+    message = run("run_video_classification", output_dir="killed", **{**options, "max_steps": 9})
+    assert "killed holds a run with other settings: max_steps=8 (now 9)" in message
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "message"),
+    [
+        ("video", {"recipe": "kinetics"}, "'kinetics' is none of kinetics400, "),
+        ("video", {"recipe": "audioset"}, "audioset is for audio, this script for video"),
+        ("video", {"dataset": "nothing/to/see"}, "nothing/to/see: no such folder"),
+        ("video", {"label_column": "kind"}, "no column 'kind' among"),
+        ("video", {"train_split": "validation", "validation_split": "test"}, 'Unknown split "test"'),
+        ("image", {}, "No clip can be read, the first because"),
+        ("video", {"preset": "huge"}, "Unknown VATT preset 'huge'"),
+        ("video", {"model": "missing/model"}, "--model missing/model: no such folder"),
+        ("video", {"do_eval": True}, "--do_eval alone needs a trained --model"),
+        ("audio", {"label_balancing": True}, "`label_balancing` is for clips with several labels"),
+        (
+            "audio",
+            {"label_column": "tags", "label_separator": ",", "label_smoothing_factor": 0.1},
+            "Label smoothing",
+        ),
+        ("video", {"steps": 3}, "--steps"),
+        ("video", {"eval_crops": 2}, "`crops` 1 or 3"),
+    ],
+)
+def test_mistakes_end_in_one_line(run, videos, script, options, message):
+    options = {"dataset": videos, "config_overrides": SMALL, "output_dir": "out", **options}
+    output = run(f"run_{script}_classification", **options)
+    assert message in output
+    assert not Path("out/results.json").exists()
+
+
+def test_a_recipe_gives_way_to_flags(monkeypatch):
+    words = [
+        "x",
+        "--dataset",
+        "d",
+        "--output_dir",
+        "o",
+        "--recipe",
+        "kinetics400",
+        "--max_steps",
+        "7",
+        "--use_cpu",
+    ]
+    monkeypatch.setattr(sys, "argv", [*words, "--eval_crops", "1"])
+    data, model, training = importlib.import_module("classification").parse("video", "")
+    assert (training.per_device_train_batch_size, training.max_steps, training.learning_rate) == (64, 7, 5e-3)
+    assert (training.warmup_steps, training.label_smoothing_factor, training.max_grad_norm) == (
+        2500,
+        0.1,
+        0.75,
+    )
+    assert (str(training.optim.value), training.optim_args) == ("sgd", "momentum=0.9")
+    assert (data.eval_windows, data.eval_crops, model.image_size, model.fps) == (4, 1, 320, 12.5)
+    assert model.drop_token_rate == 0
