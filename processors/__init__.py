@@ -29,6 +29,7 @@ from .media import (
     probe,
     read_clip,
 )
+from .media_picture import read_picture
 from .processing_vatt import VattProcessor
 from .tokenization_vatt import VattTokenizer
 from .video_processing_vatt import VattVideoProcessor
@@ -65,5 +66,6 @@ __all__ = [
     "VattVideoProcessor",
     "probe",
     "read_clip",
+    "read_picture",
     "register_processors",
 ]

@@ -19,10 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedKFold
 
+from .clips import VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".ogv", ".flv", ".wmv"}
-)
 
 # (indices of training clips, indices of test clips)
 Split = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
@@ -286,7 +284,6 @@ def _caption_table(
 
 
 __all__ = [
-    "VIDEO_SUFFIXES",
     "Split",
     "cross_validation",
     "load_esc50",

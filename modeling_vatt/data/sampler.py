@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which clips make up which training step: a pure function of the seed, so that a run can be resumed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -63,3 +63,26 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             first = step % self.steps_per_epoch * self.batch_size
             batch = order[first : first + self.batch_size]
             yield [(epoch, int(index)) for index in batch[self.rank :: self.world_size]]
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, clip index) of all clips, every epoch in another order.
+
+    Args:
+        num_clips: clips in the dataset.
+        seed: of the orders.
+        epoch: tells the current epoch, so that a resumed run begins with the right one.
+    """
+
+    def __init__(self, num_clips: int, seed: int, epoch: Callable[[], int]) -> None:
+        self.num_clips = num_clips
+        self.seed = seed
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_clips
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = self.epoch()
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_clips)
+        yield from ((epoch, int(index)) for index in order)

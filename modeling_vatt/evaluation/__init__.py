@@ -2,6 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics and evaluation protocols."""
 
+from .classification import (
+    classification_metrics,
+    per_class_table,
+    plot_confusion,
+    write_per_class_table,
+)
 from .metrics import (
     RetrievalMetrics,
     TaggingMetrics,
@@ -36,9 +42,12 @@ __all__ = [
     "TaggingMetrics",
     "TopKAccuracy",
     "average_windows",
+    "classification_metrics",
     "clip_retrieval",
     "linear_probe",
     "linear_svm",
+    "per_class_table",
+    "plot_confusion",
     "pretraining_metrics",
     "retrieval_metrics",
     "retrieval_ranks",
@@ -46,5 +55,6 @@ __all__ = [
     "tagging_metrics",
     "top_k_accuracy",
     "window_scores",
+    "write_per_class_table",
     "zero_shot_retrieval",
 ]

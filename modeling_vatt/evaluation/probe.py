@@ -147,7 +147,7 @@ class LinearHeadClassifier(ClassifierMixin, BaseEstimator):
 
 
 def window_scores(classifier: Any, features: npt.NDArray, num_labels: int) -> npt.NDArray[np.float64]:
-    """Class scores of clips that are several windows each: the mean of the windows' probabilities, or of their
+    """Class scores of clips of several windows: the mean of the windows' probabilities, or of their
     decision values where a classifier has no probabilities.
 
     Args:

@@ -66,6 +66,19 @@ def embed_batches(
     return {name: np.concatenate(parts) for name, parts in collected.items()}
 
 
+def embed_texts(
+    model: VattModel | VattForPreTraining,
+    processor: VattProcessor,
+    texts: Sequence[str],
+    batch_size: int = 256,
+) -> npt.NDArray[np.float32]:
+    """Embeddings (texts, dim) of captions in the video-text space; not normalised."""
+    batches = (
+        processor(text=list(texts[first : first + batch_size])) for first in range(0, len(texts), batch_size)
+    )
+    return embed_batches(model, batches)["text_vt_embeds"]
+
+
 @dataclass
 class FileEmbeddings:
     """What [`embed_files`] finds.
@@ -232,7 +245,8 @@ class _Cache:
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial.npz")
         errors = json.dumps([error.args for error in part.errors])
-        np.savez(partial, errors=np.array(errors), kept=part.kept, **part.arrays)
+        arrays: dict[str, Any] = {"errors": np.array(errors), "kept": part.kept, **part.arrays}
+        np.savez(partial, **arrays)
         partial.replace(file)
 
     def _file(self, batch: list[_Clip]) -> Path:

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from ..data import ClipBatch, ClipDataset, SkippedClip, StepSampler, collate_clips
+from ..data import ClipBatch, ClipDataset, SkippedClip, StepSampler, collate_clips, skip_report
 from ..modeling_vatt import VattForPreTraining
 from .checkpoints import begin, checkpoints, commit, read_state, remove_old
 from .schedules import get_pretraining_schedule
@@ -202,7 +202,7 @@ class Pretrainer:
         inputs = {
             key: value.to(self.accelerator.device, non_blocking=True) for key, value in batch.inputs.items()
         }
-        torch.manual_seed(_step_seed(self.args.seed, step, self.accelerator.process_index))
+        torch.manual_seed(step_seed(self.args.seed, step, self.accelerator.process_index))
         with self.accelerator.autocast():
             output = self.model(**inputs, return_logits=False)
         self.accelerator.backward(output.loss)
@@ -304,19 +304,13 @@ class Pretrainer:
             already: clips that were left out before training.
         """
         skipped = {**{clip.name: clip.reason for clip in already}, **self.progress.skipped}
-        if not skipped:
-            return ""
-        reasons = list(skipped.values())
-        listed = "\n".join(f"  {reason}" for reason in reasons[:5])
-        more = f"\n  ... and {len(reasons) - 5} more" if len(reasons) > 5 else ""
-        total = len(self.dataset) + len(already)
-        return f"Skipped {len(skipped)} of {total} clips that could not be read:\n{listed}{more}"
+        return skip_report(skipped, len(self.dataset) + len(already))
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    # Distinct streams for dropout and DropToken of every step and process, and of resumed runs the same.
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Distinct streams for dropout and DropToken of every step and process, and of resumed runs the same."""
     return (seed * 1_000_003 + step) * 4099 + rank

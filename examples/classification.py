@@ -1,0 +1,427 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What `run_video_classification.py`, `run_audio_classification.py` and `run_image_classification.py` share:
+fine-tune a classifier, evaluate it, and save it with its report."""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from run_pretraining import merge
+from transformers import HfArgumentParser, set_seed
+from transformers.trainer_utils import PredictionOutput
+from transformers.utils import logging as transformers_logging
+
+from modeling_vatt import VattConfig
+from modeling_vatt.classification import VattClassifier
+from modeling_vatt.data import (
+    LabelledDataset,
+    class_names,
+    decode_clips,
+    has_several_labels,
+    load_labelled,
+    match_classes,
+    skip_report,
+)
+from modeling_vatt.evaluation import (
+    classification_metrics,
+    per_class_table,
+    plot_confusion,
+    write_per_class_table,
+)
+from modeling_vatt.processors import (
+    VattAugmentation,
+    VattFeatureExtractor,
+    VattImageProcessor,
+    VattProcessor,
+    VattTokenizer,
+    VattVideoProcessor,
+)
+from modeling_vatt.remote_code import save_remote_code
+from modeling_vatt.training import (
+    CLASSIFIERS,
+    RECIPES,
+    FinetuningArguments,
+    VattTrainer,
+    finetuning_config,
+    last_checkpoint,
+    write_model_card,
+)
+
+
+logger = logging.getLogger("modeling_vatt.classification_scripts")
+
+
+@dataclass
+class DataArguments:
+    """What to train and to evaluate on."""
+
+    dataset: str = field(
+        metadata={"help": "Folder (a folder per class, or with metadata.csv/.jsonl), or name of a dataset."}
+    )
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    validation_split: str = field(
+        default="validation", metadata={"help": "Split to evaluate on; '' for none."}
+    )
+    label_column: str | None = field(default=None, metadata={"help": "`label` or `labels` if left out."})
+    label_separator: str | None = field(
+        default=None, metadata={"help": "What stands between several labels in one string, e.g. ','."}
+    )
+    media_column: str | None = field(default=None, metadata={"help": "Found by its type if left out."})
+    decode_once: bool = field(
+        default=False,
+        metadata={"help": "Decode all clips once into a table on disk: for few, short clips."},
+    )
+    decode_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Shorter side at which videos are decoded. If left out: the processor's, else the stored "
+            "one, or 8/7 of the frame size with --decode_once."
+        },
+    )
+    crop_resize_style: Literal["Inception", "VGG", "none"] = field(
+        default="Inception", metadata={"help": "Random crop in training: Inception (paper), VGG, none."}
+    )
+    color_augment: bool = field(
+        default=True, metadata={"help": "Change brightness, saturation, contrast, hue in training."}
+    )
+    eval_windows: int = field(default=1, metadata={"help": "Windows of a clip in evaluation (paper: 4)."})
+    eval_crops: int = field(default=1, metadata={"help": "Crops of a window, 1 or 3 (paper: 3)."})
+
+
+@dataclass
+class ModelArguments:
+    """What to train."""
+
+    recipe: str | None = field(
+        default=None,
+        metadata={"help": f"The paper's settings for a data set: {', '.join(RECIPES)}. Flags override them."},
+    )
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Pretrained checkpoint (folder or Hub name); from scratch if left out."},
+    )
+    preset: str = field(default="tiny", metadata={"help": "Named config of a model from scratch."})
+    config_overrides: str = field(
+        default="{}", metadata={"help": "JSON of config fields of a model from scratch."}
+    )
+    image_size: int | None = field(default=None, metadata={"help": "Pixels; the processor's if left out."})
+    fps: float | None = field(
+        default=None, metadata={"help": "Frames per second; the processor's if left out."}
+    )
+    sampling_rate: int | None = field(
+        default=None, metadata={"help": "Of sound, Hz; the processor's if left out."}
+    )
+    normalize_audio: bool | None = field(
+        default=None, metadata={"help": "Bring sound to unit variance; as the processor does if left out."}
+    )
+    drop_token_rate: float = field(default=0.0, metadata={"help": "Share of tokens dropped in training."})
+    classifier_dropout: float | None = field(default=None, metadata={"help": "The config's if left out."})
+    freeze_backbone: bool = field(default=False, metadata={"help": "Train the classifier alone."})
+    label_balancing: bool = field(
+        default=False, metadata={"help": "Several labels: weight clips by the rarity of their labels."}
+    )
+    remote_code: bool = field(
+        default=True, metadata={"help": "Save the code too, so that the result loads without this package."}
+    )
+
+
+Arguments = tuple[DataArguments, ModelArguments, FinetuningArguments]
+
+
+def parse(media: str, description: str) -> Arguments:
+    """The arguments of the command line, with a recipe's values for those that are not there."""
+    parser = HfArgumentParser((DataArguments, ModelArguments, FinetuningArguments), description=description)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--recipe")
+    name = first.parse_known_args()[0].recipe
+    if name is not None:
+        if name not in RECIPES:
+            parser.error(f"--recipe: {name!r} is none of {', '.join(RECIPES)}.")
+        if RECIPES[name].media != media:
+            parser.error(f"--recipe: {name} is for {RECIPES[name].media}, this script for {media}.")
+        parser.set_defaults(**RECIPES[name].options(int(os.environ.get("WORLD_SIZE", 1))))
+    try:
+        return parser.parse_args_into_dataclasses()
+    except ValueError as error:  # unknown flags, values that do not fit together
+        parser.error(str(error))
+
+
+def build(
+    media: str, args: ModelArguments, names: list[str], several: bool
+) -> tuple[VattClassifier, VattProcessor]:
+    """Model and processor: from a checkpoint, or new ones."""
+    if args.model is not None:
+        config = VattConfig.from_pretrained(args.model)
+    else:
+        fields = merge(VattConfig.from_preset(args.preset).to_dict(), json.loads(args.config_overrides))
+        config = VattConfig(**fields)
+    finetuning_config(
+        config,
+        names,
+        media,
+        several,
+        args.drop_token_rate,
+        args.classifier_dropout,
+        args.freeze_backbone,
+        args.label_balancing,
+    )
+    if args.model is None:
+        # A processor has a tokenizer, although a classifier has no use for it.
+        tokenizer = VattTokenizer.train_from_iterator(names)
+        config.text_config.vocab_size = len(tokenizer)
+        return CLASSIFIERS[media](config), VattProcessor.from_config(config, tokenizer)
+    # A classifier of other classes gives its tower.
+    model = CLASSIFIERS[media].from_pretrained(args.model, config=config, ignore_mismatched_sizes=True)
+    return model, load_processor(args.model, config, names)
+
+
+def load_processor(checkpoint: str, config: VattConfig, names: list[str]) -> VattProcessor:
+    """The processor of a checkpoint; what a converted release lacks, the vocabulary first of all, is made."""
+    try:
+        return VattProcessor.from_pretrained(checkpoint)
+    except (OSError, ValueError):
+        parts: list[Any] = list(VattProcessor.media_parts_from_config(config))
+        for place, kind in enumerate((VattFeatureExtractor, VattVideoProcessor)):
+            with contextlib.suppress(OSError):
+                parts[place] = kind.from_pretrained(checkpoint)
+        return VattProcessor(*parts, VattTokenizer.train_from_iterator(names))
+
+
+def set_processor(processor: VattProcessor, data: DataArguments, args: ModelArguments) -> None:
+    """Put what the flags say into the processor."""
+    videos, sounds = processor.video_processor, processor.feature_extractor
+    if args.image_size is not None:
+        videos.size = {"shortest_edge": args.image_size}
+        videos.crop_size = {"height": args.image_size, "width": args.image_size}
+        videos.decode_size = None
+    if args.fps is not None:
+        videos.fps = args.fps
+    if args.sampling_rate is not None:
+        sounds.sampling_rate = args.sampling_rate
+    if args.normalize_audio is not None:
+        sounds.do_normalize = args.normalize_audio
+    if data.decode_size is not None:
+        videos.decode_size = data.decode_size
+    elif data.decode_once and videos.decode_size is None:
+        videos.decode_size = videos.crop_size["height"] * 8 // 7
+
+
+def check_same_run(output_dir: Path, settings: dict[str, Any], resuming: bool) -> None:
+    """A run can only be continued with what it was begun with."""
+    file = output_dir / "run.json"
+    if resuming and file.is_file():
+        before = json.loads(file.read_text())
+        changed = [name for name, value in settings.items() if before.get(name) != value]
+        if changed:
+            raise ValueError(
+                f"{output_dir} holds a run with other settings: "
+                + ", ".join(f"{name}={before.get(name)} (now {settings[name]})" for name in changed)
+                + ". Use them again, or choose another output folder."
+            )
+    output_dir.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def report(
+    output_dir: Path, prediction: PredictionOutput, names: list[str], results: dict[str, Any]
+) -> dict[str, float]:
+    """Write `results.json`, `per_class.csv` and, for one label per clip, `confusion.png`."""
+    metrics = {
+        name.removeprefix("eval_"): value
+        for name, value in (prediction.metrics or {}).items()
+        if not name.endswith(("_runtime", "_per_second", "_preparation_time"))
+    }
+    labels = prediction.label_ids
+    results |= {"metrics": metrics, "clips": len(labels)}
+    (output_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_per_class_table(
+        per_class_table(prediction.predictions, labels, names), output_dir / "per_class.csv"
+    )
+    if labels.ndim == 1:
+        plot_confusion(prediction.predictions, labels, names).savefig(output_dir / "confusion.png", dpi=100)
+    return metrics
+
+
+def main(media: str, description: str) -> None:
+    """Run one of the scripts."""
+    data, args, training = parse(media, description)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    transformers_logging.set_verbosity_warning()
+    set_seed(training.seed)
+    output_dir = Path(training.output_dir)
+    evaluate_only = training.do_eval and not training.do_train and training.eval_strategy == "no"
+
+    def load(split: str) -> datasets.Dataset:
+        return load_labelled(
+            data.dataset, split, media, data.label_column, data.media_column, data.label_separator
+        )
+
+    train = validation = None
+    try:
+        if evaluate_only:
+            if args.model is None or not data.validation_split:
+                raise ValueError("--do_eval alone needs a trained --model and a --validation_split.")
+            config = VattConfig.from_pretrained(args.model)
+            names = [config.id2label[index] for index in range(config.num_labels)]
+            several = config.problem_type == "multi_label_classification"
+        else:
+            train = load(data.train_split)
+            names, several = class_names(train), has_several_labels(train)
+        if data.validation_split:
+            validation = match_classes(load(data.validation_split), names)
+            if has_several_labels(validation) != several:
+                raise ValueError("One split has several labels per clip, the other has one.")
+        model, processor = build(media, args, names, several)
+        set_processor(processor, data, args)
+        skipped: dict[str, str] = {}
+        if data.decode_once and media != "image":
+            with training.main_process_first(desc="decoding"):
+                train, validation = (
+                    split and decode(split, processor, media, training, skipped)
+                    for split in (train, validation)
+                )
+        augmentation = VattAugmentation(
+            data.crop_resize_style, color_probability=0.8 if data.color_augment else 0.0, noise=0.0
+        )
+        train_clips = train and LabelledDataset(
+            train,
+            processor,
+            media,
+            random_window=True,
+            augmentation=None if media == "audio" else augmentation,
+            seed=training.seed,
+        )
+        eval_clips = validation and LabelledDataset(
+            validation, processor, media, windows=data.eval_windows, crops=data.eval_crops
+        )
+        trainer = VattTrainer(
+            model,
+            training,
+            train_dataset=train_clips,
+            eval_dataset=eval_clips,
+            compute_metrics=classification_metrics,
+            processing_class=processor,
+        )
+        checkpoint = training.resume_from_checkpoint or last_checkpoint(output_dir)
+        settings = run_settings(data, args, training)
+        if train is not None:
+            if training.process_index == 0:
+                check_same_run(output_dir, settings, checkpoint is not None)
+            if checkpoint is not None:
+                print(f"Continuing from {checkpoint}")
+            trainer.train(resume_from_checkpoint=checkpoint)
+        prediction = None if eval_clips is None else trainer.predict(eval_clips, metric_key_prefix="eval")
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        sys.exit(str(error))
+    if training.process_index != 0:
+        return
+    output_dir.mkdir(parents=True, exist_ok=True)
+    skipped |= trainer.skipped
+    total = sum(len(split) for split in (train, validation) if split is not None)
+    metrics: dict[str, float] = {}
+    if prediction is not None:
+        metrics = report(
+            output_dir,
+            prediction,
+            names,
+            {
+                "dataset": data.dataset,
+                "split": data.validation_split,
+                "model": args.model or args.preset,
+                "classes": len(names),
+                "views": data.eval_windows * data.eval_crops,
+                "skipped_clips": len(skipped),
+                "settings": settings,
+            },
+        )
+    if train is not None:
+        save(output_dir, media, trainer, processor, data, args, settings, metrics, skipped)
+    if skipped:
+        print(skip_report(skipped, total))
+    for name, value in metrics.items():
+        print(f"{name:>20}: {value:.4g}")
+    print(f"Saved to {output_dir}")
+
+
+def decode(
+    clips: datasets.Dataset,
+    processor: VattProcessor,
+    media: str,
+    training: FinetuningArguments,
+    skipped: dict[str, str],
+) -> datasets.Dataset:
+    """Clips decoded once; those that cannot be are noted."""
+    decoded, failed = decode_clips(clips, processor, max(1, training.dataloader_num_workers), media=media)
+    if not len(decoded):
+        raise ValueError(f"No clip can be read, the first because {failed[0].reason}")
+    for clip in failed:
+        logger.warning("Skipped %s", clip.reason)
+    skipped |= {clip.name: clip.reason for clip in failed}
+    return decoded
+
+
+def run_settings(data: DataArguments, args: ModelArguments, training: FinetuningArguments) -> dict[str, Any]:
+    """What a run is made of."""
+    chosen = ("optim", "learning_rate", "warmup_steps", "max_steps", "num_train_epochs", "seed")
+    chosen += ("per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay")
+    chosen += ("label_smoothing_factor", "mixup_alpha", "max_grad_norm", "classifier_max_grad_norm")
+    return {
+        **{name: value for name, value in vars(data).items() if not name.startswith("eval_")},
+        **{name: value for name, value in vars(args).items() if name != "remote_code"},
+        **{name: getattr(training, name) for name in chosen},
+        "optim": training.optim.value,
+        "num_processes": training.world_size,
+    }
+
+
+def save(
+    output_dir: Path,
+    media: str,
+    trainer: VattTrainer,
+    processor: VattProcessor,
+    data: DataArguments,
+    args: ModelArguments,
+    settings: dict[str, Any],
+    metrics: dict[str, float],
+    skipped: dict[str, str],
+) -> None:
+    """Model, processor, code and model card; upload them if asked to."""
+    training = trainer.args
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.save_pretrained(output_dir)
+    processor.save_pretrained(output_dir)
+    if media == "image":
+        videos = processor.video_processor
+        VattImageProcessor(size=videos.size, crop_size=videos.crop_size).save_pretrained(output_dir)
+    if args.remote_code:
+        save_remote_code(output_dir)
+    write_model_card(
+        output_dir,
+        name=training.hub_model_id or output_dir.resolve().name,
+        model=model,
+        dataset=data.dataset,
+        metrics=metrics,
+        settings={name: value for name, value in settings.items() if name not in ("dataset", "model")},
+        split=data.validation_split or None,
+        data={
+            "training split": data.train_split,
+            "training clips": len(trainer.train_dataset),
+            "clips that could not be read": len(skipped),
+        },
+        base_model=args.model if args.model and not Path(args.model).exists() else None,
+        processor=processor,
+    )
+    if training.push_to_hub:
+        ignored = ["checkpoint-*/*", "skipped.jsonl", "run.json", "training_args.bin"]
+        HfApi().upload_folder(repo_id=trainer.hub_model_id, folder_path=output_dir, ignore_patterns=ignored)
+        print(f"Uploaded to {trainer.hub_model_id}")

@@ -1,0 +1,257 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Videos, sounds and images with one label or several: tables, and items for the classifiers."""
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import BatchFeature
+
+from ..processors.media import MediaError
+from ..processors.media_picture import read_picture
+from ..processors.processing_vatt import VattProcessor
+from .clips import SkippedClip, open_table, read_options, read_row, source_of
+
+
+logger = logging.getLogger(__name__)
+
+_LABEL_COLUMNS = ("label", "labels")
+
+
+def load_labelled(
+    data: str | os.PathLike,
+    split: str,
+    media: str,
+    label_column: str | None = None,
+    media_column: str | None = None,
+    label_separator: str | None = None,
+    **kwargs: Any,
+) -> datasets.Dataset:
+    """Media files with their classes, undecoded.
+
+    Args:
+        data: a folder with a folder per class (`train/dog/a.mp4`) or with `metadata.csv`/`metadata.jsonl`
+            beside the files, or the name of a dataset.
+        split: split to load.
+        media: `"video"`, `"audio"` (files of sound, or videos for their sound) or `"image"`.
+        label_column: column of the classes, names or numbers, or lists of them; `label` or `labels` if left
+            out.
+        media_column: column of the files; found by its type if left out.
+        label_separator: what stands between several classes in one string, such as `","` in AudioSet's lists.
+        **kwargs: passed to `datasets.load_dataset`.
+
+    Returns:
+        Dataset with the undecoded column `video`, `audio` or `image`, the column `label` (`ClassLabel`, or
+        `List(ClassLabel)` for several labels), and the others. Classes are those of the data set's own
+        `ClassLabel`, else the ones that occur in this split; see [`match_classes`] for the other splits. Rows
+        without a label are left out, with a warning.
+
+    Raises:
+        ValueError: no such folder, split or column, or no labels in it.
+    """
+    table = open_table(data, split, media, media_column, **kwargs)
+    if label_column is None:
+        label_column = next((name for name in _LABEL_COLUMNS if name in table.column_names), None)
+    if label_column is None or label_column not in table.column_names:
+        wanted = "`label`" if label_column is None else repr(label_column)
+        raise ValueError(
+            f"{data}: no column {wanted} among {table.column_names}, and no folder per class. Name the "
+            "column of the labels with `label_column`."
+        )
+    feature = table.features[label_column]
+    values = list(table[label_column])
+    several = isinstance(feature, datasets.List)
+    inner = feature.feature if several else feature
+    if not isinstance(inner, datasets.ClassLabel | datasets.Value) or label_column == media:
+        raise ValueError(f"{data}: column {label_column!r} holds no labels but {feature}.")
+    declared = inner.names if isinstance(inner, datasets.ClassLabel) else None
+    if declared is not None:
+        values = [_names_of(value, declared) for value in values]
+    elif label_separator is not None and not several:
+        several = True
+        values = [None if value is None else str(value).split(label_separator) for value in values]
+    labelled = [index for index, value in enumerate(values) if value is not None]
+    if not labelled:
+        raise ValueError(f"{data}: no clip of the split {split!r} has a label.")
+    if len(labelled) < len(values):
+        logger.warning("%s: left out %d clips without a label.", data, len(values) - len(labelled))
+        table, values = table.select(labelled), [values[index] for index in labelled]
+    labels: list[str | list[str]]
+    if several:
+        labels = [list(dict.fromkeys(_words(value))) for value in values]
+    else:
+        labels = [str(value).strip() for value in values]
+    used = {name for value in labels for name in ([value] if isinstance(value, str) else value)}
+    # A folder's class list is collected over all its splits, so what counts is what is there.
+    own_list = declared is not None and table.builder_name not in (
+        "videofolder",
+        "audiofolder",
+        "imagefolder",
+    )
+    names = declared if own_list else sorted(used, key=_natural)
+    if not names:
+        raise ValueError(f"{data}: no clip of the split {split!r} has a label.")
+    return _with_labels(table.remove_columns(label_column), labels, names)
+
+
+def _names_of(value: int | list[int] | None, names: list[str]) -> str | list[str] | None:
+    """Names of class ids; -1 stands for no label in published test splits."""
+    if isinstance(value, list):
+        return [names[number] for number in value if number >= 0]
+    return None if value is None or value < 0 else names[value]
+
+
+def _words(labels: Sequence[Any]) -> list[str]:
+    return [word for word in (str(label).strip() for label in labels if label is not None) if word]
+
+
+def _natural(name: str) -> tuple[bool, int, str]:
+    """Numbers first and in their order, then words."""
+    return (False, int(name), "") if name.isdecimal() else (True, 0, name)
+
+
+def _with_labels(
+    table: datasets.Dataset, labels: Sequence[str | list[str]], names: Sequence[str]
+) -> datasets.Dataset:
+    """The table with the column `label`, encoded by a class list."""
+    number = {name: index for index, name in enumerate(names)}
+    feature: Any = datasets.ClassLabel(names=list(names))
+    several = not isinstance(labels[0], str)
+    encoded = [
+        number[label] if isinstance(label, str) else [number[name] for name in label] for label in labels
+    ]
+    if "label" in table.column_names:
+        table = table.remove_columns("label")
+    return table.add_column("label", encoded, feature=datasets.List(feature) if several else feature)
+
+
+def has_several_labels(table: datasets.Dataset) -> bool:
+    """Whether the clips of a table of [`load_labelled`] have several labels each."""
+    return isinstance(table.features["label"], datasets.List)
+
+
+def class_names(table: datasets.Dataset) -> list[str]:
+    """Class list of a table of [`load_labelled`]; position = class id."""
+    feature = table.features["label"]
+    return list((feature.feature if has_several_labels(table) else feature).names)
+
+
+def match_classes(table: datasets.Dataset, names: Sequence[str]) -> datasets.Dataset:
+    """A split brought onto a class list, such as that of the training split or of a trained model.
+
+    Args:
+        table: table of [`load_labelled`].
+        names: the classes; position = class id.
+
+    Raises:
+        ValueError: if clips have classes that the list lacks.
+    """
+    own = class_names(table)
+    labels = [_names_of(value, own) for value in table["label"]]
+    used = {name for value in labels for name in ([value] if isinstance(value, str) else value or ())}
+    unknown = sorted(used - set(names), key=_natural)
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        raise ValueError(
+            f"{len(unknown)} classes of the split {str(table.split)!r} are not among the {len(names)} that "
+            f"are trained: {shown}. Take their clips out, or add such clips to the training split."
+        )
+    return _with_labels(table.remove_columns("label"), labels, names)  # type: ignore[arg-type]
+
+
+class LabelledDataset(Dataset):
+    """Labelled clips as the classifiers take them.
+
+    Args:
+        clips: table of [`load_labelled`], or of [`decode_clips`] made from it.
+        processor: makes the tensors.
+        media: `"video"`, `"audio"` or `"image"`.
+        random_window: take one random window (training) instead of `windows` uniform ones.
+        augmentation: passed to the processor (training).
+        windows: windows spread over each clip in evaluation (4 in the paper).
+        crops: 1 (centre) or 3 (along the longer side) crops of each window; video only.
+        seed: of windows and augmentation; together with epoch and index it decides them, whichever worker
+            process makes the item.
+
+    An item is addressed by its index, or by (epoch, index), and holds a batch of one: `pixel_values_videos`
+    (1[, views], frames, channels, height, width), `input_values` (1[, windows], samples) or `pixel_values`
+    (1, channels, height, width), and `labels`, int64 (1,) or float32 (1, classes) for several labels. The
+    axis of views is there if `windows * crops` is more than one. What cannot be read is returned as
+    [`SkippedClip`]; nothing else is caught.
+    """
+
+    def __init__(
+        self,
+        clips: datasets.Dataset,
+        processor: VattProcessor,
+        media: str,
+        random_window: bool = False,
+        augmentation: Any = None,
+        windows: int = 1,
+        crops: int = 1,
+        seed: int = 0,
+    ) -> None:
+        if crops not in (1, 3) or windows < 1:
+            raise ValueError(f"`windows` must be 1 or more and `crops` 1 or 3, got {windows} and {crops}.")
+        if (crops > 1 and media != "video") or (windows > 1 and media == "image"):
+            raise ValueError(f"{windows} windows of {crops} crops make no sense for {media}.")
+        if (random_window or augmentation is not None) and windows * crops > 1:
+            raise ValueError("Training takes one view of a clip: leave `windows` and `crops` at 1.")
+        self.clips = clips
+        self.processor = processor
+        self.media = media
+        self.random_window = random_window
+        self.augmentation = augmentation
+        self.windows = windows
+        self.crops = crops
+        self.seed = seed
+        self.num_labels = len(class_names(clips))
+        self.several_labels = has_several_labels(clips)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> BatchFeature | SkippedClip:
+        epoch, index = (0, item) if isinstance(item, int) else item
+        row = self.clips[index]
+        random = np.random.default_rng((self.seed, epoch, index))
+        place = float(random.random()) if self.random_window else None
+        generator = torch.Generator().manual_seed(int(random.integers(2**62)))
+        try:
+            inputs = self._inputs(row, place, generator)
+        except MediaError as error:
+            return SkippedClip(error.source, str(error))
+        return BatchFeature({**inputs, "labels": self._target(row["label"])})
+
+    def _inputs(
+        self, row: dict[str, Any], place: float | None, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        options: dict[str, Any] = {"augmentation": self.augmentation, "generator": generator}
+        if self.media == "image":
+            picture = read_picture(source_of(row["image"]))[None]
+            clip = self.processor(videos=[picture], num_frames=1, **options)["pixel_values_videos"]
+            return {"pixel_values": clip[:, 0]}
+        clips = read_row(row, self.media, read_options(self.processor, self.media), place, self.windows)
+        if self.media == "audio":
+            name = "input_values"
+            values = self.processor(audio=[clip.waveform for clip in clips], **options)[name]
+        else:
+            name = "pixel_values_videos"
+            crop_mode = "three" if self.crops == 3 else "center"
+            values = self.processor(
+                videos=clips, load_audio_from_video=False, crop_mode=crop_mode, **options
+            )[name]
+        return {name: values if len(values) == 1 else values.unsqueeze(0)}
+
+    def _target(self, label: int | list[int]) -> torch.Tensor:
+        if not self.several_labels:
+            return torch.tensor([label])
+        target = torch.zeros(1, self.num_labels)
+        target[0, label] = 1
+        return target

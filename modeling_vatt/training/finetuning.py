@@ -1,0 +1,412 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tuning of the classifiers: the paper's recipes, and a Trainer that resumes to the same weights.
+
+Sources: paper sections 4.1, 4.2 and A.2; official modules `VideoFinetune` and `AudioFinetune` (vatt.md 6.8,
+7).
+"""
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Sampler
+from transformers import BatchFeature, Trainer, TrainingArguments
+from transformers.trainer_utils import TrainOutput
+
+from ..classification import (
+    VattClassifier,
+    VattForAudioClassification,
+    VattForImageClassification,
+    VattForVideoClassification,
+)
+from ..configuration import VattConfig
+from ..data import EpochSampler, LabelledDataset, SkippedClip, collate_clips
+from .pretrainer import step_seed
+
+
+logger = logging.getLogger(__name__)
+
+CLASSIFIERS: dict[str, type[VattClassifier]] = {
+    "video": VattForVideoClassification,
+    "audio": VattForAudioClassification,
+    "image": VattForImageClassification,
+}
+
+
+@dataclass(frozen=True)
+class FinetuningRecipe:
+    """How the paper fine-tunes on one data set; where the release's defaults differ, the paper counts.
+
+    Args:
+        media: `"video"`, `"audio"` or `"image"`.
+        batch_size: clips of an update, over all processes.
+        learning_rate: peak, reached after `warmup_steps`, followed by half a cosine to 0.
+        warmup_steps: from 0.
+        max_steps: updates; -1: `num_train_epochs` counts.
+        num_train_epochs: epochs.
+        label_smoothing_factor: share of every label that is spread over all classes.
+        mixup_alpha: of Beta(alpha, alpha); 0 for no mixup.
+        label_balancing: weight clips of several labels by the rarity of their labels.
+        classifier_dropout: before the classifier.
+        drop_token_rate: share of tokens dropped in training.
+        max_grad_norm: of the backbone.
+        classifier_max_grad_norm: of the classifier; 0 for none.
+        image_size: pixels of the crop; positions are resampled to the larger grid.
+        fps: frames per second.
+        sampling_rate: Hz.
+        eval_windows, eval_crops: views of a clip in evaluation, whose logits are averaged.
+    """
+
+    media: str
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    max_steps: int = -1
+    num_train_epochs: float = 3.0
+    label_smoothing_factor: float = 0.0
+    mixup_alpha: float = 0.0
+    label_balancing: bool = False
+    classifier_dropout: float = 0.5
+    drop_token_rate: float = 0.0
+    max_grad_norm: float = 0.75
+    classifier_max_grad_norm: float = 0.0
+    image_size: int | None = None
+    fps: float | None = None
+    sampling_rate: int | None = None
+    eval_windows: int = 1
+    eval_crops: int = 1
+
+    def options(self, num_processes: int = 1) -> dict[str, Any]:
+        """The recipe as options of the scripts and of [`FinetuningArguments`], media and batch size aside.
+
+        Args:
+            num_processes: among which the batch is divided.
+        """
+        fields = {name: value for name, value in vars(self).items() if name not in ("media", "batch_size")}
+        return {
+            **fields,
+            "per_device_train_batch_size": max(1, self.batch_size // num_processes),
+            "optim": "sgd",
+            "optim_args": "momentum=0.9",
+            "lr_scheduler_type": "cosine",
+            "weight_decay": 0.0,
+        }
+
+
+# 32 frames, every second one of 25 per second; 12 views.
+_VIDEO = FinetuningRecipe(
+    media="video",
+    batch_size=64,
+    learning_rate=5e-3,
+    warmup_steps=2500,
+    max_steps=100_000,
+    label_smoothing_factor=0.1,
+    image_size=320,
+    fps=12.5,
+    eval_windows=4,
+    eval_crops=3,
+)
+RECIPES: dict[str, FinetuningRecipe] = {
+    "kinetics400": _VIDEO,
+    "kinetics600": _VIDEO,
+    "kinetics700": _VIDEO,
+    # The published checkpoints stop at 150k steps.
+    "moments_in_time": FinetuningRecipe(**{**vars(_VIDEO), "max_steps": 150_000}),
+    # 153600 samples at half the rate of pretraining: 6.4 s.
+    "audioset": FinetuningRecipe(
+        media="audio",
+        batch_size=1024,
+        learning_rate=0.2,
+        warmup_steps=5000,
+        max_steps=50_000,
+        mixup_alpha=5.0,
+        label_balancing=True,
+        classifier_dropout=0.0,
+        sampling_rate=24_000,
+        eval_windows=4,
+    ),
+    # The paper does not state the warm-up: the release's default.
+    "imagenet": FinetuningRecipe(
+        media="image",
+        batch_size=512,
+        learning_rate=8e-2,
+        warmup_steps=2500,
+        num_train_epochs=50.0,
+        label_smoothing_factor=0.1,
+        image_size=384,
+    ),
+}
+
+
+def finetuning_config(
+    config: VattConfig,
+    names: Sequence[str],
+    media: str,
+    several_labels: bool = False,
+    drop_token_rate: float = 0.0,
+    classifier_dropout: float | None = None,
+    freeze_backbone: bool = False,
+    label_balancing: bool = False,
+) -> VattConfig:
+    """A pretraining config turned, in place, into that of a classifier.
+
+    Args:
+        config: of the pretrained model, or of a new one.
+        names: classes; position = class id.
+        media: `"video"`, `"audio"` or `"image"` (the video tower).
+        several_labels: whether a clip may have several.
+        drop_token_rate: share of tokens dropped in training; pretraining drops half, the paper's fine-tuning
+            none.
+        classifier_dropout: before the classifier; None keeps the config's.
+        freeze_backbone: train the classifier alone.
+        label_balancing: weight clips by the rarity of their labels (several labels only).
+
+    Raises:
+        ValueError: fewer than two classes, or `label_balancing` with one label per clip.
+    """
+    if len(names) < 2:
+        raise ValueError(f"A classifier needs two classes or more, found {list(names)}. Check the labels.")
+    if label_balancing and not several_labels:
+        raise ValueError("`label_balancing` is for clips with several labels: leave it out.")
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+    config.problem_type = f"{'multi' if several_labels else 'single'}_label_classification"
+    config.label_balancing = label_balancing
+    tower = config.audio_config if media == "audio" else config.video_config
+    tower.drop_token_rate = drop_token_rate
+    tower.freeze_backbone = freeze_backbone
+    if classifier_dropout is not None:
+        tower.classifier_dropout = classifier_dropout
+    return config
+
+
+@dataclass
+class FinetuningArguments(TrainingArguments):
+    """`TrainingArguments` and what the recipes need besides.
+
+    `max_grad_norm` clips the backbone's gradient. `label_smoothing_factor` works with mixup, but not with
+    several labels per clip. `data_seed` (or `seed`) decides the order of the clips, `seed` dropout, DropToken
+    and mixup of every step.
+
+    Args:
+        classifier_max_grad_norm: of the classifier's gradient, clipped apart from the backbone's; 0 for none.
+        mixup_alpha: mix every clip with another one of its batch in shares from Beta(alpha, alpha).
+    """
+
+    max_grad_norm: float = field(
+        default=0.75, metadata={"help": "Of the backbone's gradient; 0: none at all."}
+    )
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule after the warm-up."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Leave it off."})
+    classifier_max_grad_norm: float = field(
+        default=0.0, metadata={"help": "Of the classifier's gradient, clipped apart; 0: none."}
+    )
+    mixup_alpha: float = field(
+        default=0.0, metadata={"help": "Mixup with shares from Beta(alpha, alpha); 0: none."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mixup_alpha < 0:
+            raise ValueError(f"`mixup_alpha` must not be negative, got {self.mixup_alpha}.")
+        if self.classifier_max_grad_norm and not self.max_grad_norm:
+            raise ValueError(
+                "`classifier_max_grad_norm` needs `max_grad_norm`: give a large one for no limit."
+            )
+
+
+def mixup(inputs: torch.Tensor, targets: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each clip of a batch mixed with another one, of a shuffle; one share per clip from Beta(alpha, alpha).
+
+    Draws from torch's global generator of the CPU.
+
+    Args:
+        inputs: (batch, ...).
+        targets: (batch, classes).
+    """
+    share = torch.distributions.Beta(alpha, alpha).sample((len(inputs),)).to(inputs.device)
+    partner = torch.randperm(len(inputs)).to(inputs.device)
+    mixed = []
+    for values in (inputs, targets):
+        part = share.to(values.dtype).view(-1, *(1,) * (values.ndim - 1))
+        mixed.append(part * values + (1 - part) * values[partner])
+    return mixed[0], mixed[1]
+
+
+def smooth_labels(targets: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """(batch, classes) shares, with `smoothing` of each spread over all classes."""
+    return (1 - smoothing) * targets + smoothing / targets.shape[-1]
+
+
+def collate_labelled(items: Sequence[BatchFeature | SkippedClip]) -> dict[str, Any]:
+    """Items of a [`LabelledDataset`] stacked, and under `skipped` the clips that had to be left out."""
+    batch = collate_clips(items)
+    return {**batch.inputs, "skipped": batch.skipped}
+
+
+class VattTrainer(Trainer):
+    """transformers' Trainer for the classifiers on a [`LabelledDataset`].
+
+    What it adds:
+
+    - Clips, windows, augmentation, dropout, DropToken and mixup of a step follow from the seeds and the
+      step's number, so a run that was killed and resumed from its last checkpoint (see [`last_checkpoint`])
+      ends with the same weights (bit for bit on CPU).
+    - Backbone and classifier are clipped apart. The release clips the gradient of each replica before the
+      sum over R replicas; here, as everywhere in PyTorch, the averaged gradient is clipped, which equals the
+      release's rule for R = 1 and is up to R times stricter otherwise (vatt.md 7.1).
+    - Label smoothing and mixup on soft targets. The loss of evaluation is that of the true labels.
+    - Clips that cannot be read are left out of their batch, and collected in `skipped` and in the file
+      `skipped.jsonl` of the output folder.
+
+    Args:
+        model: a classifier; its config says by `problem_type` whether clips have several labels (see
+            [`finetuning_config`]).
+        args: settings.
+        kwargs: of `Trainer`.
+
+    Attributes:
+        skipped: name of a clip -> why it could not be read.
+    """
+
+    args: FinetuningArguments
+
+    def __init__(self, model: VattClassifier, args: FinetuningArguments, **kwargs: Any) -> None:
+        problem = model.config.problem_type
+        if (args.label_smoothing_factor or args.mixup_alpha) and problem is None:
+            raise ValueError("Label smoothing and mixup need to know `problem_type`: set it in the config.")
+        if args.label_smoothing_factor and problem == "multi_label_classification":
+            raise ValueError("Label smoothing is for one label per clip: set `label_smoothing_factor=0`.")
+        super().__init__(model, args, **{"data_collator": collate_labelled, **kwargs})
+        self.skipped: dict[str, str] = {}
+        self._input_name = model.main_input_name
+        self._num_labels = int(model.config.num_labels)
+        self._micro_step = (-1, 0)
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """See `Trainer`; what was skipped before a resumed run was stopped is remembered."""
+        if resume_from_checkpoint and self._skip_file.is_file():
+            lines = map(json.loads, self._skip_file.read_text().splitlines())
+            self.skipped |= {line["name"]: line["reason"] for line in lines}
+        elif not resume_from_checkpoint and self.is_world_process_zero():
+            self._skip_file.unlink(missing_ok=True)
+        self._micro_step = (-1, 0)
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """See `Trainer`; no step is made if no clip of the batch could be read."""
+        self._note(inputs.pop("skipped", ()))
+        if not inputs:
+            if self.args.world_size > 1:
+                raise ValueError(
+                    f"Step {self.state.global_step}: no clip of this process's batch can be read. Remove "
+                    "broken files or enlarge the batch."
+                )
+            return torch.zeros((), device=self.args.device)
+        step, part = self._micro_step
+        part = part + 1 if step == self.state.global_step else 0
+        self._micro_step = (self.state.global_step, part)
+        number = self.state.global_step * self.args.gradient_accumulation_steps + part
+        torch.manual_seed(step_seed(self.args.seed, number, self.args.process_index))
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """See `Trainer`; in training on smoothed and mixed targets."""
+        outputs = model(**(self._soften(inputs) if model.training else inputs))
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _soften(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        smoothing, alpha = self.args.label_smoothing_factor, self.args.mixup_alpha
+        if not (smoothing or alpha):
+            return inputs
+        name = self._input_name
+        values, targets = inputs[name], inputs["labels"]
+        if targets.ndim == 1:
+            targets = torch.nn.functional.one_hot(targets, self._num_labels).to(values.dtype)
+        if smoothing:
+            targets = smooth_labels(targets, smoothing)
+        if alpha:
+            values, targets = mixup(values, targets, alpha)
+        return {**inputs, name: values, "labels": targets}
+
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """See `Trainer`; a batch of which no clip could be read has no predictions."""
+        self._note(inputs.pop("skipped", ()))
+        if not inputs:
+            return None, None, None
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
+        self.accelerator.unscale_gradients()
+        groups: tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]] = ([], [])
+        for name, parameter in model.named_parameters():
+            groups["classifier" in name.split(".")].append(parameter)
+        limits = (self.args.max_grad_norm, self.args.classifier_max_grad_norm or float("inf"))
+        norms = [
+            torch.nn.utils.clip_grad_norm_(group, limit) for group, limit in zip(groups, limits, strict=True)
+        ]
+        return torch.stack(norms).norm()
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        clips = self.train_dataset if train_dataset is None else train_dataset
+        if not isinstance(clips, LabelledDataset):
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return EpochSampler(len(clips), seed, lambda: int(self.state.epoch or 0))
+
+    @property
+    def _skip_file(self) -> Path:
+        return Path(self.args.output_dir or ".") / "skipped.jsonl"
+
+    def _note(self, skipped: Iterable[SkippedClip]) -> None:
+        new = {clip.name: clip.reason for clip in skipped if clip.name not in self.skipped}
+        if not new:
+            return
+        self.skipped |= new
+        self._skip_file.parent.mkdir(parents=True, exist_ok=True)
+        with self._skip_file.open("a") as file:
+            for name, reason in new.items():
+                logger.warning("Skipped %s", reason)
+                file.write(json.dumps({"name": name, "reason": reason}) + "\n")
+
+
+def last_checkpoint(output_dir: str | Path) -> str | None:
+    """The newest whole checkpoint of a Trainer's run, None if there is none.
+
+    The Trainer writes its state last; a checkpoint without it was being written when the run was killed.
+    """
+    found: list[tuple[int, Path]] = []
+    for path in Path(output_dir).glob("checkpoint-*"):
+        number = re.fullmatch(r"checkpoint-(\d+)", path.name)
+        try:
+            json.loads((path / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            continue
+        if number is not None:
+            found.append((int(number[1]), path))
+    return str(max(found)[1]) if found else None
