@@ -43,6 +43,8 @@ TINY_RUN = {**PRETRAINING, "num_steps": 2, "eval_every": 2}
 RUN_WITH: dict[str, list[str]] = {
     "examples/run_pretraining.py": [text for k, v in TINY_RUN.items() for text in (f"--{k}", str(v))],
     "examples/run_retrieval.py": [],
+    "examples/run_linear_probe.py": ["--head_epochs", "3"],
+    "examples/run_zero_shot_retrieval.py": [],
 }
 # Read by their own parser only, with the reason.
 PARSED = {
