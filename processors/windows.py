@@ -69,6 +69,7 @@ def read_windows(
     *,
     start: float | None = None,
     windows: int = 1,
+    segment: tuple[float, float] | None = None,
     video: bool = True,
     audio: bool = True,
     limits: MediaLimits = DEFAULT_LIMITS,
@@ -77,6 +78,9 @@ def read_windows(
     """Read one window at `start`, or `windows` uniformly spread ones (see `window_starts`), from a file.
 
     Args:
+        segment: (start, end) in seconds of the clip that windows are spread over, for clips inside long
+            files; nothing outside is read, so windows of a clip that is too short are shorter. Default: the
+            whole file.
         options: `fps`, `sampling_rate`, `size` of `media.read_clip`.
 
     Raises:
@@ -86,6 +90,10 @@ def read_windows(
         source = source.read()  # a pipe can be read only once
     if start is not None:
         starts = [start]
+    elif segment is not None:
+        begin, length = segment[0], segment[1] - segment[0]
+        starts = [begin + moment for moment in window_starts(length, seconds, windows)]
+        seconds = min(seconds, length)
     else:
         duration = probe(source, limits).duration
         if duration is None:

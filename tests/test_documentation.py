@@ -49,6 +49,8 @@ RUN_WITH: dict[str, list[str]] = {
         for k, v in {**CLASSIFICATION, "max_steps": 2, "warmup_steps": 1}.items()
         for text in (f"--{k}", str(v))
     ],
+    "examples/run_linear_probe.py": ["--head_epochs", "3"],
+    "examples/run_zero_shot_retrieval.py": [],
 }
 # Read by their own parser only, with the reason.
 PARSED = {

@@ -30,6 +30,7 @@ _MEDIA: dict[str, tuple[str, tuple[Any, ...]]] = {
 FOLDER_BUILDERS = ("videofolder", "imagefolder")
 # `datasets` passes over other endings in folders without metadata, `.webm` among them.
 _VIDEO_ENDINGS = "mp4 m4v mov mkv webm avi mpg mpeg ts ogv flv wmv 3gp gif"
+VIDEO_SUFFIXES = frozenset(f".{ending}" for ending in _VIDEO_ENDINGS.split())
 _SOUND_ENDINGS = "wav flac mp3 ogg oga opus m4a aac aif aiff au caf mka wma"
 VideoFolder.EXTENSIONS = [f".{ending}" for ending in f"{_VIDEO_ENDINGS} {_SOUND_ENDINGS}".split()]
 

@@ -14,7 +14,7 @@ def average_windows(
     """Cosine similarities of queries with clips that are embedded as several windows.
 
     Args:
-        queries: (queries, dim), not normalised.
+        queries: (queries, dim), or (queries, windows, dim) to average over their windows too; not normalised.
         gallery_windows: (clips, windows, dim), not normalised.
         average: `"embeddings"` averages the windows' vectors, then normalises (the paper's protocol);
             `"similarities"` normalises every window and averages the similarities.
@@ -24,10 +24,14 @@ def average_windows(
     """
     if average not in ("embeddings", "similarities"):
         raise ValueError(f'`average` must be "embeddings" or "similarities", got {average!r}.')
-    gallery = np.asarray(gallery_windows, dtype=np.float64)
-    if average == "embeddings":
-        return _unit(queries) @ _unit(gallery.mean(axis=1)).T
-    return np.einsum("qd,cwd->qc", _unit(queries), _unit(gallery)) / gallery.shape[1]
+
+    def mean(vectors: npt.NDArray) -> npt.NDArray[np.float64]:
+        vectors = np.asarray(vectors, dtype=np.float64)
+        windows = vectors[:, None] if vectors.ndim == 2 else vectors
+        # The mean of similarities is the similarity of the means of unit vectors.
+        return _unit(windows.mean(axis=1)) if average == "embeddings" else _unit(windows).mean(axis=1)
+
+    return mean(queries) @ mean(gallery_windows).T
 
 
 def _unit(vectors: npt.NDArray) -> npt.NDArray[np.float64]:
@@ -107,3 +111,47 @@ def clip_retrieval(embeddings: Mapping[str, npt.NDArray]) -> dict[str, float]:
         "mean_recall": float(np.mean(recalls)),
         "gallery_size": len(embeddings["video_va_embeds"]),
     }
+
+
+def zero_shot_retrieval(
+    embeddings: Mapping[str, npt.NDArray],
+    text_vt_embeds: npt.NDArray | None = None,
+    text_targets: Sequence[int] | None = None,
+) -> dict[str, float]:
+    """Text-to-video and sound-to-video retrieval among clips of several windows, averaged in both ways (paper
+    A.3.3, official evaluator).
+
+    Clips without sound ask nothing, but stay in the gallery. Windows without sound count for nothing.
+
+    Args:
+        embeddings: `video_va_embeds`, `video_vt_embeds` and, for sound, `audio_va_embeds`, all (clips,
+            windows, dim), with `audio_mask` (clips, windows), as [`~modeling_vatt.retrieval.embed_files`]
+            returns them.
+        text_vt_embeds: (captions, dim); every caption asks for its own clip.
+        text_targets: index of the clip of every caption; the caption's own index by default.
+
+    Returns:
+        [`retrieval_metrics`] under the names of the official evaluator, `txt2vid_embd_`, `txt2vid_cosine_`,
+        `audio2vid_embd_`, `audio2vid_cosine_`; the numbers of queries, `txt2vid_queries` and
+        `audio2vid_queries`; `gallery_size`.
+    """
+    gallery_size = len(embeddings["video_va_embeds"])
+    queries: dict[str, tuple[npt.NDArray, npt.NDArray, Sequence[int] | None]] = {}
+    if text_vt_embeds is not None and len(text_vt_embeds):
+        queries["txt2vid"] = (text_vt_embeds, embeddings["video_vt_embeds"], text_targets)
+    if "audio_va_embeds" in embeddings:
+        mask = embeddings.get("audio_mask", np.ones(embeddings["audio_va_embeds"].shape[:2])).astype(bool)
+        asking = np.flatnonzero(mask.any(axis=1))
+        # Zero vectors only scale a query's similarities, all by the same factor.
+        sounds = np.where(mask[..., None], embeddings["audio_va_embeds"], 0)[asking]
+        if len(asking):
+            queries["audio2vid"] = (sounds, embeddings["video_va_embeds"], asking.tolist())
+    if not queries:
+        raise ValueError("No clip has a caption or sound: there is nothing to evaluate retrieval with.")
+    metrics: dict[str, float] = {}
+    for name, (asked, gallery, targets) in queries.items():
+        for short, average in (("embd", "embeddings"), ("cosine", "similarities")):
+            similarity = average_windows(asked, gallery, average)
+            metrics |= retrieval_metrics(similarity, targets, f"{name}_{short}_")
+        metrics[f"{name}_queries"] = len(asked)
+    return {**metrics, "gallery_size": gallery_size}

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embedding and searching clips."""
 
-from .embedding import embed_batches
+from .embedding import FileEmbeddings, embed_batches, embed_files, embed_texts
 from .gallery import Gallery, Hit
 
 
-__all__ = ["Gallery", "Hit", "embed_batches"]
+__all__ = ["FileEmbeddings", "Gallery", "Hit", "embed_batches", "embed_files", "embed_texts"]

@@ -3,7 +3,7 @@
 """A gallery of embedded clips that is searched exactly, in memory."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import torch
 
 from ..modeling_vatt import VattForPreTraining, VattModel
 from ..processors import MediaError, MediaSource, VattProcessor
+from .embedding import embed_files
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,6 @@ class Gallery:
         self.va, self.vt = _unit(va), _unit(vt)
 
     @classmethod
-    @torch.no_grad()
     def from_files(
         cls,
         model: VattModel | VattForPreTraining,
@@ -63,35 +63,15 @@ class Gallery:
             The gallery, and the errors of files that could not be read.
         """
         names: list[str] = []
-        errors: list[MediaError] = []
-        va: list[npt.NDArray] = []
-        vt: list[npt.NDArray] = []
-        pending: list[torch.Tensor] = []
 
-        def flush() -> None:
-            if pending:
-                features = model.get_video_features(torch.cat(pending).to(model.device))
-                for target, embeds in ((va, features.va_embeds), (vt, features.vt_embeds)):
-                    assert embeds is not None
-                    target.append(embeds.unflatten(0, (-1, windows)).mean(1).float().cpu().numpy())
-                pending.clear()
+        def noted() -> Iterator[str]:
+            for file in files:
+                names.append(os.fspath(file))
+                yield names[-1]
 
-        for file in files:
-            try:
-                inputs = processor(videos=[os.fspath(file)], windows=windows, load_audio_from_video=False)
-            except MediaError as error:
-                errors.append(error)
-                continue
-            pending.append(inputs["pixel_values_videos"])
-            names.append(os.fspath(file))
-            if len(pending) == batch_size:
-                flush()
-        flush()
-        if not names:
-            raise ValueError(
-                "No file could be embedded" + (f": {errors[0]}" if errors else ": no files given") + "."
-            )
-        return cls(names, np.concatenate(va), np.concatenate(vt)), errors
+        found = embed_files(model, processor, noted(), windows=windows, batch_size=batch_size)
+        va, vt = (found.arrays[f"video_{space}_embeds"].mean(axis=1) for space in ("va", "vt"))
+        return cls([names[index] for index in found.kept], va, vt), found.errors
 
     @torch.no_grad()
     def search(

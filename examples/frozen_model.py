@@ -1,0 +1,93 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What the evaluations of a frozen model share: its arguments, loading it, embedding files with it."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import AutoModel, HfArgumentParser
+from transformers.utils import logging as transformers_logging
+
+import modeling_vatt  # noqa: F401 - makes the Auto classes know VATT
+from modeling_vatt.data import skip_report, source_of
+from modeling_vatt.processors import VattProcessor
+from modeling_vatt.retrieval import FileEmbeddings, embed_files
+
+
+@dataclass
+class ModelArguments:
+    """Which model, how it sees clips, and where the results go."""
+
+    model: str = field(metadata={"help": "Folder or Hub name of a pretrained model with its processor."})
+    output_dir: str = field(
+        metadata={"help": "Folder for the results, and for features, which a second run takes from there."}
+    )
+    fps: float | None = field(
+        default=None,
+        metadata={
+            "help": "Frames a second; the processor's if left out. 12.5 is what the release evaluates at."
+        },
+    )
+    batch_size: int = field(default=16, metadata={"help": "Files at a time."})
+    num_workers: int = field(default=2, metadata={"help": "Threads that decode files."})
+    device: str = field(default="cpu", metadata={"help": "cpu, cuda, ..."})
+
+
+def parse(script: str, *kinds: type) -> list[Any]:
+    """The arguments of a script, as instances of the dataclasses; `script` is its docstring."""
+    parser = HfArgumentParser(kinds, description=script.splitlines()[0])
+    try:
+        parsed = parser.parse_args_into_dataclasses()
+    except ValueError as error:  # unknown flags
+        parser.error(str(error))
+    transformers_logging.disable_progress_bar()
+    return list(parsed)
+
+
+def load(args: ModelArguments) -> tuple[Any, VattProcessor]:
+    """Model and processor; OSError or ValueError if they are not there."""
+    model = AutoModel.from_pretrained(args.model).to(args.device).eval()
+    processor = VattProcessor.from_pretrained(args.model)
+    if args.fps is not None:
+        processor.video_processor.fps = args.fps
+    return model, processor
+
+
+def embed(
+    args: ModelArguments,
+    model: Any,
+    processor: VattProcessor,
+    media: Iterable[dict],
+    what: str,
+    **options: Any,
+) -> FileEmbeddings:
+    """Embeddings of undecoded media, with a progress bar and the cache in the output folder."""
+    files = [source_of(value) for value in media]
+    return embed_files(
+        model,
+        processor,
+        tqdm(files, unit="clip", desc=what),
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        cache_dir=Path(args.output_dir) / "features",
+        **options,
+    )
+
+
+def report_skipped(reasons: Sequence[str], total: int) -> None:
+    """Print what could not be read, if anything."""
+    report = skip_report(dict(zip(map(str, range(len(reasons))), reasons, strict=True)), total)
+    if report:
+        print(f"\n{report}")
+
+
+def write_results(args: ModelArguments, results: dict[str, Any]) -> None:
+    """`results.json` in the output folder."""
+    file = Path(args.output_dir) / "results.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(results, indent=2) + "\n")
+    print(f"\nResults: {file}")

@@ -1,0 +1,219 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Linear evaluation: what a linear classifier reads from the frozen features of a pretrained model.
+
+    python examples/run_linear_probe.py --model my_model --dataset UCF101 --layout ucf101 --output_dir probe
+    python examples/run_linear_probe.py --model my_model --dataset my_videos --media audio --output_dir probe
+
+Classifiers are trained on one centred window of every clip and tested on four. Leaves `results.json`,
+`splits.csv` and the features in the output folder; with these a second run is quick.
+"""
+
+import csv
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+from frozen_model import ModelArguments, embed, load, parse, report_skipped, write_results
+
+from modeling_vatt.data import (
+    Split,
+    class_names,
+    cross_validation,
+    has_several_labels,
+    load_esc50,
+    load_hmdb51,
+    load_labelled,
+    load_ucf101,
+    match_classes,
+)
+from modeling_vatt.evaluation import LinearHeadClassifier, linear_probe, linear_svm, summarize_splits
+from modeling_vatt.retrieval import FileEmbeddings
+
+
+LAYOUTS: dict[str, Callable[[str], datasets.Dataset]] = {
+    "ucf101": load_ucf101,
+    "hmdb51": load_hmdb51,
+    "esc50": load_esc50,
+}
+
+
+@dataclass
+class ProbeArguments:
+    """What to probe, and with what."""
+
+    dataset: str = field(metadata={"help": "Folder, or name of a dataset (layout `folder`)."})
+    layout: Literal["folder", "ucf101", "hmdb51", "esc50"] = field(
+        default="folder", metadata={"help": "How the folder is laid out; see docs/evaluate.md."}
+    )
+    media: Literal["video", "audio"] = field(
+        default="video", metadata={"help": "Which tower; `audio` listens to videos too."}
+    )
+    classifier: Literal["both", "svm", "linear"] = field(
+        default="both", metadata={"help": "Linear SVM, the release's linear head, or both."}
+    )
+    folds: list[str] = field(
+        default_factory=list, metadata={"help": "Numbers of the splits to run, e.g. 1 2; all if left out."}
+    )
+    label_column: str | None = field(
+        default=None, metadata={"help": "Layout `folder`: column of the classes."}
+    )
+    train_split: str = field(default="train", metadata={"help": "Layout `folder`: split to train on."})
+    test_split: str = field(
+        default="test", metadata={"help": "Layout `folder`: split to test on; '' cross-validates."}
+    )
+    fold_column: str = field(default="fold", metadata={"help": "Cross-validation: column of folds, if any."})
+    num_folds: int = field(default=5, metadata={"help": "Cross-validation without such a column: folds."})
+    train_windows: int = field(default=1, metadata={"help": "Windows of a clip in training; 1 is centred."})
+    test_windows: int = field(default=4, metadata={"help": "Windows of a clip that are averaged in testing."})
+    max_train_clips: int | None = field(default=None, metadata={"help": "At most so many a split, by lot."})
+    max_test_clips: int | None = field(default=None, metadata={"help": "At most so many a split, by lot."})
+    svm_c: float = field(default=6e-5, metadata={"help": "C of the SVM; few clips want more."})
+    svm_standardize: bool = field(
+        default=True, metadata={"help": "Bring the SVM's features to zero mean and unit variance."}
+    )
+    head_epochs: int = field(default=1000, metadata={"help": "Epochs of the linear head (release)."})
+    head_steps: int | None = field(
+        default=None, metadata={"help": "Steps of the linear head instead; 50000 in the paper."}
+    )
+    seed: int = field(default=1, metadata={"help": "Of the classifiers, the folds and the lots."})
+
+
+def load_table(args: ProbeArguments) -> tuple[datasets.Dataset, str]:
+    """The clips, and the name of the column of their files."""
+    if args.layout != "folder":
+        table = LAYOUTS[args.layout](args.dataset)
+        media = "video" if "video" in table.column_names else "audio"
+        if args.media == "video" and media == "audio":
+            raise ValueError(f"{args.layout} has no pictures: use --media audio.")
+        return table, media
+    table = load_labelled(args.dataset, args.train_split, args.media, args.label_column)
+    if has_several_labels(table):
+        raise ValueError(f"{args.dataset}: clips have several labels; a probe needs one. See --label_column.")
+    if not args.test_split:
+        return table, args.media
+    test = load_labelled(args.dataset, args.test_split, args.media, args.label_column)
+    test = match_classes(test, class_names(table))
+    parts = ["train"] * len(table) + ["test"] * len(test)
+    columns = [args.media, "label"]
+    joined = datasets.concatenate_datasets([table.select_columns(columns), test.select_columns(columns)])
+    return joined.add_column("split1", parts), args.media
+
+
+def choose_splits(args: ProbeArguments, table: datasets.Dataset) -> dict[str, Split]:
+    """The splits to run, cut to the wanted numbers of clips."""
+    splits = cross_validation(table, args.fold_column, args.num_folds, args.seed)
+    if args.folds:
+        wanted = {name for name in splits if name.removeprefix("split").removeprefix("fold") in args.folds}
+        if len(wanted) != len(set(args.folds)):
+            raise ValueError(f"--folds {' '.join(args.folds)}: the splits are {', '.join(splits)}.")
+        splits = {name: split for name, split in splits.items() if name in wanted}
+
+    def draw(clips: npt.NDArray[np.int64], limit: int | None) -> npt.NDArray[np.int64]:
+        return np.sort(np.random.default_rng(args.seed).permutation(clips)[:limit])
+
+    return {
+        name: (draw(train, args.max_train_clips), draw(test, args.max_test_clips))
+        for name, (train, test) in splits.items()
+    }
+
+
+def spread(found: FileEmbeddings, clips: npt.NDArray[np.int64], name: str, total: int) -> npt.NDArray:
+    """Features (all clips, windows, dim) of the clips that were read, NaN for the others."""
+    rows = found.arrays[name]
+    features = np.full((total, *rows.shape[1:]), np.nan, dtype=rows.dtype)
+    features[clips[found.kept]] = rows
+    return features
+
+
+def print_table(summary: dict[str, dict[str, Any]], num_labels: int) -> None:
+    """Mean over splits, and standard deviation."""
+    print(f"\n{'':14s}{'top-1':>16s}{'top-5':>16s}")
+    for name, row in summary.items():
+        cells = ""
+        for key in ("top1", "top5"):
+            deviation = row[f"{key}_std"]
+            text = f"{100 * row[key]:.1f}%" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+            cells += f"{text:>16s}"
+        print(f"{name:14s}{cells}")
+    chance = "".join(f"{100 * min(1, k / num_labels):15.1f}%" for k in (1, 5))
+    print(f"{'chance':14s}{chance}")
+
+
+def main() -> None:
+    args, model_args = parse(__doc__, ProbeArguments, ModelArguments)
+    try:
+        table, column = load_table(args)
+        splits = choose_splits(args, table)
+        model, processor = load(model_args)
+        found, features, clips = {}, {}, {}
+        for place, (part, windows) in enumerate((("train", args.train_windows), ("test", args.test_windows))):
+            clips[part] = np.unique(np.concatenate([split[place] for split in splits.values()]))
+            found[part] = embed(
+                model_args,
+                model,
+                processor,
+                table.select(clips[part])[column],
+                f"Features, {windows} window{'s' if windows > 1 else ''}",
+                modalities=(args.media,),
+                windows=windows,
+                pooled=True,
+            )
+            features[part] = spread(found[part], clips[part], f"{args.media}_pooled", len(table))
+        # What could not be read is left out of every split.
+        splits = {
+            name: (
+                np.intersect1d(train, clips["train"][found["train"].kept]),
+                np.intersect1d(test, clips["test"][found["test"].kept]),
+            )
+            for name, (train, test) in splits.items()
+        }
+        classifiers = {
+            "svm": linear_svm(args.svm_c, args.svm_standardize, args.seed),
+            "linear": LinearHeadClassifier(
+                epochs=args.head_epochs, steps=args.head_steps, seed=args.seed, device=model_args.device
+            ),
+        }
+        if args.classifier != "both":
+            classifiers = {args.classifier: classifiers[args.classifier]}
+        labels = np.asarray(table["label"])
+        results = {
+            name: linear_probe(classifier, features["train"], features["test"], labels, splits)
+            for name, classifier in classifiers.items()
+        }
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+
+    names = class_names(table)
+    summary = {name: summarize_splits(rows) for name, rows in results.items()}
+    lines = [
+        {"classifier": name, **dataclasses.asdict(row)} for name, rows in results.items() for row in rows
+    ]
+    print(f"{len(splits)} split{'s' if len(splits) > 1 else ''}, {len(names)} classes, {args.media}")
+    print_table(summary, len(names))
+    skipped = [str(error) for part in found.values() for error in part.errors]
+    report_skipped(skipped, sum(map(len, clips.values())))
+    write_results(
+        model_args,
+        {
+            "summary": summary,
+            "splits": lines,
+            "classes": names,
+            "skipped": skipped,
+            "settings": {**dataclasses.asdict(args), **dataclasses.asdict(model_args)},
+        },
+    )
+    with (Path(model_args.output_dir) / "splits.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+if __name__ == "__main__":
+    main()
