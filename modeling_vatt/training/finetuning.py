@@ -371,7 +371,8 @@ class VattTrainer(Trainer):
             groups["classifier" in name.split(".")].append(parameter)
         limits = (self.args.max_grad_norm, self.args.classifier_max_grad_norm or float("inf"))
         norms = [
-            torch.nn.utils.clip_grad_norm_(group, limit) for group, limit in zip(groups, limits, strict=True)
+            torch.nn.utils.clip_grad_norm_(group, limit).to(self.args.device)
+            for group, limit in zip(groups, limits, strict=True)
         ]
         return torch.stack(norms).norm()
 
