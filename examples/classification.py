@@ -284,7 +284,7 @@ def main(media: str, description: str) -> None:
             data.dataset, split, media, data.label_column, data.media_column, data.label_separator
         )
 
-    train = validation = None
+    train = validation = speed = None
     try:
         if evaluate_only:
             if args.model is None or not data.validation_split:
@@ -338,7 +338,7 @@ def main(media: str, description: str) -> None:
                 check_same_run(output_dir, settings, checkpoint is not None)
             if checkpoint is not None:
                 print(f"Continuing from {checkpoint}")
-            trainer.train(resume_from_checkpoint=checkpoint)
+            speed = trainer.train(resume_from_checkpoint=checkpoint).metrics["train_samples_per_second"]
         prediction = None if eval_clips is None else trainer.predict(eval_clips, metric_key_prefix="eval")
         if prediction is not None and prediction.predictions is None:
             raise ValueError(f"No clip of the split {data.validation_split!r} can be read.")
@@ -361,6 +361,7 @@ def main(media: str, description: str) -> None:
                 "classes": len(names),
                 "views": data.eval_windows * data.eval_crops,
                 "skipped_clips": len(skipped),
+                "train_samples_per_second": speed,
                 "settings": settings,
             },
         )

@@ -1,0 +1,171 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What pretraining is good for: classifiers of video and sound from scratch and from pretrained models, with
+the same budget, several seeds each; fine-tuning with half of the tokens; linear probes of frozen features.
+
+    python examples/run_transfer_study.py --dataset demo/corpus --specific my_model \
+        --agnostic my_agnostic_model --output_dir study
+
+Runs the scripts for fine-tuning and probing, one after the other, and leaves `study.md` and `study.json`. What
+is finished is not run again.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+
+from transformers import HfArgumentParser
+
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass
+class StudyArguments:
+    """Models, data and budget."""
+
+    dataset: str = field(metadata={"help": "Folder with the splits."})
+    specific: str = field(metadata={"help": "Pretrained modality-specific model."})
+    agnostic: str = field(metadata={"help": "Pretrained modality-agnostic model."})
+    output_dir: str = field(metadata={"help": "Folder for the runs and the tables."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    test_split: str = field(default="test", metadata={"help": "Split to test on."})
+    video_label: str = field(default="motion", metadata={"help": "Column with the classes of videos."})
+    audio_label: str = field(default="shape", metadata={"help": "Column with the classes of sounds."})
+    probe_labels: list[str] = field(
+        default_factory=lambda: ["colour", "size", "shape", "motion"],
+        metadata={"help": "Columns for linear probes."},
+    )
+    seeds: int = field(default=3, metadata={"help": "Runs of each kind."})
+    max_steps: int = field(default=100, metadata={"help": "Updates of each run."})
+    batch_size: int = field(default=32, metadata={"help": "Clips of an update."})
+    learning_rate: float = field(default=1e-3, metadata={"help": "Peak."})
+    warmup_steps: int = field(default=10, metadata={"help": "Updates up to the peak."})
+    optim: str = field(default="adamw_torch", metadata={"help": "Optimizer, as transformers names it."})
+    scratch_preset: str = field(default="tiny", metadata={"help": "Architecture of the runs from scratch."})
+
+
+def run(script: str, output_dir: Path, kept: str, **options: object) -> dict:
+    """Results of a script, which is run unless they are there under the name to keep."""
+    results = output_dir / kept
+    if not results.is_file():
+        command = [sys.executable, str(HERE / script), "--output_dir", str(output_dir)]
+        for name, value in options.items():
+            command += [f"--{name}", str(value)]
+        print(f"-- {output_dir.name}, {kept}", flush=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"{script} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        (output_dir / "results.json").rename(results)
+    return json.loads(results.read_text())
+
+
+def fine_tune(args: StudyArguments, media: str, seed: int, name: str, **options: object) -> dict:
+    """One run of a classifier."""
+    return run(
+        f"run_{media}_classification.py",
+        Path(args.output_dir) / f"{media}-{name}-{seed}",
+        "study.json",
+        dataset=args.dataset,
+        train_split=args.train_split,
+        validation_split=args.test_split,
+        label_column=getattr(args, f"{media}_label"),
+        decode_once=True,
+        crop_resize_style="none",
+        color_augment=False,
+        normalize_audio=True,
+        max_steps=args.max_steps,
+        per_device_train_batch_size=args.batch_size,
+        per_device_eval_batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        warmup_steps=args.warmup_steps,
+        optim=args.optim,
+        seed=seed,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remote_code=False,
+        **options,
+    )
+
+
+def row(name: str, results: list[dict]) -> dict[str, str | float]:
+    """Mean and deviation over seeds, in per cent."""
+    top1 = [100 * result["metrics"]["top1"] for result in results]
+    return {
+        "start": name,
+        "top-1 mean": mean(top1),
+        "top-1 deviation": stdev(top1) if len(top1) > 1 else 0.0,
+        "clips a second": mean(result["train_samples_per_second"] for result in results),
+    }
+
+
+def main() -> None:
+    parser = HfArgumentParser(StudyArguments, description=__doc__.splitlines()[0])
+    try:
+        (args,) = parser.parse_args_into_dataclasses()
+    except ValueError as error:  # unknown flags
+        parser.error(str(error))
+    starts = {
+        "scratch": {"preset": args.scratch_preset},
+        "specific": {"model": args.specific},
+        "agnostic": {"model": args.agnostic},
+    }
+    kinds = {
+        "video": {**starts, "specific, half of the tokens": {"model": args.specific, "drop_token_rate": 0.5}},
+        "audio": starts,
+    }
+    study: dict = {"settings": dataclasses.asdict(args)}
+    lines = [f"{args.max_steps} updates of {args.batch_size} clips, {args.seeds} seeds, top-1 in %."]
+    for media, options in kinds.items():
+        rows = []
+        for name, chosen in options.items():
+            folder = "half" if "half" in name else name
+            runs = [fine_tune(args, media, seed, folder, **chosen) for seed in range(args.seeds)]
+            rows.append(row(name, runs))
+        chance = 100 / runs[0]["classes"]
+        study[media] = {"label": getattr(args, f"{media}_label"), "chance": chance, "rows": rows}
+        lines += ["", f"{media}, label {study[media]['label']}, chance {chance:.1f} %:", ""]
+        lines += ["| start | top-1 | clips/s |", "| --- | --- | --- |"]
+        lines += [
+            f"| {one['start']} | {one['top-1 mean']:.1f} ± {one['top-1 deviation']:.1f} "
+            f"| {one['clips a second']:.1f} |"
+            for one in rows
+        ]
+    lines += ["", "Linear probes (linear SVM / linear head):", ""]
+    columns = [f"{media}, {name}" for media in kinds for name in ("specific", "agnostic")]
+    lines += ["| label | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
+    study["probes"] = {}
+    for label in args.probe_labels:
+        cells = []
+        for media in kinds:
+            for name in ("specific", "agnostic"):
+                found = run(
+                    "run_linear_probe.py",
+                    Path(args.output_dir) / f"probe-{media}-{name}",  # the features are shared
+                    f"{label}.json",
+                    dataset=args.dataset,
+                    model=getattr(args, name),
+                    media=media,
+                    label_column=label,
+                    train_split=args.train_split,
+                    test_split=args.test_split,
+                    test_windows=1,
+                    svm_c=0.01,
+                    head_epochs=100,
+                )
+                study["probes"][f"{media}, {name}, {label}"] = found
+                cells.append(" / ".join(f"{100 * one['top1']:.1f}" for one in found["summary"].values()))
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    output = Path(args.output_dir)
+    (output / "study.json").write_text(json.dumps(study, indent=2) + "\n")
+    (output / "study.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
