@@ -6,8 +6,8 @@ the same budget, several seeds each; fine-tuning with half of the tokens; linear
     python examples/run_transfer_study.py --dataset demo/corpus --specific my_model \
         --agnostic my_agnostic_model --output_dir study
 
-Runs the scripts for fine-tuning and probing, one after the other, and leaves `study.md` and `study.json`. What
-is finished is not run again.
+Runs the scripts for fine-tuning and probing, one after the other, and leaves `study.md` and `study.json`.
+What is finished is not run again.
 """
 
 import dataclasses
