@@ -113,13 +113,14 @@ class _Dense(torch.autograd.Function):
         ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
         rows = inputs.reshape(-1, inputs.shape[-1]).contiguous()
-        ctx.save_for_backward(rows, weight)
+        ctx.save_for_backward(inputs, weight)  # not its rows: gradients of gradients need the argument
         return _product(rows, weight, bias).view(*inputs.shape[:-1], weight.shape[0])
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        rows, weight = ctx.saved_tensors
+        inputs, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad
+        rows = inputs.reshape(-1, inputs.shape[-1]).contiguous()
         by_row = gradient.reshape(-1, gradient.shape[-1]).contiguous()
         of_input = of_weight = of_bias = None
         twice = torch.is_grad_enabled()  # gradients of gradients: operations that have them
