@@ -15,7 +15,8 @@ neighbouring runs, which a load on the machine disturbs less. Sections:
 - `compile`: forward and training step of the Base video encoder through `torch.compile` against eager;
 - `optimizer`: a step of AdamW on the Base video encoder, fused against PyTorch's default;
 - `utilisation`: whole pretraining steps of MBS and the agnostic Medium model under bf16 autocast with
-  fused AdamW (32 frames, on CUDA with the largest batch that fits): the share of the bf16 product rate.
+  fused AdamW (`--frames 32` for the paper's), on CUDA with the largest batch that fits, doubling from
+  `--batch`: the share of the bf16 product rate.
 
 Without `--sections`: limits, base, droptoken and optimizer, a few minutes on two cores.
 """
@@ -235,18 +236,15 @@ class Bench:
                     getattr(config, f"{name}_config").num_hidden_layers = self.options.layers
             model = VattForPreTraining(config).to(self.device).train()
             optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-            batch, seconds = self.options.batch, float("nan")
-            while True:
+            batch, seconds, candidate = 0, float("nan"), self.options.batch
+            while candidate:
+                run = self.pretraining_step(model, optimizer, candidate)
                 try:
-                    run = self.pretraining_step(model, optimizer, batch)
-                    seconds = statistics.median(self.time({"step": run})["step"])
+                    times = self.time({"step": run})["step"]
                 except torch.OutOfMemoryError:
-                    batch //= 2
                     break
-                if self.device.type != "cuda":
-                    break
-                reached, batch = seconds, 2 * batch
-            seconds = reached if self.device.type == "cuda" and batch else seconds
+                batch, seconds = candidate, statistics.median(times)
+                candidate = 2 * candidate if self.device.type == "cuda" else 0
             work = 3 * batch * pretraining_flops(config, self.options.frames, self.options.samples)
             rows.append([preset, str(batch), f"{1e3 * seconds:.0f}", f"{work / seconds / rate:.2f}"])
         show(["model", "largest batch", "ms", "of the bf16 product rate"], rows)
