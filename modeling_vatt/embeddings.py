@@ -17,6 +17,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from .configuration import VattAudioConfig, VattTextConfig, VattVideoConfig
+from .layers import VattDropout, VattLinear
 
 
 @lru_cache(maxsize=256)
@@ -155,14 +156,14 @@ class VattPatchEmbeddings(nn.Module):
         super().__init__()
         self.config = config
         size = config.hidden_size
-        self.patch_projection = nn.Linear(config.num_channels * math.prod(config.patch_shape), size)
+        self.patch_projection = VattLinear(config.num_channels * math.prod(config.patch_shape), size)
         self.mask_token = nn.Parameter(torch.zeros(size)) if config.use_input_masking else None
-        self.pre_projection = nn.Linear(size, size) if config.use_pre_projection else None
+        self.pre_projection = VattLinear(size, size) if config.use_pre_projection else None
         self.activation = ACT2FN[config.projection_act]
         self.position_embeddings = VattAxialPositionEmbeddings(
             config.position_axes, size, config.position_layer_norm_eps
         )
-        self.dropout = nn.Dropout(config.position_dropout_prob)
+        self.dropout = VattDropout(config.position_dropout_prob)
         self.agg_token = nn.Parameter(torch.zeros(size))
         # The release enumerates spectrogram positions mel-slowest, its tokens time-slowest.
         self.reversed_positions = getattr(config, "input_type", None) == "spectrogram"
@@ -245,7 +246,7 @@ class VattTextEmbeddings(nn.Module):
         self.is_t5 = config.encoder_type == "t5"
         self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
         self.word_embeddings.weight.requires_grad_(config.trainable_embeddings)
-        self.pre_projection = nn.Linear(
+        self.pre_projection = VattLinear(
             config.embedding_size, config.hidden_size, bias=config.pre_projection_bias
         )
         self.activation = ACT2FN[config.projection_act]
@@ -259,7 +260,7 @@ class VattTextEmbeddings(nn.Module):
                 config.position_axes, config.hidden_size, config.position_layer_norm_eps
             )
         )
-        self.dropout = nn.Dropout(config.hidden_dropout_prob if self.is_t5 else config.position_dropout_prob)
+        self.dropout = VattDropout(config.hidden_dropout_prob if self.is_t5 else config.position_dropout_prob)
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         """(batch, words) ids -> (batch, 1 + words, hidden_size)."""

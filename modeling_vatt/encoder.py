@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration import VattTextConfig
 from .configuration.configuration_vatt import VattTowerConfig
+from .layers import VattDropout, VattLinear, drop_out, drops_fast
 
 
 class VattRMSNorm(nn.Module):
@@ -81,13 +83,16 @@ def eager_attention_forward(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Plain attention; (batch, heads, length, head_dim) in, (batch, length, heads, head_dim) out."""
-    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
+    scores = torch.matmul(query * scaling, key.transpose(2, 3))
     if position_bias is not None:
         scores = scores + position_bias
     if attention_mask is not None:
-        scores = scores + attention_mask
+        if attention_mask.dtype == torch.bool:  # as SDPA has it, True for words
+            scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+        else:
+            scores = scores + attention_mask
     weights = nn.functional.softmax(scores, dim=-1)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    weights = drop_out(weights, dropout, module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
@@ -101,10 +106,10 @@ class VattAttention(nn.Module):
         self.scaling = scaling
         self.is_causal = False
         inner = config.num_attention_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, inner, bias=use_bias)
-        self.k_proj = nn.Linear(config.hidden_size, inner, bias=use_bias)
-        self.v_proj = nn.Linear(config.hidden_size, inner, bias=use_bias)
-        self.o_proj = nn.Linear(inner, config.hidden_size, bias=use_bias)
+        self.q_proj = VattLinear(config.hidden_size, inner, bias=use_bias)
+        self.k_proj = VattLinear(config.hidden_size, inner, bias=use_bias)
+        self.v_proj = VattLinear(config.hidden_size, inner, bias=use_bias)
+        self.o_proj = VattLinear(inner, config.hidden_size, bias=use_bias)
 
     def forward(
         self,
@@ -120,6 +125,11 @@ class VattAttention(nn.Module):
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
+        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
+        slow = dropout > 0 and attention is sdpa_attention_forward and not kwargs.get("output_attentions")
+        if slow and drops_fast(query):
+            # SDPA's kernel for the CPU has no dropout: it would do the same, with slow dropout.
+            attention = eager_attention_forward
         if position_bias is not None:  # only passed on where there is one: flash attention knows none
             kwargs["position_bias"] = position_bias
         context, weights = attention(
@@ -128,7 +138,7 @@ class VattAttention(nn.Module):
             key,
             value,
             attention_mask,
-            dropout=self.config.attention_probs_dropout_prob if self.training else 0.0,
+            dropout=dropout,
             scaling=self.scaling,
             **kwargs,
         )
@@ -141,13 +151,13 @@ class VattMLP(nn.Module):
     def __init__(self, config: VattTowerConfig, use_bias: bool) -> None:
         super().__init__()
         gated = config.hidden_act == "geglu"
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size, bias=use_bias)
+        self.fc1 = VattLinear(config.hidden_size, config.intermediate_size, bias=use_bias)
         self.fc1_gate = (
-            nn.Linear(config.hidden_size, config.intermediate_size, bias=use_bias) if gated else None
+            VattLinear(config.hidden_size, config.intermediate_size, bias=use_bias) if gated else None
         )
         self.activation = ACT2FN["gelu" if gated else config.hidden_act]
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size, bias=use_bias)
+        self.dropout = VattDropout(config.hidden_dropout_prob)
+        self.fc2 = VattLinear(config.intermediate_size, config.hidden_size, bias=use_bias)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         inner = self.activation(self.fc1(hidden_states))
@@ -167,7 +177,7 @@ class VattEncoderLayer(GradientCheckpointingLayer):
         self.self_attn = attention
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = mlp
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = VattDropout(config.hidden_dropout_prob)
 
     def forward(
         self,
@@ -216,7 +226,7 @@ class VattEncoder(nn.Module):
         if config.pre_norm or is_t5:  # post-norm blocks end normalised
             norm = VattRMSNorm if is_t5 else nn.LayerNorm
             self.final_layer_norm = norm(config.hidden_size, eps=config.layer_norm_eps)
-            self.dropout = nn.Dropout(config.hidden_dropout_prob)
+            self.dropout = VattDropout(config.hidden_dropout_prob)
 
     def forward(
         self,

@@ -1,0 +1,348 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Speed of the encoders against transformers' of equal shape and against the machine's matrix products.
+
+    python benchmarks/bench_model.py [--sections base medium audio] [--dtypes float32] [--dropouts 0]
+
+The models are run in turns in one process. Times are medians; a ratio is the median of the ratios of
+neighbouring runs, which a load on the machine disturbs less. Sections:
+
+- `limits`: rates of the matrix products of a Base block through `torch.mm` and, on the CPU, oneDNN;
+- `base`, `medium`, `audio`: forward and training step (forward and backward) of the Base and Medium video
+  encoder against VideoMAE and of the Base audio encoder against ViT, both with SDPA, with as many tokens;
+  on the CPU also of ours without its fast paths;
+- `droptoken`: training step of the Base video encoder against the kept share of its tokens;
+- `compile`: forward and training step of the Base video encoder through `torch.compile` against eager;
+- `optimizer`: a step of AdamW on the Base video encoder, fused against PyTorch's default;
+- `utilisation`: whole pretraining steps of MBS and the agnostic Medium model under bf16 autocast with
+  fused AdamW (`--frames 32` for the paper's), on CUDA with the largest batch that fits, doubling from
+  `--batch`: the share of the bf16 product rate.
+
+Without `--sections`: limits, base, droptoken and optimizer, a few minutes on two cores.
+"""
+
+import argparse
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import VideoMAEConfig, VideoMAEModel, ViTConfig, ViTModel
+
+from modeling_vatt import VattConfig, VattForPreTraining, VattModel
+from modeling_vatt.layers import fast_cpu, set_fast_cpu
+
+
+Runs = dict[str, Callable[[], Any]]
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "position_dropout_prob")
+
+
+class Bench:
+    """Settings of all sections, timing and printing."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.options = arguments
+        self.device = torch.device(arguments.device)
+        torch.manual_seed(0)
+
+    def clock(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.process_time() if self.options.cpu_time else time.perf_counter()
+
+    def time(self, runs: Runs) -> dict[str, list[float]]:
+        """Seconds of each, in turns, after a turn to warm up."""
+        times: dict[str, list[float]] = {name: [] for name in runs}
+        for turn in range(self.options.repeats + 1):
+            for name, run in runs.items():
+                start = self.clock()
+                run()
+                if turn:
+                    times[name].append(self.clock() - start)
+        return times
+
+    def compare(self, label: str, runs: Runs, flops: float, rate: float) -> list[list[str]]:
+        """Rows of a table; ratios are against the last run, `rate` is the machine's in FLOP/s."""
+        times = self.time(runs)
+        last = list(times.values())[-1]
+        rows = []
+        for name, seconds in times.items():
+            ratio = statistics.median(a / b for a, b in zip(seconds, last, strict=True))
+            middle = statistics.median(seconds)
+            share = f"{flops / middle / rate:.2f}" if flops else ""
+            rows.append([label, name, f"{1e3 * middle:.0f}", f"{ratio:.2f}", share])
+        return rows
+
+    def context(self, dtype: str) -> AbstractContextManager:
+        if dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, dtype))
+
+    def best_rate(self, dtype: str) -> float:
+        """FLOP/s of the fastest way to the product of a Base block's MLP."""
+        return max(rate for _, rate in self.product_rates(dtype)[-1])
+
+    def product_rates(self, dtype: str) -> list[list[tuple[str, float]]]:
+        rates = []
+        for wide in (768, 3072):
+            left = torch.randn(784, 768, device=self.device, dtype=getattr(torch, dtype))
+            right = torch.randn(wide, 768, device=self.device, dtype=getattr(torch, dtype))
+            if self.device.type == "cuda":  # large enough to fill a GPU
+                left, right = left.repeat(32, 1), right.repeat(2, 2)[:, :768].contiguous()
+            runs: Runs = {"torch.mm": partial(torch.mm, left, right.t())}
+            if self.device.type == "cpu" and torch.backends.mkldnn.is_available():
+                product = partial(torch.ops.mkldnn._linear_pointwise, left, right)
+                runs["oneDNN"] = partial(product, None, "none", [], "")
+            work = 2 * left.shape[0] * left.shape[1] * right.shape[0]
+            rates.append([(n, work / statistics.median(s)) for n, s in self.time(runs).items()])
+        return rates
+
+    # --- sections ------------------------------------------------------------------------------------------
+
+    def limits(self) -> None:
+        rows = []
+        for dtype in self.options.dtypes:
+            for wide, rates in zip((768, 3072), self.product_rates(dtype), strict=True):
+                rows += [[dtype, f"768 -> {wide}", name, f"{rate / 1e9:.0f}"] for name, rate in rates]
+        show(["type", "product", "through", "GFLOP/s"], rows)
+
+    def our_tower(self, section: str, dropout: float = 0.0, keep: float = 1.0) -> nn.Module:
+        config = VattConfig.from_preset("mbs" if section == "medium" else "bbs")
+        modality = "audio" if section == "audio" else "video"
+        tower = getattr(config, f"{modality}_config")
+        tower.update({**dict.fromkeys(DROPOUTS, dropout), "drop_token_rate": 1 - keep})
+        if self.options.layers:
+            tower.num_hidden_layers = self.options.layers
+        return VattModel(config).get_submodule(f"{modality}_model").to(self.device)
+
+    def their_encoder(self, ours: Any, dropout: float) -> nn.Module:
+        names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        shape = {name: getattr(ours, name) for name in names}
+        shape |= dict.fromkeys(DROPOUTS[:2], dropout)
+        if hasattr(ours, "num_samples"):  # as many patches, in one row
+            config = ViTConfig(image_size=(16, 16 * self.audio_tokens(ours)), patch_size=16, **shape)
+            config._attn_implementation = "sdpa"
+            return ViTModel(config, add_pooling_layer=False).to(self.device)
+        frames, tubelet = self.options.frames, ours.tubelet_size
+        config = VideoMAEConfig(num_frames=frames, tubelet_size=tubelet, image_size=224, **shape)
+        config._attn_implementation = "sdpa"
+        return VideoMAEModel(config).to(self.device)
+
+    def audio_tokens(self, tower: Any) -> int:
+        return self.options.samples // tower.patch_size
+
+    def inputs(self, tower: Any) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Ours, theirs, and the tokens."""
+        batch = self.options.batch
+        if hasattr(tower, "num_samples"):
+            tokens = self.audio_tokens(tower)
+            ours, theirs = torch.randn(batch, self.options.samples), torch.randn(batch, 3, 16, 16 * tokens)
+            return ours.to(self.device), theirs.to(self.device), tokens
+        video = torch.randn(batch, self.options.frames, 3, 224, 224, device=self.device)
+        return video, video, self.options.frames // tower.tubelet_size * 14 * 14
+
+    def forward(self, model: nn.Module, values: torch.Tensor, dtype: str) -> Callable[[], Any]:
+        def run() -> None:
+            model.eval()
+            with torch.no_grad(), self.context(dtype):
+                model(values)
+
+        return run
+
+    def step(self, model: nn.Module, values: torch.Tensor, dtype: str) -> Callable[[], Any]:
+        def run() -> None:
+            model.train()
+            with self.context(dtype):
+                loss = model(values).last_hidden_state.float().square().mean()
+            loss.backward()
+            model.zero_grad()
+
+        return run
+
+    def tower(self, section: str) -> None:
+        """Forward and step against transformers'."""
+        rows = []
+        for dtype in self.options.dtypes:
+            rate = self.best_rate(dtype)
+            for dropout in self.options.dropouts:
+                ours = self.our_tower(section, dropout)
+                theirs = self.their_encoder(ours.config, dropout)
+                our_input, their_input, tokens = self.inputs(ours.config)
+                flops = self.options.batch * encoder_flops(ours.config, tokens)
+                for kind, run, passes in (("forward", self.forward, 1), ("step", self.step, 3)):
+                    if kind == "forward" and dropout != self.options.dropouts[0]:
+                        continue  # has none
+                    runs = {"ours": run(ours, our_input, dtype)}
+                    if fast_cpu() and self.device.type == "cpu":
+                        runs["ours, VATT_FAST_CPU=0"] = slowly(runs["ours"])
+                    runs[type(theirs).__name__] = run(theirs, their_input, dtype)
+                    label = f"{section}, {dtype}, {kind}" + (f", dropout {dropout}" if passes > 1 else "")
+                    rows += self.compare(label, runs, passes * flops, rate)
+        show(["encoder", "model", "ms", "against the last", "of the best product rate"], rows)
+
+    def base(self) -> None:
+        self.tower("base")
+
+    def medium(self) -> None:
+        self.tower("medium")
+
+    def audio(self) -> None:
+        self.tower("audio")
+
+    def droptoken(self) -> None:
+        for dtype in self.options.dtypes:
+            runs = {}
+            for keep in (0.25, 0.5, 0.75, 1.0):
+                model = self.our_tower("base", self.options.dropouts[-1], keep)
+                runs[f"{keep:.0%} kept"] = self.step(model, self.inputs(model.config)[0], dtype)
+            rows = self.compare(f"base, {dtype}, step", runs, 0, 1)
+            show(["encoder", "tokens", "ms", "against all tokens"], [row[:4] for row in rows])
+
+    def compile(self) -> None:
+        rows = []
+        for dtype in self.options.dtypes:
+            eager = self.our_tower("base", self.options.dropouts[-1])
+            compiled = torch.compile(eager, dynamic=False)
+            values = self.inputs(eager.config)[0]
+            for kind, run in (("forward", self.forward), ("step", self.step)):
+                runs = {"compiled": run(compiled, values, dtype), "eager": run(eager, values, dtype)}
+                rows += self.compare(f"base, {dtype}, {kind}", runs, 0, 1)
+        show(["encoder", "how", "ms", "against eager"], [row[:4] for row in rows])
+
+    def optimizer(self) -> None:
+        runs = {}
+        for name, fused in (("fused", True), ("default", None)):
+            model = self.our_tower("base")
+            for parameter in model.parameters():
+                parameter.grad = torch.randn_like(parameter) * 1e-3
+            runs[name] = torch.optim.AdamW(model.parameters(), fused=fused).step
+        rows = self.compare("base, AdamW", runs, 0, 1)
+        show(["encoder", "optimizer", "ms", "against the default"], [row[:4] for row in rows])
+
+    def utilisation(self) -> None:
+        rate = self.best_rate("bfloat16")
+        rows = []
+        for preset in ("mbs", "ma_medium"):
+            config = VattConfig.from_preset(preset)
+            if self.options.layers:
+                for name in ("video", "audio", "text"):
+                    getattr(config, f"{name}_config").num_hidden_layers = self.options.layers
+            model = VattForPreTraining(config).to(self.device).train()
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+            batch, seconds, candidate = 0, float("nan"), self.options.batch
+            while candidate:
+                run = self.pretraining_step(model, optimizer, candidate)
+                try:
+                    times = self.time({"step": run})["step"]
+                except torch.OutOfMemoryError:
+                    break
+                batch, seconds = candidate, statistics.median(times)
+                candidate = 2 * candidate if self.device.type == "cuda" else 0
+            work = 3 * batch * pretraining_flops(config, self.options.frames, self.options.samples)
+            rows.append([preset, str(batch), f"{1e3 * seconds:.0f}", f"{work / seconds / rate:.2f}"])
+        show(["model", "largest batch", "ms", "of the bf16 product rate"], rows)
+
+    def pretraining_step(self, model: nn.Module, optimizer: Any, batch: int) -> Callable[[], Any]:
+        config: Any = model.config
+        words = config.text_config.max_position_embeddings
+        inputs = {
+            "pixel_values_videos": torch.randn(batch, self.options.frames, 3, 224, 224),
+            "input_values": torch.randn(batch, self.options.samples),
+            "input_ids": torch.randint(1, config.text_config.vocab_size, (batch, words)),
+        }
+        inputs = {name: values.to(self.device) for name, values in inputs.items()}
+
+        def run() -> None:
+            with self.context("bfloat16"):
+                loss = model(**inputs).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return run
+
+
+def slowly(run: Callable[[], Any]) -> Callable[[], Any]:
+    """The same without our fast paths on the CPU."""
+
+    def plain() -> None:
+        set_fast_cpu(False)
+        try:
+            run()
+        finally:
+            set_fast_cpu(True)
+
+    return plain
+
+
+def encoder_flops(tower: Any, tokens: int) -> int:
+    """Of a forward pass of one clip: dense layers and attention, two a multiplication."""
+    inner = tower.num_attention_heads * tower.head_dim
+    dense = 2 * tokens * tower.hidden_size * (4 * inner + 2 * tower.intermediate_size)
+    return tower.num_hidden_layers * (dense + 4 * tokens**2 * inner)
+
+
+def pretraining_flops(config: VattConfig, frames: int, samples: int) -> int:
+    """Of the encoders for one clip with its text, after DropToken."""
+    video, audio, text = (getattr(config, f"{name}_config") for name in ("video", "audio", "text"))
+    tokens = {
+        "video": int(frames // video.tubelet_size * 14 * 14 * (1 - video.drop_token_rate)),
+        "audio": int(samples // audio.patch_size * (1 - audio.drop_token_rate)),
+        "text": text.max_position_embeddings,
+    }
+    towers = {"video": video, "audio": audio, "text": text}
+    return sum(encoder_flops(towers[name], 1 + count) for name, count in tokens.items())
+
+
+def show(head: list[str], rows: list[list[str]]) -> None:
+    for row in (head, ["---"] * len(head), *rows):
+        print("| " + " | ".join(row) + " |")
+    print(flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sections = (
+        *("limits", "base", "medium", "audio"),
+        *("droptoken", "compile", "optimizer", "utilisation"),
+    )
+    default = ("limits", "base", "droptoken", "optimizer")
+    parser.add_argument("--sections", nargs="+", choices=sections, default=default)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=("float32",))
+    parser.add_argument("--dropouts", nargs="+", type=float, default=(0.0, 0.1))
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--frames", type=int, default=16, help="16 give 784 tokens")
+    parser.add_argument("--samples", type=int, default=153_600, help="153600 give 1200 tokens")
+    parser.add_argument("--layers", type=int, help="fewer blocks, for a quick look")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="of all threads, for machines with other work; use 1 thread"
+    )
+    parser.add_argument("--threads", type=int, help="of the CPU; all by default")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    bench = Bench(arguments)
+    name = torch.cuda.get_device_name() if bench.device.type == "cuda" else platform.machine()
+    print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__},", end=" ")
+    print(f"transformers {transformers.__version__}, fast paths {'on' if fast_cpu() else 'off'}\n")
+    for section in arguments.sections:
+        getattr(bench, section)()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if bench.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    print(f"peak memory {peak / 1e9:.1f} GB")
+
+
+if __name__ == "__main__":
+    main()

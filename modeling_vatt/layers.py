@@ -1,0 +1,174 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Dense layers and dropout on the fastest path of the processor: the one place where that is chosen.
+
+PyTorch hands float32 products on x86 to MKL, whose kernels for processors not made by Intel are up to 2.1
+times slower than those of oneDNN, which is in every build of PyTorch too. Its dropout on the CPU draws one
+Bernoulli number after the other, which takes longer than the attention it is applied to. Both are done
+better here where the processor calls for it; the layers are ordinary `nn.Linear` and `nn.Dropout` otherwise,
+and everywhere else: other devices and types, autocast, quantised and sharded weights, export, function
+transforms.
+"""
+
+import os
+import platform
+import re
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _python_dispatch
+
+
+# From here on the fast paths win over what they cost per call (measured).
+_SMALLEST_PRODUCT = 2**24  # multiplications
+_SMALLEST_DROPOUT = 2**14  # elements
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch 2.6 lacks it
+
+
+def _suits_machine() -> bool:
+    """Whether the fast paths are on by default: x86 not made by Intel, which MKL serves on its slow path."""
+    asked = os.environ.get("VATT_FAST_CPU", "")
+    if asked not in ("", "0", "1"):
+        raise ValueError(f"The environment variable VATT_FAST_CPU is {asked!r}: set it to 0 or 1, or not.")
+    if asked == "0" or not torch.backends.mkldnn.is_available():
+        return False
+    if asked == "1":
+        return True
+    if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkl.is_available():
+        return False
+    vendor = platform.processor()  # names it on Windows
+    if platform.system() == "Linux":
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            vendor = next((line for line in file if line.startswith("vendor_id")), "")
+    return "AMD" in vendor or "Hygon" in vendor
+
+
+_state = {"on": _suits_machine()}
+
+
+def fast_cpu() -> bool:
+    """Whether the fast float32 paths of the CPU are on; see [`set_fast_cpu`]."""
+    return _state["on"]
+
+
+def set_fast_cpu(enabled: bool | None) -> None:
+    """Switch the fast float32 paths of the CPU on or off.
+
+    Results differ by rounding, and by the draws of dropout.
+
+    Args:
+        enabled: None for the default: what the environment variable `VATT_FAST_CPU` (0 or 1) says, else on
+            for x86 processors not made by Intel.
+    """
+    _state["on"] = _suits_machine() if enabled is None else enabled and torch.backends.mkldnn.is_available()
+
+
+def _is_plain(*tensors: torch.Tensor | None) -> bool:
+    """Whether nothing but a float32 computation on the CPU is asked for: no subclass (quantised, sharded,
+    fake), no autocast, and nobody who watches or transforms the operations."""
+    for tensor in tensors:
+        if tensor is not None and not (
+            type(tensor) in (torch.Tensor, nn.Parameter)
+            and tensor.device.type == "cpu"
+            and tensor.dtype == torch.float32
+        ):
+            return False
+    if torch.compiler.is_compiling():
+        return not _is_exporting()
+    return not (
+        torch.is_autocast_enabled("cpu")
+        or not torch.backends.mkldnn.enabled
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+        or _python_dispatch.is_in_torch_dispatch_mode()
+    )
+
+
+def _product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """left @ right.T + bias of matrices, by oneDNN."""
+    if torch.compiler.is_compiling():
+        return _opaque_product(left, right, bias)
+    return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+
+
+# For Inductor, which takes oneDNN's operator only with frozen weights. Named after the module, as a
+# checkpoint may bring a copy of it.
+@torch.library.custom_op(f"{re.sub(r'[^A-Za-z0-9]', '_', __name__)}::product", mutates_args=())
+def _opaque_product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+
+
+@_opaque_product.register_fake
+def _product_shape(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return left.new_empty(left.shape[0], right.shape[0])
+
+
+class _Dense(torch.autograd.Function):
+    """A dense layer whose products, backwards too, are oneDNN's."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        rows = inputs.reshape(-1, inputs.shape[-1]).contiguous()
+        ctx.save_for_backward(inputs, weight)  # not its rows: gradients of gradients need the argument
+        return _product(rows, weight, bias).view(*inputs.shape[:-1], weight.shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        inputs, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        rows = inputs.reshape(-1, inputs.shape[-1]).contiguous()
+        by_row = gradient.reshape(-1, gradient.shape[-1]).contiguous()
+        of_input = of_weight = of_bias = None
+        twice = torch.is_grad_enabled()  # gradients of gradients: operations that have them
+        if wanted[0]:
+            of_input = by_row @ weight if twice else _product(by_row, weight.t(), None)
+            of_input = of_input.view(*gradient.shape[:-1], weight.shape[1])
+        if wanted[1]:
+            of_weight = by_row.t() @ rows if twice else _product(by_row.t(), rows.t(), None)
+        if wanted[2]:
+            of_bias = by_row.sum(0)
+        return of_input, of_weight, of_bias
+
+
+class VattLinear(nn.Linear):
+    """`nn.Linear` that takes the fast path of the processor; see the head of this file."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        weight, bias = self.weight, self.bias
+        if (
+            fast_cpu()
+            and _is_plain(inputs, weight, bias)
+            and weight.is_contiguous()
+            and inputs.numel() * self.out_features >= _SMALLEST_PRODUCT  # last: no export depends on it
+        ):
+            return _Dense.apply(inputs, weight, bias)
+        return super().forward(inputs)
+
+
+def drops_fast(inputs: torch.Tensor) -> bool:
+    """Whether [`drop_out`] takes its fast path; generated code needs none."""
+    if not fast_cpu() or torch.compiler.is_compiling():
+        return False
+    return inputs.numel() >= _SMALLEST_DROPOUT and _is_plain(inputs)
+
+
+def drop_out(inputs: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
+    """`nn.functional.dropout`, on the fast path with one draw for four elements: an element is dropped by 16
+    of its 64 bits, so the rate is met to 2^-17, and what is kept is scaled by the rate that was met."""
+    threshold = round(rate * 2**16)
+    if not training or not 0 < threshold < 2**16 or not drops_fast(inputs):
+        return nn.functional.dropout(inputs, rate, training)
+    draws = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    kept = draws.view(torch.int16)[: inputs.numel()].view(inputs.shape) >= threshold - 2**15
+    return inputs * kept.to(inputs.dtype).mul_(2**16 / (2**16 - threshold))
+
+
+class VattDropout(nn.Dropout):
+    """`nn.Dropout` that takes the fast path of the processor; see [`drop_out`]."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return drop_out(inputs, self.p, self.training)
