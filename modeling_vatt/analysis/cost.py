@@ -145,7 +145,7 @@ class CostCounter:
         config = self.tower_config(modality)
         drop = keep < 1 and _drops_tokens(config)
         if drop:
-            config.drop_token_rate = 1 - keep  # type: ignore[attr-defined]
+            config.drop_token_rate = 1 - keep
         tower = getattr(self.model, f"{modality}_model").train(drop)
         dtype = torch.long if modality == "text" else torch.float32
         inputs = torch.zeros((1, *shape), dtype=dtype, device="meta")
@@ -219,9 +219,7 @@ class CostCounter:
         sums = table[[*counts, "paper_gflops", "true_gflops"]].sum()
         table = pd.concat([table, pd.DataFrame([{"part": "total", "input": "", **sums}])], ignore_index=True)
         table[counts] = table[counts].astype(int)
-        return table[
-            ["part", "input", "tokens", "kept", "parameters", "frozen", "paper_gflops", "true_gflops"]
-        ]
+        return table[["part", "input", *counts, "paper_gflops", "true_gflops"]]
 
 
 # What the paper prints (vatt.md 1.1, 3 and 9.1).

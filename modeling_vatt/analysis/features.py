@@ -30,7 +30,7 @@ class Observation:
         rows: indices of those clips of the batch that have the modality, (n,).
         batch_size: clips of the batch.
         output: what the model returns for them.
-        inputs: encoder input after tokenisation, the mean over the tokens without AGG and padding, (n, width);
+        inputs: encoder input after tokenisation, (n, width), the mean over tokens without AGG and padding;
             None for towers without tokens (convolutional ones).
         mlp_sums: outputs of every layer's MLP, before dropout and residual sum, summed over clips and tokens,
             float64 of shape (layers, nodes); None without layers.

@@ -35,10 +35,8 @@ def _point_styles(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
     if set(labels) <= set(MODALITY_STYLES):
         return {label: MODALITY_STYLES[label][:2] for label in labels}
     count = len(PALETTE)
-    return {
-        label: (PALETTE[i % count], MARKERS[(i + i // count) % len(MARKERS)])
-        for i, label in enumerate(labels)
-    }
+    markers = [MARKERS[(i + i // count) % len(MARKERS)] for i in range(len(labels))]
+    return {label: (PALETTE[i % count], markers[i]) for i, label in enumerate(labels)}
 
 
 def plot_maps(points: pd.DataFrame, legend_title: str) -> Figure:
@@ -72,10 +70,8 @@ def plot_maps(points: pd.DataFrame, legend_title: str) -> Figure:
             if here.empty:
                 axes.text(0.5, 0.5, "not in this model", ha="center", transform=axes.transAxes)
     handles, names = panels[0, 0].get_legend_handles_labels()
-    columns = 1 if len(names) <= 16 else 2
-    figure.legend(
-        handles, names, title=legend_title, loc="outside right upper", ncols=columns, markerscale=1.4
-    )
+    style = {"ncols": 1 if len(names) <= 16 else 2, "markerscale": 1.4}
+    figure.legend(handles, names, title=legend_title, loc="outside right upper", **style)
     return figure
 
 
@@ -96,7 +92,9 @@ def plot_densities(curves: pd.DataFrame) -> Figure:
                 axes.plot(curve["similarity"], curve["density"], dash, color=color, label=f"{pair} pairs")
                 axes.fill_between(curve["similarity"], curve["density"], color=color, alpha=0.15)
             axes.set(title=f"{model}: {space}", xlabel="cosine similarity", ylabel="density", ylim=(0, None))
-            if here.empty:
+            if not here.empty:
+                axes.set_xlim(max(-1.0, here["similarity"].min()), min(1.0, here["similarity"].max()))
+            else:
                 axes.set(xticks=[], yticks=[], ylim=(0, 1))
                 text = "not in this model, or vectors\nof different widths: no cosine"
                 axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
@@ -157,37 +155,41 @@ def plot_activation_summary(summary: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_drop_token(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
+def plot_drop_token(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     """Quality against operations, and time against kept share.
 
     Args:
-        table: see [`drop_token_tradeoff`].
-        metrics: columns of the table to show as quality -> axis title.
+        table: of [`drop_token_tradeoff`], with a column `model` in front.
+        metrics: columns of the table to show as quality, in percent.
     """
-    figure, panels = _panels(1, len(metrics) + 1, 4.4, 3.8)
-    for index, (size, rows) in enumerate(table.groupby("input", sort=False)):
+    columns = min(3, len(metrics) + 1)
+    figure, panels = _panels(-(-(len(metrics) + 1) // columns), columns, 4.4, 3.6)
+    *quality, time = panels.ravel()[: len(metrics) + 1]
+    for unused in panels.ravel()[len(metrics) + 1 :]:
+        unused.set_axis_off()
+    for index, ((model, size), rows) in enumerate(table.groupby(["model", "input"], sort=False)):
         style: dict[str, Any] = {
             "color": PALETTE[index % len(PALETTE)],
             "marker": MARKERS[index % len(MARKERS)],
             "linestyle": DASHES[index % len(DASHES)],
-            "label": size,
+            "label": f"{model}, {size}",
         }
-        for (column, title), axes in zip(metrics.items(), panels[0], strict=False):
+        for column, axes in zip(metrics, quality, strict=True):
             axes.plot(rows["paper_gflops"], rows[column], **style)
-            axes.set(xlabel="GFLOP per clip (paper's unit)", ylabel=title)
-            for _, row in rows.iterrows():
-                place = (row["paper_gflops"], row[column])
-                axes.annotate(
-                    f"{row['kept_share']:.0%}", place, (0, 6), textcoords="offset points", ha="center", size=8
-                )
-        time = panels[0, -1]
+            for share, *place in zip(rows["kept_share"], rows["paper_gflops"], rows[column], strict=True):
+                axes.annotate(f"{share:.0%}", place, (0, 6), textcoords="offset points", ha="center", size=8)
         time.plot(100 * rows["kept_share"], 1e3 * rows["seconds_per_clip"], **style)
-        time.set(xlabel="tokens kept (%)", ylabel="time per clip (ms)", ylim=(0, None))
-    for axes in panels[0]:
+    for column, axes in zip(metrics, quality, strict=True):
+        lowest, highest = table[column].min(), table[column].max()
+        margin = max(2.0, 0.15 * (highest - lowest))
+        limits = (max(0.0, lowest - margin), min(104.0, highest + margin))
+        axes.set(xlabel="GFLOP per clip (paper's unit)", ylabel=column, ylim=limits)
+    top = 1.1e3 * table["seconds_per_clip"].max()
+    time.set(xlabel="tokens kept (%)", ylabel="time per clip (ms)", ylim=(0, top))
+    for axes in (*quality, time):
         axes.grid(alpha=0.3)
-        axes.margins(y=0.15)
-    panels[0, -1].set_ylim(0, 1.1e3 * table["seconds_per_clip"].max())
-    panels[0, 0].legend(title="input", fontsize=8)
+        axes.margins(x=0.08)
+    figure.legend(*time.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 

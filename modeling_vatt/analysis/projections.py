@@ -63,7 +63,9 @@ def project(
     return np.asarray(mapper.fit_transform(vectors), dtype=float)
 
 
-def neighbour_agreement(vectors: npt.NDArray, labels: Sequence[str], k: int = 10) -> tuple[float, float]:
+def neighbour_agreement(
+    vectors: npt.NDArray, labels: Sequence[str] | npt.NDArray, k: int = 10
+) -> tuple[float, float]:
     """Share of the nearest neighbours (by cosine, in the space itself, not in its map) with the same label.
 
     Args:

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Figures, tables and one HTML page that holds them, for a browser without a network (the extra `analysis`)."""
+"""Figures, tables and one HTML page with all of them, for a browser without a network (extra `analysis`)."""
 
 import base64
 from collections.abc import Mapping, Sequence
