@@ -43,6 +43,7 @@ TINY_RUN = {**PRETRAINING, "num_steps": 2, "eval_every": 2}
 RUN_WITH: dict[str, list[str]] = {
     "examples/run_pretraining.py": [text for k, v in TINY_RUN.items() for text in (f"--{k}", str(v))],
     "examples/run_retrieval.py": [],
+    "examples/analyse.py": ["--keep", "0.5", "1.0"],
 }
 # Read by their own parser only, with the reason.
 PARSED = {
@@ -87,7 +88,7 @@ def runnable(words: list[str]) -> list[str] | None:
     """What to run for a command, None if it is not run."""
     if words[0] == "python" and words[1] in RUN_WITH:
         return [sys.executable, str(ROOT / words[1]), *words[2:], *RUN_WITH[words[1]]]
-    if words == ["vatt", "convert", "--list"]:
+    if words == ["vatt", "convert", "--list"] or words[:2] == ["vatt", "flops"]:
         return [sys.executable, "-m", "modeling_vatt.cli", *words[1:]]
     return None
 
@@ -251,6 +252,9 @@ MODULES = [
     "modeling_vatt.training",
     "modeling_vatt.evaluation",
     "modeling_vatt.retrieval",
+    "modeling_vatt.analysis",
+    "modeling_vatt.analysis.figures",
+    "modeling_vatt.analysis.report",
     "modeling_vatt.pipelines",
     "modeling_vatt.convert",
     "modeling_vatt.remote_code",
