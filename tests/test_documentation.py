@@ -51,6 +51,7 @@ RUN_WITH: dict[str, list[str]] = {
     ],
     "examples/run_linear_probe.py": ["--head_epochs", "3"],
     "examples/run_zero_shot_retrieval.py": [],
+    "examples/analyse.py": ["--keep", "0.5", "1.0"],
 }
 # Read by their own parser only, with the reason.
 PARSED = {
@@ -97,7 +98,7 @@ def runnable(words: list[str]) -> list[str] | None:
     """What to run for a command, None if it is not run."""
     if words[0] == "python" and words[1] in RUN_WITH:
         return [sys.executable, str(ROOT / words[1]), *words[2:], *RUN_WITH[words[1]]]
-    if words == ["vatt", "convert", "--list"]:
+    if words == ["vatt", "convert", "--list"] or words[:2] == ["vatt", "flops"]:
         return [sys.executable, "-m", "modeling_vatt.cli", *words[1:]]
     return None
 
@@ -261,6 +262,9 @@ MODULES = [
     "modeling_vatt.training",
     "modeling_vatt.evaluation",
     "modeling_vatt.retrieval",
+    "modeling_vatt.analysis",
+    "modeling_vatt.analysis.figures",
+    "modeling_vatt.analysis.report",
     "modeling_vatt.pipelines",
     "modeling_vatt.convert",
     "modeling_vatt.remote_code",

@@ -1,0 +1,383 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Run the paper's analyses on any videos and models, and write figures, tables and one HTML report.
+
+    python examples/analyse.py --models scratch=preset:ma_tiny agnostic=my_model --dataset my_videos \
+        --label_column label
+
+docs/analyse.md says what each analysis shows.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import AutoConfig, HfArgumentParser, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+import modeling_vatt
+from modeling_vatt import VattConfig, VattForPreTraining
+from modeling_vatt.analysis import (
+    ActivationMean,
+    ClipFeatures,
+    InputSize,
+    activation_summary,
+    activation_table,
+    class_maps,
+    drop_token_tradeoff,
+    extract_features,
+    modality_maps,
+    similarity_densities,
+)
+from modeling_vatt.analysis.figures import (
+    plot_activation_summary,
+    plot_activations,
+    plot_densities,
+    plot_drop_token,
+    plot_maps,
+)
+from modeling_vatt.analysis.report import Section, write_report
+from modeling_vatt.data import ClipDataset, SkippedClip, collate_clips, load_clips
+from modeling_vatt.evaluation import clip_retrieval
+from modeling_vatt.processors import VattProcessor, VattTokenizer
+from modeling_vatt.retrieval import embed_batches
+
+
+ANALYSES = ("classes", "modalities", "similarities", "activations", "drop_token")
+HELP = {
+    "classes": "Each point is the pooled {modality} feature of a clip, near means similar. A model that "
+    "tells the classes apart shows islands of one colour; the table has the share of the ten nearest "
+    "neighbours that are of the same class, and what chance would give.",
+    "modalities": "Each point is one modality of one clip, before the encoder and in the common spaces. In "
+    "the table, mixing is 0 where the modalities lie apart and 1 where they are mixed perfectly.",
+    "similarities": "Positive pairs belong to one clip, random pairs to two. The less the curves overlap, "
+    "the better one modality finds the other; the AUC is the chance that a positive pair is the more similar "
+    "one.",
+    "activations": "Mean output of each node of each layer's MLP, before it is added to the residual stream, "
+    "by modality. Nodes that are strong in one panel only work for this modality.",
+    "activation_summary": "How strongly a layer reacts to a modality on average and, for agnostic models, "
+    "which modality moves most of its nodes.",
+    "drop_token": "Points are labelled with the share of tokens kept; up and left is better. A line that "
+    "stays flat to the left says that tokens can be dropped for free.",
+}
+
+
+@dataclass
+class AnalysisArguments:
+    """What to analyse."""
+
+    models: list[str] = field(
+        metadata={
+            "help": "NAME=SOURCE, shown under NAME; SOURCE is a folder or Hub name of a pretrained model or "
+            "classifier with its processor, or preset:tiny for random weights."
+        }
+    )
+    dataset: str = field(metadata={"help": "Folder of videos, or name of a dataset."})
+    split: str = field(default="test", metadata={"help": "Split to analyse."})
+    label_column: str | None = field(
+        default=None, metadata={"help": "Column with the class of a clip; needed for `classes`."}
+    )
+    output_dir: str = field(default="analysis", metadata={"help": "For figures, tables and report.html."})
+    analyses: list[str] = field(
+        default_factory=lambda: list(ANALYSES), metadata={"help": f"Some of {', '.join(ANALYSES)}."}
+    )
+    max_clips: int = field(default=500, metadata={"help": "Clips to use, chosen at random with the seed."})
+    max_classes: int = field(default=16, metadata={"help": "Classes to show, chosen at random; paper: 100."})
+    modality: Literal["video", "audio"] = field(
+        default="video", metadata={"help": "Whose features are shown by class."}
+    )
+    method: Literal["tsne", "umap"] = field(default="tsne", metadata={"help": "Kind of map."})
+    tokens: Literal["all", "agg"] = field(
+        default="all", metadata={"help": "Positions over which activations are averaged."}
+    )
+    keep: list[float] = field(
+        default_factory=lambda: [0.25, 0.5, 0.75, 1.0], metadata={"help": "Kept shares for `drop_token`."}
+    )
+    sizes: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Inputs for `drop_token` as FRAMESxSIZE, e.g. 32x224; the model's by default."},
+    )
+    batch_size: int = field(default=8, metadata={"help": "Clips at a time."})
+    num_workers: int = field(default=0, metadata={"help": "Processes that decode."})
+    device: str = field(default="cpu", metadata={"help": "cpu, cuda, ..."})
+    seed: int = field(default=0, metadata={"help": "Of every random choice."})
+
+
+@dataclass
+class LoadedModel:
+    """A model under its name in the figures, with its processor."""
+
+    name: str
+    model: PreTrainedModel
+    processor: VattProcessor
+    is_random: bool
+
+
+class Clips:
+    """The clips to analyse, as batches for any processor; counts what cannot be read.
+
+    Args:
+        table: of `load_clips`.
+        args: batch size and workers.
+    """
+
+    def __init__(self, table: datasets.Dataset, args: AnalysisArguments) -> None:
+        self.table = table
+        self.args = args
+        self.skipped: dict[str, str] = {}
+        self.rows: list[int] = []  # of the table, in the order of the last batches
+
+    def batches(self, processor: VattProcessor, title: str) -> Iterator[dict[str, torch.Tensor]]:
+        loader = DataLoader(
+            ClipDataset(self.table, processor),
+            batch_size=self.args.batch_size,
+            num_workers=self.args.num_workers,
+            collate_fn=lambda items: (collate_clips(items), [isinstance(i, SkippedClip) for i in items]),
+        )
+        self.rows, row = [], 0
+        interval = 0.5 if sys.stderr.isatty() else 30  # a log file needs no moving bar
+        for batch, missing in tqdm(loader, desc=title, unit="batch", mininterval=interval):
+            self.rows += [row + i for i, lost in enumerate(missing) if not lost]
+            row += len(missing)
+            self.skipped |= {clip.name: clip.reason for clip in batch.skipped}
+            if batch.inputs:
+                yield batch.inputs
+
+    def labels(self, column: str) -> list[Any]:
+        """Classes of the clips of the last batches; names where the dataset has names."""
+        values = self.table[column]
+        feature = self.table.features[column]
+        names = feature.names if isinstance(feature, datasets.ClassLabel) else None
+        return [names[values[row]] if names else values[row] for row in self.rows]
+
+
+def load_model(text: str, captions: Sequence[str], args: AnalysisArguments) -> LoadedModel:
+    name, equals, source = text.partition("=")
+    if not equals or not name or not source:
+        sys.exit(f"--models {text}: write NAME=FOLDER, NAME=HUB/NAME or NAME=preset:tiny.")
+    try:
+        if source.startswith("preset:"):
+            config = VattConfig.from_preset(source.removeprefix("preset:"))
+            length = config.text_config.max_position_embeddings
+            size = config.text_config.vocab_size
+            tokenizer = VattTokenizer.train_from_iterator(captions, size, model_max_length=length)
+            config.text_config.vocab_size = len(tokenizer)
+            torch.manual_seed(args.seed)
+            model, processor = VattForPreTraining(config), VattProcessor.from_config(config, tokenizer)
+        else:
+            config = AutoConfig.from_pretrained(source)
+            architecture = getattr(modeling_vatt, (config.architectures or [""])[0], VattForPreTraining)
+            model, processor = architecture.from_pretrained(source), VattProcessor.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        sys.exit(f"--models {text}: {error}")
+    processor.num_captions = 1
+    return LoadedModel(name, model.to(args.device).eval(), processor, source.startswith("preset:"))
+
+
+def quality(
+    loaded: LoadedModel, clips: Clips, label_column: str | None
+) -> Callable[[InputSize], dict[str, float]]:
+    """What the DropToken trade-off measures: retrieval, or the accuracy of a classifier, in percent."""
+
+    def evaluate(size: InputSize) -> dict[str, float]:
+        processor = VattProcessor(
+            loaded.processor.feature_extractor,
+            resized(loaded.processor.video_processor, size),
+            loaded.processor.tokenizer,
+            num_captions=1,
+        )
+        batches = clips.batches(processor, f"{loaded.name}: DropToken")
+        if isinstance(loaded.model, VattForPreTraining):
+            found = clip_retrieval(embed_batches(loaded.model, batches))
+            titles = {"txt2vid_": "text to video", "aud2vid_": "sound to video"}
+            return {
+                f"{title} R@{k} (%)": 100 * found[f"{prefix}R{k}"]
+                for prefix, title in titles.items()
+                for k in (1, 10)
+                if f"{prefix}R{k}" in found
+            }
+        assert label_column is not None
+        return {"top-1 accuracy (%)": 100 * accuracy(loaded.model, batches, clips, label_column)}
+
+    return evaluate
+
+
+def resized(video_processor: Any, size: InputSize) -> Any:
+    """A video processor for clips of a size; time stays covered in full with more or fewer frames."""
+    settings = video_processor.to_dict()
+    if size.size:
+        settings |= {"size": size.size, "crop_size": size.size}
+    if size.frames:
+        settings |= {"fps": settings["fps"] * size.frames / settings["num_frames"], "num_frames": size.frames}
+    return type(video_processor).from_dict(settings)
+
+
+@torch.no_grad()
+def accuracy(model: Any, batches: Iterator[dict[str, torch.Tensor]], clips: Clips, column: str) -> float:
+    found = []
+    for batch in batches:
+        name = "input_values" if model.modality == "audio" else "pixel_values_videos"
+        found += model(batch[name].to(model.device)).logits.argmax(-1).tolist()
+    truth = clips.labels(column)
+    return float(
+        np.mean([model.config.id2label[i] == str(label) for i, label in zip(found, truth, strict=True)])
+    )
+
+
+def parse_sizes(texts: Sequence[str]) -> list[InputSize]:
+    sizes = []
+    for text in texts:
+        frames, _, size = text.partition("x")
+        if not (frames.isdecimal() and size.isdecimal()):
+            sys.exit(f"--sizes {text}: write FRAMESxSIZE, e.g. 32x224.")
+        sizes.append(InputSize(int(frames), int(size)))
+    return sizes or [InputSize()]
+
+
+def main() -> None:
+    parser = HfArgumentParser(AnalysisArguments, description=__doc__.splitlines()[0])
+    try:
+        (args,) = parser.parse_args_into_dataclasses()
+    except ValueError as error:  # unknown flags
+        parser.error(str(error))
+    transformers_logging.disable_progress_bar()
+    if unknown := set(args.analyses) - set(ANALYSES):
+        sys.exit(f"--analyses {' '.join(sorted(unknown))}: choose from {', '.join(ANALYSES)}.")
+    sizes = parse_sizes(args.sizes)
+    try:
+        table = load_clips(args.dataset, args.split)
+    except ValueError as error:
+        sys.exit(str(error))
+    if args.label_column is not None and args.label_column not in table.column_names:
+        sys.exit(f"--label_column {args.label_column}: no such column among {', '.join(table.column_names)}.")
+    if len(table) > args.max_clips:
+        chosen = np.random.default_rng(args.seed).choice(len(table), args.max_clips, replace=False)
+        table = table.select(sorted(chosen.tolist()))
+    clips = Clips(table, args)
+    captions = [caption for row in table["captions"] for caption in row]
+    models = [load_model(text, captions, args) for text in args.models]
+
+    features: dict[str, ClipFeatures] = {}
+    labels: dict[str, list[Any]] = {}
+    activations: dict[str, ActivationMean] = {}
+    for loaded in models:
+        activations[loaded.name] = ActivationMean()
+        features[loaded.name] = extract_features(
+            loaded.model, clips.batches(loaded.processor, loaded.name), activations[loaded.name], args.tokens
+        )
+        if not clips.rows:
+            reason = next(iter(clips.skipped.values()))
+            sys.exit(f"{args.dataset}: none of {len(table)} clips could be read: {reason}")
+        if args.label_column is not None:
+            labels[loaded.name] = clips.labels(args.label_column)
+
+    sections: list[Section] = []
+    notes: list[str] = []
+    for analysis in args.analyses:
+        if analysis == "classes" and not labels:
+            notes.append("classes: left out, it needs --label_column")
+            continue
+        try:
+            sections += run_analysis(analysis, args, models, features, labels, activations, clips, sizes)
+        except ValueError as error:
+            notes.append(f"{analysis}: left out. {error}")
+    if not sections:
+        sys.exit("Nothing to report. " + "; ".join(notes))
+    facts = {
+        "models": ", ".join(args.models),
+        "clips": f"{len(clips.rows)} of {args.dataset}, split {args.split}",
+        "unreadable files": len(clips.skipped),
+        **{f"note {number}": note for number, note in enumerate(notes, start=1)},
+    }
+    report = write_report(Path(args.output_dir), "VATT: analyses", sections, facts)
+    for note in notes:
+        print(note)
+    if clips.skipped:
+        print(f"Skipped {len(clips.skipped)} of {len(table)} clips that could not be read:")
+        for reason in clips.skipped.values():
+            print(f"  {reason}")
+    print(f"Report: {report}")
+
+
+def run_analysis(
+    analysis: str,
+    args: AnalysisArguments,
+    models: Sequence[LoadedModel],
+    features: Mapping[str, ClipFeatures],
+    labels: Mapping[str, Sequence[Any]],
+    activations: Mapping[str, ActivationMean],
+    clips: Clips,
+    sizes: Sequence[InputSize],
+) -> list[Section]:
+    """Sections of the report for one analysis."""
+    if analysis == "classes":
+        points, summary = class_maps(
+            features, labels, args.modality, args.method, args.max_classes, args.seed
+        )
+        figure = plot_maps(points, args.label_column)
+        title = f"Output features by {args.label_column}"
+        text = HELP[analysis].format(modality=args.modality)
+        return [Section(analysis, title, text, figure, points, summary)]
+    if analysis == "modalities":
+        points, summary = modality_maps(features, args.method, args.seed)
+        figure = plot_maps(points, "modality")
+        return [
+            Section(analysis, "Input and output space by modality", HELP[analysis], figure, points, summary)
+        ]
+    if analysis == "similarities":
+        curves, summary = similarity_densities(features, args.seed)
+        title = "Similarities of positive and random pairs"
+        return [Section(analysis, title, HELP[analysis], plot_densities(curves), curves, summary)]
+    if analysis == "drop_token":
+        return [drop_token_section(args, models, clips, sizes)]
+    sections = []
+    for loaded in models:
+        means = activations[loaded.name].means()
+        if loaded.is_random or not means:
+            continue
+        name = f"activations_{''.join(c if c.isalnum() else '_' for c in loaded.name)}"
+        title = f"Mean MLP activations: {loaded.name}"
+        sections.append(
+            Section(name, title, HELP[analysis], plot_activations(means), activation_table(means))
+        )
+        summary = activation_summary(means, loaded.model.config.modality_agnostic)
+        figure = plot_activation_summary(summary)
+        title = f"Mean MLP activations by layer: {loaded.name}"
+        sections.append(Section(f"{name}_summary", title, HELP["activation_summary"], figure, summary))
+    if not sections:
+        raise ValueError("Activations are shown of trained models with an encoder; none was given.")
+    return sections
+
+
+def drop_token_section(
+    args: AnalysisArguments, models: Sequence[LoadedModel], clips: Clips, sizes: Sequence[InputSize]
+) -> Section:
+    """The trade-off of all trained models that it can be measured for."""
+    tables = []
+    for loaded in models:
+        is_classifier = not isinstance(loaded.model, VattForPreTraining)
+        if loaded.is_random or (is_classifier and args.label_column is None):
+            continue
+        evaluate = quality(loaded, clips, args.label_column)
+        rows = drop_token_tradeoff(
+            loaded.model, evaluate, args.keep, sizes, batch_size=args.batch_size, seed=args.seed
+        )
+        rows.insert(0, "model", loaded.name)
+        tables.append(rows)
+    if not tables:
+        raise ValueError("It needs a trained model; a classifier also needs --label_column.")
+    table = pd.concat(tables, ignore_index=True)
+    figure = plot_drop_token(table, [name for name in table.columns if name.endswith("(%)")])
+    return Section("drop_token", "DropToken trade-off", HELP["drop_token"], figure, table, table)
+
+
+if __name__ == "__main__":
+    main()

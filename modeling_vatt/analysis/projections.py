@@ -1,0 +1,201 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Maps of feature spaces (paper Fig. 2 and the upper half of Fig. 3), and a number for what they show."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
+
+from .features import ClipFeatures, Place
+
+
+# Spaces of the modality maps: title -> place and modalities. FAC has no space for all three.
+SPACES: dict[str, tuple[Place, tuple[str, ...]]] = {
+    "input space": ("input", ("video", "audio", "text")),
+    "output space, video-text": ("vt", ("video", "text")),
+    "output space, video-audio": ("va", ("video", "audio")),
+}
+
+
+def project(
+    vectors: npt.NDArray, method: Literal["tsne", "umap"] = "tsne", seed: int = 0
+) -> npt.NDArray[np.float64]:
+    """Two-dimensional map of vectors; near means similar by cosine.
+
+    t-SNE (scikit-learn) starts from the principal components with a perplexity of 30, less for small sets:
+    a third of the other points. UMAP (umap-learn, an extra of this package) uses 15 neighbours, at most all
+    others.
+
+    Args:
+        vectors: (points, width), compared by direction.
+        method: `"tsne"` or `"umap"`.
+        seed: of the method; the same seed gives the same map.
+
+    Returns:
+        (points, 2)
+
+    Raises:
+        ImportError: if umap-learn is asked for but not installed.
+        ValueError: for fewer than four points or an unknown method.
+    """
+    if len(vectors) < 4:
+        raise ValueError(f"A map needs at least 4 points, got {len(vectors)}: take more clips.")
+    vectors = normalize(vectors.astype(np.float64))
+    if method == "tsne":
+        perplexity = min(30.0, (len(vectors) - 1) / 3)
+        return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors).astype(float)
+    if method != "umap":
+        raise ValueError(f'`method` must be "tsne" or "umap", got {method!r}.')
+    try:
+        from umap import UMAP
+    except ImportError as error:
+        raise ImportError("UMAP needs umap-learn: pip install 'modeling_vatt[umap]'.") from error
+    neighbors = min(15, len(vectors) - 1)
+    # A spectral start needs more points than dimensions + 1; a random one serves the smallest sets.
+    init: Any = "spectral" if len(vectors) > 10 else "random"
+    mapper = UMAP(n_neighbors=neighbors, init=init, random_state=seed, n_jobs=1)
+    return np.asarray(mapper.fit_transform(vectors), dtype=float)
+
+
+def neighbour_agreement(
+    vectors: npt.NDArray, labels: Sequence[str] | npt.NDArray, k: int = 10
+) -> tuple[float, float]:
+    """Share of the nearest neighbours (by cosine, in the space itself, not in its map) with the same label.
+
+    Args:
+        vectors: (points, width).
+        labels: one per point.
+        k: neighbours of a point, at most all others.
+
+    Returns:
+        The share, and the share that labels without any relation to the vectors would have.
+    """
+    names = np.asarray(labels)
+    k = min(k, len(names) - 1)
+    # Without a query the point itself is not among its neighbours.
+    nearest = NearestNeighbors(n_neighbors=k).fit(normalize(vectors)).kneighbors(return_distance=False)
+    _, counts = np.unique(names, return_counts=True)
+    chance = float((counts * (counts - 1)).sum() / (len(names) * (len(names) - 1)))
+    return float((names[nearest] == names[:, None]).mean()), chance
+
+
+def choose_classes(labels: Sequence[Any], max_classes: int, seed: int = 0) -> list[str]:
+    """Classes to show, sorted: all, or a seeded random choice (the paper shows 100 of 400)."""
+    classes = sorted({str(label) for label in labels if label is not None})
+    if len(classes) > max_classes:
+        classes = sorted(np.random.default_rng(seed).choice(classes, max_classes, replace=False).tolist())
+    return classes
+
+
+def pad_width(arrays: Sequence[npt.NDArray]) -> list[npt.NDArray]:
+    """Arrays (n, width) filled up with zeros to the largest width.
+
+    Lengths and angles within an array stay exact. Between arrays of different widths there is no meaningful
+    distance; this is a convention that needs no random numbers.
+    """
+    width = max(array.shape[-1] for array in arrays)
+    return [np.pad(array, ((0, 0), (0, width - array.shape[-1]))) for array in arrays]
+
+
+def class_maps(
+    models: Mapping[str, ClipFeatures],
+    labels: Mapping[str, Sequence[Any]],
+    modality: str = "video",
+    method: Literal["tsne", "umap"] = "tsne",
+    max_classes: int = 16,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Maps of pooled output features by class, for several models (paper Fig. 2).
+
+    Args:
+        models: name -> features.
+        labels: name -> class of every clip, None where unknown.
+        modality: whose pooled features.
+        method, seed: as in [`project`].
+        max_classes: see [`choose_classes`].
+
+    Returns:
+        Points (columns `model`, `space`, `clip`, `label`, `x`, `y`), and a summary (`model`, `points`,
+        `same_class_neighbours`, `chance`).
+
+    Raises:
+        ValueError: if no model has the modality.
+    """
+    shown = choose_classes([label for values in labels.values() for label in values], max_classes, seed)
+    maps, summary = [], []
+    for model, features in models.items():
+        if modality not in features.modalities("pooled"):
+            continue
+        (vectors,), clips = features.common("pooled", [modality])
+        names = np.array([str(labels[model][clip]) for clip in clips])
+        chosen = np.isin(names, shown)
+        vectors, clips, names = vectors[chosen], clips[chosen], names[chosen]
+        maps.append(_points(model, f"{modality} output", vectors, clips, names, method, seed))
+        share, chance = neighbour_agreement(vectors, names)
+        summary.append(
+            {"model": model, "points": len(names), "same_class_neighbours": share, "chance": chance}
+        )
+    if not maps:
+        raise ValueError(f"None of the models {', '.join(models)} has a {modality} tower.")
+    return pd.concat(maps, ignore_index=True), pd.DataFrame(summary)
+
+
+def modality_maps(
+    models: Mapping[str, ClipFeatures], method: Literal["tsne", "umap"] = "tsne", seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Maps of the encoder input and of the common spaces by modality, for several models (paper Fig. 3, top).
+
+    Clips that have all the modalities of a space are shown. Where the towers of a specific model differ in
+    width, narrower input vectors are filled up with zeros: distances within a modality are exact, those
+    between modalities are a convention (see [`pad_width`]). Every vector has unit length.
+
+    Args:
+        models: name -> features.
+        method, seed: as in [`project`].
+
+    Returns:
+        Points (columns `model`, `space`, `clip`, `label`, `x`, `y`; the label is the modality), and a summary
+        (`model`, `space`, `points`, `mixing`: share of foreign neighbours in that of a perfect mixture, so 0
+        is apart and 1 is mixed).
+
+    Raises:
+        ValueError: if no model has two modalities.
+    """
+    maps, summary = [], []
+    for model, features in models.items():
+        for space, (place, modalities) in SPACES.items():
+            if not set(modalities) <= set(features.modalities(place)):
+                continue
+            arrays, clips = features.common(place, modalities)
+            vectors = np.concatenate(pad_width([normalize(array) for array in arrays]))
+            names = np.repeat(modalities, len(clips))
+            maps.append(_points(model, space, vectors, np.tile(clips, len(modalities)), names, method, seed))
+            share, chance = neighbour_agreement(vectors, names)
+            mixing = (1 - share) / (1 - chance)
+            summary.append({"model": model, "space": space, "points": len(names), "mixing": mixing})
+    if not maps:
+        raise ValueError(f"None of the models {', '.join(models)} has two modalities to compare.")
+    return pd.concat(maps, ignore_index=True), pd.DataFrame(summary)
+
+
+def _points(
+    model: str,
+    space: str,
+    vectors: npt.NDArray,
+    clips: npt.NDArray,
+    labels: npt.NDArray,
+    method: Literal["tsne", "umap"],
+    seed: int,
+) -> pd.DataFrame:
+    places = project(vectors, method, seed)
+    columns = {"clip": clips, "label": labels, "x": places[:, 0], "y": places[:, 1]}
+    return pd.DataFrame({"model": model, "space": space, **columns})
+
+
+__all__ = ["choose_classes", "class_maps", "modality_maps", "neighbour_agreement", "pad_width", "project"]
