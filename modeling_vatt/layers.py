@@ -86,6 +86,14 @@ def _is_plain(*tensors: torch.Tensor | None) -> bool:
     )
 
 
+def product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """left @ right.T + bias of matrices on the fastest path, without gradients: for backward passes and the
+    like."""
+    if fast_cpu() and _is_plain(left, right, bias) and left.numel() * right.shape[0] >= _SMALLEST_PRODUCT:
+        return _product(left, right, bias)
+    return nn.functional.linear(left, right, bias)
+
+
 def _product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """left @ right.T + bias of matrices, by oneDNN."""
     if torch.compiler.is_compiling():

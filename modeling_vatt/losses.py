@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .distributed import all_reduce_max, all_reduce_sum, gather_rows, world_size
+from .layers import product
 
 
 # Similarities of a tile: enough for an efficient matrix product, few enough for a CPU's cache.
@@ -35,11 +36,8 @@ def _tiles(
         across = slice(left, left + width)
         for top in range(0, rows.shape[0], height):
             down = slice(top, top + height)
-            factors = (rows[down], columns[across].T)
-            if column_terms is None:
-                scores = torch.mm(*factors).div_(temperature)
-            else:
-                scores = torch.addmm(column_terms[across], *factors, alpha=1 / temperature)
+            terms = None if column_terms is None else column_terms[across]
+            scores = product(rows[down] / temperature, columns[across], terms)
             yield down, across, scores if row_terms is None else scores.add_(row_terms[down, None])
 
 
@@ -74,8 +72,8 @@ class _LogSumExp(torch.autograd.Function):
             for down, across, scores in _tiles(rows, columns, ctx.temperature, tuple(absence)):
                 grad = (scores - of_rows[down, None]).exp_().mul_(grad_of_rows[down, None])
                 grad.addcmul_(scores.sub_(of_columns[across]).exp_(), grad_of_columns[across])
-                grad_rows[down].addmm_(grad, columns[across])
-                grad_columns[across].addmm_(grad.T, rows[down])
+                grad_rows[down] += product(grad, columns[across].T)
+                grad_columns[across] += product(grad.T, rows[down].T)
         return grad_rows.div_(ctx.temperature), grad_columns.div_(ctx.temperature), None, None, None
 
 

@@ -141,6 +141,7 @@ class Pretrainer:
             betas=(args.adam_beta1, args.adam_beta2),
             eps=args.adam_epsilon,
             weight_decay=args.weight_decay,
+            fused=True,
         )
         final_ratio = args.final_learning_rate / args.learning_rate
         scheduler = get_pretraining_schedule(
