@@ -34,7 +34,7 @@ class StudyArguments:
     output_dir: str = field(metadata={"help": "Folder for the runs and the tables."})
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     test_split: str = field(default="test", metadata={"help": "Split to test on."})
-    video_label: str = field(default="motion", metadata={"help": "Column with the classes of videos."})
+    video_label: str = field(default="colour", metadata={"help": "Column with the classes of videos."})
     audio_label: str = field(default="shape", metadata={"help": "Column with the classes of sounds."})
     probe_labels: list[str] = field(
         default_factory=lambda: ["colour", "size", "shape", "motion"],
@@ -42,8 +42,8 @@ class StudyArguments:
     )
     seeds: int = field(default=3, metadata={"help": "Runs of each kind."})
     max_steps: int = field(default=100, metadata={"help": "Updates of each run."})
-    batch_size: int = field(default=32, metadata={"help": "Clips of an update."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak."})
+    batch_size: int = field(default=16, metadata={"help": "Clips of an update."})
+    learning_rate: float = field(default=5e-4, metadata={"help": "Peak."})
     warmup_steps: int = field(default=10, metadata={"help": "Updates up to the peak."})
     optim: str = field(default="adamw_torch", metadata={"help": "Optimizer, as transformers names it."})
     scratch_preset: str = field(default="tiny", metadata={"help": "Architecture of the runs from scratch."})
