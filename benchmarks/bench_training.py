@@ -5,9 +5,9 @@
     python benchmarks/bench_training.py                       # tiny model; a few minutes on two cores
     python benchmarks/bench_training.py --preset mbs --batch_size 64 --micro_batch_sizes 0 16 --bf16   # GPU
 
-First one process with micro batches (gradient caching) of several sizes, then several processes (gloo, or
-nccl on CUDA), each on its share of the cores or a GPU of its own. Random inputs; every measurement starts
-processes of its own, because memory is the peak of a process.
+First one process with micro batches (gradient caching) of several sizes, then with recomputed activations,
+then several processes (gloo, or nccl on CUDA), each on its share of the cores or a GPU of its own. Random
+inputs; every measurement starts processes of its own, because memory is the peak of a process.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from modeling_vatt import VattConfig, VattForPreTraining
-from modeling_vatt.training import average_gradients, cached_backward
+from modeling_vatt.training import average_gradients, cached_backward, recompute_activations
 
 
 def random_part(config: VattConfig, clips: int, device: torch.device) -> dict[str, torch.Tensor]:
@@ -42,7 +42,7 @@ def random_part(config: VattConfig, clips: int, device: torch.device) -> dict[st
     return {name: value.to(device) for name, value in inputs.items()}
 
 
-def work(rank: int, processes: int, micro: int, options: dict, folder: str) -> None:
+def work(rank: int, processes: int, micro: int, recompute: str, options: dict, folder: str) -> None:
     """Steps of one process; the first one leaves its times in the folder."""
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", rank) if cuda else torch.device("cpu")
@@ -54,6 +54,7 @@ def work(rank: int, processes: int, micro: int, options: dict, folder: str) -> N
     torch.manual_seed(0)
     config = VattConfig.from_preset(options["preset"])
     model = VattForPreTraining(config).to(device).train()
+    recompute_activations(model, recompute)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     clips = options["batch_size"] // processes
     size = micro or clips
@@ -92,10 +93,15 @@ def work(rank: int, processes: int, micro: int, options: dict, folder: str) -> N
         dist.destroy_process_group()
 
 
-def measure(processes: int, micro: int, options: dict) -> dict[str, float]:
+def measure(processes: int, micro: int, recompute: str, options: dict) -> dict[str, float]:
     """In processes of their own."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--one", json.dumps([processes, micro, options, folder])]
+        command = [
+            sys.executable,
+            __file__,
+            "--one",
+            json.dumps([processes, micro, recompute, options, folder]),
+        ]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         return json.loads(Path(folder, "result.json").read_text())
 
@@ -105,25 +111,30 @@ def main() -> None:
     parser.add_argument("--preset", default="ma_tiny")
     parser.add_argument("--batch_size", type=int, default=128, help="Clips of a step over all processes.")
     parser.add_argument("--micro_batch_sizes", type=int, nargs="+", default=[0, 64, 32, 16, 8])
+    parser.add_argument("--recompute", nargs="*", default=["full", "selective"])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--steps", type=int, default=3, help="Timed steps, after one to warm up.")
     parser.add_argument("--bf16", action="store_true", help="Autocast.")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        processes, micro, options, folder = json.loads(args.one)
-        mp.spawn(work, (processes, micro, options, folder), nprocs=processes)
+        processes, *rest = json.loads(args.one)
+        mp.spawn(work, (processes, *rest), nprocs=processes)
         return
     options = {name: getattr(args, name) for name in ("preset", "batch_size", "steps", "bf16")}
     print(f"{args.preset}, {args.batch_size} clips a step, torch {torch.__version__}\n")
-    print("| processes | micro batch | s/step | against the first | clips/s | peak of a process |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print(
+        "| processes | micro batch | recomputed | s/step | against the first | clips/s | peak of a process |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     first = None
-    cases = [(1, micro) for micro in args.micro_batch_sizes]
-    for processes, micro in [*cases, *((count, 0) for count in args.processes if count > 1)]:
-        found = measure(processes, micro, options)
+    cases = [(1, micro, "no") for micro in args.micro_batch_sizes]
+    cases += [(1, 0, recompute) for recompute in args.recompute]
+    cases += [(processes, 0, "no") for processes in args.processes if processes > 1]
+    for processes, micro, recompute in cases:
+        found = measure(processes, micro, recompute, options)
         first = first or found["seconds"]
-        cells = [str(processes), str(micro or "whole"), f"{found['seconds']:.2f}"]
+        cells = [str(processes), str(micro or "whole"), recompute, f"{found['seconds']:.2f}"]
         cells += [f"{found['seconds'] / first:.2f}", f"{args.batch_size / found['seconds']:.1f}"]
         print("| " + " | ".join([*cells, f"{found['peak_gb']:.2f} GB"]) + " |", flush=True)
 

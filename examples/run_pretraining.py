@@ -36,7 +36,12 @@ from modeling_vatt.evaluation import clip_retrieval
 from modeling_vatt.processors import MediaError, VattAugmentation, VattProcessor, VattTokenizer
 from modeling_vatt.remote_code import save_remote_code
 from modeling_vatt.retrieval import embed_batches
-from modeling_vatt.training import Pretrainer, PretrainingArguments, write_model_card
+from modeling_vatt.training import (
+    Pretrainer,
+    PretrainingArguments,
+    recompute_activations,
+    write_model_card,
+)
 
 
 logger = logging.getLogger("modeling_vatt.run_pretraining")
@@ -104,7 +109,10 @@ class ModelArguments:
         default=False,
         metadata={"help": "Bring sound to unit variance: helps small models trained from scratch."},
     )
-    gradient_checkpointing: bool = field(default=False, metadata={"help": "Less memory, more time."})
+    gradient_checkpointing: Literal["no", "full", "selective"] = field(
+        default="no",
+        metadata={"help": "Compute blocks again backwards, or only what is cheap in them: less memory."},
+    )
     torch_compile: bool = field(default=False, metadata={"help": "Compile the model."})
 
 
@@ -205,8 +213,8 @@ def main() -> None:
         if data.shuffle_captions:
             train = shuffle_captions(train, training.seed)
         model, processor = build(model_args, train["captions"])
-        if model_args.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
+        if model_args.gradient_checkpointing != "no":
+            recompute_activations(model, model_args.gradient_checkpointing)
     except (OSError, ValueError, StrictDataclassError) as error:
         sys.exit(str(error))
     if processor.video_processor.decode_size is None:

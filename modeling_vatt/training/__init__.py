@@ -17,6 +17,7 @@ from .finetuning import (
 )
 from .gradient_cache import average_gradients, cached_backward
 from .pretrainer import Pretrainer, PretrainingArguments
+from .recomputation import recompute_activations
 from .schedules import finetuning_learning_rate, get_pretraining_schedule, pretraining_learning_rate
 
 
@@ -38,6 +39,7 @@ __all__ = [
     "last_checkpoint",
     "mixup",
     "pretraining_learning_rate",
+    "recompute_activations",
     "smooth_labels",
     "write_model_card",
 ]
