@@ -45,7 +45,7 @@ class _LogSumExp(torch.autograd.Function):
     """Logsumexp of every row and every column of `rows @ columns.T / temperature` in linear memory."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         rows: torch.Tensor,
         columns: torch.Tensor,
@@ -63,7 +63,7 @@ class _LogSumExp(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, grad_of_rows: torch.Tensor, grad_of_columns: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
         rows, columns, of_rows, of_columns, *absence = ctx.saved_tensors

@@ -506,7 +506,7 @@ class VattModel(VattPreTrainedModel):
         """
         if self.head is None:
             raise ValueError("This model has no common spaces: it was built without some of its towers.")
-        embeds: dict[str, torch.Tensor] = {}
+        embeds: dict[str, Any] = {}
         for name, pooled in pooler_outputs.items():
             found = getattr(self.head, name)(pooled.flatten(0, -2))
             for space, values in zip(("va", "vt"), found, strict=True):

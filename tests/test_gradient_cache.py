@@ -101,6 +101,24 @@ def test_frozen_towers():
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12)
 
 
+def test_a_modality_without_weight_in_the_loss():
+    """Its tower gets no gradient, as without cutting."""
+    whole, inputs = build(video_audio_loss_weight=0.0, **NO_DROPPING)
+    model, _ = build(video_audio_loss_weight=0.0, **NO_DROPPING)
+    whole(**inputs).loss.backward()
+    cached_backward(model, cut(inputs, 3, 2), (0, 0))
+    found, wanted = state(model), state(whole)
+    assert found.keys() == wanted.keys() and not any("audio_model" in name for name in found)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12)
+
+
+def test_batch_norms_in_a_tower_are_refused():
+    model, inputs = build(variant="mmv")
+    with pytest.raises(ValueError, match="video tower normalises over the batch"):
+        cached_backward(model, cut(inputs, 3, 2), (0, 0))
+
+
 def test_projecting_pooled_features_is_what_the_model_does():
     model, inputs = build()
     model.eval()

@@ -62,13 +62,13 @@ def cached_backward(
     with autocast():
         output = model(pooler_outputs=pooled, return_logits=False, **masks)
     backward(output.loss)
-    grads = {
-        name: values.grad.split([len(part[name]) for part in features]) for name, values in pooled.items()
-    }
+    sizes = [len(next(iter(part.values()))) for part in features]
     del features
+    # A modality without weight in the loss has no gradient.
+    grads = {name: values.grad.split(sizes) for name, values in pooled.items() if values.grad is not None}
     for index, (part, seed) in enumerate(zip(parts, seeds, strict=True)):
         found = _features(model, part, seed, autocast)
-        trained = [name for name, values in found.items() if values.requires_grad]
+        trained = [name for name in grads if found[name].requires_grad]
         torch.autograd.backward([found[name] for name in trained], [grads[name][index] for name in trained])
     return output
 
