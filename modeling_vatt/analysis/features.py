@@ -27,8 +27,7 @@ class Observation:
 
     Args:
         modality: `"video"`, `"audio"` or `"text"`.
-        rows: indices of those clips of the batch that have the modality, (n,).
-        batch_size: clips of the batch.
+        rows: indices of those clips that have the modality, counted over all batches, (n,).
         output: what the model returns for them.
         inputs: encoder input after tokenisation, (n, width), the mean over tokens without AGG and padding;
             None for towers without tokens (convolutional ones).
@@ -39,7 +38,6 @@ class Observation:
 
     modality: str
     rows: npt.NDArray[np.int64]
-    batch_size: int
     output: VattFeaturesOutput
     inputs: torch.Tensor | None
     mlp_sums: torch.Tensor | None
@@ -116,6 +114,7 @@ def observe(
     if tokens not in ("all", "agg"):
         raise ValueError(f'`tokens` must be "all" or "agg", got {tokens!r}.')
     base: Any = model.base_model
+    first = 0
     for batch in batches:
         for modality in MODALITIES:
             name = INPUT_NAMES[modality]
@@ -141,13 +140,17 @@ def observe(
                 probe.detach()
             yield Observation(
                 modality,
-                rows.numpy(),
-                len(values),
+                first + rows.numpy(),
                 output,
                 probe.inputs,
                 torch.stack(probe.sums) if probe.sums else None,
                 probe.count,
             )
+        first += _size(batch)
+
+
+def _size(batch: Mapping[str, torch.Tensor]) -> int:
+    return len(next(iter(batch.values())))
 
 
 class ActivationMean:
@@ -210,8 +213,16 @@ def extract_features(
         model, batches, tokens: as in [`observe`]. Batches all have the same modalities.
         activations: filled on the way.
     """
-    parts: dict[tuple[Place, str], list[npt.NDArray[np.float32]]] = {}
-    for seen in observe(model, batches, tokens):
+    parts: dict[tuple[Place, str], list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]] = {}
+    total = 0
+
+    def counted() -> Iterator[Mapping[str, torch.Tensor]]:
+        nonlocal total
+        for batch in batches:
+            total += _size(batch)
+            yield batch
+
+    for seen in observe(model, counted(), tokens):
         if activations is not None:
             activations.add(seen)
         found: dict[Place, torch.Tensor | None] = {
@@ -223,10 +234,14 @@ def extract_features(
         for place, values in found.items():
             if values is None:
                 continue
-            rows = np.full((seen.batch_size, values.shape[-1]), np.nan, dtype=np.float32)
-            rows[seen.rows] = values.float().cpu().numpy()
-            parts.setdefault((place, seen.modality), []).append(rows)
-    return ClipFeatures({key: np.concatenate(arrays) for key, arrays in parts.items()})
+            vectors_found = values.float().cpu().numpy()
+            parts.setdefault((place, seen.modality), []).append((seen.rows, vectors_found))
+    vectors = {}
+    for key, pieces in parts.items():
+        vectors[key] = np.full((total, pieces[0][1].shape[-1]), np.nan, dtype=np.float32)
+        for rows, values in pieces:
+            vectors[key][rows] = values
+    return ClipFeatures(vectors)
 
 
 __all__ = ["ActivationMean", "ClipFeatures", "Observation", "extract_features", "observe"]
