@@ -15,24 +15,9 @@ from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
 from modeling_vatt import VattForPreTraining
+from modeling_vatt.data import VIDEO_SUFFIXES
 from modeling_vatt.processors import MediaError, VattProcessor
 from modeling_vatt.retrieval import Gallery
-
-
-VIDEO_SUFFIXES = {
-    ".mp4",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".mov",
-    ".m4v",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".ogv",
-    ".flv",
-    ".wmv",
-}
 
 
 @dataclass

@@ -28,6 +28,8 @@ from .media import (
     MediaSource,
     probe,
     read_clip,
+    read_clips,
+    read_duration,
 )
 from .processing_vatt import VattProcessor
 from .tokenization_vatt import VattTokenizer
@@ -65,5 +67,7 @@ __all__ = [
     "VattVideoProcessor",
     "probe",
     "read_clip",
+    "read_clips",
+    "read_duration",
     "register_processors",
 ]

@@ -10,12 +10,13 @@ short is repeated.
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import torch
 
-from .media import DEFAULT_LIMITS, MediaClip, MediaLimits, MediaSource, probe, read_clip
+from .media import DEFAULT_LIMITS, MediaClip, MediaLimits, MediaSource, read_clip, read_clips
 
 
 Sequence = TypeVar("Sequence", np.ndarray, torch.Tensor)
@@ -82,21 +83,8 @@ def read_windows(
     Raises:
         MediaError: see `media.read_clip`.
     """
-    if hasattr(source, "read") and not source.seekable():
-        source = source.read()  # a pipe can be read only once
-    if start is not None:
-        starts = [start]
-    else:
-        duration = probe(source, limits).duration
-        if duration is None:
-            # Recordings of browsers and raw streams do not say how long they are: only decoding tells.
-            whole = read_clip(source, fps=1.0, size=16, video=video, audio=audio, limits=limits)
-            duration = whole.duration
-        starts = window_starts(duration, seconds, windows)
-    return [
-        read_clip(source, start=moment, duration=seconds, video=video, audio=audio, limits=limits, **options)
-        for moment in starts
-    ]
+    starts = partial(window_starts, seconds=seconds, windows=windows) if start is None else [start]
+    return read_clips(source, starts, duration=seconds, video=video, audio=audio, limits=limits, **options)
 
 
 class WindowReader:
