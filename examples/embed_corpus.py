@@ -15,7 +15,6 @@ import json
 import os
 import sys
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,26 +63,19 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass
+def open_dataset(args: EmbeddingArguments) -> ClipDataset:
+    """All clips."""
+    clips = open_clips(args.dataset, args.split, remote=args.allow_remote)
+    processor = VattProcessor.from_pretrained(args.model)
+    return ClipDataset(clips, processor, clips_per_video=args.clips_per_video)
+
+
 class Embedder:
-    """Embeds a range of clips into one file; each worker loads model and data at its first call."""
+    """Embeds a range of clips into one file; a worker loads the model at the first call."""
 
-    args: EmbeddingArguments
-
-    @cached_property
-    def model(self) -> VattForPreTraining:
-        """On its device."""
-        torch.set_num_threads(1)  # each worker has one core
-        transformers_logging.disable_progress_bar()
-        return VattForPreTraining.from_pretrained(self.args.model).to(self.args.device).eval()
-
-    @cached_property
-    def clips(self) -> ClipDataset:
-        """All clips."""
-        args = self.args
-        table = open_clips(args.dataset, args.split, remote=args.allow_remote)
-        processor = VattProcessor.from_pretrained(args.model)
-        return ClipDataset(table, processor, clips_per_video=args.clips_per_video)
+    def __init__(self, args: EmbeddingArguments) -> None:
+        self.args = args
+        self.loaded: tuple[VattForPreTraining, ClipDataset] | None = None
 
     def __call__(self, task: tuple[str, int, int]) -> int:
         """Write the file of the clips from `first` to `last`, unless it is there; returns their number."""
@@ -92,20 +84,27 @@ class Embedder:
             rows: list[dict[str, Any]] = []
             for begin in range(first, last, self.args.batch_size):
                 rows += self._embed(range(begin, min(last, begin + self.args.batch_size)))
-            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), f"{path}.partial")
-            os.replace(f"{path}.partial", path)
+            partial = os.path.join(os.path.dirname(path), f"_{os.path.basename(path)}")
+            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
+            os.replace(partial, path)
         return last - first
 
     def _embed(self, numbers: range) -> list[dict[str, Any]]:
-        items = [self.clips[number] for number in numbers]
+        if self.loaded is None:
+            torch.set_num_threads(1)  # each worker has one core
+            transformers_logging.disable_progress_bar()
+            model = VattForPreTraining.from_pretrained(self.args.model).to(self.args.device).eval()
+            self.loaded = model, open_dataset(self.args)
+        model, clips = self.loaded
+        items = [clips[number] for number in numbers]
         batch = collate_clips(items)
         inputs = {k: v for k, v in batch.inputs.items() if k not in ("input_ids", "attention_mask")}
-        found = embed_batches(self.model, [inputs]) if inputs else {}
+        found = embed_batches(model, [inputs]) if inputs else {}
         windows = self.args.clips_per_video
         rows: list[dict[str, Any]] = []
         done = 0  # rows of `found`
         for number, item in zip(numbers, items, strict=True):
-            clip = {"clip": number, "name": clip_name(self.clips.clips, number)}
+            clip = {"clip": number, "name": clip_name(clips.clips, number)}
             if isinstance(item, SkippedClip):
                 rows.append({**clip, "error": item.reason})
                 continue
@@ -126,9 +125,9 @@ def main() -> None:
         parser.error(str(error))
     datasets.disable_progress_bars()
     folder = Path(args.output_dir)
-    run_file = folder / "run.json"
+    run_file = folder / "_run.json"  # readers of Parquet folders pass over such names
     try:
-        clips = Embedder(args).clips
+        clips = open_dataset(args)
         names = ("model", "clips_per_video", "clips_per_file")
         run = {name: getattr(args, name) for name in names} | {"data": clips.fingerprint}
         begun = json.loads(run_file.read_text()) if run_file.is_file() else None

@@ -120,9 +120,9 @@ class ShardDataset:
                 return files.cat_file(f"{root}/{name}", start=start, end=end)
             except FileNotFoundError:
                 raise
-            except OSError:
+            except Exception as error:  # each kind of storage has errors of its own
                 if attempt == attempts:
-                    raise
+                    raise OSError(str(error)) from error
                 time.sleep(attempt)
         raise AssertionError  # not reached: the last attempt returns or raises
 
@@ -172,8 +172,8 @@ class ShardDataset:
             found = files.sizes([f"{root}/{name}" for name in self.shards])
         except FileNotFoundError as error:
             raise ShardError(f"{self.folder}: a shard is missing ({error}). Copy it again.") from error
-        except OSError as error:
-            raise ShardError(f"{self.folder} cannot be read ({error}).") from error
+        except Exception as error:  # each kind of storage has errors of its own
+            raise ShardError(f"{self.folder}: cannot be read ({error}). Try again.") from error
         for name, size, wanted in zip(self.shards, found, expected, strict=True):
             if size is not None and size != wanted:  # some servers do not tell
                 raise ShardError(
