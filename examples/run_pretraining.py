@@ -5,16 +5,17 @@
     python examples/run_pretraining.py --dataset my_videos --output_dir out --preset ma_tiny
 
 `my_videos` is a folder of videos, best in the layout of `datasets`' videofolder (`train/`, `validation/`,
-each with a `metadata.jsonl` that has `file_name` and `captions`), or the name of a dataset with a video
-column. Several processes: `accelerate launch examples/run_pretraining.py ...`. A run that was stopped is
-continued by the same command. The output folder ends up with model, processor and model card, for
-`AutoModel.from_pretrained(output_dir)`.
+each with a `metadata.jsonl` that has `file_name` and `captions`), the name of a dataset with a video column,
+or a folder or URL of shards (see `prepare_shards.py`). Several processes: `accelerate launch
+examples/run_pretraining.py ...`. A run that was stopped is continued by the same command. The output folder
+ends up with model, processor and model card, for `AutoModel.from_pretrained(output_dir)`.
 """
 
 import dataclasses
 import json
 import logging
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -31,7 +32,14 @@ from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
 from modeling_vatt import VattConfig, VattForPreTraining
-from modeling_vatt.data import ClipDataset, collate_clips, decode_clips, load_clips
+from modeling_vatt.data import (
+    ClipDataset,
+    ShardDataset,
+    all_captions,
+    collate_clips,
+    decode_clips,
+    open_clips,
+)
 from modeling_vatt.evaluation import clip_retrieval
 from modeling_vatt.processors import MediaError, VattAugmentation, VattProcessor, VattTokenizer
 from modeling_vatt.remote_code import save_remote_code
@@ -51,13 +59,19 @@ logger = logging.getLogger("modeling_vatt.run_pretraining")
 class DataArguments:
     """What to train on."""
 
-    dataset: str = field(metadata={"help": "Folder of videos, or name of a dataset."})
+    dataset: str = field(metadata={"help": "Folder of videos or of shards, or name of a dataset."})
+    allow_remote: bool = field(
+        default=False, metadata={"help": "Let --dataset be a URL of shards (https://, hf://, s3://, ...)."}
+    )
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     validation_split: str = field(
         default="validation", metadata={"help": "Split for retrieval during training; '' for none."}
     )
     video_column: str | None = field(default=None, metadata={"help": "Found by its type if left out."})
     caption_column: str | None = field(default=None, metadata={"help": "Found by its name if left out."})
+    clips_per_video: int = field(
+        default=1, metadata={"help": "Windows of each video in a batch, which then needs fewer videos."}
+    )
     decode_once: bool = field(
         default=False,
         metadata={
@@ -145,7 +159,7 @@ def merge(base: dict, overrides: dict) -> dict:
     return base
 
 
-def build(args: ModelArguments, captions: list[list[str]]) -> tuple[VattForPreTraining, VattProcessor]:
+def build(args: ModelArguments, captions: Iterable[list[str]]) -> tuple[VattForPreTraining, VattProcessor]:
     """Model and processor: those of a checkpoint, or new ones."""
     if args.model is not None:
         return VattForPreTraining.from_pretrained(args.model), VattProcessor.from_pretrained(args.model)
@@ -204,15 +218,17 @@ def main() -> None:
         except (HfHubHTTPError, OSError) as error:
             sys.exit(f"Cannot create {run.hub_model_id or name} on the Hub: {error}")
 
-    def load(split: str) -> datasets.Dataset:
-        return load_clips(data.dataset, split, data.video_column, data.caption_column)
+    def load(split: str) -> datasets.Dataset | ShardDataset:
+        return open_clips(data.dataset, split, data.video_column, data.caption_column, data.allow_remote)
 
     try:
         train = load(data.train_split)
         validation = load(data.validation_split) if data.validation_split else None
+        if isinstance(train, ShardDataset) and (data.shuffle_captions or data.decode_once):
+            raise ValueError("--shuffle_captions and --decode_once need videos in a folder, not in shards.")
         if data.shuffle_captions:
             train = shuffle_captions(train, training.seed)
-        model, processor = build(model_args, train["captions"])
+        model, processor = build(model_args, all_captions(train))
         if model_args.gradient_checkpointing != "no":
             recompute_activations(model, model_args.gradient_checkpointing)
     except (OSError, ValueError, StrictDataclassError) as error:
@@ -236,7 +252,14 @@ def main() -> None:
     augmentation = VattAugmentation(
         crop_resize_style=data.crop_resize_style, color_probability=0.8 if data.color_augment else 0.0
     )
-    clips = ClipDataset(train, processor, random_window=True, augmentation=augmentation, seed=training.seed)
+    clips = ClipDataset(
+        train,
+        processor,
+        random_window=True,
+        augmentation=augmentation,
+        seed=training.seed,
+        clips_per_video=data.clips_per_video,
+    )
 
     def evaluate(model: VattForPreTraining) -> dict[str, float]:
         loader = DataLoader(
@@ -321,7 +344,7 @@ def main() -> None:
             data={
                 "training split": data.train_split,
                 "training clips": len(clips),
-                "clips with captions": sum(bool(captions) for captions in train["captions"]),
+                "clips with captions": sum(bool(captions) for captions in all_captions(train)),
                 "clips that could not be read": len(skipped) + len(trainer.progress.skipped),
             },
             base_model=model_args.model if model_args.model and not Path(model_args.model).exists() else None,

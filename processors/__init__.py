@@ -28,6 +28,8 @@ from .media import (
     MediaSource,
     probe,
     read_clip,
+    read_clips,
+    read_duration,
 )
 from .media_picture import read_picture
 from .processing_vatt import VattProcessor
@@ -66,6 +68,8 @@ __all__ = [
     "VattVideoProcessor",
     "probe",
     "read_clip",
+    "read_clips",
+    "read_duration",
     "read_picture",
     "register_processors",
 ]

@@ -105,7 +105,8 @@ class VattAugmentation:
         if (rows, columns) != tuple(crop_size):
             pixels = F.interpolate(pixels, size=crop_size, mode="bilinear", align_corners=False)
         flip = _uniform(0, 1, generator) < self.flip_probability
-        return self._color(pixels.flip(-1) if flip else pixels, generator)
+        # Frames come with the channels last; turning them round costs less before they become floats.
+        return self._color((pixels.flip(-1) if flip else pixels).contiguous(), generator)
 
     def audio(self, waveform: np.ndarray, generator: torch.Generator | None = None) -> np.ndarray:
         """float32 (samples,) plus Gaussian noise of `noise` times its peak."""

@@ -10,12 +10,13 @@ shares nothing with other calls, so calls may run side by side in threads and in
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .media_container import FrameConverter, MediaInfo, MediaReader, error_message, mono
+from .media_container import FrameConverter, Kind, MediaInfo, MediaReader, error_message, mono
 from .media_sound import RESAMPLING_MARGIN, SoundTrack
 from .media_source import DEFAULT_LIMITS, MediaError, MediaLimits, MediaSource
 
@@ -29,6 +30,8 @@ __all__ = [
     "MediaSource",
     "probe",
     "read_clip",
+    "read_clips",
+    "read_duration",
 ]
 
 # Sound decoded ahead of the window, for AAC and Opus to settle and for the bit reservoir of MP3.
@@ -66,6 +69,16 @@ def probe(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> MediaInf
         return media.info()
 
 
+def read_duration(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> float:
+    """Seconds of a source; decodes it where the container does not state them.
+
+    Raises:
+        MediaError: not a media file, or a limit exceeded.
+    """
+    with MediaReader(source, limits) as media:
+        return _length(media, ["video", "audio"])
+
+
 def read_clip(
     source: MediaSource,
     *,
@@ -99,34 +112,105 @@ def read_clip(
         MediaError: no stream of the kinds asked for, nothing to decode in the window, or a limit exceeded.
         ValueError: an argument out of range.
     """
-    if not (math.isfinite(start) and start >= 0):
-        raise ValueError(f"start must be seconds from 0 on, got {start}.")
+    (clip,) = read_clips(
+        source,
+        [start],
+        duration=duration,
+        fps=fps,
+        sampling_rate=sampling_rate,
+        video=video,
+        audio=audio,
+        size=size,
+        limits=limits,
+    )
+    return clip
+
+
+def read_clips(
+    source: MediaSource,
+    starts: Sequence[float] | Callable[[float], Sequence[float]],
+    *,
+    duration: float | None = None,
+    fps: float = 10.0,
+    sampling_rate: int = 48_000,
+    video: bool = True,
+    audio: bool = True,
+    size: int | None = None,
+    limits: MediaLimits = DEFAULT_LIMITS,
+) -> list[MediaClip]:
+    """Several windows of a source that is opened once; each is what [`read_clip`] returns.
+
+    Args:
+        source: see [`read_clip`].
+        starts: seconds at which the windows begin, or a function that tells them for the length of the source
+            in seconds. Where a container does not state its length, it is decoded to learn it.
+        duration, fps, sampling_rate, video, audio, size, limits: see [`read_clip`].
+
+    Raises:
+        MediaError: see [`read_clip`]; one window that cannot be read fails them all.
+        ValueError: an argument out of range.
+    """
     if duration is not None and not (math.isfinite(duration) and duration > 0):
         raise ValueError(f"duration must be positive seconds or None, got {duration}.")
     if not (math.isfinite(fps) and fps > 0 and sampling_rate > 0 and (size is None or size > 0)):
         raise ValueError(f"fps, sampling_rate and size must be positive, got {fps}, {sampling_rate}, {size}.")
-    if not (video or audio):
+    kinds: list[Kind] = []
+    if video:
+        kinds.append("video")
+    if audio:
+        kinds.append("audio")
+    if not kinds:
         raise ValueError("video and audio are both False: nothing to read.")
-    kinds = [kind for kind, asked in (("video", video), ("audio", audio)) if asked]
+    if not callable(starts):
+        _check(starts)
     with MediaReader(source, limits) as media:
         media.check_window(duration or 0.0)
         if not any(kind in media.streams for kind in kinds):
             raise media.error(f"no {' and no '.join(kinds)} stream that can be decoded", "Check the file.")
-        frames, timestamps, waveform, end = None, np.zeros(0), None, start
-        # Sound first: it makes better use of a container that has just been opened.
-        if audio and "audio" in media.streams:
-            waveform, end = _read_waveform(media, start, duration, sampling_rate)
-        if video and "video" in media.streams:
-            frames, timestamps, video_end = _read_frames(media, start, duration, fps, size)
-            end = max(end, video_end)
-        if not any(part is not None and len(part) for part in (frames, waveform)):
-            damage = f" ({error_message(media.last_error)})" if media.last_error else ""
-            raise media.error(
-                f"nothing to decode from {start:g} s on; it ends at {end:g} s{damage}",
-                "Choose an earlier window, or check that the file is complete.",
-            )
-        length = end - start if duration is None else duration
-        return MediaClip(frames, waveform, start, length, timestamps, media.info())
+        if callable(starts):
+            starts = starts(_length(media, kinds))
+            _check(starts)
+        return [_read_window(media, kinds, start, duration, fps, sampling_rate, size) for start in starts]
+
+
+def _check(starts: Sequence[float]) -> None:
+    for start in starts:
+        if not (math.isfinite(start) and start >= 0):
+            raise ValueError(f"start must be seconds from 0 on, got {start}.")
+
+
+def _length(media: MediaReader, kinds: list[Kind]) -> float:
+    """Seconds, as the container states it, or else as decoding shows."""
+    if media.duration is not None:
+        return media.duration
+    # Recordings of browsers and raw streams do not say how long they are.
+    return _read_window(media, kinds, 0.0, None, fps=1.0, sampling_rate=8000, size=16).duration
+
+
+def _read_window(
+    media: MediaReader,
+    kinds: list[Kind],
+    start: float,
+    duration: float | None,
+    fps: float,
+    sampling_rate: int,
+    size: int | None,
+) -> MediaClip:
+    frames, timestamps, waveform, end = None, np.zeros(0), None, start
+    # Sound first: it makes better use of a container that has just been opened.
+    if "audio" in kinds and "audio" in media.streams:
+        waveform, end = _read_waveform(media, start, duration, sampling_rate)
+    if "video" in kinds and "video" in media.streams:
+        frames, timestamps, video_end = _read_frames(media, start, duration, fps, size)
+        end = max(end, video_end)
+    if not any(part is not None and len(part) for part in (frames, waveform)):
+        damage = f" ({error_message(media.last_error)})" if media.last_error else ""
+        raise media.error(
+            f"nothing to decode from {start:g} s on; it ends at {end:g} s{damage}",
+            "Choose an earlier window, or check that the file is complete.",
+        )
+    length = end - start if duration is None else duration
+    return MediaClip(frames, waveform, start, length, timestamps, media.info())
 
 
 def _read_frames(

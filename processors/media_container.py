@@ -241,6 +241,11 @@ class MediaReader:
             except av.FFmpegError as error:
                 self.last_error = error
 
+    @property
+    def duration(self) -> float | None:
+        """Seconds, as the container states it."""
+        return None if self._container.duration is None else self._container.duration / av.time_base
+
     def orientation(self, frame: Any = None) -> Orientation:
         """How frames are turned for display, according to a decoded one (None: the first of the file)."""
         if self._orientation is None:
@@ -264,8 +269,7 @@ class MediaReader:
             context = self.streams["audio"].codec_context
             claims["sampling_rate"], claims["channels"] = context.sample_rate, context.layout.nb_channels
             claims["audio_codec"] = context.name
-        duration = None if self._container.duration is None else self._container.duration / av.time_base
-        return MediaInfo(self.name, duration, "video" in self.streams, "audio" in self.streams, **claims)
+        return MediaInfo(self.name, self.duration, "video" in self.streams, "audio" in self.streams, **claims)
 
 
 def _with_next_stamp(packets: Iterator[Any]) -> Iterator[tuple[Any, int | None]]:

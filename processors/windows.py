@@ -10,12 +10,14 @@ short is repeated.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import torch
 
-from .media import DEFAULT_LIMITS, MediaClip, MediaLimits, MediaSource, probe, read_clip
+from .media import DEFAULT_LIMITS, MediaClip, MediaLimits, MediaSource, read_clip, read_clips
 
 
 Sequence = TypeVar("Sequence", np.ndarray, torch.Tensor)
@@ -86,8 +88,7 @@ def read_windows(
     Raises:
         MediaError: see `media.read_clip`.
     """
-    if hasattr(source, "read") and not source.seekable():
-        source = source.read()  # a pipe can be read only once
+    starts: list[float] | Callable[[float], list[float]]
     if start is not None:
         starts = [start]
     elif segment is not None:
@@ -95,16 +96,8 @@ def read_windows(
         starts = [begin + moment for moment in window_starts(length, seconds, windows)]
         seconds = min(seconds, length)
     else:
-        duration = probe(source, limits).duration
-        if duration is None:
-            # Recordings of browsers and raw streams do not say how long they are: only decoding tells.
-            whole = read_clip(source, fps=1.0, size=16, video=video, audio=audio, limits=limits)
-            duration = whole.duration
-        starts = window_starts(duration, seconds, windows)
-    return [
-        read_clip(source, start=moment, duration=seconds, video=video, audio=audio, limits=limits, **options)
-        for moment in starts
-    ]
+        starts = partial(window_starts, seconds=seconds, windows=windows)
+    return read_clips(source, starts, duration=seconds, video=video, audio=audio, limits=limits, **options)
 
 
 class WindowReader:

@@ -234,13 +234,13 @@ def extract_features(
         for place, values in found.items():
             if values is None:
                 continue
-            vectors_found = values.float().cpu().numpy()
-            parts.setdefault((place, seen.modality), []).append((seen.rows, vectors_found))
+            piece = values.float().cpu().numpy()
+            parts.setdefault((place, seen.modality), []).append((seen.rows, piece))
     vectors = {}
     for key, pieces in parts.items():
         vectors[key] = np.full((total, pieces[0][1].shape[-1]), np.nan, dtype=np.float32)
-        for rows, values in pieces:
-            vectors[key][rows] = values
+        for rows, piece in pieces:
+            vectors[key][rows] = piece
     return ClipFeatures(vectors)
 
 

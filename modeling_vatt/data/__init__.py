@@ -1,19 +1,23 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Clip datasets, samplers and collators."""
+"""Clip datasets, shards, samplers and collators."""
 
 from .clips import (
     VIDEO_SUFFIXES,
     ClipBatch,
     ClipDataset,
     SkippedClip,
+    all_captions,
+    clip_name,
     collate_clips,
     decode_clips,
     load_clips,
+    nearest_sentences,
     open_table,
     skip_report,
     source_of,
 )
+from .engine import run_tasks
 from .labelled import LabelledDataset, class_names, has_several_labels, load_labelled, match_classes
 from .layouts import (
     Split,
@@ -24,7 +28,16 @@ from .layouts import (
     load_ucf101,
     load_youcook2,
 )
-from .sampler import ChunkSampler, EpochSampler, StepSampler
+from .preparation import (
+    RawClip,
+    ShardSettings,
+    audioset_clips,
+    folder_clips,
+    howto100m_clips,
+    prepare_shards,
+)
+from .sampler import ChunkSampler, EpochSampler, StepSampler, shuffle_shards
+from .shards import ShardDataset, ShardError, open_clips, write_index, write_shard
 
 
 __all__ = [
@@ -34,14 +47,23 @@ __all__ = [
     "ClipDataset",
     "EpochSampler",
     "LabelledDataset",
+    "RawClip",
+    "ShardDataset",
+    "ShardError",
+    "ShardSettings",
     "SkippedClip",
     "Split",
     "StepSampler",
+    "all_captions",
+    "audioset_clips",
     "class_names",
+    "clip_name",
     "collate_clips",
     "cross_validation",
     "decode_clips",
+    "folder_clips",
     "has_several_labels",
+    "howto100m_clips",
     "load_clips",
     "load_esc50",
     "load_hmdb51",
@@ -50,7 +72,14 @@ __all__ = [
     "load_ucf101",
     "load_youcook2",
     "match_classes",
+    "nearest_sentences",
+    "open_clips",
     "open_table",
+    "prepare_shards",
+    "run_tasks",
+    "shuffle_shards",
     "skip_report",
     "source_of",
+    "write_index",
+    "write_shard",
 ]

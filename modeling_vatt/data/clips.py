@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """From folders and `datasets` to batches of clips: video, the sound of the same window, and captions."""
 
+import hashlib
+import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import datasets
 import numpy as np
@@ -15,9 +18,9 @@ from datasets.packaged_modules.videofolder.videofolder import VideoFolder
 from torch.utils.data import Dataset
 from transformers import BatchFeature
 
-from ..processors.media import MediaClip, MediaError, MediaInfo, probe
+from ..processors.media import MediaClip, MediaError, MediaInfo, MediaSource, read_clips
 from ..processors.processing_vatt import VattProcessor
-from ..processors.windows import read_windows, window_starts
+from .sampler import Order, shuffle_shards
 
 
 # Medium -> builder of `datasets` for folders, and the columns that hold it, the preferred first. Sound comes
@@ -112,12 +115,14 @@ def load_clips(
             videofolder), or the name of a dataset with a video column.
         split: split to load.
         video_column: column of the videos; found by its type if left out.
-        caption_column: column with a caption or a list of captions; found by its name if left out; clips
-            without it have no text.
+        caption_column: column with a caption, a list of captions, or a list of sentences with their times
+            (`{"start", "end", "text"}`, seconds); found by its name if left out; clips without it have no
+            text.
         **kwargs: passed to `datasets.load_dataset`.
 
     Returns:
-        Dataset with the columns `video` (`{"path", "bytes"}`), `captions` (list of str), and the others.
+        Dataset with the columns `video` (`{"path", "bytes"}`), `captions` (list of str) or `sentences`, and
+        the others.
 
     Raises:
         ValueError: an empty folder, or columns that are not there.
@@ -129,6 +134,8 @@ def load_clips(
         raise ValueError(f"{data}: no column {caption_column!r} among {table.column_names}.")
     if caption_column is None:
         return table.add_column("captions", [[] for _ in range(len(table))])
+    if _is_timed(table.features[caption_column]):
+        return table.rename_column(caption_column, "sentences") if caption_column != "sentences" else table
     captions = [_as_list(value) for value in table[caption_column]]
     table = table.remove_columns(caption_column)
     feature = datasets.List(datasets.Value("string"))
@@ -142,9 +149,89 @@ def _as_list(captions: str | Sequence[str] | None) -> list[str]:
     return [caption for caption in captions if caption and caption.strip()]
 
 
-def source_of(video: dict[str, Any]) -> str | bytes:
+def _is_timed(feature: Any) -> bool:
+    item = getattr(feature, "feature", None)
+    return isinstance(item, dict) and {"start", "end", "text"} <= set(item)
+
+
+class ClipTable(Protocol):
+    """Videos with their captions, undecoded: what [`load_clips`] returns, or a [`ShardDataset`].
+
+    A row has `video` (`{"path", "bytes"}`) and any of `captions` (list of str), `sentences` (list of
+    `{"start", "end", "text"}`), and `start` and `end`, which limit the part of the file that is used. Times
+    are seconds of the file.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+def all_captions(clips: Any) -> Iterator[list[str]]:
+    """What is said of each clip; reads no media.
+
+    Args:
+        clips: table of [`load_clips`], or a [`ShardDataset`].
+    """
+    table = getattr(clips, "table", clips)
+    names = [name for name in ("captions", "sentences") if name in table.column_names]
+    for row in table.select_columns(names):
+        timed = [sentence["text"] for sentence in row.get("sentences") or []]
+        yield [*(row.get("captions") or []), *timed]
+
+
+def clip_name(clips: Any, index: int) -> str:
+    """What a clip is called; reads no media.
+
+    Args:
+        clips: table of [`load_clips`], or a [`ShardDataset`].
+        index: of the clip.
+    """
+    if hasattr(clips, "table"):
+        row = clips.table[index]
+        return row["source"] or row["key"]
+    return clips[index]["video"]["path"] or str(index)
+
+
+def _paths(clips: datasets.Dataset) -> Iterator[str | None]:
+    """Where the videos of a table lie, without touching their bytes."""
+    for batch in clips.select_columns("video").with_format("arrow").iter(batch_size=1000):
+        for part in batch["video"].chunks:
+            yield from part.field("path").to_pylist()
+
+
+def nearest_sentences(sentences: Sequence[dict[str, Any]], start: float, end: float, count: int) -> list[str]:
+    """The texts nearest in time to a window, the nearest first (paper: the five of a clip).
+
+    The distance of a sentence is the time between it and the window, 0 if they overlap. Of sentences at the
+    same distance the one comes first whose middle is nearer to that of the window, then the earlier one.
+
+    Args:
+        sentences: `{"start", "end", "text"}`, seconds.
+        start, end: of the window, on the same clock.
+        count: at most so many.
+    """
+
+    def distance(sentence: dict[str, Any]) -> tuple[float, float, float]:
+        first, last = sentence["start"], sentence["end"]
+        return max(0.0, first - end, start - last), abs(first + last - start - end), first
+
+    return [sentence["text"] for sentence in sorted(sentences, key=distance)[:count]]
+
+
+class _NamedBytes(io.BytesIO):
+    """Bytes that errors can name."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self.name = name
+
+
+def source_of(video: dict[str, Any]) -> MediaSource:
     """What the media room opens, from an undecoded `datasets.Video` value."""
-    return video["bytes"] if video["bytes"] is not None else video["path"]
+    if video["bytes"] is None:
+        return video["path"]
+    return _NamedBytes(video["bytes"], video["path"]) if video["path"] else video["bytes"]
 
 
 @dataclass(frozen=True)
@@ -156,58 +243,114 @@ class SkippedClip:
 
 
 class ClipDataset(Dataset):
-    """Clips as the model takes them; each item is one window of one video.
+    """Clips as the model takes them; each item is one window of one video, or several.
 
     Args:
-        clips: table of [`load_clips`], or of [`decode_clips`].
+        clips: table of [`load_clips`] or [`decode_clips`], or a [`ShardDataset`].
         processor: makes the tensors.
-        random_window: take a random window instead of the centred one (training).
+        random_window: take random windows instead of the centred one or evenly spread ones (training).
         augmentation: passed to the processor (training).
         seed: of windows, augmentation and choice of captions; together with epoch and index it decides
             them, whichever worker process makes the item.
+        clips_per_video: windows of each item. The file is opened once for all of them. Random ones are drawn
+            from as many equal parts of the video, one from each.
 
     An item is addressed by its index, or by (epoch, index). A clip that cannot be read is returned as
-    [`SkippedClip`]; nothing else is caught.
+    [`SkippedClip`]; nothing else is caught. Of sentences with times, a window gets those of
+    [`nearest_sentences`].
     """
 
     def __init__(
         self,
-        clips: datasets.Dataset,
+        clips: ClipTable,
         processor: VattProcessor,
         random_window: bool = False,
         augmentation: Any = None,
         seed: int = 0,
+        clips_per_video: int = 1,
     ) -> None:
+        if clips_per_video < 1:
+            raise ValueError(f"`clips_per_video` must be at least 1, got {clips_per_video}.")
         self.clips = clips
         self.processor = processor
         self.random_window = random_window
         self.augmentation = augmentation
         self.seed = seed
+        self.clips_per_video = clips_per_video
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, item: int | tuple[int, int]) -> BatchFeature | SkippedClip:
         epoch, index = (0, item) if isinstance(item, int) else item
-        row = self.clips[index]
         random = np.random.default_rng((self.seed, epoch, index))
         try:
-            place = float(random.random()) if self.random_window else 0.5
-            (clip,) = read_row(row, "video", read_options(self.processor), place)
+            row = self.clips[index]
+            clips = read_row(row, "video", read_options(self.processor), self._starts(row, random))
         except MediaError as error:
             return SkippedClip(error.source, str(error))
-        captions = row["captions"]
-        wanted = self.processor.num_captions
-        if self.random_window and len(captions) > wanted:
-            captions = [captions[i] for i in random.permutation(len(captions))[:wanted]]
+        captions = [self._captions(row, clip, random) for clip in clips]
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
         return self.processor(
-            videos=[clip],
-            text=[captions],
+            videos=clips,
+            text=captions,
             augmentation=self.augmentation,
             generator=generator,
             return_tensors="pt",
         )
+
+    def _captions(self, row: dict[str, Any], clip: MediaClip, random: np.random.Generator) -> list[str]:
+        wanted = self.processor.num_captions
+        if row.get("sentences"):
+            return nearest_sentences(row["sentences"], clip.start, clip.start + clip.duration, wanted)
+        captions = row.get("captions") or []
+        if self.random_window and len(captions) > wanted:
+            captions = [captions[i] for i in random.permutation(len(captions))[:wanted]]
+        return captions
+
+    def _starts(self, row: dict[str, Any], random: np.random.Generator) -> Callable[[float], Sequence[float]]:
+        """Where the windows lie in a file of some length."""
+        window, count = self.processor.clip_options()["duration"], self.clips_per_video
+        if self.random_window:
+            places = (np.arange(count) + random.random(count)) / count
+        else:
+            places = np.linspace(0.0, 1.0, count) if count > 1 else np.array([0.5])
+
+        def starts(length: float) -> list[float]:
+            first, last = row.get("start") or 0.0, row.get("end") or length
+            return (first + places * max(0.0, min(last, length) - first - window)).tolist()
+
+        return starts
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells whether this is the data of an earlier run, wherever the folder is now.
+
+        Made of the names and captions of a table; of every byte of shards.
+        """
+        if hasattr(self.clips, "fingerprint"):
+            return self.clips.fingerprint
+        digest = hashlib.sha256()
+        for path, captions in zip(_paths(self.clips), all_captions(self.clips), strict=True):
+            digest.update(repr((os.path.basename(path or ""), captions)).encode())
+        return digest.hexdigest()
+
+    def order(self, shuffle: int = 0) -> Order | None:
+        """The order function for [`StepSampler`].
+
+        Args:
+            shuffle: shards of which clips are mixed at a time, see [`shuffle_shards`]; 0 for all, the
+                sampler's default.
+
+        Raises:
+            ValueError: the clips are not in shards.
+        """
+        if not shuffle:
+            return None
+        sizes = getattr(self.clips, "shard_sizes", None)
+        if sizes is None:
+            raise ValueError("Only shards can be shuffled a few at a time; leave `shuffle_shards` at 0.")
+        return shuffle_shards(sizes, shuffle)
 
 
 def read_options(processor: VattProcessor, media: str | None = None) -> dict[str, Any]:
@@ -222,7 +365,7 @@ def read_options(processor: VattProcessor, media: str | None = None) -> dict[str
 
 
 def read_row(
-    row: dict[str, Any], column: str, options: dict[str, Any], place: float | None, windows: int = 1
+    row: dict[str, Any], column: str, options: dict[str, Any], starts: Callable[[float], Sequence[float]]
 ) -> list[MediaClip]:
     """Windows of one row of a table, decoded or not.
 
@@ -230,29 +373,21 @@ def read_row(
         row: of [`open_table`] or [`decode_clips`].
         column: of the file.
         options: of [`read_options`].
-        place: where the one window lies: 0 at the beginning, 1 at the end; None for uniform ones.
-        windows: number of uniform windows.
+        starts: where the windows begin, for the length of the file; both in seconds.
 
     Raises:
         MediaError: a file that cannot be used.
     """
-    options = dict(options)
-    seconds = options.pop("duration")
     if "frame_shape" in row:  # decoded before
-        slack = max(0.0, row["duration"] - seconds)
-        starts = window_starts(row["duration"], seconds, windows) if place is None else [place * slack]
-        clips = [_cut(row, start, seconds, options["fps"], options["sampling_rate"]) for start in starts]
-        name = row["name"]
+        rates = (options["duration"], options["fps"], options["sampling_rate"])
+        clips = [_cut(row, start, *rates) for start in starts(row["duration"])]
     else:
-        source = source_of(row[column])
-        start = None if place is None else place * max(0.0, (probe(source).duration or 0.0) - seconds)
-        clips = read_windows(source, seconds, start=start, windows=windows, **options)
-        name = clips[0].info.source
+        clips = read_clips(source_of(row[column]), starts, **options)
     if not options.get("video", True):
         return clips
     seen = [clip for clip in clips if clip.frames is not None and len(clip.frames)]
     if not seen:
-        raise MediaError(name, "no picture", "Leave sound files out of the folder.")
+        with_pictures(clips[0])
     # Where the sound goes on after the pictures, the last windows may have none.
     return [seen[min(place, len(seen) - 1)] for place in range(len(clips))]
 
@@ -286,7 +421,7 @@ def decode_clips(
     def decode(row: dict[str, Any]) -> dict[str, Any]:
         empty = {"frames": b"", "frame_shape": [0, 0, 0, 0], "waveform": None, "duration": 0.0, "name": ""}
         try:
-            (clip,) = read_row(row, column, options, place=0.0)
+            (clip,) = read_row(row, column, options, lambda _: [0.0])
         except MediaError as error:
             return {**empty, "name": error.source, "error": str(error)}
         decoded = {**empty, "name": clip.info.source, "error": ""}
@@ -315,6 +450,13 @@ def decode_clips(
     skipped = [SkippedClip(name, error) for name, error in zip(decoded["name"], errors, strict=True) if error]
     good = [index for index, error in enumerate(errors) if not error]
     return decoded.select(good), skipped
+
+
+def with_pictures(clip: MediaClip) -> MediaClip:
+    """The clip; files without pictures are no videos."""
+    if clip.frames is None or len(clip.frames) == 0:
+        raise MediaError(clip.info.source, "no picture", "Leave sound files out of the folder.")
+    return clip
 
 
 def _cut(row: dict[str, Any], start: float, window: float, fps: float, sampling_rate: int) -> MediaClip:

@@ -16,6 +16,7 @@ from transformers import BatchFeature
 from ..processors.media import MediaError
 from ..processors.media_picture import read_picture
 from ..processors.processing_vatt import VattProcessor
+from ..processors.windows import window_starts
 from .clips import SkippedClip, open_table, read_options, read_row, source_of
 
 
@@ -237,7 +238,15 @@ class LabelledDataset(Dataset):
             picture = read_picture(source_of(row["image"]))[None]
             clip = self.processor(videos=[picture], num_frames=1, **options)["pixel_values_videos"]
             return {"pixel_values": clip[:, 0]}
-        clips = read_row(row, self.media, read_options(self.processor, self.media), place, self.windows)
+        window = read_options(self.processor, self.media)
+        seconds = window["duration"]
+
+        def starts(length: float) -> list[float]:
+            if place is None:
+                return window_starts(length, seconds, self.windows)
+            return [place * max(0.0, length - seconds)]
+
+        clips = read_row(row, self.media, window, starts)
         if self.media == "audio":
             name = "input_values"
             values = self.processor(audio=[clip.waveform for clip in clips], **options)[name]

@@ -2,26 +2,62 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which clips make up which training step: a pure function of the seed, so that a run can be resumed."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from torch.utils.data import Sampler
+
+
+# The order of all clips in an epoch, from the random numbers of that epoch.
+Order: TypeAlias = Callable[[np.random.Generator], npt.NDArray[np.int64]]
+
+
+def shuffle_shards(shard_sizes: Sequence[int], together: int) -> Order:
+    """An order that reads few shards at a time, for disks and networks that are slow at random access.
+
+    The shards are shuffled; then the clips of every `together` consecutive ones are shuffled.
+
+    Args:
+        shard_sizes: clips of each shard, in the order of the clips.
+        together: shards that are mixed.
+
+    Returns:
+        The order function for [`StepSampler`].
+    """
+    if together < 1:
+        raise ValueError(f"At least one shard is read at a time, got {together}.")
+    ends = np.cumsum(shard_sizes)
+
+    def order(random: np.random.Generator) -> npt.NDArray[np.int64]:
+        shards = random.permutation(len(ends))
+        parts = []
+        for first in range(0, len(shards), together):
+            mixed = shards[first : first + together]
+            clips = [np.arange(ends[shard] - shard_sizes[shard], ends[shard]) for shard in mixed]
+            parts.append(random.permutation(np.concatenate(clips)))
+        return np.concatenate(parts)
+
+    return order
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, clip index) for the steps from `start_step` to `num_steps`.
 
-    Every epoch is a new permutation of the clips; its incomplete last batch is left out, so no batch holds
-    a clip twice (a clip would be a negative of itself). The epoch travels with the index because it seeds
-    the augmentation of that clip.
+    Every epoch is a new order of the clips; its incomplete last batch is left out, so no batch holds a clip
+    twice (a clip would be a negative of itself). The epoch travels with the index because it seeds the
+    augmentation of that clip.
 
     Args:
-        num_clips: clips in the dataset.
+        num_clips: items of the dataset.
         batch_size: clips per step over all processes.
         num_steps: steps of the whole run.
-        seed: of the permutations.
+        seed: of the orders.
         start_step: first step to deliver (resuming).
-        rank, world_size: this process takes every `world_size`-th clip of a batch.
+        rank, world_size: this process takes every `world_size`-th item of a batch.
+        clips_per_video: clips that each item of the dataset holds.
+        order: makes the order of an epoch from its random numbers; a permutation of all by default.
     """
 
     def __init__(
@@ -33,10 +69,24 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         start_step: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        clips_per_video: int = 1,
+        order: Order | None = None,
     ) -> None:
-        if num_clips < batch_size:
+        if batch_size % clips_per_video:
             raise ValueError(
-                f"There are {num_clips} clips for batches of {batch_size}: use more clips or a smaller batch."
+                f"A batch of {batch_size} clips cannot be made of videos with {clips_per_video} clips each: "
+                f"use a multiple of {clips_per_video}."
+            )
+        self.items_per_step = batch_size // clips_per_video
+        if num_clips < self.items_per_step:
+            raise ValueError(
+                f"There are {num_clips * clips_per_video} clips for batches of {batch_size}: use more clips "
+                "or a smaller batch."
+            )
+        if self.items_per_step < world_size:
+            raise ValueError(
+                f"The {self.items_per_step} videos of a step cannot be divided among {world_size} processes: "
+                "use a larger batch or fewer processes."
             )
         self.num_clips = num_clips
         self.batch_size = batch_size
@@ -45,11 +95,12 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         self.start_step = start_step
         self.rank = rank
         self.world_size = world_size
+        self.order: Order = order or (lambda random: random.permutation(num_clips))
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch."""
-        return self.num_clips // self.batch_size
+        return self.num_clips // self.items_per_step
 
     def __len__(self) -> int:
         return max(0, self.num_steps - self.start_step)
@@ -59,9 +110,9 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         for step in range(self.start_step, self.num_steps):
             if step // self.steps_per_epoch != epoch:
                 epoch = step // self.steps_per_epoch
-                order = np.random.default_rng((self.seed, epoch)).permutation(self.num_clips)
-            first = step % self.steps_per_epoch * self.batch_size
-            batch = order[first : first + self.batch_size]
+                order = self.order(np.random.default_rng((self.seed, epoch)))
+            first = step % self.steps_per_epoch * self.items_per_step
+            batch = order[first : first + self.items_per_step]
             yield [(epoch, int(index)) for index in batch[self.rank :: self.world_size]]
 
 

@@ -53,6 +53,9 @@ class PretrainingArguments:
         max_grad_norm: clip the norm of the gradient; 0 for none (release).
         seed: decides clips, windows, augmentation, DropToken and dropout of every step.
         num_workers: worker processes that load clips.
+        prefetch_factor: batches that each worker process loads ahead.
+        shuffle_shards: shards of which clips are mixed at a time, for storage that is slow at random access;
+            0 mixes all (see [`shuffle_shards`]).
         log_every, eval_every, save_every: in steps; 0 for never (evaluation and checkpoint at the end are
             made all the same).
         keep_checkpoints: older ones are deleted.
@@ -74,6 +77,8 @@ class PretrainingArguments:
     max_grad_norm: float = 0.0
     seed: int = 0
     num_workers: int = 0
+    prefetch_factor: int = 4
+    shuffle_shards: int = 0
     log_every: int = 50
     eval_every: int = 0
     save_every: int = 1000
@@ -200,6 +205,8 @@ class Pretrainer:
             self.progress.step,
             self.accelerator.process_index,
             self.accelerator.num_processes,
+            self.dataset.clips_per_video,
+            self.dataset.order(self.args.shuffle_shards),
         )
         chunks = ChunkSampler(sampler, self.args.micro_batch_size or self.args.batch_size)
         workers = self.args.num_workers
@@ -210,7 +217,7 @@ class Pretrainer:
                 collate_fn=collate_clips,
                 num_workers=workers,
                 pin_memory=self.accelerator.device.type == "cuda",
-                prefetch_factor=4 if workers else None,
+                prefetch_factor=self.args.prefetch_factor if workers else None,
             )
         )
         for batch in sampler:
@@ -315,11 +322,14 @@ class Pretrainer:
             "final_learning_rate",
             "warmup_steps",
             "seed",
+            "shuffle_shards",
         )
         model = self.accelerator.unwrap_model(self.model)
         return {
             **{name: getattr(self.args, name) for name in names},
             "num_clips": len(self.dataset),
+            "clips_per_video": self.dataset.clips_per_video,
+            "data": self.dataset.fingerprint,
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         }
 
