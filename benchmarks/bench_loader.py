@@ -4,11 +4,11 @@
 
     python benchmarks/bench_loader.py [--clips 96] [--workers 1 2] [--long 3000] [--keep FOLDER]
 
-Generates H.264 + AAC files (480 x 360, 30 frames a second, 10 s) and reads random windows of 32 frames at 10 fps
-with 3.2 s of 48 kHz sound, in batches of 8, augmented to 224 x 224 as in pretraining: from a folder, from shards,
-and from shards with two clips a video. "Bare" is `read_clips` alone, on the same windows of the same files, in as
-many processes. The rates are medians of alternating rounds. The long run loads small files (64 x 48) and samples
-resident memory and open files of all processes.
+Generates H.264 + AAC files (480 x 360, 30 frames a second, 10 s) and reads random windows of 32 frames at 10
+fps with 3.2 s of 48 kHz sound, in batches of 8, augmented to 224 x 224 as in pretraining: from a folder, from
+shards, and from shards with two clips a video. "Bare" is `read_clips` alone, on the same windows of the same
+files, in as many processes. The rates are medians of alternating rounds. The long run loads small files
+(64 x 48) and samples resident memory and open files of all processes.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from modeling_vatt.processors import VattAugmentation, VattProcessor, VattTokeni
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
-from bench_decoders import scene
-from media_factory import numbered_frames, tone, write_media
+from bench_decoders import scene  # noqa: E402
+from media_factory import numbered_frames, tone, write_media  # noqa: E402
 
 
 BATCH = 8

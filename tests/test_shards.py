@@ -562,14 +562,15 @@ def test_a_changed_dataset_has_another_fingerprint(folder, shards, tmp_path):
 class Counting(Pretrainer):
     """Writes down which clips each step has trained on, as their captions say."""
 
-    def _step(self, batch: ClipBatch, step: int) -> dict[str, float]:
+    def _step(self, parts: list[ClipBatch], step: int) -> dict[str, float]:
         words = self.dataset.processor.tokenizer.convert_ids_to_tokens
         rows = []
+        (batch,) = parts
         for captions in batch.inputs["input_ids"]:
             numbers = [word for word in words(captions.flatten().tolist()) if word.isdigit()]
             rows.append(int(numbers[0]) if numbers else None)
         assert rows[::2] == rows[1::2]  # both clips of a video
-        losses = super()._step(batch, step)
+        losses = super()._step(parts, step)
         with (self.output_dir / "trained.jsonl").open("a") as file:
             file.write(json.dumps([step, rows[::2]]) + "\n")
         return losses

@@ -124,9 +124,9 @@ def test_a_batch_without_any_readable_clip_does_not_stop_the_run(clips, tmp_path
 
 
 def test_training_lowers_the_loss(clips, tmp_path):
-    pretrainer(clips, tmp_path, num_steps=40, log_every=10, save_every=0).train()
+    pretrainer(clips, tmp_path, num_steps=80, log_every=10, save_every=0).train()
     found = [loss for _, loss in losses(tmp_path)]
-    assert found[-1] < found[0] - 0.1
+    assert found[-1] < found[0] - 0.5
 
 
 def test_a_batch_in_parts_is_trained_like_the_whole(clips, tmp_path):

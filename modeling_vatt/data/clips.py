@@ -286,7 +286,7 @@ class ClipDataset(Dataset):
         random = np.random.default_rng((self.seed, epoch, index))
         try:
             row = self.clips[index]
-            clips = read_row(row, "video", read_options(self.processor), self._starts(row, random))
+            clips = self._read(row, random)
         except MediaError as error:
             return SkippedClip(error.source, str(error))
         captions = [self._captions(row, clip, random) for clip in clips]
@@ -308,9 +308,8 @@ class ClipDataset(Dataset):
             captions = [captions[i] for i in random.permutation(len(captions))[:wanted]]
         return captions
 
-    def _starts(self, row: dict[str, Any], random: np.random.Generator) -> Callable[[float], Sequence[float]]:
-        """Where the windows lie in a file of some length."""
-        window, count = self.processor.clip_options()["duration"], self.clips_per_video
+    def _read(self, row: dict[str, Any], random: np.random.Generator) -> list[MediaClip]:
+        options, count = read_options(self.processor), self.clips_per_video
         if self.random_window:
             places = (np.arange(count) + random.random(count)) / count
         else:
@@ -318,9 +317,9 @@ class ClipDataset(Dataset):
 
         def starts(length: float) -> list[float]:
             first, last = row.get("start") or 0.0, row.get("end") or length
-            return (first + places * max(0.0, min(last, length) - first - window)).tolist()
+            return (first + places * max(0.0, min(last, length) - first - options["duration"])).tolist()
 
-        return starts
+        return read_row(row, "video", options, starts)
 
     @cached_property
     def fingerprint(self) -> str:
