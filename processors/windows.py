@@ -20,7 +20,7 @@ import torch
 from .media import DEFAULT_LIMITS, MediaClip, MediaLimits, MediaSource, read_clip, read_clips
 
 
-Sequence = TypeVar("Sequence", np.ndarray, torch.Tensor)
+Items = TypeVar("Items", np.ndarray, torch.Tensor)
 # One window: frames (T, C, H, W), if there are any, and sound, None where the clip is silent.
 Window = tuple[torch.Tensor | None, np.ndarray | None]
 
@@ -49,13 +49,13 @@ def window_starts(duration: float, seconds: float, windows: int = 1) -> list[flo
     return [slack / 2] if windows == 1 else np.linspace(0.0, slack, windows).tolist()
 
 
-def take_window(sequence: Sequence, start: float, rate: float, count: int) -> Sequence:
+def take_window(sequence: Items, start: float, rate: float, count: int) -> Items:
     """Up to `count` items along the first axis, from the one that is current at `start` seconds on."""
     first = int(start * rate + 1e-6)
     return sequence[first : first + count]
 
 
-def repeat_to(sequence: Sequence, count: int) -> Sequence:
+def repeat_to(sequence: Items, count: int) -> Items:
     """Exactly `count` items along the first axis: the centre of a longer sequence, repeats of a shorter
     one."""
     length = len(sequence)

@@ -44,6 +44,8 @@ TINY_RUN = {**PRETRAINING, "num_steps": 2, "eval_every": 2}
 RUN_WITH: dict[str, list[str]] = {
     "examples/run_pretraining.py": [text for k, v in TINY_RUN.items() for text in (f"--{k}", str(v))],
     "examples/run_retrieval.py": [],
+    "examples/prepare_shards.py": [],
+    "examples/embed_corpus.py": [],
     "examples/run_video_classification.py": [
         text
         for k, v in {**CLASSIFICATION, "max_steps": 2, "warmup_steps": 1}.items()
