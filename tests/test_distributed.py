@@ -126,6 +126,18 @@ def run_collectives(rank: int) -> dict[str, torch.Tensor]:
     }
 
 
+def run_unequal_parts(rank: int, processes: int) -> dict[str, torch.Tensor]:
+    """FSDP2, and one process has more parts than the others: an error in all of them; they would hang."""
+    model, inputs = build(CASES["fsdp"])
+    shard(model, processes)
+    parts = [{name: value[:2] for name, value in inputs.items()}] * (2 if rank == 0 else 1)
+    try:
+        cached_backward(model, parts, range(len(parts)))
+    except ValueError as error:
+        return {"refused": torch.tensor("one has 1 parts and another 2" in str(error))}
+    return {}
+
+
 def run_local_batch_norm(rank: int, processes: int) -> dict[str, torch.Tensor]:
     """`sync_batch_norm=False`: buffers of this process alone."""
     case = {**CASES["even"], "config": {"sync_batch_norm": False}}
@@ -151,6 +163,7 @@ def worker(rank: int, folder: str) -> None:
         )
         found = {name: run_case(case, rank, processes) for name, case in CASES.items()}
         found["collectives"] = run_collectives(rank)
+        found["unequal_parts"] = run_unequal_parts(rank, processes)
         found["local_batch_norm"] = run_local_batch_norm(rank, processes)
         torch.save(found, f"{folder}/{rank}of{processes}.pt")
         dist.barrier()
@@ -217,6 +230,10 @@ def test_all_reduce_sum(results):
         assert found["collectives"]["total"] == total
         assert found["collectives"]["value.grad"] == total
         assert found["collectives"]["world_size"] == processes
+
+
+def test_unequal_parts_under_fsdp_are_refused(results):
+    assert all(found["unequal_parts"]["refused"] for found in results)
 
 
 def test_batch_norm_may_stay_local(results):

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
-from ..distributed import is_distributed, world_size
+from ..distributed import all_reduce_max, is_distributed, world_size
 from ..heads import VattBatchNorm
 from ..modeling_vatt import MODALITIES, VattForPreTraining, VattForPreTrainingOutput
 
@@ -46,7 +47,8 @@ def cached_backward(
         Losses of the whole batch, and embeddings of all clips.
 
     Raises:
-        ValueError: a tower has batch norms, whose statistics would be those of a part.
+        ValueError: a tower has batch norms, whose statistics would be those of a part; or the processes of
+            FSDP2 have different numbers of parts.
     """
     base = model.vatt
     for name in MODALITIES:
@@ -54,6 +56,14 @@ def cached_backward(
             raise ValueError(
                 f"The {name} tower normalises over the batch, so its batch cannot be cut: leave "
                 "`micro_batch_size` at 0."
+            )
+    if is_distributed() and isinstance(model, FSDPModule):
+        count = torch.tensor([len(parts), -len(parts)], device=next(model.parameters()).device)
+        most, least = all_reduce_max(count).tolist()
+        if most != -least:
+            raise ValueError(
+                f"FSDP makes the processes pass through the model together, but one has {-least} parts and "
+                f"another {most}: choose `batch_size` so that all get equally many clips."
             )
     with torch.no_grad():
         features = [_features(model, part, seed, autocast) for part, seed in zip(parts, seeds, strict=True)]
