@@ -8,6 +8,7 @@ audio stream, the earlier of the two. It gives decoded frames with their times, 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -299,11 +300,16 @@ class Orientation:
 
     @classmethod
     def of(cls, frame: Any) -> Orientation:
-        matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
-        if matrix is None:
-            return cls()
         # A stored pixel (x, y) is displayed at (a x + c y, b x + d y).
-        a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()
+        try:
+            matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+        except ValueError:  # some of the data is of a kind without a name in PyAV, such as EXIF
+            turn = math.radians(-frame.rotation)
+            a, b, c, d = math.cos(turn), math.sin(turn), -math.sin(turn), math.cos(turn)
+        else:
+            if matrix is None:
+                return cls()
+            a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()
         transposed = abs(b) + abs(c) > abs(a) + abs(d)
         mirror_x, mirror_y = (c < 0, b < 0) if transposed else (a < 0, d < 0)
         return cls(transposed, mirror_x, mirror_y, round(frame.rotation / 90) % 4 * 90)

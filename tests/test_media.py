@@ -30,6 +30,7 @@ from media_factory import (
     truncate,
     write_media,
 )
+from PIL import Image, ImageOps
 
 from modeling_vatt.processors.media import MediaError, MediaLimits, probe, read_clip
 
@@ -707,3 +708,19 @@ def test_no_file_stays_open(make: Maker, film: Path, tmp_path: Path) -> None:
                 errors.append(error)
     assert len(errors) > 20
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_pictures_with_exif_data(orientation):
+    """Motion JPEG may carry EXIF, a kind of side data that PyAV cannot name."""
+    picture = np.zeros((32, 48, 3), dtype=np.uint8)
+    picture[:16, :24] = 255  # the upper left quarter
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "maker"
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "jpeg", exif=exif, quality=95)
+    (frame,) = read_clip(file.getvalue(), audio=False).frames
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(file)))
+    assert frame.shape == upright.shape
+    assert np.abs(frame.astype(int) - upright).mean() < 3
