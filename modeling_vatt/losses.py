@@ -19,6 +19,8 @@ from .layers import product
 # Similarities of a tile: enough for an efficient matrix product, few enough for a CPU's cache.
 _TILE = {"cpu": 2**21}
 _LARGE_TILE = 2**26
+# Vectors that are shorter are not brought to unit length.
+_SHORTEST = 1e-6
 # In place of -inf, so that rows without any present clip stay finite.
 _ABSENT = -1e9
 
@@ -77,6 +79,25 @@ class _LogSumExp(torch.autograd.Function):
         return grad_rows.div_(ctx.temperature), grad_columns.div_(ctx.temperature), None, None, None
 
 
+class _Normalize(torch.autograd.Function):
+    """[`normalize`] whose backward pass makes one tensor instead of five: of many texts each is large."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: torch.Tensor) -> torch.Tensor:
+        lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+        units = vectors / lengths.clamp(min=_SHORTEST)
+        ctx.save_for_backward(units, lengths)
+        return units
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        units, lengths = ctx.saved_tensors
+        along = torch.einsum("...d,...d->...", grad, units).unsqueeze(-1)
+        along = torch.where(lengths > _SHORTEST, along, 0)  # shorter ones are only scaled
+        return torch.addcmul(grad, units, along, value=-1).div_(lengths.clamp(min=_SHORTEST))
+
+
 def _absence(present: torch.Tensor) -> torch.Tensor:
     return torch.where(present == 0, _ABSENT, 0.0).to(present.dtype)
 
@@ -118,7 +139,7 @@ def contrastive_loss(
     """
     if loss_type not in ("asymmetric", "symmetric"):
         raise ValueError(f'`loss_type` must be "asymmetric" or "symmetric", got {loss_type!r}.')
-    video, other = normalize(video_embeds), normalize(other_embeds)
+    video, other = (_Normalize.apply(_widen(vectors)) for vectors in (video_embeds, other_embeds))
     other = other.unsqueeze(1) if other.ndim == 2 else other
     if other.ndim != 3 or other.shape[0] != video.shape[0]:
         raise ValueError(
@@ -177,5 +198,8 @@ def label_balanced_bce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tens
 
 def normalize(embeds: torch.Tensor) -> torch.Tensor:
     """L2-normalise the last axis as the release does; float32 at least."""
-    dtype = torch.promote_types(embeds.dtype, torch.float32)
-    return nn.functional.normalize(embeds.to(dtype), dim=-1, eps=1e-6)
+    return nn.functional.normalize(_widen(embeds), dim=-1, eps=_SHORTEST)
+
+
+def _widen(embeds: torch.Tensor) -> torch.Tensor:
+    return embeds.to(torch.promote_types(embeds.dtype, torch.float32))
