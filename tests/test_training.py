@@ -142,6 +142,14 @@ def test_a_batch_in_parts_is_trained_like_the_whole(clips, tmp_path):
         pretrainer(clips, tmp_path / "parts", drop_token_rate=0.0, dropout=0.0, micro_batch_size=2).train()
 
 
+def test_parts_are_counted_in_clips(clips, tmp_path):
+    """Also where a video gives several."""
+    trainer = pretrainer(clips.select([0, 3, 4, 6]), tmp_path, batch_size=8, micro_batch_size=4)
+    trainer.dataset.clips_per_video = 2
+    parts = next(trainer._batches())
+    assert [len(part.inputs["audio_mask"]) for part in parts] == [4, 4]
+
+
 def test_best_model_is_kept_with_what_belongs_to_it(clips, tmp_path):
     scores = iter([0.1, 0.9, 0.5])
     processor = small_processor()

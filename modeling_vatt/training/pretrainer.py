@@ -208,7 +208,8 @@ class Pretrainer:
             self.dataset.clips_per_video,
             self.dataset.order(self.args.shuffle_shards),
         )
-        chunks = ChunkSampler(sampler, self.args.micro_batch_size or self.args.batch_size)
+        clips = self.args.micro_batch_size or self.args.batch_size
+        chunks = ChunkSampler(sampler, max(1, clips // self.dataset.clips_per_video))
         workers = self.args.num_workers
         loader = iter(
             DataLoader(
