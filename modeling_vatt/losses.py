@@ -26,11 +26,14 @@ _ABSENT = -1e9
 
 
 def _tiles(
-    rows: torch.Tensor, columns: torch.Tensor, temperature: float, absence: tuple[torch.Tensor | None, ...]
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    temperature: float,
+    row_terms: torch.Tensor | None,
+    column_terms: torch.Tensor | None,
 ) -> Iterator[tuple[slice, slice, torch.Tensor]]:
-    """Tiles of `rows @ columns.T / temperature`, and where they lie. `absence` holds a term for every row and
-    one for every column, 0 or [`_ABSENT`]; None for zeros."""
-    row_terms, column_terms = absence
+    """Tiles of `rows @ columns.T / temperature`, and where they lie. The terms of rows and of columns
+    are 0 or [`_ABSENT`]; None for zeros."""
     size = _TILE.get(rows.device.type, _LARGE_TILE)
     width = min(columns.shape[0], 2 * round(size**0.5))
     height = max(1, size // max(width, 1))
@@ -52,14 +55,15 @@ class _LogSumExp(torch.autograd.Function):
         rows: torch.Tensor,
         columns: torch.Tensor,
         temperature: float,
-        *absence: torch.Tensor | None,
+        row_terms: torch.Tensor | None,
+        column_terms: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         of_rows = rows.new_full((rows.shape[0],), -torch.inf)
         of_columns = rows.new_full((columns.shape[0],), -torch.inf)
-        for down, across, scores in _tiles(rows, columns, temperature, absence):
+        for down, across, scores in _tiles(rows, columns, temperature, row_terms, column_terms):
             of_rows[down] = torch.logaddexp(of_rows[down], scores.logsumexp(1))
             of_columns[across] = torch.logaddexp(of_columns[across], scores.logsumexp(0))
-        ctx.save_for_backward(rows, columns, of_rows, of_columns, *absence)
+        ctx.save_for_backward(rows, columns, of_rows, of_columns, row_terms, column_terms)
         ctx.temperature = temperature
         return of_rows, of_columns
 
@@ -68,10 +72,10 @@ class _LogSumExp(torch.autograd.Function):
     def backward(
         ctx: Any, grad_of_rows: torch.Tensor, grad_of_columns: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
-        rows, columns, of_rows, of_columns, *absence = ctx.saved_tensors
+        rows, columns, of_rows, of_columns, *terms = ctx.saved_tensors
         grad_rows, grad_columns = torch.zeros_like(rows), torch.zeros_like(columns)
         with torch.autocast(rows.device.type, enabled=False):
-            for down, across, scores in _tiles(rows, columns, ctx.temperature, tuple(absence)):
+            for down, across, scores in _tiles(rows, columns, ctx.temperature, *terms):
                 grad = (scores - of_rows[down, None]).exp_().mul_(grad_of_rows[down, None])
                 grad.addcmul_(scores.sub_(of_columns[across]).exp_(), grad_of_columns[across])
                 grad_rows[down] += product(grad, columns[across].T)

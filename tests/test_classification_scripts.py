@@ -50,7 +50,12 @@ def _place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Runs a script with options; returns what it printed, and the message it ended with."""
+    """Runs a script with options; returns what it printed, and the message it ended with.
+
+    On one thread, as the processes of `start`: sums of several threads differ in the last bits.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
 
     def call(script: str, **options: Any) -> str:
         words = [script]
@@ -66,7 +71,8 @@ def run(monkeypatch, capsys):
         assert "Traceback" not in captured.err
         return captured.out + captured.err * bool(message) + message
 
-    return call
+    yield call
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
