@@ -45,7 +45,7 @@ from modeling_vatt.analysis.figures import (
     plot_maps,
 )
 from modeling_vatt.analysis.report import Section, write_report
-from modeling_vatt.data import ClipDataset, SkippedClip, collate_clips, load_clips
+from modeling_vatt.data import ClipDataset, SkippedClip, all_captions, collate_clips, load_clips
 from modeling_vatt.evaluation import clip_retrieval
 from modeling_vatt.processors import VattProcessor, VattTokenizer
 from modeling_vatt.retrieval import embed_batches
@@ -214,7 +214,7 @@ def resized(video_processor: Any, size: InputSize) -> Any:
     """A video processor for clips of a size; time stays covered in full with more or fewer frames."""
     settings = video_processor.to_dict()
     if size.size:
-        settings |= {"size": size.size, "crop_size": size.size}
+        settings |= {"size": size.size, "crop_size": size.size, "decode_size": None}
     if size.frames:
         settings |= {"fps": settings["fps"] * size.frames / settings["num_frames"], "num_frames": size.frames}
     return type(video_processor).from_dict(settings)
@@ -262,7 +262,7 @@ def main() -> None:
         chosen = np.random.default_rng(args.seed).choice(len(table), args.max_clips, replace=False)
         table = table.select(sorted(chosen.tolist()))
     clips = Clips(table, args)
-    captions = [caption for row in table["captions"] for caption in row]
+    captions = [caption for row in all_captions(table) for caption in row]
     models = [load_model(text, captions, args) for text in args.models]
 
     features: dict[str, ClipFeatures] = {}

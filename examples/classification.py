@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
+import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from run_pretraining import merge
@@ -154,7 +155,9 @@ def parse(media: str, description: str) -> Arguments:
             parser.error(f"--recipe: {name!r} is none of {', '.join(RECIPES)}.")
         if RECIPES[name].media != media:
             parser.error(f"--recipe: {name} is for {RECIPES[name].media}, this script for {media}.")
-        parser.set_defaults(**RECIPES[name].options(int(os.environ.get("WORLD_SIZE", 1))))
+        # Without a launcher the Trainer divides a batch among all GPUs.
+        shares = int(os.environ.get("WORLD_SIZE", 0)) or max(1, torch.cuda.device_count())
+        parser.set_defaults(**RECIPES[name].options(shares))
     try:
         return parser.parse_args_into_dataclasses()
     except ValueError as error:  # unknown flags, values that do not fit together
@@ -338,7 +341,8 @@ def main(media: str, description: str) -> None:
                 check_same_run(output_dir, settings, checkpoint is not None)
             if checkpoint is not None:
                 print(f"Continuing from {checkpoint}")
-            speed = trainer.train(resume_from_checkpoint=checkpoint).metrics["train_samples_per_second"]
+            found = trainer.train(resume_from_checkpoint=checkpoint).metrics
+            speed = found.get("train_samples_per_second")  # not there if the run was finished before
         prediction = None if eval_clips is None else trainer.predict(eval_clips, metric_key_prefix="eval")
         if prediction is not None and prediction.predictions is None:
             raise ValueError(f"No clip of the split {data.validation_split!r} can be read.")
@@ -395,12 +399,14 @@ def run_settings(data: DataArguments, args: ModelArguments, training: Finetuning
     """What a run is made of."""
     chosen = ("optim", "learning_rate", "warmup_steps", "max_steps", "num_train_epochs", "seed")
     chosen += ("per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay")
+    chosen += ("data_seed", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "bf16", "fp16")
     chosen += ("label_smoothing_factor", "mixup_alpha", "max_grad_norm", "classifier_max_grad_norm")
     return {
         **{name: value for name, value in vars(data).items() if not name.startswith("eval_")},
         **{name: value for name, value in vars(args).items() if name != "remote_code"},
         **{name: getattr(training, name) for name in chosen},
         "optim": training.optim.value,
+        "lr_scheduler_type": str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type)),
         "num_processes": training.world_size,
     }
 

@@ -52,6 +52,9 @@ class StudyArguments:
 def run(script: str, output_dir: Path, kept: str, **options: object) -> dict:
     """Results of a script, which is run unless they are there under the name to keep."""
     results = output_dir / kept
+    asked = {name: str(value) for name, value in options.items()}
+    if results.is_file() and json.loads(results.read_text()).get("asked") != asked:
+        sys.exit(f"{results} is from other settings: use them again, or choose another output folder.")
     if not results.is_file():
         command = [sys.executable, str(HERE / script), "--output_dir", str(output_dir)]
         for name, value in options.items():
@@ -60,7 +63,8 @@ def run(script: str, output_dir: Path, kept: str, **options: object) -> dict:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"{script} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
-        (output_dir / "results.json").rename(results)
+        found = json.loads((output_dir / "results.json").read_text())
+        results.write_text(json.dumps({**found, "asked": asked}, indent=2) + "\n")
     return json.loads(results.read_text())
 
 

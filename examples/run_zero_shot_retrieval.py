@@ -17,7 +17,7 @@ from typing import Literal
 import datasets
 from frozen_model import ModelArguments, embed, load, parse, report_skipped, write_results
 
-from modeling_vatt.data import load_clips, load_msrvtt, load_youcook2
+from modeling_vatt.data import all_captions, load_clips, load_msrvtt, load_youcook2
 from modeling_vatt.evaluation import zero_shot_retrieval
 from modeling_vatt.retrieval import embed_texts
 
@@ -96,7 +96,8 @@ def main() -> None:
             windows=args.windows,
             segments=segments,
         )
-        asked = [table["captions"][int(index)] for index in found.kept]
+        said = list(all_captions(table))
+        asked = [said[int(index)] for index in found.kept]
         if args.captions == "first":
             asked = [captions[:1] for captions in asked]
         texts = [caption for captions in asked for caption in captions]

@@ -149,6 +149,11 @@ def test_optimizer_and_schedule_of_a_recipe(sounds, tmp_path):
         assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, False, 0)
 
 
+def test_drop_token_in_a_convolutional_tower_is_refused():
+    with pytest.raises(ValueError, match="convolutional tower has no tokens"):
+        finetuning_config(small_config("mmv"), ["a", "b"], "video", drop_token_rate=0.5)
+
+
 def test_config_of_a_classifier():
     config = finetuning_config(
         small_config("agnostic"),
@@ -324,6 +329,10 @@ def test_a_resumed_run_ends_with_the_same_weights(sounds, tmp_path, several):
         for trainer in (whole, rest)
     ]
     assert losses[0] == losses[1] and len(losses[0]) == 10
+    again = run("parts", seed=4, resume=True)  # finished: nothing more is trained
+    assert again.state.global_step == 10
+    for name, values in weights(again.model).items():
+        assert torch.equal(values, expected[name]), name
 
 
 def test_other_seeds_give_other_weights(sounds, tmp_path):

@@ -12,6 +12,7 @@ from media_factory import frame_numbers, numbered_frames, write_media
 from small_models import seeded, small_config
 
 from modeling_vatt import VattForPreTraining
+from modeling_vatt.data import source_of
 from modeling_vatt.evaluation import average_windows, retrieval_metrics, zero_shot_retrieval
 from modeling_vatt.processors import VattProcessor
 from modeling_vatt.processors.windows import read_windows
@@ -67,6 +68,16 @@ def test_contents_serve_as_well_as_paths(model, processor, files):
     one = embed_files(model, processor, [files[0]])
     other = embed_files(model, processor, [files[0].read_bytes()])
     np.testing.assert_array_equal(one.arrays["video_va_embeds"], other.arrays["video_va_embeds"])
+
+
+def test_rows_that_carry_bytes(model, processor, files, tmp_path):
+    """As in datasets from the Hub; also from the cache."""
+    source = source_of({"path": "a.mp4", "bytes": files[0].read_bytes()})
+    expected = embed_files(model, processor, [files[0]]).arrays["video_va_embeds"]
+    for _ in range(2):
+        found = embed_files(model, processor, [source], cache_dir=tmp_path)
+        np.testing.assert_array_equal(found.arrays["video_va_embeds"], expected)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_segments_read_nothing_outside(tmp_path, model, processor):

@@ -104,3 +104,12 @@ def test_pretraining_metrics():
     assert pretraining_metrics(EvalPrediction(arrays, masks))["aud2vid_R1"] == 1.0
     with pytest.raises(ValueError, match="video, audio and text"):
         pretraining_metrics(EvalPrediction(arrays[:2], ()))
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    """Comparisons with NaN are false, which would make the true item the first."""
+    scores = np.full((3, 4), np.nan)
+    with pytest.raises(ValueError, match="diverged"):
+        top_k_accuracy(scores, [0, 1, 2])
+    with pytest.raises(ValueError, match="NaN"):
+        retrieval_metrics(scores)

@@ -46,8 +46,14 @@ def retrieval_ranks(similarity: npt.NDArray, targets: Sequence[int] | None = Non
     Args:
         similarity: (queries, items).
         targets: index of the true item of every query; the query's own index by default.
+
+    Raises:
+        ValueError: scores that are no numbers, which would look like perfect ones; or another number of
+            targets.
     """
     similarity = np.asarray(similarity)
+    if np.isnan(similarity).any():
+        raise ValueError("There are NaN among the scores: the model has diverged, or its inputs hold NaN.")
     rows = np.arange(similarity.shape[0])
     truth = rows if targets is None else np.asarray(targets)
     if truth.shape != rows.shape:

@@ -20,7 +20,7 @@ from transformers import BatchFeature
 
 from .._version import __version__
 from ..modeling_vatt import VattForPreTraining, VattModel
-from ..processors import MediaError, VattProcessor
+from ..processors import MediaError, MediaSource, VattProcessor
 from ..processors.windows import read_windows
 
 
@@ -28,7 +28,7 @@ EMBEDDINGS = ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_
 
 # (start, end) of a clip in seconds of its file
 Segment = tuple[float, float]
-_Clip = tuple[str | bytes, Segment | None]
+_Clip = tuple[Any, Segment | None]
 
 
 @torch.no_grad()
@@ -97,7 +97,7 @@ class FileEmbeddings:
 def embed_files(
     model: VattModel | VattForPreTraining,
     processor: VattProcessor,
-    files: Iterable[str | os.PathLike | bytes],
+    files: Iterable[MediaSource],
     modalities: Sequence[Literal["video", "audio"]] = ("video",),
     windows: int = 1,
     segments: Iterable[Segment | None] | None = None,
@@ -111,7 +111,7 @@ def embed_files(
     Args:
         model: in evaluation mode, on its device.
         processor: of the model.
-        files: paths, or contents of files.
+        files: paths, contents of files, or binary file objects that can seek.
         modalities: what to embed. With both, sound is that of the same windows, and `audio_mask` (files,
             windows) is 0 where there is none; sound alone must be there.
         windows: windows spread uniformly over each clip; one window is centred.
@@ -166,7 +166,7 @@ def embed_files(
     total = 0
     parts: list[FileEmbeddings] = []
     clips = zip(
-        (file if isinstance(file, bytes) else os.fspath(file) for file in files),
+        (file if isinstance(file, bytes) or hasattr(file, "read") else os.fspath(file) for file in files),
         repeat(None) if segments is None else segments,
         strict=segments is not None,
     )
@@ -256,8 +256,11 @@ class _Cache:
         return self.folder / f"{digest.hexdigest()[:32]}.npz"
 
 
-def _identity(source: str | bytes) -> tuple[Any, ...]:
+def _identity(source: Any) -> tuple[Any, ...]:
     """Changes when the content does."""
+    if hasattr(source, "read"):
+        source.seek(0)
+        source = source.read()
     if isinstance(source, bytes):
         return (hashlib.sha256(source).hexdigest(),)
     path = Path(source)

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import BatchFeature, Trainer, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from ..classification import (
@@ -86,7 +88,7 @@ class FinetuningRecipe:
         """The recipe as options of the scripts and of [`FinetuningArguments`], media and batch size aside.
 
         Args:
-            num_processes: among which the batch is divided.
+            num_processes: processes, or GPUs of one process, among which the batch is divided.
         """
         fields = {name: value for name, value in vars(self).items() if name not in ("media", "batch_size")}
         return {
@@ -167,7 +169,8 @@ def finetuning_config(
         label_balancing: weight clips by the rarity of their labels (several labels only).
 
     Raises:
-        ValueError: fewer than two classes, or `label_balancing` with one label per clip.
+        ValueError: fewer than two classes, `label_balancing` with one label per clip, or DropToken in a
+            convolutional tower.
     """
     if len(names) < 2:
         raise ValueError(f"A classifier needs two classes or more, found {list(names)}. Check the labels.")
@@ -178,6 +181,8 @@ def finetuning_config(
     config.problem_type = f"{'multi' if several_labels else 'single'}_label_classification"
     config.label_balancing = label_balancing
     tower = config.audio_config if media == "audio" else config.video_config
+    if drop_token_rate and tower.is_convolutional:
+        raise ValueError("A convolutional tower has no tokens to drop: leave `drop_token_rate` at 0.")
     tower.drop_token_rate = drop_token_rate
     tower.freeze_backbone = freeze_backbone
     if classifier_dropout is not None:
@@ -294,13 +299,20 @@ class VattTrainer(Trainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """See `Trainer`; what was skipped before a resumed run was stopped is remembered."""
+        """See `Trainer`; what was skipped before a resumed run was stopped is remembered, and a run that was
+        finished is not trained on."""
         if resume_from_checkpoint and self._skip_file.is_file():
             lines = map(json.loads, self._skip_file.read_text().splitlines())
             self.skipped |= {line["name"]: line["reason"] for line in lines}
         elif not resume_from_checkpoint and self.is_world_process_zero():
             self._skip_file.unlink(missing_ok=True)
         self._micro_step = (-1, 0)
+        if isinstance(resume_from_checkpoint, str):
+            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
+            if state.global_step >= state.max_steps > 0:  # transformers would make one more step
+                self._load_from_checkpoint(resume_from_checkpoint)
+                self.state = state
+                return TrainOutput(state.global_step, float("nan"), {})
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def training_step(
@@ -358,8 +370,15 @@ class VattTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """See `Trainer`; a batch of which no clip could be read has no predictions."""
-        self._note(inputs.pop("skipped", ()))
+        """See `Trainer`; a batch of which no clip could be read has no predictions. Several processes need
+        clips that can all be read."""
+        skipped = inputs.pop("skipped", ())
+        self._note(skipped)
+        if skipped and self.args.world_size > 1:
+            raise ValueError(
+                f"{skipped[0].reason} Several processes evaluate batches of equal size only: remove the "
+                "broken files, or evaluate in one process."
+            )
         if not inputs:
             return None, None, None
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
