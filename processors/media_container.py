@@ -9,13 +9,14 @@ audio stream, the earlier of the two. It gives decoded frames with their times, 
 from __future__ import annotations
 
 import math
+import time
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import av
 import numpy as np
@@ -73,6 +74,24 @@ def error_message(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+class _WatchedFile:
+    """What the decoder reads from; asks before every access whether the time is over."""
+
+    def __init__(self, file: BinaryIO, check: Callable[[], None]) -> None:
+        self._file, self._check = file, check
+        self.tell = file.tell
+        if isinstance(name := getattr(file, "name", None), str):
+            self.name = name  # its ending helps to tell what is in it
+
+    def read(self, size: int) -> bytes:
+        self._check()
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._check()
+        return self._file.seek(offset, whence)
+
+
 class MediaReader:
     """An open source: its container, the chosen stream of each kind, the common clock."""
 
@@ -82,6 +101,7 @@ class MediaReader:
         self._orientation: Orientation | None = None
         self._container: Any = None
         self._file, self._owns_file = open_source(source, limits)
+        self._deadline = time.monotonic() + limits.wall_seconds
         try:
             self._open()
         except BaseException:
@@ -96,12 +116,14 @@ class MediaReader:
             self._file.seek(0)
             # A playlist must not make the decoder open other files or addresses: no protocol is allowed.
             self._container = av.open(
-                self._file,
+                _WatchedFile(self._file, self.check_time),
                 mode="r",
                 options=pixels,
                 container_options={"protocol_whitelist": "none"},
                 metadata_errors="replace",
             )
+        except MediaError:
+            raise
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self.error(
                 f"not a readable media file ({error_message(error)})", "Check the file."
@@ -151,6 +173,13 @@ class MediaReader:
 
     def error(self, reason: str, remedy: str) -> MediaError:
         return MediaError(self.name, reason, remedy)
+
+    def check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise self.error(
+                f"not decoded within {self.limits.wall_seconds:g} s",
+                "Leave it out, or raise MediaLimits.wall_seconds.",
+            )
 
     def check_window(self, seconds: float) -> None:
         if seconds > self.limits.max_seconds:
@@ -220,12 +249,14 @@ class MediaReader:
                 known = packet.pts is not None and next_stamp is not None
                 skip = known and not wanted(packet.pts * tick - self.origin, next_stamp * tick - self.origin)
                 context.skip_frame = "NONREF" if skip else "DEFAULT"
+            self.check_time()
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
                 self.last_error = error
                 continue
             for frame in frames:
+                self.check_time()
                 stamp = frame.pts
                 if avi:
                     stamp = None if frame.dts is None else frame.dts - context.reorder_depth

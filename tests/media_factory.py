@@ -21,7 +21,7 @@ from av.stream import Disposition
 
 GRID_ROWS, GRID_COLUMNS = 3, 4
 CLOCK = 90_000  # ticks per second for frames with explicit times
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 EXTRA_OPTIONS = {"vorbis": {"strict": "experimental"}, "libvpx": {"deadline": "realtime", "cpu-used": "8"}}
 
 
