@@ -38,7 +38,14 @@ _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
 _SEEK_BACK_GUESSING = (10.0, 60.0)
 _REORDER_DEPTH = 17  # packets within which H.264 stores the frames that follow each other on the screen
 _MAX_READ_ERRORS = 16
-_INTEGER_SCALE = {np.dtype(np.int16): 2.0**-15, np.dtype(np.int32): 2.0**-31, np.dtype(np.uint8): 2.0**-7}
+_SAMPLE_TYPE = {
+    name: np.dtype(kind)
+    for name, kind in {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}.items()
+}
+_INTEGER_SCALE = {
+    _SAMPLE_TYPE[name]: 2.0**-power for name, power in {"u8": 7, "s16": 15, "s32": 31, "s64": 63}.items()
+}
+_LOUDEST = 2.0**31  # of floats; files with the numbers of 32-bit integers exist, all beyond is damage
 
 
 @dataclass(frozen=True)
@@ -266,12 +273,16 @@ class MediaReader:
                 yield moment, frame
 
     def _demux(self, stream: Any) -> Iterator[Any]:
-        for _ in range(_MAX_READ_ERRORS):
+        errors = 0
+        while errors < _MAX_READ_ERRORS:
             try:
                 yield from self._container.demux(stream)
                 return
             except av.FFmpegError as error:
                 self.last_error = error
+                errors += 1
+            except IndexError:  # PyAV, on a packet of a stream that was not there at the beginning
+                self.check_time()
 
     @property
     def duration(self) -> float | None:
@@ -379,11 +390,17 @@ class FrameConverter:
 
 
 def mono(frame: Any) -> np.ndarray:
-    """float32 (samples,): the mean of the channels of a decoded frame."""
-    stored = frame.to_ndarray()
-    if not frame.format.is_planar:
-        stored = stored.reshape(-1, frame.layout.nb_channels).T
+    """float32 (samples,): the mean of the channels of a decoded frame; what is no number is silent."""
+    # Not frame.to_ndarray(): it reads one plane too many, at any address, of eight or more channels.
+    channels, planes = frame.layout.nb_channels, frame.planes
+    dtype = _SAMPLE_TYPE[frame.format.name.removesuffix("p")]
+    if frame.format.is_planar:
+        stored = np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in planes[:channels]])
+    else:
+        stored = np.frombuffer(planes[0], dtype, frame.samples * channels).reshape(-1, channels).T
+    if dtype.kind == "f":
+        stored = np.where(np.abs(stored) <= _LOUDEST, stored, 0.0)  # also false for NaN
     samples = stored.astype(np.float32)
-    if stored.dtype in _INTEGER_SCALE:
-        samples = (samples - 128 * (stored.dtype == np.uint8)) * np.float32(_INTEGER_SCALE[stored.dtype])
+    if dtype in _INTEGER_SCALE:
+        samples = (samples - 128 * (dtype == np.uint8)) * np.float32(_INTEGER_SCALE[dtype])
     return samples.mean(axis=0) if len(samples) > 1 else samples[0]
