@@ -211,6 +211,7 @@ def main() -> None:
         "longest seconds": round(max((case.get("seconds", 0.0) for case in results), default=0.0), 2),
         "seconds": round(time.monotonic() - began, 1),
         "results": dict(collections.Counter(case["result"] for case in done).most_common(40)),
+        "slowest": sorted(results, key=lambda case: -case.get("seconds", 0.0))[:3],
         "offenders": [
             case for case in results if {"trace", "crash", "hang", "loss"} & set(case)
         ],
@@ -220,6 +221,7 @@ def main() -> None:
     if args.output:
         Path(args.output).write_text(json.dumps(report, indent=1))
     shown = {**report, "offenders": len(report["offenders"])}
+    del shown["results"], shown["slowest"]
     print(json.dumps(shown, indent=1))
     sys.exit(bool(report["offenders"]))
 

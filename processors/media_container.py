@@ -38,6 +38,7 @@ _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
 _SEEK_BACK_GUESSING = (10.0, 60.0)
 _REORDER_DEPTH = 17  # packets within which H.264 stores the frames that follow each other on the screen
 _MAX_READ_ERRORS = 16
+_MAX_READ = 1 << 20  # bytes at a time
 _SAMPLE_TYPE = {
     name: np.dtype(kind)
     for name, kind in {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}.items()
@@ -92,7 +93,8 @@ class _WatchedFile:
 
     def read(self, size: int) -> bytes:
         self._check()
-        return self._file.read(size)
+        # Files make room for all they are asked for, and headers may ask for gigabytes.
+        return self._file.read(min(size, _MAX_READ))
 
     def seek(self, offset: int, whence: int = 0) -> int:
         self._check()
