@@ -181,6 +181,8 @@ def build(args: ModelArguments, captions: Iterable[list[str]]) -> tuple[VattForP
 
 def shuffle_captions(clips: datasets.Dataset, seed: int) -> datasets.Dataset:
     """Every clip gets the captions of another one (a rotation of a permutation: nobody keeps their own)."""
+    if "captions" not in clips.column_names:
+        raise ValueError("--shuffle_captions needs captions of whole clips, not sentences with times.")
     captions = clips["captions"]
     order = np.random.default_rng(seed).permutation(len(captions))
     moved = dict(zip(order, np.roll(order, 1), strict=True))

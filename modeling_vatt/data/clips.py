@@ -4,6 +4,7 @@
 
 import hashlib
 import io
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -310,14 +311,15 @@ class ClipDataset(Dataset):
 
     def _read(self, row: dict[str, Any], random: np.random.Generator) -> list[MediaClip]:
         options, count = read_options(self.processor), self.clips_per_video
+        first, end = part_of(row)
+        options["duration"] = min(options["duration"], end - first)  # nothing beyond the part
         if self.random_window:
             places = (np.arange(count) + random.random(count)) / count
         else:
             places = np.linspace(0.0, 1.0, count) if count > 1 else np.array([0.5])
 
         def starts(length: float) -> list[float]:
-            first, last = row.get("start") or 0.0, row.get("end") or length
-            return (first + places * max(0.0, min(last, length) - first - options["duration"])).tolist()
+            return (first + places * max(0.0, min(end, length) - first - options["duration"])).tolist()
 
         return read_row(row, "video", options, starts)
 
@@ -350,6 +352,25 @@ class ClipDataset(Dataset):
         if sizes is None:
             raise ValueError("Only shards can be shuffled a few at a time; leave `shuffle_shards` at 0.")
         return shuffle_shards(sizes, shuffle)
+
+
+def part_of(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Where the part of a file that is used begins and ends, in seconds; the end is infinite where none is
+    stated.
+
+    Args:
+        row: of a [`ClipTable`].
+
+    Raises:
+        MediaError: `start` and `end` of the row are no part of a file.
+    """
+    start, end = row.get("start"), row.get("end")
+    first, last = 0.0 if start is None else start, math.inf if end is None else end
+    if not 0 <= first < last or not math.isfinite(first) or math.isnan(last):
+        video = row.get("video") or {}
+        name = row.get("name") or video.get("path") or row.get("source") or "a clip"
+        raise MediaError(name, f"no part from {start} to {end} s", "Correct its `start` and `end`.")
+    return first, last
 
 
 def read_options(processor: VattProcessor, media: str | None = None) -> dict[str, Any]:
@@ -407,31 +428,44 @@ def decode_clips(
         clips: table of [`load_clips`], or of [`load_labelled`].
         processor: says the rates and the frame size.
         num_proc: worker processes.
-        max_seconds: longer videos are cut to this length.
+        max_seconds: longer videos, or parts of them, are cut to this length.
         media: `"video"` or `"audio"` of [`load_labelled`], to decode nothing else; None for videos with their
             sound.
 
     Returns:
-        The table for [`ClipDataset`] or [`LabelledDataset`], and what could not be read.
+        The table for [`ClipDataset`] or [`LabelledDataset`], and what could not be read. Of a row with
+        `start` and `end` (without `media`) that part is decoded; its times then count from the part's
+        beginning.
     """
     options = {**read_options(processor, media), "duration": max_seconds}
     column = media or "video"
+    parts = [name for name in ("start", "end") if media is None and name in clips.column_names]
+    timed = media is None and "sentences" in clips.column_names
 
     def decode(row: dict[str, Any]) -> dict[str, Any]:
         empty = {"frames": b"", "frame_shape": [0, 0, 0, 0], "waveform": None, "duration": 0.0, "name": ""}
         try:
-            (clip,) = read_row(row, column, options, lambda _: [0.0])
+            first, last = part_of(row) if parts else (0.0, math.inf)
+            seconds = min(max_seconds, last - first)
+            (clip,) = read_row(row, column, {**options, "duration": seconds}, lambda _: [first])
         except MediaError as error:
             return {**empty, "name": error.source, "error": str(error)}
         decoded = {**empty, "name": clip.info.source, "error": ""}
-        seconds = []
+        lengths = []
         if clip.frames is not None:
             decoded |= {"frames": clip.frames.tobytes(), "frame_shape": list(clip.frames.shape)}
-            seconds.append(len(clip.frames) / options["fps"])
+            lengths.append(len(clip.frames) / options["fps"])
         if clip.waveform is not None:
             decoded["waveform"] = clip.waveform.astype(np.float32).tobytes()
-            seconds.append(len(clip.waveform) / options["sampling_rate"])
-        return {**decoded, "duration": max(seconds)}
+            lengths.append(len(clip.waveform) / options["sampling_rate"])
+        decoded |= dict.fromkeys(parts)
+        if timed and first:
+            shifted = [
+                {**sentence, "start": sentence["start"] - first, "end": sentence["end"] - first}
+                for sentence in row["sentences"] or []
+            ]
+            decoded["sentences"] = shifted
+        return {**decoded, "duration": max(lengths)}
 
     features = datasets.Features(
         {
@@ -481,6 +515,10 @@ class ClipBatch:
 
     inputs: dict[str, torch.Tensor]
     skipped: list[SkippedClip]
+
+    def pin_memory(self) -> "ClipBatch":
+        """The same in memory from which a GPU copies directly; called by `DataLoader(pin_memory=True)`."""
+        return ClipBatch({name: value.pin_memory() for name, value in self.inputs.items()}, self.skipped)
 
 
 def collate_clips(items: Sequence[BatchFeature | SkippedClip]) -> ClipBatch:
