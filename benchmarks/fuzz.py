@@ -32,7 +32,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("media", "checkpoints", "shards", "index", "captions", "vocabularies")
 # Address space a process may take beyond what it has when it begins.
-MEMORY = {"media": 1 << 30}
+MEMORY = {"media": 1 << 30, **dict.fromkeys(KINDS[1:], 4 << 30)}
 SLACK = 20.0  # seconds for a case of any kind; the limit of media is 5 s in itself
 
 
