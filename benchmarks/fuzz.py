@@ -110,8 +110,13 @@ class Worker:
     def start(self) -> None:
         command = [sys.executable, __file__, "--serve", "--work", self.args.work, *sys.argv[1:]]
         command += ["--offenders", self.args.offenders]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        stderr=subprocess.DEVNULL if self.args.quiet else None)
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            stderr=subprocess.DEVNULL if self.args.quiet else None,
+        )
         if not self.process.stdout.readline():
             raise RuntimeError("a worker does not start")
 
@@ -212,9 +217,7 @@ def main() -> None:
         "seconds": round(time.monotonic() - began, 1),
         "results": dict(collections.Counter(case["result"] for case in done).most_common(40)),
         "slowest": sorted(results, key=lambda case: -case.get("seconds", 0.0))[:3],
-        "offenders": [
-            case for case in results if {"trace", "crash", "hang", "loss"} & set(case)
-        ],
+        "offenders": [case for case in results if {"trace", "crash", "hang", "loss"} & set(case)],
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
         "date": time.strftime("%Y-%m-%d"),
     }

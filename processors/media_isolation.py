@@ -388,7 +388,9 @@ def _answer(request: dict[str, Any], source: Any, requests: Any, answers: Any) -
                     "info": dataclasses.asdict(clip.info),
                 }
             )
-            parts = [part for part in (frames, waveform, clip.timestamps.astype(np.float64)) if part is not None]
+            parts = [
+                part for part in (frames, waveform, clip.timestamps.astype(np.float64)) if part is not None
+            ]
             arrays += [np.ascontiguousarray(part) for part in parts]
         return [{"clips": described}, *arrays]
     except (MediaError, MemoryError) as error:

@@ -24,7 +24,9 @@ WIDTH, HEIGHT = 32, 24
 SECONDS = 1.0
 
 
-def _film(folder: Path, name: str, video: str | None = "libx264", audio: str | None = "aac", **more: Any) -> None:
+def _film(
+    folder: Path, name: str, video: str | None = "libx264", audio: str | None = "aac", **more: Any
+) -> None:
     rate = more.pop("sampling_rate", 48_000)
     channels = more.pop("channels", 1)
     options: dict[str, Any] = {"video_options": more.pop("video_options", {"g": "10"})}
@@ -69,7 +71,12 @@ def write_samples(folder: Path) -> None:
     _film(folder, "faststart.mp4", container_options={"movflags": "faststart"})
     _film(folder, "edits.mp4", video_offset=0.4)
     _film(folder, "late_sound.mkv", audio_offset=0.3)
-    _film(folder, "before_zero.mkv", video_options={"bf": "2"}, container_options={"avoid_negative_ts": "disabled"})
+    _film(
+        folder,
+        "before_zero.mkv",
+        video_options={"bf": "2"},
+        container_options={"avoid_negative_ts": "disabled"},
+    )
     _film(folder, "variable.mp4", times=times)
     _film(folder, "variable.mkv", times=times)
     _film(folder, "rotated.mp4", rotation=90)
@@ -96,23 +103,23 @@ def write_samples(folder: Path) -> None:
 # Fields of containers: a name in the file, and how far behind it numbers stand.
 _FIELDS: dict[bytes, tuple[int, int]] = {
     # MP4 and MOV: boxes with durations, time scales, sizes, counts, edit lists, offsets
-    **{name: (4, 48) for name in (b"mvhd", b"mdhd", b"tkhd", b"elst", b"stts", b"ctts", b"stsc", b"stsz")},
-    **{name: (4, 48) for name in (b"stco", b"stss", b"avc1", b"hev1", b"av01", b"mp4a", b"alac", b"trun")},
-    **{name: (4, 32) for name in (b"tfhd", b"tfdt", b"mfhd", b"moov", b"trak", b"mdat", b"esds", b"avcC")},
-    **{name: (-4, 0) for name in (b"stbl", b"minf", b"mdia", b"moof", b"traf", b"ftyp")},
+    **dict.fromkeys((b"mvhd", b"mdhd", b"tkhd", b"elst", b"stts", b"ctts", b"stsc", b"stsz"), (4, 48)),
+    **dict.fromkeys((b"stco", b"stss", b"avc1", b"hev1", b"av01", b"mp4a", b"alac", b"trun"), (4, 48)),
+    **dict.fromkeys((b"tfhd", b"tfdt", b"mfhd", b"moov", b"trak", b"mdat", b"esds", b"avcC"), (4, 32)),
+    **dict.fromkeys((b"stbl", b"minf", b"mdia", b"moof", b"traf", b"ftyp"), (-4, 0)),
     # AVI and WAV
-    **{name: (4, 56) for name in (b"avih", b"strh", b"strf", b"fmt ", b"idx1")},
-    **{name: (4, 8) for name in (b"RIFF", b"LIST", b"data", b"00dc", b"01wb", b"fact")},
+    **dict.fromkeys((b"avih", b"strh", b"strf", b"fmt ", b"idx1"), (4, 56)),
+    **dict.fromkeys((b"RIFF", b"LIST", b"data", b"00dc", b"01wb", b"fact"), (4, 8)),
     # Matroska and WebM: duration, time scale, sides, rates, channels, cluster times, sizes
-    **{name: (2, 10) for name in (b"\x44\x89", b"\x53\x6e", b"\x53\xab", b"\x53\xac", b"\x73\xa4")},
-    **{name: (3, 8) for name in (b"\x2a\xd7\xb1", b"\x23\xe3\x83", b"\x63\xa2")},
-    **{name: (4, 8) for name in (b"\x1f\x43\xb6\x75", b"\x15\x49\xa9\x66", b"\x16\x54\xae\x6b", b"\x1c\x53\xbb\x6b")},
+    **dict.fromkeys((b"D\x89", b"Sn", b"S\xab", b"S\xac", b"s\xa4"), (2, 10)),
+    **dict.fromkeys((b"*\xd7\xb1", b"#\xe3\x83", b"c\xa2"), (3, 8)),
+    **dict.fromkeys((b"\x1fC\xb6u", b"\x15I\xa9f", b"\x16T\xaek", b"\x1cS\xbbk"), (4, 8)),
     # FLAC, Ogg, MP3, PNG, GIF
     b"fLaC": (4, 42),
     b"OggS": (4, 28),
     b"OpusHead": (8, 19),
     b"\x01vorbis": (7, 30),
-    **{name: (4, 120) for name in (b"Xing", b"Info", b"LAME")},
+    **dict.fromkeys((b"Xing", b"Info", b"LAME"), (4, 120)),
     b"ID3": (3, 10),
     b"IHDR": (4, 13),
     b"GIF89a": (6, 13),
@@ -210,7 +217,10 @@ class MediaFuzz:
             assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
             return "picture"
         duration = None if way < 0.4 else 0.4
-        rates = {"fps": float(rng.choice([3.0, 10.0, 25.0])), "sampling_rate": int(rng.choice([8000, 48_000]))}
+        rates = {
+            "fps": float(rng.choice([3.0, 10.0, 25.0])),
+            "sampling_rate": int(rng.choice([8000, 48_000])),
+        }
         size = None if rng.random() < 0.5 else 16
         starts: Any = [0.0] if way < 0.6 else [0.0, 0.5, 0.2]
         if way > 0.8:
@@ -239,4 +249,3 @@ def check_clip(clip: Any, duration: float | None, fps: float, sampling_rate: int
         assert waveform.dtype == np.float32 and waveform.ndim == 1
         assert np.isfinite(waveform).all(), "sound that is not finite"
         assert duration is None or len(waveform) <= round(duration * sampling_rate)
-

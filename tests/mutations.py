@@ -12,7 +12,23 @@ import numpy as np
 Mutation = Callable[[bytearray, np.random.Generator], str]
 
 # Where arithmetic goes wrong: in 8, 16, 32 and 64 bits, with sign and without.
-EDGES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1)
+EDGES = (
+    0,
+    1,
+    2,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    2**24,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**63,
+    2**64 - 1,
+)
 
 
 def _place(data: bytearray, rng: np.random.Generator) -> int:
