@@ -5,10 +5,10 @@
     python benchmarks/fuzz.py --kind media --count 10000 --seed 0 --output fuzz_media.json
 
 A file may be used (with results of the promised form) or refused with the one exception of its room
-(`MediaError`, `ConversionError`, `ShardError`, ValueError with a reason). Anything else is an offender and kept
-under `--offenders`: another exception, a crash of the process, a call that does not end, memory beyond the
-limit, an intact file that is refused ("loss"). The numbers go to stdout and `--output` as JSON. Case k of a
-seed is the same on every machine: `--first k --count 1` makes it again.
+(`MediaError`, `ConversionError`, `ShardError`, ValueError with a reason). Anything else is an offender and
+kept under `--offenders`: another exception, a crash of the process, a call that does not end, memory beyond
+the limit, an intact file that is refused ("loss"). The numbers go to stdout and `--output` as JSON. Case k of
+a seed is the same on every machine: `--first k --count 1` makes it again.
 """
 
 import argparse

@@ -44,7 +44,8 @@ class MediaClip:
 
     Attributes:
         frames: uint8 (T, H, W, 3), RGB. None without a video stream; T = 0 if it ends before the window.
-        waveform: float32 (S,), mono, about [-1, 1], finite. None without an audio stream; S = 0 if it ends before.
+        waveform: float32 (S,), mono, about [-1, 1], finite. None without an audio stream; S = 0 if it ends
+            before.
         start: seconds.
         duration: seconds asked for; of what was found, if all the rest was asked for.
         timestamps: float64 (T,), when the chosen frames appear, in seconds on the file's clock.

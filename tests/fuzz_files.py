@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Damaged files of all other kinds that come from strangers, and what is promised of them; see `mutations.py`.
+"""Damaged files of all other kinds that strangers send, and what is promised of them; see `mutations.py`.
 
 A mutant is a dict of files. Each check returns what came of it and raises anything that was not promised.
 """

@@ -132,7 +132,7 @@ def write_lie(data: bytearray, rng: np.random.Generator) -> str:
     if not names:
         return "no field known"
     name = names[int(rng.integers(len(names)))]
-    places = [place for place in _occurrences(bytes(data), name)]
+    places = list(_occurrences(bytes(data), name))
     low, high = _FIELDS[name]
     place = places[int(rng.integers(len(places)))] + int(rng.integers(low, high + 1))
     size = int(rng.choice([1, 2, 4, 4, 8]))
