@@ -261,6 +261,7 @@ def main() -> None:
         augmentation=augmentation,
         seed=training.seed,
         clips_per_video=data.clips_per_video,
+        late_colors=True,
     )
 
     def evaluate(model: VattForPreTraining) -> dict[str, float]:
