@@ -275,6 +275,7 @@ def main() -> None:
         seed=training.seed,
         clips_per_video=data.clips_per_video,
         limits=limits,
+        late_colors=True,
     )
 
     def evaluate(model: VattForPreTraining) -> dict[str, float]:

@@ -16,9 +16,10 @@ import datasets
 import numpy as np
 import torch
 from datasets.packaged_modules.videofolder.videofolder import VideoFolder
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 from transformers import BatchFeature
 
+from ..processors.augmentation import change_colors
 from ..processors.media import (
     DEFAULT_LIMITS,
     MediaClip,
@@ -264,6 +265,8 @@ class ClipDataset(Dataset):
         clips_per_video: windows of each item. The file is opened once for all of them. Random ones are drawn
             from as many equal parts of the video, one from each.
         limits: what a file may cost, and whether it is decoded in a process of its own.
+        late_colors: leave the changes of colour to [`ClipBatch.to`], on the training device: frames stay
+            uint8, a quarter of the memory and of what worker processes send.
 
     An item is addressed by its index, or by (epoch, index). A clip that cannot be read is returned as
     [`SkippedClip`]; nothing else is caught. Of sentences with times, a window gets those of
@@ -279,6 +282,7 @@ class ClipDataset(Dataset):
         seed: int = 0,
         clips_per_video: int = 1,
         limits: MediaLimits = DEFAULT_LIMITS,
+        late_colors: bool = False,
     ) -> None:
         if clips_per_video < 1:
             raise ValueError(f"`clips_per_video` must be at least 1, got {clips_per_video}.")
@@ -289,6 +293,7 @@ class ClipDataset(Dataset):
         self.seed = seed
         self.clips_per_video = clips_per_video
         self.limits = limits
+        self.late_colors = late_colors
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -308,6 +313,7 @@ class ClipDataset(Dataset):
             text=captions,
             augmentation=self.augmentation,
             generator=generator,
+            late_colors=self.late_colors,
             return_tensors="pt",
         )
 
@@ -524,10 +530,22 @@ def _cut(row: dict[str, Any], start: float, window: float, fps: float, sampling_
 
 @dataclass
 class ClipBatch:
-    """Model inputs of a step, and the clips that had to be left out."""
+    """Model inputs of a step, and the clips that had to be left out.
+
+    With `late_colors` of [`ClipDataset`], `inputs` are complete only after [`to`].
+    """
 
     inputs: dict[str, torch.Tensor]
     skipped: list[SkippedClip]
+
+    def to(self, device: torch.device | str) -> dict[str, torch.Tensor]:
+        """The inputs on a device, with what was left for it done."""
+        inputs = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
+        if "video_colors" in inputs:
+            del inputs["video_colors"]
+            pixels, colors = inputs["pixel_values_videos"], self.inputs["video_colors"]
+            inputs["pixel_values_videos"] = change_colors(pixels, colors)
+        return inputs
 
     def pin_memory(self) -> "ClipBatch":
         """The same in memory from which a GPU copies directly; called by `DataLoader(pin_memory=True)`."""
@@ -536,9 +554,11 @@ class ClipBatch:
 
 def collate_clips(items: Sequence[BatchFeature | SkippedClip]) -> ClipBatch:
     """Stack clips; `inputs` is empty if none could be read."""
+    # `default_collate` writes straight into the memory that worker processes share with the loader.
     skipped = [item for item in items if isinstance(item, SkippedClip)]
     good = [item for item in items if not isinstance(item, SkippedClip)]
-    inputs = {key: torch.cat([item[key] for item in good]) for key in good[0]} if good else {}
+    names = good[0] if good else ()
+    inputs = {name: default_collate([clip for item in good for clip in item[name]]) for name in names}
     return ClipBatch(inputs, skipped)
 
 
