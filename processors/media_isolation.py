@@ -261,14 +261,13 @@ def call_isolated(function: str, source: MediaSource, limits: MediaLimits, **opt
         with contextlib.closing(file) if owned else contextlib.nullcontext():
             content = file.read()
     header["size"] = len(content)
-    with _decoders.decoder(limits.max_memory) as decoder:
-        with decoder.watched(name, limits):
-            decoder.send(header, content)
+    with _decoders.decoder(limits.max_memory) as decoder, decoder.watched(name, limits):
+        decoder.send(header, content)
+        answer = decoder.receive()
+        if callable(starts) and "length" in answer:
+            decoder.send({"starts": [float(start) for start in starts(float(answer["length"]))]})
             answer = decoder.receive()
-            if callable(starts) and "length" in answer:
-                decoder.send({"starts": [float(start) for start in starts(float(answer["length"]))]})
-                answer = decoder.receive()
-            result = None if "error" in answer else _unpacked(answer, decoder)
+        result = None if "error" in answer else _unpacked(answer, decoder)
     if "error" in answer:
         error = MediaError if answer["error"] == "MediaError" else ValueError
         raise error(*map(str, answer["arguments"]))

@@ -1,9 +1,10 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Decoding in a process of its own: the same results, and what a crash, a hang or a lie of that process costs."""
+"""Decoding in a process of its own: the same results, and what a crash, a hang or a lie of it costs."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
@@ -25,7 +26,14 @@ from media_factory import clicks, corner_frame, numbered_frames, write_media
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from modeling_vatt.data import ClipDataset, SkippedClip, collate_clips, folder_clips, load_clips, prepare_shards
+from modeling_vatt.data import (
+    ClipDataset,
+    SkippedClip,
+    collate_clips,
+    folder_clips,
+    load_clips,
+    prepare_shards,
+)
 from modeling_vatt.processors import (
     MediaClip,
     MediaError,
@@ -169,7 +177,12 @@ def test_errors_are_the_same(film: Path, tmp_path: Path, monkeypatch: pytest.Mon
 )
 @pytest.mark.usefixtures("hostile")
 def test_a_decoder_that_misbehaves_costs_one_file(
-    name: str, limits: dict[str, Any], message: str, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    limits: dict[str, Any],
+    message: str,
+    film: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(media_isolation, "_GRACE", 0.3)
     good = read_clip(film)
@@ -189,7 +202,7 @@ def test_a_process_that_cannot_start_is_no_fault_of_a_file(
     film: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(media_isolation, "_BOOTSTRAP", "raise SystemExit('no such luck')")
-    with pytest.raises(RuntimeError, match="process for decoding does not start .*exit code 1"):
+    with pytest.raises(RuntimeError, match=r"process for decoding does not start .*exit code 1"):
         read_clip(film, limits=ISOLATED)
     assert "no such luck" in capfd.readouterr().err
 
@@ -320,7 +333,5 @@ def test_a_crash_is_a_skipped_clip_and_a_failure_of_a_shard(tmp_path: Path) -> N
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_headers_of_any_bytes(content: bytes) -> None:
     for pipe in (content, len(content).to_bytes(4, "big") + content):
-        try:
+        with contextlib.suppress(EOFError):
             assert isinstance(media_isolation._receive(io.BytesIO(pipe)), dict)
-        except EOFError:
-            pass
