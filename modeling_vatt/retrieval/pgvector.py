@@ -248,7 +248,8 @@ class PgVectorIndex:
                     empty = np.zeros((0, self.dims[space]), np.float32)
                     blocks = index.store.vectors(space, self.dims[space], ids=ids)
                     vectors.append(np.concatenate([empty, *(block for _, block in blocks)]))
-                starts, ends = ([spans[number][place] for number in ids.tolist()] for place in (1, 2))
+                chosen = [spans[number] for number in ids.tolist()]
+                starts, ends = [span[1] for span in chosen], [span[2] for span in chosen]
                 self.add(record, starts, ends, *vectors)
                 done["copied"] += 1
         done["removed"] = self.remove(known.keys() - local.keys())
@@ -310,16 +311,16 @@ class PgVectorIndex:
         def nearest(count: int) -> list[Moment]:
             settings = {
                 "hnsw.iterative_scan": "strict_order",
-                "hnsw.ef_search": min(_MAX_WIDTH, 2 * count + 40),
+                "hnsw.ef_search": str(min(_MAX_WIDTH, 2 * count + 40)),
             }
             if exact:
                 settings = {"enable_indexscan": "off"}
             for key, value in settings.items():
-                self.connection.execute("SELECT set_config(%s, %s, true)", (key, str(value)))
+                self.connection.execute("SELECT set_config(%s, %s, true)", (key, value))
             rows = self._run(
                 statement, (query, *bounds, query, count), space=sql.Identifier(space)
             ).fetchall()
-            return [Moment(check_path(row[0]), row[1], row[2], row[3], row[4]) for row in rows]
+            return [Moment(check_path(path), *row) for path, *row in rows]
 
         with self.connection.transaction():  # one state of the database, and the settings for it alone
             self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")

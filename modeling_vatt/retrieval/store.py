@@ -124,8 +124,10 @@ class Store:
             os.link(partial, file)  # unlike renaming, fails if another process was quicker
         except FileExistsError:
             pass
+        except OSError:  # a file system without links
+            partial.replace(file)
         finally:
-            partial.unlink()
+            partial.unlink(missing_ok=True)
         return cls(folder)
 
     def _damaged(self, reason: str) -> IndexDamaged:
