@@ -2,8 +2,55 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embedding and searching clips."""
 
-from .embedding import FileEmbeddings, embed_batches, embed_files, embed_texts
+from .embedding import (
+    FileEmbeddings,
+    WindowEmbeddings,
+    embed_batches,
+    embed_files,
+    embed_query,
+    embed_texts,
+    embed_windows,
+    strided_starts,
+    unit,
+)
+from .errors import IndexDamaged, IndexMismatch
+from .export import export_moments, moment_records
 from .gallery import Gallery, Hit
+from .identity import ModelIdentity
+from .index import VattIndex
+from .indexing import IndexBusy, IndexReport, update_index, writer_lock
+from .moments import Moment, merge_windows, timecode
+from .search import VideoSearch
+from .store import FileRecord
+from .thumbnails import thumbnail
 
 
-__all__ = ["FileEmbeddings", "Gallery", "Hit", "embed_batches", "embed_files", "embed_texts"]
+__all__ = [
+    "FileEmbeddings",
+    "FileRecord",
+    "Gallery",
+    "Hit",
+    "IndexBusy",
+    "IndexDamaged",
+    "IndexMismatch",
+    "IndexReport",
+    "ModelIdentity",
+    "Moment",
+    "VattIndex",
+    "VideoSearch",
+    "WindowEmbeddings",
+    "embed_batches",
+    "embed_files",
+    "embed_query",
+    "embed_texts",
+    "embed_windows",
+    "export_moments",
+    "merge_windows",
+    "moment_records",
+    "strided_starts",
+    "thumbnail",
+    "timecode",
+    "unit",
+    "update_index",
+    "writer_lock",
+]
