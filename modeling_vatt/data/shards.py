@@ -313,7 +313,10 @@ def _text_of(text: dict[str, Any]) -> dict[str, Any]:
         for s in text.get("sentences") or []
     ]
     times = {name: None if text.get(name) is None else float(text[name]) for name in ("start", "end")}
-    told: list[Any] = [*times.values(), *(sentence[name] for sentence in sentences for name in ("start", "end"))]
+    told: list[Any] = [
+        *times.values(),
+        *(sentence[name] for sentence in sentences for name in ("start", "end")),
+    ]
     if not all(value is None or math.isfinite(value) for value in told):
         raise ValueError("times are finite numbers of seconds")
     source = None if text.get("source") is None else str(text["source"])
