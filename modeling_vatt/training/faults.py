@@ -12,7 +12,7 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -36,9 +36,10 @@ _DISK_WORDS = re.compile(
     re.IGNORECASE,
 )
 _MEMORY_WORDS = re.compile(r"can't allocate memory|Cannot allocate memory|out of memory", re.IGNORECASE)
-_WORKER_WORDS = re.compile(r"DataLoader worker")
+_WORKER_WORDS = re.compile(r"DataLoader worker \(pid")
 _PEER_WORDS = re.compile(
-    r"Connection (closed|reset)|Broken pipe|Timed out waiting|Socket Timeout|NCCL|ProcessGroup|gloo", re.IGNORECASE
+    r"Connection (closed|reset)|Broken pipe|Timed out waiting|Socket Timeout|NCCL|ProcessGroup|gloo",
+    re.IGNORECASE,
 )
 
 
@@ -116,13 +117,15 @@ def is_worker_death(error: BaseException) -> bool:
 
 
 @contextmanager
-def explained(where: str | os.PathLike, memory_advice: str, rest: str = "") -> Iterator[None]:
+def explained(
+    where: str | os.PathLike, memory_advice: str, rest: Callable[[], str] | None = None
+) -> Iterator[None]:
     """Raise faults of disk, memory, loader and other processes as [`TrainingError`]; all else as it is.
 
     Args:
         where: folder that is written to.
         memory_advice: what to do when memory runs out.
-        rest: end of the message, such as what the run continues from.
+        rest: gives the end of the message, such as what the run continues from.
 
     Raises:
         TrainingError: what happened, and what to do.
@@ -135,7 +138,7 @@ def explained(where: str | os.PathLike, memory_advice: str, rest: str = "") -> I
         found = explain(error, where, memory_advice)
         if found is None:
             raise
-        raise TrainingError(f"{found} {rest}".strip()) from error
+        raise TrainingError(found if rest is None else f"{found} {rest()}") from error
 
 
 def explain(error: Exception, where: str | os.PathLike, memory_advice: str) -> str | None:

@@ -10,7 +10,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from importlib import metadata
@@ -26,15 +25,34 @@ from .._version import __version__
 
 RUN_FILE = "run.json"
 
-_PACKAGES = ("accelerate", "av", "datasets", "huggingface_hub", "numpy", "safetensors", "scikit-learn", "soxr")
-_SECRET_NAME = re.compile(r"(^|_)(token|secret|password|passwd|credentials?|api_?key|access_key)s?$", re.IGNORECASE)
+_PACKAGES = (
+    "accelerate",
+    "av",
+    "datasets",
+    "huggingface_hub",
+    "numpy",
+    "safetensors",
+    "scikit-learn",
+    "soxr",
+)
+_SECRET_NAME = re.compile(
+    r"(^|_)(token|secret|password|passwd|credentials?|api_?key|access_key)s?$", re.IGNORECASE
+)
 _SECRETS = (
     re.compile(r"\bhf_[A-Za-z0-9]{8,}"),
     re.compile(r"(?<=://)[^/@\s]+(?=@)"),  # user and password in a URL
     re.compile(r"(?i)(?<=bearer )[\w.~+/-]+=*"),
-    re.compile(r"(?i)(?<=[?&;])((?:[\w-]*(?:token|signature|secret|password|credential|api[_-]?key|sig)[\w-]*)=)[^&\s'\"]+"),
+    re.compile(
+        r"(?i)(?<=[?&;])((?:[\w-]*(?:token|signature|secret|password|credential|api[_-]?key|sig)[\w-]*)=)[^&\s'\"]+"
+    ),
 )
-_SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY")
+_SECRET_VARIABLES = (
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "WANDB_API_KEY",
+)
 HIDDEN = "(hidden)"
 
 
@@ -49,7 +67,9 @@ def without_secrets(value: Any) -> Any:
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {
-            str(name): HIDDEN if part is not None and _SECRET_NAME.search(str(name)) else without_secrets(part)
+            str(name): HIDDEN
+            if isinstance(part, str) and _SECRET_NAME.search(str(name))
+            else without_secrets(part)
             for name, part in value.items()
         }
     if isinstance(value, Enum):
@@ -215,8 +235,3 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
         enable_full_determinism(seed % 2**32)
     else:
         transformers.set_seed(seed % 2**32)
-
-
-def python_command() -> str:
-    """Name of the running script, without its path and arguments, in which secrets may stand."""
-    return Path(sys.argv[0]).name
