@@ -126,8 +126,10 @@ def files_at_once(folder: str | os.PathLike) -> Iterator[Path]:
 
 
 def recover(output_dir: str | os.PathLike) -> None:
-    """Put things right after a run that was killed: what was moved aside comes back if nothing took its place,
-    and what is half-written goes."""
+    """Put things right after a run that was killed.
+
+    What was moved aside comes back if nothing took its place, and what is half-written goes.
+    """
     for path in Path(output_dir).glob("*.replaced"):
         if path.with_suffix("").exists():
             shutil.rmtree(path, ignore_errors=True)
@@ -149,7 +151,7 @@ def remove_old(
         output_dir: of the run.
         keep: how many stay, newest by their step; 0 for all.
         state_file: see [`checkpoints`].
-        also: a checkpoint that stays in any case and counts among the `keep`, as long as the newest stays too.
+        also: a checkpoint that stays in any case; it counts among the `keep`, but the newest one stays too.
 
     Raises:
         ValueError: a negative number.

@@ -20,10 +20,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
 from safetensors import SafetensorError
 
 
-# A scheduler that starts a run again on a certain code can tell "go on" from "failed": EX_TEMPFAIL of sysexits.h.
+# EX_TEMPFAIL of sysexits.h: by it a scheduler can tell a run that is to go on from one that failed.
 EXIT_STOPPED = 75
 
 _STOP_SIGNALS = tuple(
@@ -32,7 +33,7 @@ _STOP_SIGNALS = tuple(
 _CHILD_SIGNAL = getattr(signal, "SIGCHLD", None)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _DISK_WORDS = re.compile(
-    r"No space left|File too large|Disk quota|Input/output error|Read-only file|PytorchStreamWriter|write failed",
+    "No space left|File too large|Disk quota|Input/output error|Read-only file|StreamWriter|write failed",
     re.IGNORECASE,
 )
 _MEMORY_WORDS = re.compile(r"can't allocate memory|Cannot allocate memory|out of memory", re.IGNORECASE)
@@ -57,7 +58,7 @@ class NonFiniteLossError(TrainingError):
     """Loss or gradient is NaN or infinite; the weights are those before the step."""
 
 
-class RunStopped(TrainingError):  # noqa: N818 - it is no error that a run is stopped
+class RunStopped(TrainingError):
     """A signal asked the run to end, and a checkpoint was written; the same command continues it."""
 
     exit_code = EXIT_STOPPED
@@ -66,8 +67,8 @@ class RunStopped(TrainingError):  # noqa: N818 - it is no error that a run is st
 class StopSignals:
     """Within `with`, SIGTERM, SIGINT and SIGUSR1 are noted instead of ending the process.
 
-    A second SIGINT (Ctrl-C) ends it at once, by KeyboardInterrupt. Python hands signals to the main thread, so in
-    another one nothing is noted and they do what they did before.
+    A second SIGINT (Ctrl-C) ends it at once, by KeyboardInterrupt. Python hands signals to the main thread
+    only: in another one nothing is noted, and they do what they did before.
 
     Attributes:
         received: name of the first signal, None if there was none.
@@ -156,13 +157,13 @@ def explain(error: Exception, where: str | os.PathLike, memory_advice: str) -> s
         return f"Out of memory ({_short(text)}). {memory_advice}"
     if is_worker_death(error):
         return (
-            f"A worker process that loads clips died ({_short(text)}). If memory ran out, which `dmesg` tells, use "
+            f"A worker process that loads clips died ({_short(text)}). If memory ran out, as `dmesg` tells, use "
             "fewer workers, or let each load fewer batches ahead; if a file crashed its decoder, take it out."
         )
     if isinstance(error, dist.DistBackendError) or (dist.is_initialized() and _PEER_WORDS.search(text)):
         return (
-            f"Another process ended, or did not answer in time ({_short(text)}). What it said itself tells why; "
-            "if it was only slow, give it longer with --ddp_timeout."
+            f"Another process ended, or did not answer in time ({_short(text)}). What it said itself tells "
+            "why; if it was only slow, give it longer with --ddp_timeout."
         )
     if _DISK_WORDS.search(text):
         return _disk(text, where)
@@ -173,11 +174,30 @@ def _disk(text: str, where: str | os.PathLike) -> str:
     folder = next(path for path in (Path(where).absolute(), *Path(where).absolute().parents) if path.exists())
     free = shutil.disk_usage(folder).free / 2**20
     return (
-        f"Cannot write to {where} ({_short(text)}; {free:.0f} MB are free there). Make room, raise the quota or "
-        "choose another --output_dir."
+        f"Cannot write to {where} ({_short(text)}; {free:.0f} MB are free there). Make room, raise the "
+        "quota, or choose another --output_dir."
     )
 
 
 def _short(text: str) -> str:
     text = text.strip(" .") or "no more is known"
     return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
+def raise_together(accelerator: Accelerator, failed: Exception | None, what: str) -> None:
+    """Raise on all processes if one failed, lest the others wait for it. To be called by all of them.
+
+    Args:
+        accelerator: knows the processes.
+        failed: what happened in this process, which it then raises.
+        what: could not be done, for the message of the others.
+
+    Raises:
+        TrainingError: another process failed.
+    """
+    flag = torch.tensor([failed is not None], dtype=torch.float32, device=accelerator.device)
+    if not accelerator.reduce(flag, reduction="sum").item():
+        return
+    if failed is not None:
+        raise failed
+    raise TrainingError(f"Another process could not {what}: its own message says why, and what to do.")

@@ -42,6 +42,7 @@ from .faults import (
     explained,
     is_worker_death,
     quiet_worker,
+    raise_together,
 )
 from .gradient_cache import average_gradients, cached_backward
 from .run_record import RUN_FILE, seed_everything, settings_digest, without_secrets, write_run_record
@@ -168,16 +169,16 @@ class Pretrainer:
     and started again continues from its last checkpoint to the same losses (bit for bit on CPU).
 
     On SIGTERM, SIGINT or SIGUSR1 all processes write a checkpoint after the same step, and [`RunStopped`] is
-    raised. NaN ends the run before it reaches the weights. A worker of the loader that dies is replaced. Disk,
-    memory or processes that fail end the run with a [`TrainingError`]; its last checkpoint stays as it is.
+    raised. NaN ends the run before it reaches the weights. A worker of the loader that dies is replaced. A
+    failure of disk, memory or a process ends the run with [`TrainingError`]; its last checkpoint stays whole.
 
     Args:
         model: the model; trained in place.
         dataset: clips of the training split.
         args: see [`PretrainingArguments`].
         accelerator: device, precision and processes; a plain one by default.
-        evaluate: called on all processes with the model in evaluation mode, returns metrics; those of the main
-            process count.
+        evaluate: called on all processes with the model in evaluation mode, returns metrics; those of the
+            main process count.
         save_extra: called with a folder into which the best model was saved, to add the processor.
         on_log: called on the main process with step and metrics.
         on_step: called on the main process with the number of finished steps.
@@ -237,13 +238,14 @@ class Pretrainer:
         Raises:
             RunStopped: a signal asked for it; a checkpoint was written.
             NonFiniteLossError: loss or gradient is NaN or infinite.
-            TrainingError: disk, memory, or another process failed; or the processes see different checkpoints.
-            ValueError: the checkpoint in the output folder is of a run with other arguments or data; or a process
-                of several can read no clip of its batch.
+            TrainingError: disk, memory or another process failed, or they see different checkpoints.
+            ValueError: the checkpoint in the output folder is of a run with other arguments or data; or one
+                of several processes can read no clip of its batch.
         """
         advice = (
-            f"Let a process hold fewer clips at a time (--micro_batch_size, now {self.args.micro_batch_size or 'off'})"
-            ", keep fewer activations (--gradient_checkpointing full), or give clips fewer captions (--num_captions)."
+            f"Let a process hold fewer clips at a time (--micro_batch_size, now {self.args.micro_batch_size}), "
+            "keep fewer activations (--gradient_checkpointing full), give clips fewer captions (--num_captions), "
+            "or use a smaller --batch_size."
         )
         with explained(self.output_dir, advice, self._how_to_continue), StopSignals() as signals:
             self._resume()
@@ -259,9 +261,8 @@ class Pretrainer:
             parts = next(batches)
             if self._stop(parts, signals):
                 self._save_checkpoint()
-                raise RunStopped(
-                    f"Stopped by {signals.received or 'a signal to another process'}. {self._how_to_continue()}"
-                )
+                reason = signals.received or "a signal to another process"
+                raise RunStopped(f"Stopped by {reason}. {self._how_to_continue()}")
             assert parts is not None
             self.progress.add(self._step(parts, step))
             clips += self.args.batch_size
@@ -283,8 +284,11 @@ class Pretrainer:
         return metrics
 
     def _stop(self, parts: list[ClipBatch] | None, signals: StopSignals) -> bool:
-        """What all processes have to know before a step: whether one is to stop (which is the answer), whether
-        one has nothing to train on (which is an error), and what could not be read."""
+        """What all processes have to know of each other before a step.
+
+        That is whether one is to stop (the answer), whether one has nothing to train on (an error), and which
+        clips could not be read.
+        """
         new = {
             clip.name: clip.reason
             for part in parts or ()
@@ -307,8 +311,8 @@ class Pretrainer:
             reason = next(iter(self.progress.skipped.values()), "it is empty")
             raise ValueError(
                 f"Step {self.progress.step + 1}: no clip of the batch of {anyone_empty:.0f} of the "
-                f"{self.accelerator.num_processes} processes can be read; one because {reason} Remove broken files "
-                "or enlarge the batch."
+                f"{self.accelerator.num_processes} processes can be read; one because {reason} Remove broken "
+                "files or enlarge the batch."
             )
         return bool(stop)
 
@@ -388,7 +392,8 @@ class Pretrainer:
             return {}
         output = self._backward(readable, step)
         norm = self._clip_gradient()
-        # One collective for all: sums of losses, how many processes have them, and whether anything is not finite.
+        assert output.loss is not None
+        # One collective: sums of losses, how many processes have them, and whether anything is not finite.
         kind = torch.promote_types(output.loss.dtype, torch.float32)
         found = [output.get(name) for name in LOSS_NAMES]
         present = torch.tensor([loss is not None for loss in found], dtype=kind, device=output.loss.device)
@@ -417,8 +422,7 @@ class Pretrainer:
         return result
 
     def _clip_gradient(self) -> torch.Tensor | None:
-        """The gradient's norm, limited if asked for; None under fp16, where overflows are part of the game and
-        cost their update only."""
+        """The gradient's norm, limited if asked for; None under fp16, where overflow costs an update only."""
         if self.args.max_grad_norm:
             norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.args.max_grad_norm)
         elif self.accelerator.scaler is None:
@@ -447,10 +451,9 @@ class Pretrainer:
         what = ", ".join(f"{name} {value:.3g}" for name, value in losses.items() if not math.isfinite(value))
         shown = ", ".join(map(os.path.basename, names[:5])) + (", ..." if len(names) > 5 else "")
         raise NonFiniteLossError(
-            f"Step {step + 1} of {self.args.num_steps}: {what or f'the gradient (norm {size})'} is not finite. No "
-            f"update was made. Clips of the batch: {shown} (all in {file}). Lower --learning_rate, lengthen "
-            "--warmup_steps or set --max_grad_norm; with --mixed_precision fp16 try bf16. "
-            + self._how_to_continue()
+            f"Step {step + 1}: {what or f'the gradient (norm {size})'} is not finite. No update was made. Clips "
+            f"of the batch: {shown} (all in {file}). Lower --learning_rate, lengthen --warmup_steps or set "
+            "--max_grad_norm; with --mixed_precision fp16 try bf16. " + self._how_to_continue()
         )
 
     def _how_to_continue(self) -> str:
@@ -519,37 +522,25 @@ class Pretrainer:
         if target in checkpoints(self.output_dir)[-1:]:  # stopped right after it was written
             return
         main = self.accelerator.is_main_process
-        failed: Exception | None = None
-        if main:
-            try:
-                begin(target)
-            except OSError as error:
-                failed = error
-        self._agree_on_saving(target, failed)
-        try:
-            self.accelerator.save_state(f"{target}.partial")
-        except (OSError, RuntimeError, SafetensorError) as error:
-            failed = error
-        self._agree_on_saving(target, failed)
-        if main:
-            try:
-                shutil.copy(self.output_dir / RUN_FILE, f"{target}.partial")
-                commit(target, {"progress": vars(self.progress), "arguments": self._fingerprint()})
-                remove_old(self.output_dir, self.args.keep_checkpoints)
-            except OSError as error:
-                failed = error
-        self._agree_on_saving(target, failed)
 
-    def _agree_on_saving(self, target: Path, failed: Exception | None) -> None:
-        """Raise on all processes if one could not write."""
-        flag = torch.tensor([failed is not None], dtype=torch.float32, device=self.accelerator.device)
-        if not self.accelerator.reduce(flag, reduction="sum").item():
-            return
-        if self.accelerator.is_main_process:
-            shutil.rmtree(f"{target}.partial", ignore_errors=True)  # gives room for what is to be saved yet
-        if failed is not None:
-            raise failed
-        raise TrainingError(f"Another process could not write {target}; see what it says.")
+        def together(task: Callable[[], Any]) -> None:
+            failed: Exception | None = None
+            try:
+                task()
+            except (OSError, RuntimeError, SafetensorError) as error:
+                failed = error
+                if main:  # gives room for what is to be saved yet
+                    shutil.rmtree(f"{target}.partial", ignore_errors=True)
+            raise_together(self.accelerator, failed, f"write {target}")
+
+        def put() -> None:
+            shutil.copy(self.output_dir / RUN_FILE, f"{target}.partial")
+            commit(target, {"progress": vars(self.progress), "arguments": self._fingerprint()})
+            remove_old(self.output_dir, self.args.keep_checkpoints)
+
+        together(lambda: begin(target) if main else None)
+        together(lambda: self.accelerator.save_state(f"{target}.partial"))
+        together(lambda: put() if main else None)
 
     def _fingerprint(self) -> dict[str, Any]:
         """What must not change between the parts of a run."""
@@ -585,8 +576,8 @@ class Pretrainer:
         if len(set(seen)) > 1:
             listed = ", ".join(f"process {rank}: {name}" for rank, name in enumerate(seen))
             raise TrainingError(
-                f"The processes find different checkpoints in {self.output_dir} ({listed}): let them share one "
-                "output folder, or bring its files to all machines."
+                f"The processes find different checkpoints in {self.output_dir} ({listed}): let them share "
+                "one output folder, or bring its files to all machines."
             )
         metrics_file = self.output_dir / "metrics.jsonl"
         if found:
@@ -626,7 +617,7 @@ class Pretrainer:
             self.progress = _Progress(**state["progress"])
         except (OSError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
             raise TrainingError(
-                f"{checkpoint} cannot be read ({error}). Delete it, and the run continues from the one before it."
+                f"{checkpoint} cannot be read ({error}). Delete it: the run continues from the one before."
             ) from error
 
     def skip_report(self, already: Sequence[SkippedClip] = ()) -> str:

@@ -10,12 +10,13 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 import transformers
 from transformers.trainer_utils import enable_full_determinism
@@ -57,8 +58,9 @@ HIDDEN = "(hidden)"
 
 
 def without_secrets(value: Any) -> Any:
-    """A value as JSON can hold it, without what opens doors: tokens of the Hub, passwords and signatures in URLs,
-    and whatever stands under a name like `hub_token`.
+    """A value as JSON can hold it, without what opens doors.
+
+    That is tokens of the Hub, passwords and signatures in URLs, and text under a name like `hub_token`.
 
     Args:
         value: text, number, mapping, sequence or dataclass; of other things their text is taken.
@@ -118,7 +120,7 @@ def machine() -> dict[str, Any]:
 
 
 def git_revision() -> dict[str, Any] | None:
-    """Commit of the package's sources, and whether they were changed since; None if they are in no repository."""
+    """Commit of the package's sources, and whether they were changed since; None outside of a repository."""
     folder = Path(__file__).parent
 
     def git(*words: str) -> str | None:
@@ -142,15 +144,18 @@ def settings_digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(without_secrets(value), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def table_fingerprint(rows: Iterable[Any]) -> str:
-    """Tells whether a table is that of an earlier run, wherever its folder is now.
+def labelled_fingerprint(table: datasets.Dataset, column: str) -> str:
+    """Tells whether a table is that of an earlier run, wherever its folder is now: by names and labels.
 
     Args:
-        rows: what it is told by, such as names of files and labels, in order.
+        table: of [`~modeling_vatt.data.load_labelled`].
+        column: of the files.
     """
     digest = hashlib.sha256()
-    for row in rows:
-        digest.update(repr(row).encode())
+    for batch in table.select_columns([column, "label"]).with_format("arrow").iter(batch_size=1000):
+        paths = [path for chunk in batch[column].chunks for path in chunk.field("path").to_pylist()]
+        for path, label in zip(paths, batch["label"].to_pylist(), strict=True):
+            digest.update(repr((os.path.basename(path or ""), label)).encode())
     return digest.hexdigest()
 
 
@@ -223,8 +228,8 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
 
     Args:
         seed: any integer that is not negative.
-        deterministic: let torch use algorithms only that give the same bits every time; an operation that has none
-            raises. Slower on GPUs.
+        deterministic: let torch use algorithms only that give the same bits every time; an operation that has
+            none raises. Slower on GPUs.
 
     Raises:
         ValueError: a negative seed.
