@@ -157,7 +157,7 @@ def explain(error: Exception, where: str | os.PathLike, memory_advice: str) -> s
         return f"Out of memory ({_short(text)}). {memory_advice}"
     if is_worker_death(error):
         return (
-            f"A worker process that loads clips died ({_short(text)}). If memory ran out, as `dmesg` tells, use "
+            f"A worker process that loads clips died ({_short(text)}). If memory ran out (see `dmesg`), use "
             "fewer workers, or let each load fewer batches ahead; if a file crashed its decoder, take it out."
         )
     if isinstance(error, dist.DistBackendError) or (dist.is_initialized() and _PEER_WORDS.search(text)):

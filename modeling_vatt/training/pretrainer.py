@@ -243,9 +243,9 @@ class Pretrainer:
                 of several processes can read no clip of its batch.
         """
         advice = (
-            f"Let a process hold fewer clips at a time (--micro_batch_size, now {self.args.micro_batch_size}), "
-            "keep fewer activations (--gradient_checkpointing full), give clips fewer captions (--num_captions), "
-            "or use a smaller --batch_size."
+            f"Let a process hold fewer clips at once (--micro_batch_size, now {self.args.micro_batch_size}), "
+            "keep fewer activations (--gradient_checkpointing full), give clips fewer captions "
+            "(--num_captions), or use a smaller --batch_size."
         )
         with explained(self.output_dir, advice, self._how_to_continue), StopSignals() as signals:
             self._resume()
@@ -451,8 +451,8 @@ class Pretrainer:
         what = ", ".join(f"{name} {value:.3g}" for name, value in losses.items() if not math.isfinite(value))
         shown = ", ".join(map(os.path.basename, names[:5])) + (", ..." if len(names) > 5 else "")
         raise NonFiniteLossError(
-            f"Step {step + 1}: {what or f'the gradient (norm {size})'} is not finite. No update was made. Clips "
-            f"of the batch: {shown} (all in {file}). Lower --learning_rate, lengthen --warmup_steps or set "
+            f"Step {step + 1}: {what or f'the gradient (norm {size})'} is not finite. No update was made. "
+            f"Clips of the batch: {shown} (all in {file}). Lower --learning_rate, lengthen --warmup_steps or set "
             "--max_grad_norm; with --mixed_precision fp16 try bf16. " + self._how_to_continue()
         )
 
