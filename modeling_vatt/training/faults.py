@@ -48,7 +48,7 @@ class TrainingError(RuntimeError):
     """A run had to end; the message says why, and how it goes on.
 
     Attributes:
-        exit_code: that a script should end with.
+        exit_code: that a script ends with.
     """
 
     exit_code = 1

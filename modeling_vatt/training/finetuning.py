@@ -241,7 +241,7 @@ class FinetuningArguments(TrainingArguments):
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """The Trainer pickles its arguments into every checkpoint, and uploads them: not with the Hub's token."""
+        """Without tokens: the Trainer pickles its arguments into every checkpoint, and uploads them."""
         return {name: None if name.endswith("_token") else value for name, value in vars(self).items()}
 
 
@@ -289,9 +289,9 @@ class VattTrainer(Trainer):
     - Clips that cannot be read are left out of their batch, and collected in `skipped` and in the file
       `skipped.jsonl` of the output folder.
     - Checkpoints appear in one step, when all of them is on the disk, and are ordered by their steps.
-    - On SIGTERM, SIGINT or SIGUSR1 all processes write a checkpoint after the same step, and [`RunStopped`] is
-      raised. NaN ends the run before it reaches the weights. A failure of disk, memory, loader or a process ends
-      it with [`TrainingError`].
+    - On SIGTERM, SIGINT or SIGUSR1 all processes write a checkpoint after the same step, and
+      [`RunStopped`] is raised. NaN ends the run before it reaches the weights. A failure of disk, memory,
+      loader or a process ends it with [`TrainingError`].
     - `run.json` in the output folder and in every checkpoint tells what the run was made of.
 
     Args:
@@ -382,7 +382,7 @@ class VattTrainer(Trainer):
         step = 0
         if isinstance(resume_from_checkpoint, str):
             step = json.loads((Path(resume_from_checkpoint) / TRAINER_STATE_NAME).read_text())["global_step"]
-        clips = self.train_dataset
+        clips: Any = self.train_dataset
         labelled = isinstance(clips, LabelledDataset)
         write_run_record(
             folder,
@@ -390,7 +390,7 @@ class VattTrainer(Trainer):
             config=self.accelerator.unwrap_model(self.model).config.to_dict(),
             arguments={"FinetuningArguments": self.args.to_dict()},
             data={
-                "clips": len(clips),  # type: ignore[arg-type]
+                "clips": len(clips),
                 "fingerprint": labelled_fingerprint(clips.clips, clips.media) if labelled else None,
             },
             step=step,
@@ -466,8 +466,11 @@ class VattTrainer(Trainer):
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        """See `Trainer`; the last word before an update. Gradients are averaged over processes by then, so NaN in
-        one has reached them all; under fp16 overflows cost an update only."""
+        """See `Trainer`; where NaN is refused, just before the update.
+
+        Gradients are averaged over processes by then, so NaN in one of them has reached all. Under fp16
+        overflows cost an update only.
+        """
         norm = super()._get_grad_norm(model, grad_norm)
         size = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if self.accelerator.scaler is None and not math.isfinite(size):
@@ -482,9 +485,9 @@ class VattTrainer(Trainer):
             file.write_text(json.dumps({"step": step, "what": what, "clips": names}, indent=2) + "\n")
         shown = ", ".join(map(os.path.basename, names[:5])) + (", ..." if len(names) > 5 else "")
         raise NonFiniteLossError(
-            f"Step {step}: {what} is not finite. No update was made. Clips of the batch: {shown} (all in {file}). "
-            "Lower --learning_rate, lengthen --warmup_steps or lower --max_grad_norm; with --fp16 try --bf16. "
-            + self._how_to_continue()
+            f"Step {step}: {what} is not finite. No update was made. Clips of the batch: {shown} (all in "
+            f"{file}). Lower --learning_rate, lengthen --warmup_steps or lower --max_grad_norm; with --fp16 try "
+            f"--bf16. {self._how_to_continue()}"
         )
 
     def _names_of_update(self) -> list[str]:
@@ -627,8 +630,8 @@ class _StopOnSignal(TrainerCallback):
 def last_checkpoint(output_dir: str | Path) -> str | None:
     """The newest whole checkpoint of a Trainer's run, by its step; None if there is none.
 
-    [`VattTrainer`] gives a checkpoint its name when it is whole. The Trainer of transformers writes its state last:
-    a checkpoint without it was being written when the run was killed.
+    [`VattTrainer`] gives a checkpoint its name when it is whole. The Trainer of transformers writes its state
+    last: a checkpoint without it was being written when the run was killed.
     """
     found = checkpoints(output_dir, TRAINER_STATE_NAME)
     return str(found[-1]) if found else None

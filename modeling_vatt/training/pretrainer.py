@@ -452,8 +452,8 @@ class Pretrainer:
         shown = ", ".join(map(os.path.basename, names[:5])) + (", ..." if len(names) > 5 else "")
         raise NonFiniteLossError(
             f"Step {step + 1}: {what or f'the gradient (norm {size})'} is not finite. No update was made. "
-            f"Clips of the batch: {shown} (all in {file}). Lower --learning_rate, lengthen --warmup_steps or set "
-            "--max_grad_norm; with --mixed_precision fp16 try bf16. " + self._how_to_continue()
+            f"Clips of the batch: {shown} (all in {file}). Lower --learning_rate, lengthen --warmup_steps or "
+            "set --max_grad_norm; with --mixed_precision fp16 try bf16. " + self._how_to_continue()
         )
 
     def _how_to_continue(self) -> str:
