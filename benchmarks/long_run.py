@@ -4,10 +4,10 @@
 
     python benchmarks/long_run.py [--steps 4000] [--seconds 3600] [--workers 2] [--keep FOLDER]
 
-Pretrains a tiny model, with checkpoints and evaluation on the way, on 512 generated files of which every 64th is
-broken; each step opens eight. Then loads windows of 3.2 s until they make up an hour. Prints, for the main process
-and for its workers together, resident memory and open file descriptors at the beginning and at the end, and the
-slope of a straight line through the samples of the last three quarters of the run.
+Pretrains a tiny model, with checkpoints and evaluation on the way, on 512 generated files of which every 64th
+is broken; each step opens eight. Then loads windows of 3.2 s until they make up an hour. Prints, for the main
+process and for its workers together, resident memory and open file descriptors after a quarter of the run and at
+its end, and the slope of a straight line through the samples in between.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,8 @@ _STOP_SIGNALS = tuple(
 _CHILD_SIGNAL = getattr(signal, "SIGCHLD", None)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _DISK_WORDS = re.compile(
-    "No space left|File too large|Disk quota|Input/output error|Read-only file|StreamWriter|write failed",
+    "No space left|File too large|Disk quota|Input/output error|Read-only file|StreamWriter|write failed"
+    "|unexpected pos|iostream error",
     re.IGNORECASE,
 )
 _MEMORY_WORDS = re.compile(r"can't allocate memory|Cannot allocate memory|out of memory", re.IGNORECASE)
@@ -114,6 +116,9 @@ def quiet_worker(_: int) -> None:
 
 def is_worker_death(error: BaseException) -> bool:
     """Whether a worker process of a DataLoader was killed (an exception in one is another matter)."""
+    if isinstance(error, EOFError | ConnectionError | FileNotFoundError):  # while it handed a tensor over
+        frames = traceback.extract_tb(error.__traceback__)
+        return any(Path(frame.filename).match("torch/multiprocessing/reductions.py") for frame in frames)
     return isinstance(error, RuntimeError) and bool(_WORKER_WORDS.search(str(error)))
 
 
@@ -151,15 +156,15 @@ def explain(error: Exception, where: str | os.PathLike, memory_advice: str) -> s
         return _disk(text, where)
     if isinstance(error, SafetensorError) and _DISK_WORDS.search(text):
         return _disk(text, where)
-    if not isinstance(error, RuntimeError):
-        return None
-    if _MEMORY_WORDS.search(text):
-        return f"Out of memory ({_short(text)}). {memory_advice}"
     if is_worker_death(error):
         return (
             f"A worker process that loads clips died ({_short(text)}). If memory ran out (see `dmesg`), use "
             "fewer workers, or let each load fewer batches ahead; if a file crashed its decoder, take it out."
         )
+    if not isinstance(error, RuntimeError):
+        return None
+    if _MEMORY_WORDS.search(text):
+        return f"Out of memory ({_short(text)}). {memory_advice}"
     if isinstance(error, dist.DistBackendError) or (dist.is_initialized() and _PEER_WORDS.search(text)):
         return (
             f"Another process ended, or did not answer in time ({_short(text)}). What it said itself tells "

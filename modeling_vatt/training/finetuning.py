@@ -361,7 +361,7 @@ class VattTrainer(Trainer):
             self._begin_record(resume_from_checkpoint)
             try:
                 output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
-            except RuntimeError as error:
+            except (RuntimeError, EOFError, OSError) as error:
                 if self._signals.received is None or not is_worker_death(error):
                     raise
                 # The signal reached the workers too, before the step was made.
@@ -486,8 +486,8 @@ class VattTrainer(Trainer):
         shown = ", ".join(map(os.path.basename, names[:5])) + (", ..." if len(names) > 5 else "")
         raise NonFiniteLossError(
             f"Step {step}: {what} is not finite. No update was made. Clips of the batch: {shown} (all in "
-            f"{file}). Lower --learning_rate, lengthen --warmup_steps or lower --max_grad_norm; with --fp16 try "
-            f"--bf16. {self._how_to_continue()}"
+            f"{file}). Lower --learning_rate, lengthen --warmup_steps or lower --max_grad_norm; with --fp16 "
+            f"try --bf16. {self._how_to_continue()}"
         )
 
     def _names_of_update(self) -> list[str]:

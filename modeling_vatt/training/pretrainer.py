@@ -361,7 +361,7 @@ class Pretrainer:
                 yield parts
             except StopIteration:
                 return
-            except RuntimeError as error:
+            except (RuntimeError, EOFError, OSError) as error:
                 if not is_worker_death(error):
                     raise
                 if signals.received is not None:
@@ -374,7 +374,7 @@ class Pretrainer:
                         "Workers died %d times at step %d: %s", deaths, step + 1, self._names_of_step()
                     )
                     raise
-                logger.warning("Step %d: %s. Starting the workers anew.", step + 1, error)
+                logger.warning("Step %d: a worker died (%r). Starting the workers anew.", step + 1, error)
                 batches = self._batches()
 
     def _names_of_step(self) -> list[str]:
