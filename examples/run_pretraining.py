@@ -43,7 +43,7 @@ from modeling_vatt.data import (
     open_clips,
 )
 from modeling_vatt.evaluation import clip_retrieval
-from modeling_vatt.processors import MediaError, VattAugmentation, VattProcessor, VattTokenizer
+from modeling_vatt.processors import MediaError, MediaLimits, VattAugmentation, VattProcessor, VattTokenizer
 from modeling_vatt.remote_code import save_remote_code
 from modeling_vatt.retrieval import embed_batches
 from modeling_vatt.training import (
@@ -94,6 +94,18 @@ class DataArguments:
     )
     color_augment: bool = field(
         default=True, metadata={"help": "Change brightness, saturation, contrast, hue."}
+    )
+    isolate_decoding: bool = field(
+        default=False,
+        metadata={
+            "help": "Decode in processes of their own: a file that crashes or hangs costs itself only."
+        },
+    )
+    media_limits: str = field(
+        default="{}",
+        metadata={
+            "help": 'What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.'
+        },
     )
     shuffle_captions: bool = field(
         default=False, metadata={"help": "Control experiment: give every clip the captions of another one."}
@@ -260,6 +272,7 @@ def main() -> None:
         return open_clips(data.dataset, split, data.video_column, data.caption_column, data.allow_remote)
 
     try:
+        limits = MediaLimits.from_json(data.media_limits, isolated=data.isolate_decoding)
         train = load(data.train_split)
         validation = load(data.validation_split) if data.validation_split else None
         if isinstance(train, ShardDataset) and (data.shuffle_captions or data.decode_once):
@@ -279,9 +292,9 @@ def main() -> None:
     if data.decode_once:
         with accelerator.main_process_first():
             workers = max(1, training.num_workers)
-            train, skipped = decode_clips(train, processor, workers)
+            train, skipped = decode_clips(train, processor, workers, limits=limits)
             if validation is not None:
-                validation, more = decode_clips(validation, processor, workers)
+                validation, more = decode_clips(validation, processor, workers, limits=limits)
                 skipped += more
         for clip in skipped:
             logger.warning("Skipped %s", clip.reason)
@@ -297,11 +310,13 @@ def main() -> None:
         augmentation=augmentation,
         seed=training.seed,
         clips_per_video=data.clips_per_video,
+        limits=limits,
         late_colors=True,
     )
 
     def evaluate(model: VattForPreTraining) -> dict[str, float]:
-        return evaluate_together(model, ClipDataset(validation, processor), accelerator, run.eval_batch_size)
+        held_out = ClipDataset(validation, processor, limits=limits)
+        return evaluate_together(model, held_out, accelerator, run.eval_batch_size)
 
     settings: dict[str, Any] = {
         type(part).__name__: without_secrets(part) for part in (data, model_args, training, run)

@@ -63,8 +63,11 @@ class VattTokenizer(TokenizersBackend):
         Raises:
             ValueError: naming file and line, if the file breaks one of these rules.
         """
-        with open(path, encoding="utf-8") as file:
-            lines = [line.split() for line in file]
+        try:
+            with open(path, encoding="utf-8") as file:
+                lines = [line.split() for line in file]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{os.fspath(path)}: not UTF-8 ({error.reason}). Save it as UTF-8.") from error
         while lines and not lines[-1]:
             lines.pop()
         indexed = bool(lines) and len(lines[0]) == 2

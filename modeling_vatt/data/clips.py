@@ -20,7 +20,15 @@ from torch.utils.data import Dataset, default_collate
 from transformers import BatchFeature
 
 from ..processors.augmentation import change_colors
-from ..processors.media import MediaClip, MediaError, MediaInfo, MediaSource, read_clips
+from ..processors.media import (
+    DEFAULT_LIMITS,
+    MediaClip,
+    MediaError,
+    MediaInfo,
+    MediaLimits,
+    MediaSource,
+    read_clips,
+)
 from ..processors.processing_vatt import VattProcessor
 from .sampler import Order, shuffle_shards
 
@@ -256,6 +264,7 @@ class ClipDataset(Dataset):
             them, whichever worker process makes the item.
         clips_per_video: windows of each item. The file is opened once for all of them. Random ones are drawn
             from as many equal parts of the video, one from each.
+        limits: what a file may cost, and whether it is decoded in a process of its own.
         late_colors: leave the changes of colour to [`ClipBatch.to`], on the training device: frames stay
             uint8, a quarter of the memory and of what worker processes send.
 
@@ -272,6 +281,7 @@ class ClipDataset(Dataset):
         augmentation: Any = None,
         seed: int = 0,
         clips_per_video: int = 1,
+        limits: MediaLimits = DEFAULT_LIMITS,
         late_colors: bool = False,
     ) -> None:
         if clips_per_video < 1:
@@ -282,6 +292,7 @@ class ClipDataset(Dataset):
         self.augmentation = augmentation
         self.seed = seed
         self.clips_per_video = clips_per_video
+        self.limits = limits
         self.late_colors = late_colors
 
     def __len__(self) -> int:
@@ -316,7 +327,7 @@ class ClipDataset(Dataset):
         return captions
 
     def _read(self, row: dict[str, Any], random: np.random.Generator) -> list[MediaClip]:
-        options, count = read_options(self.processor), self.clips_per_video
+        options, count = {**read_options(self.processor), "limits": self.limits}, self.clips_per_video
         first, end = part_of(row)
         options["duration"] = min(options["duration"], end - first)  # nothing beyond the part
         if self.random_window:
@@ -398,7 +409,7 @@ def read_row(
     Args:
         row: of [`open_table`] or [`decode_clips`].
         column: of the file.
-        options: of [`read_options`].
+        options: of [`read_options`], and `limits`.
         starts: where the windows begin, for the length of the file; both in seconds.
 
     Raises:
@@ -424,6 +435,7 @@ def decode_clips(
     num_proc: int | None = None,
     max_seconds: float = 30.0,
     media: str | None = None,
+    limits: MediaLimits = DEFAULT_LIMITS,
 ) -> tuple[datasets.Dataset, list[SkippedClip]]:
     """Decode short clips once, at the processor's frame size and rates, into an Arrow table on disk.
 
@@ -437,13 +449,14 @@ def decode_clips(
         max_seconds: longer videos, or parts of them, are cut to this length.
         media: `"video"` or `"audio"` of [`load_labelled`], to decode nothing else; None for videos with their
             sound.
+        limits: what a file may cost.
 
     Returns:
         The table for [`ClipDataset`] or [`LabelledDataset`], and what could not be read. Of a row with
         `start` and `end` (without `media`) that part is decoded; its times then count from the part's
         beginning.
     """
-    options = {**read_options(processor, media), "duration": max_seconds}
+    options = {**read_options(processor, media), "duration": max_seconds, "limits": limits}
     column = media or "video"
     parts = [name for name in ("start", "end") if media is None and name in clips.column_names]
     timed = media is None and "sentences" in clips.column_names
