@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from ..processors import MediaError
-from ..retrieval import VideoSearch
+from ..retrieval import IndexDamaged, IndexMismatch, VideoSearch
 from .guard import Guard
 from .library import MEDIA_TYPES
 from .service import Layout, SearchService, Space
@@ -81,7 +81,12 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
                 "Say it in fewer words.",
             )
         began = time.perf_counter()
-        moments = await service.text(query, options(folder, min_score, top_k))
+        try:
+            moments = await service.text(query, options(folder, min_score, top_k))
+        except (IndexDamaged, IndexMismatch):
+            raise
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from None
         return {"moments": moments, "seconds": time.perf_counter() - began}
 
     @app.post("/api/search")

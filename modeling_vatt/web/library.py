@@ -4,18 +4,15 @@
 
 import io
 import threading
-import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..retrieval import VattIndex
-from ..retrieval.thumbnails import thumbnail
+from ..retrieval import VattIndex, thumbnail
 
 
-# Seconds for which a list of files is taken as current, as another process may be indexing.
-_FRESH = 5.0
-_THUMBNAILS = 1000
+_THUMBNAILS = 1000  # kept in memory
 
 # What browsers are told; anything else is bytes to them, never a page or a script.
 MEDIA_TYPES = {
@@ -52,41 +49,56 @@ class Library:
         self.index = index
         self.thumbnail_size = thumbnail_size
         self.root = None if index.root is None else Path(index.root).resolve()
+        # The index keeps a connection for every thread that asks it, and the server's threads come and go.
+        self._reader = ThreadPoolExecutor(1, "vatt-files")
         self._lock = threading.Lock()
+        self._generation = -1
         self._files: dict[str, dict[str, Any]] = {}
-        self._until = 0.0
         self._pictures: OrderedDict[tuple[str, int, float], bytes] = OrderedDict()
 
+    def close(self) -> None:
+        """Let go of the thread that reads the index."""
+        self._reader.shutdown()
+
     def files(self) -> dict[str, dict[str, Any]]:
-        """Entries of `VattIndex.files` by path."""
-        with self._lock:
-            if time.monotonic() > self._until:
-                self._files = {entry["path"]: entry for entry in self.index.files()}
-                self._until = time.monotonic() + _FRESH
-            return self._files
+        """Entries of `VattIndex.files` by path, as they are now: another process may be indexing."""
+        return self._reader.submit(self._current).result()
+
+    def _current(self) -> dict[str, dict[str, Any]]:
+        generation = self.index.generation
+        if generation != self._generation:
+            self._files = {entry["path"]: entry for entry in self.index.files()}
+            self._generation = generation
+        return self._files
 
     def folders(self) -> list[str]:
-        """Folders that hold readable files, and the folders above them; sorted."""
+        """Folders with moments, and the folders above them; sorted."""
         found: set[str] = set()
         for path, entry in self.files().items():
-            if entry["error"] is None:
+            if entry["windows"]:
                 parts = path.split("/")[:-1]
                 found |= {"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
         return sorted(found)
 
-    def errors(self) -> list[dict[str, str]]:
-        """Files that could not be read, and why; without the place of the folder on this machine."""
-        place = "" if self.root is None else f"{self.root}/"
+    def errors(self) -> list[dict[str, Any]]:
+        """Files that could not be read, or not wholly, and why; without the folder's place on this machine."""
+        places = [f"{place}/" for place in {str(self.root), str(self.index.root)}]
+
+        def shown(error: str) -> str:
+            for place in places:
+                error = error.replace(place, "")
+            return error
+
         return [
-            {"path": path, "error": str(entry["error"]).replace(place, "") if place else str(entry["error"])}
+            {"path": path, "error": shown(entry["error"]), "partly": entry["windows"] > 0}
             for path, entry in self.files().items()
             if entry["error"] is not None
         ]
 
     def locate(self, path: str) -> Path | None:
-        """The file itself; None unless it is in the index, was readable, and lies within the root."""
+        """The file itself; None unless it has moments in the index and lies within the root."""
         entry = self.files().get(path)
-        if entry is None or entry["error"] is not None or self.root is None:
+        if entry is None or not entry["windows"] or self.root is None:
             return None
         try:
             file = (self.root / path).resolve(strict=True)

@@ -43,8 +43,9 @@ class SearchService:
         self._map_locks: dict[tuple[Space, Layout], asyncio.Lock] = {}
 
     def close(self) -> None:
-        """Let go of the worker thread."""
+        """Let go of the threads."""
         self._worker.shutdown(cancel_futures=True)
+        self.library.close()
 
     async def run(self, function: Callable[..., Result], *args: Any) -> Result:
         """The result of a call in the worker thread.
@@ -82,7 +83,11 @@ class SearchService:
         }
 
     async def text(self, query: str, options: dict[str, Any]) -> list[dict[str, Any]]:
-        """Moments for words."""
+        """Moments for words.
+
+        Raises:
+            ValueError: no words that could be looked for.
+        """
         return _as_dicts(await self.run(lambda: self.search.text(query, **options)))
 
     async def file(
@@ -106,13 +111,12 @@ class SearchService:
         """Places of moments on a plane; computed at the first call and kept until the index changes."""
         lock = self._map_locks.setdefault((space, layout), asyncio.Lock())
         async with lock:  # visitors who come meanwhile get the same map
-            total = await self.run(len, self.search.index)
+            index = self.search.index
+            generation, total = await self.run(lambda: (index.generation, len(index)))
             known = self._maps.get((space, layout))
-            if known is not None and known[0] == total:
+            if known is not None and known[0] == generation:
                 return known[1]
-            moments, vectors = await self.run(
-                lambda: self.search.index.vectors(space, self.settings.max_map_points)
-            )
+            moments, vectors = await self.run(lambda: index.vectors(space, self.settings.max_map_points))
             # Not in the worker, where searches would wait for it.
             places = await asyncio.to_thread(_places, np.asarray(vectors), layout)
             result = {
@@ -122,7 +126,7 @@ class SearchService:
                     for moment, (x, y) in zip(moments, places.round(4).tolist(), strict=True)
                 ],
             }
-            self._maps[space, layout] = (total, result)
+            self._maps[space, layout] = (generation, result)
             return result
 
 

@@ -117,34 +117,25 @@ function nothing(title, text) {
 }
 
 function card(moment, place) {
-  const item = element("li");
-  const button = element("button", "moment");
-  button.type = "button";
+  const item = at("card").content.firstElementChild.cloneNode(true);
+  const part = (selector) => item.querySelector(selector);
+  const button = part("button");
   button.setAttribute(
     "aria-label",
     `${place + 1}. ${fileOf(moment.path)}, ${span(moment)}, score ${moment.score.toFixed(2)}: play`,
   );
-  const picture = element("span", "picture");
-  const image = element("img");
-  image.alt = "";
-  image.loading = "lazy";
+  button.addEventListener("click", () => play(state.moments, place));
+  const image = part("img");
   image.addEventListener("error", () => image.classList.add("missing"));
   if (state.info?.name === null) image.classList.add("missing");
   else image.src = pictureUrl(moment);
-  const over = element("span", "play");
-  over.innerHTML = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M8 5v14l11-7z"/></svg>';
-  picture.append(image, element("span", "rank", place + 1), element("span", "time", span(moment)), over);
-  const about = element("span", "about");
-  const name = element("b", "", fileOf(moment.path));
-  name.title = moment.path;
-  const score = element("span", "score");
-  const bar = element("i");
-  bar.style.setProperty("--share", `${100 * Math.max(0, Math.min(1, moment.score))}%`);
-  score.append(bar, element("em", "", moment.score.toFixed(3)));
-  about.append(name, element("span", "where", folderOf(moment.path)), score);
-  button.append(picture, about);
-  button.addEventListener("click", () => play(state.moments, place));
-  item.append(button);
+  part(".rank").textContent = place + 1;
+  part(".time").textContent = span(moment);
+  part("b").textContent = fileOf(moment.path);
+  part("b").title = moment.path;
+  part(".where").textContent = folderOf(moment.path);
+  part(".score i").style.setProperty("--share", `${100 * Math.max(0, Math.min(1, moment.score))}%`);
+  part(".score em").textContent = moment.score.toFixed(3);
   return item;
 }
 
@@ -161,7 +152,7 @@ function searchText(text) {
   forget();
   state.last = { text };
   history.replaceState(null, "", `#q=${encodeURIComponent(text)}`);
-  select("results", at("map").hidden);
+  if (at("map").hidden) select("results");
   search();
 }
 
@@ -175,7 +166,7 @@ function searchFile() {
   }
   state.last = { file, by: document.querySelector('input[name="by"]:checked').value };
   history.replaceState(null, "", location.pathname);
-  select("results", at("map").hidden);
+  if (at("map").hidden) select("results");
   search();
 }
 
@@ -256,8 +247,7 @@ addEventListener("keydown", (event) => {
 
 const VIEWS = ["results", "map", "files"];
 
-function select(view, really = true) {
-  if (!really) return;
+function select(view) {
   for (const name of VIEWS) {
     const tab = at(`tab-${name}`);
     tab.setAttribute("aria-selected", String(name === view));
@@ -308,7 +298,7 @@ function report(info) {
     ["Files", number(info.files)],
     ["Moments", number(info.windows)],
     ["Length", length(info.seconds ?? 0)],
-    ["Could not be read", number(info.unreadable.length)],
+    ["Could not be read", number(info.unreadable.filter((file) => !file.partly).length)],
     ["Model", info.model || "unknown"],
   ];
   at("facts").replaceChildren(
@@ -320,12 +310,12 @@ function report(info) {
   );
   at("report").hidden = !info.unreadable.length;
   at("report-title").textContent = info.unreadable.length
-    ? `${plural(info.unreadable.length, "file")} could not be read`
+    ? `${plural(info.unreadable.length, "file")} with faults`
     : "Every file could be read";
   at("report").tBodies[0].replaceChildren(
     ...info.unreadable.map((file) => {
       const row = element("tr");
-      row.append(element("td", "", file.path), element("td", "", file.error));
+      row.append(element("td", "", file.path), element("td", "", file.partly ? `Read in part. ${file.error}` : file.error));
       return row;
     }),
   );
