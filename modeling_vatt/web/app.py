@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The routes of the web page."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -54,9 +55,11 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
     app = FastAPI(title="vatt", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
     _add_error_answers(app)
 
-    def options(folder: str | None, min_score: float | None, top_k: int) -> dict[str, Any]:
+    async def options(folder: str | None, min_score: float | None, top_k: int) -> dict[str, Any]:
         if top_k > settings.max_results:
             raise HTTPException(400, f"At most {settings.max_results} results, not {top_k}.")
+        if folder and folder not in await asyncio.to_thread(library.folders):
+            raise HTTPException(400, "The index has no such folder. Load the page again.")
         return {"folder": folder or None, "min_score": min_score, "top_k": top_k}
 
     @app.get("/")
@@ -82,12 +85,12 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
             )
         began = time.perf_counter()
         try:
-            moments = await service.text(query, options(folder, min_score, top_k))
+            answer = await service.text(query, await options(folder, min_score, top_k))
         except (IndexDamaged, IndexMismatch):
             raise
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
-        return {"moments": moments, "seconds": time.perf_counter() - began}
+        return answer | {"seconds": time.perf_counter() - began}
 
     @app.post("/api/search")
     async def search_file(
@@ -98,7 +101,7 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
         min_score: Score = None,
         top_k: Count = 24,
     ) -> dict[str, Any]:
-        chosen = options(folder, min_score, top_k)
+        chosen = await options(folder, min_score, top_k)
         async with uploads.receive(request) as path:
             began = time.perf_counter()
             try:

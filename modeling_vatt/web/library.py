@@ -53,7 +53,7 @@ class Library:
         self._reader = ThreadPoolExecutor(1, "vatt-files")
         self._lock = threading.Lock()
         self._generation = -1
-        self._files: dict[str, dict[str, Any]] = {}
+        self._known: tuple[dict[str, dict[str, Any]], list[str]] = ({}, [])
         self._pictures: OrderedDict[tuple[str, int, float], bytes] = OrderedDict()
 
     def close(self) -> None:
@@ -62,23 +62,26 @@ class Library:
 
     def files(self) -> dict[str, dict[str, Any]]:
         """Entries of `VattIndex.files` by path, as they are now: another process may be indexing."""
-        return self._reader.submit(self._current).result()
-
-    def _current(self) -> dict[str, dict[str, Any]]:
-        generation = self.index.generation
-        if generation != self._generation:
-            self._files = {entry["path"]: entry for entry in self.index.files()}
-            self._generation = generation
-        return self._files
+        return self._current()[0]
 
     def folders(self) -> list[str]:
         """Folders with moments, and the folders above them; sorted."""
-        found: set[str] = set()
-        for path, entry in self.files().items():
-            if entry["windows"]:
-                parts = path.split("/")[:-1]
-                found |= {"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
-        return sorted(found)
+        return self._current()[1]
+
+    def _current(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        return self._reader.submit(self._read).result()
+
+    def _read(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        generation = self.index.store.meta("generation")
+        if generation != self._generation:
+            files = {entry["path"]: entry for entry in self.index.files()}
+            folders: set[str] = set()
+            for path, entry in files.items():
+                if entry["windows"]:
+                    parts = path.split("/")[:-1]
+                    folders |= {"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
+            self._known, self._generation = (files, sorted(folders)), generation
+        return self._known
 
     def errors(self) -> list[dict[str, Any]]:
         """Files that could not be read, or not wholly, and why; without the folder's place on this machine."""

@@ -66,7 +66,9 @@ class SearchService:
 
         def collect() -> dict[str, Any]:
             known = self.search.index.info()
-            return {name: known.get(name) for name in ("windows", "files", "seconds", "errors", "created")} | {
+            return {
+                name: known.get(name) for name in ("windows", "files", "seconds", "errors", "created")
+            } | {
                 "model": str(known.get("model", "")).rstrip("/").rpartition("/")[2],
                 "version": known.get("version"),
                 "name": None if self.library.root is None else self.library.root.name,
@@ -82,13 +84,19 @@ class SearchService:
             "max_map_points": limits.max_map_points,
         }
 
-    async def text(self, query: str, options: dict[str, Any]) -> list[dict[str, Any]]:
-        """Moments for words.
+    async def text(self, query: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Moments for words, and the words that the model does not know.
 
         Raises:
             ValueError: no words that could be looked for.
         """
-        return _as_dicts(await self.run(lambda: self.search.text(query, **options)))
+        moments, unknown = await self.run(
+            lambda: (
+                self.search.text(query, **options),
+                _unknown_words(self.search.processor.tokenizer, query),
+            )
+        )
+        return {"moments": _as_dicts(moments), "unknown": unknown}
 
     async def file(
         self, path: Path, by: Literal["video", "audio"], options: dict[str, Any]
@@ -112,7 +120,7 @@ class SearchService:
         lock = self._map_locks.setdefault((space, layout), asyncio.Lock())
         async with lock:  # visitors who come meanwhile get the same map
             index = self.search.index
-            generation, total = await self.run(lambda: (index.generation, len(index)))
+            generation, total = await self.run(lambda: (index.store.meta("generation"), len(index)))
             known = self._maps.get((space, layout))
             if known is not None and known[0] == generation:
                 return known[1]
@@ -128,6 +136,15 @@ class SearchService:
             }
             self._maps[space, layout] = (generation, result)
             return result
+
+
+def _unknown_words(tokenizer: Any, query: str) -> list[str]:
+    """Words of which the tokenizer makes nothing but the unknown word."""
+
+    def pieces(word: str) -> set[int]:
+        return set(tokenizer(word)["input_ids"]) - {tokenizer.pad_token_id}
+
+    return [word for word in dict.fromkeys(query.split()) if pieces(word) == {tokenizer.unk_token_id}]
 
 
 def _as_dicts(moments: list[Any]) -> list[dict[str, Any]]:

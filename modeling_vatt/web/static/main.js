@@ -104,11 +104,20 @@ function show(answer, last) {
   if (answer.moments.length) {
     const seconds = answer.seconds < 0.995 ? `${Math.max(1, Math.round(answer.seconds * 1000))} ms` : `${answer.seconds.toFixed(1)} s`;
     say(`${plural(answer.moments.length, "moment")} for ${short} in ${seconds}`);
+    warn(answer.unknown, last.text);
   } else {
     say(`Nothing found for ${short}`);
     const filtered = at("folder").value || Number(at("score").value) >= 0;
     nothing("Nothing found", filtered ? "Lower the minimum score, or search all folders." : "Try other words, or another file.");
   }
+}
+
+/** Words that the model has never seen say nothing to it, whatever it finds. */
+function warn(unknown, text) {
+  if (!unknown?.length) return;
+  const words = unknown.slice(0, 5).map((word) => `“${word.slice(0, 40)}”`).join(", ");
+  const all = unknown.length === new Set(text.split(" ")).size;
+  fail(`The model does not know ${words}${unknown.length > 5 ? " and others" : ""}` + (all ? ": these results mean nothing." : "; it looks for the other words."));
 }
 
 function nothing(title, text) {
