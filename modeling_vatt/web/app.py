@@ -80,8 +80,8 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
         if len(query) > settings.max_query_characters:
             raise HTTPException(
                 400,
-                f"The query has {len(query)} characters; at most {settings.max_query_characters} are allowed. "
-                "Say it in fewer words.",
+                f"The query has {len(query)} characters; at most {settings.max_query_characters} are allowed."
+                " Say it in fewer words.",
             )
         began = time.perf_counter()
         try:
@@ -107,7 +107,7 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
             try:
                 moments = await service.file(path, by, chosen)
             except MediaError as error:
-                # Not the name of the temporary file, nor settings that only the owner of the server can change.
+                # Not the temporary file, nor a remedy that only the owner of the server has.
                 raise HTTPException(
                     422, f"{shown_name(name)}: {error.reason or 'cannot be read'}. Try another file."
                 ) from None

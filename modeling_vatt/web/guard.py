@@ -70,7 +70,7 @@ class Guard:
         hosts = headers.getlist("host")
         name = host_name(hosts[0]) if len(hosts) == 1 else None
         if name is None or not self._known(name):
-            message = "The server does not go by this name. Ask for it by its address, or start it with --allow-host."
+            message = "The server does not go by this name. Use its address, or start it with --allow-host."
             return JSONResponse({"error": message}, 421)
         # Browsers tell where a request comes from; programs such as curl send neither header.
         foreign = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")

@@ -84,7 +84,7 @@ class Library:
         return self._known
 
     def errors(self) -> list[dict[str, Any]]:
-        """Files that could not be read, or not wholly, and why; without the folder's place on this machine."""
+        """Files that could not be read, or only in part, and why; without the place of the folder."""
         places = [f"{place}/" for place in {str(self.root), str(self.index.root)}]
 
         def shown(error: str) -> str:

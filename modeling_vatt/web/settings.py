@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from ..processors import MediaLimits
 
 
+UPLOAD_LIMITS = MediaLimits(max_bytes=1024**3, max_pixels=4096 * 2304)
+
+
 @dataclass(frozen=True)
 class WebSettings:
     """Limits of the web page.
@@ -36,4 +39,4 @@ class WebSettings:
     max_waiting: int = 32
     max_map_points: int = 3000
     thumbnail_size: int = 480
-    media_limits: MediaLimits = MediaLimits(max_bytes=1024**3, max_pixels=4096 * 2304)
+    media_limits: MediaLimits = UPLOAD_LIMITS

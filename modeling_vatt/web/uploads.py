@@ -46,8 +46,7 @@ class Uploads:
             HTTPException: too large (413), empty (400), too slow (408), or too many at a time (503).
         """
         too_large = HTTPException(
-            413,
-            f"The file is larger than {size_text(self.settings.max_upload_bytes)}. Send a shorter part of it.",
+            413, f"The file is larger than {size_text(self.settings.max_upload_bytes)}. Send a part of it."
         )
         claimed = request.headers.get("content-length", "")
         if claimed.isdecimal() and int(claimed) > self.settings.max_upload_bytes:
