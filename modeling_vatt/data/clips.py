@@ -18,7 +18,7 @@ from datasets.packaged_modules.videofolder.videofolder import VideoFolder
 from torch.utils.data import Dataset
 from transformers import BatchFeature
 
-from ..processors.media import MediaClip, MediaError, MediaInfo, MediaSource, read_clips
+from ..processors.media import VIDEO_SUFFIXES, MediaClip, MediaError, MediaInfo, MediaSource, read_clips
 from ..processors.processing_vatt import VattProcessor
 from .sampler import Order, shuffle_shards
 
@@ -32,10 +32,8 @@ _MEDIA: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 FOLDER_BUILDERS = ("videofolder", "imagefolder")
 # `datasets` passes over other endings in folders without metadata, `.webm` among them.
-_VIDEO_ENDINGS = "mp4 m4v mov mkv webm avi mpg mpeg ts ogv flv wmv 3gp gif"
-VIDEO_SUFFIXES = frozenset(f".{ending}" for ending in _VIDEO_ENDINGS.split())
 _SOUND_ENDINGS = "wav flac mp3 ogg oga opus m4a aac aif aiff au caf mka wma"
-VideoFolder.EXTENSIONS = [f".{ending}" for ending in f"{_VIDEO_ENDINGS} {_SOUND_ENDINGS}".split()]
+VideoFolder.EXTENSIONS = [*sorted(VIDEO_SUFFIXES), *(f".{ending}" for ending in _SOUND_ENDINGS.split())]
 
 _CAPTION_COLUMNS = ("captions", "caption", "text", "sentences", "sentence", "texts")
 
