@@ -113,6 +113,10 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
                 ) from None
         return {"moments": moments, "seconds": time.perf_counter() - began}
 
+    @app.get("/api/sample")
+    async def sample() -> dict[str, Any]:
+        return {"moments": await service.sample(12)}
+
     @app.get("/api/map")
     async def embedding_map(space: Space = "vt", layout: Layout = "tsne") -> dict[str, Any]:
         return await service.map(space, layout)

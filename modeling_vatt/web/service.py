@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fastapi import HTTPException
 
 from ..processors import media
-from ..retrieval import VideoSearch
+from ..retrieval import Moment, VideoSearch
 from .library import Library
 from .settings import WebSettings
 
@@ -115,6 +115,11 @@ class SearchService:
 
         return _as_dicts(await self.run(look_up))
 
+    async def sample(self, count: int) -> list[dict[str, Any]]:
+        """Some moments, spread evenly over the index."""
+        moments, _ = await self.run(lambda: self.search.index.vectors("vt", count))
+        return [_place(moment) for moment in moments]
+
     async def map(self, space: Space, layout: Layout) -> dict[str, Any]:
         """Places of moments on a plane; computed at the first call and kept until the index changes."""
         lock = self._map_locks.setdefault((space, layout), asyncio.Lock())
@@ -130,7 +135,7 @@ class SearchService:
             result = {
                 "total": total,
                 "points": [
-                    {"path": moment.path, "start": moment.start, "end": moment.end, "x": x, "y": y}
+                    {**_place(moment), "x": x, "y": y}
                     for moment, (x, y) in zip(moments, places.round(4).tolist(), strict=True)
                 ],
             }
@@ -147,7 +152,11 @@ def _unknown_words(tokenizer: Any, query: str) -> list[str]:
     return [word for word in dict.fromkeys(query.split()) if pieces(word) == {tokenizer.unk_token_id}]
 
 
-def _as_dicts(moments: list[Any]) -> list[dict[str, Any]]:
+def _place(moment: Moment) -> dict[str, Any]:
+    return {name: value for name, value in asdict(moment).items() if name != "score"}
+
+
+def _as_dicts(moments: list[Moment]) -> list[dict[str, Any]]:
     return [asdict(moment) for moment in moments]
 
 

@@ -125,26 +125,31 @@ function nothing(title, text) {
   at("nothing").hidden = false;
 }
 
-function card(moment, place) {
+/** A moment among others; a sample has neither ranks nor scores. */
+function card(moment, place, list) {
+  const ranked = moment.score !== undefined;
   const item = at("card").content.firstElementChild.cloneNode(true);
   const part = (selector) => item.querySelector(selector);
   const button = part("button");
   button.setAttribute(
     "aria-label",
-    `${place + 1}. ${fileOf(moment.path)}, ${span(moment)}, score ${moment.score.toFixed(2)}: play`,
+    `${place + 1}. ${fileOf(moment.path)}, ${span(moment)}${ranked ? `, score ${moment.score.toFixed(2)}` : ""}: play`,
   );
-  button.addEventListener("click", () => play(state.moments, place));
+  button.addEventListener("click", () => play(list, place));
   const image = part("img");
   image.addEventListener("error", () => image.classList.add("missing"));
   if (state.info?.name === null) image.classList.add("missing");
   else image.src = pictureUrl(moment);
   part(".rank").textContent = place + 1;
+  part(".rank").hidden = part(".score").hidden = !ranked;
   part(".time").textContent = span(moment);
   part("b").textContent = fileOf(moment.path);
   part("b").title = moment.path;
   part(".where").textContent = folderOf(moment.path);
-  part(".score i").style.setProperty("--share", `${100 * Math.max(0, Math.min(1, moment.score))}%`);
-  part(".score em").textContent = moment.score.toFixed(3);
+  if (ranked) {
+    part(".score i").style.setProperty("--share", `${100 * Math.max(0, Math.min(1, moment.score))}%`);
+    part(".score em").textContent = moment.score.toFixed(3);
+  }
   return item;
 }
 
@@ -330,7 +335,16 @@ function report(info) {
   );
 }
 
+/** What there is to see before the first search. */
+async function welcome(searching) {
+  nothing("Say what you are looking for", "In words, or with a sound or a clip that is like it. Or look around:");
+  if (searching || state.info.name === null) return;
+  const { moments } = await ask("/api/sample");
+  if (!state.last) at("moments").append(...moments.map(card));
+}
+
 async function start() {
+  const query = new URLSearchParams(location.hash.slice(1)).get("q");
   try {
     const info = await ask("/api/info");
     state.info = info;
@@ -340,15 +354,14 @@ async function start() {
     at("folder").append(...info.folders.map((folder) => new Option(folder, folder)));
     report(info);
     if (!info.windows) nothing("The index is empty", "Fill it with vatt index, then load this page again.");
-    else nothing("Say what you are looking for", "In words, or with a sound or a clip that is like it. A click on a moment plays it.");
+    else await welcome(query);
   } catch (error) {
     fail(error.message);
   }
-  const query = new URLSearchParams(location.hash.slice(1)).get("q");
   if (query) {
     at("query").value = query;
     searchText(query.trim());
-  } else at("query").focus({ preventScroll: true });
+  }
 }
 
 start();

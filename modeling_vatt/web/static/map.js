@@ -88,12 +88,14 @@ export class MomentMap {
   setResults(moments) {
     this.results = moments;
     this.ranks = new Map();
+    this.labels = new Map(); // one window of each of the first results
     const byPath = new Map();
     moments.forEach((moment, rank) => byPath.set(moment.path, [...(byPath.get(moment.path) ?? []), [rank, moment]]));
     this.points.forEach((point, index) => {
       for (const [rank, moment] of byPath.get(point.path) ?? []) {
         if (point.start >= moment.start - 1e-3 && point.end <= moment.end + 1e-3) {
           if (!this.ranks.has(index)) this.ranks.set(index, rank);
+          if (rank < 9 && !this.labels.has(rank)) this.labels.set(rank, index);
         }
       }
     });
@@ -180,7 +182,7 @@ export class MomentMap {
       pen.lineWidth = 2.5;
       pen.strokeStyle = color("--found");
       pen.stroke();
-      if (rank < 9) {
+      if (this.labels.get(rank) === index) {
         pen.lineWidth = 3;
         pen.strokeStyle = color("--surface");
         pen.fillStyle = color("--text");

@@ -35,7 +35,7 @@ export class Player {
     at("player-name").textContent = fileOf(moment.path);
     at("player-folder").textContent = folderOf(moment.path);
     const score = moment.score === undefined ? "" : ` · score ${moment.score.toFixed(3)}`;
-    const whole = moment.duration ? ` of ${clock(moment.duration)}` : "";
+    const whole = moment.duration ? ` of ${clock(moment.duration, moment.end - moment.start < 10)}` : "";
     at("player-time").textContent = `${span(moment)}${whole}${score}`;
     at("previous").disabled = place === 0;
     at("next").disabled = place === this.list.length - 1;
