@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 import uvicorn
 from clip_folders import RATE, small_processor
 from media_factory import tone, write_media
@@ -25,17 +26,25 @@ FILES = {
     "garden/dog & cat #1.mp4": (110, 500.0),
     "street/market/stall.mp4": (160, 700.0),
     "street/tram.webm": (210, 900.0),
+    "old/film.avi": (80, 1100.0),  # no browser plays it
+}
+CODECS = {
+    ".webm": {"video_codec": "libvpx", "audio_codec": "opus"},
+    ".avi": {"video_codec": "mpeg4", "audio_codec": "pcm_s16le"},
 }
 DAMAGED = "street/<b>broken.mp4"
 
 
 def write_video(path: Path, level: int, pitch: float, seconds: float = SECONDS) -> Path:
-    """A picture that grows lighter, with a tone."""
+    """A picture that grows lighter, with a tone; darker in its second half, with a yellow bar."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count = round(10 * seconds)
     frames = [np.full((48, 64, 3), level + 30 * number // count, np.uint8) for number in range(count)]
-    codecs = {"video_codec": "libvpx", "audio_codec": "opus"} if path.suffix == ".webm" else {}
-    rate = 48_000 if codecs else RATE
+    for frame in frames[count // 2 :]:
+        frame[:, 32:48] = (255, 255, 0)
+        frame[24:] = frame[24:] // 3
+    codecs = CODECS.get(path.suffix, {})
+    rate = 48_000 if path.suffix == ".webm" else RATE
     return write_media(
         path, frames=frames, fps=10, waveform=tone(seconds, rate, pitch), sampling_rate=rate, **codecs
     )
@@ -55,6 +64,7 @@ def make_search(root: Path, model_dir: Path) -> VideoSearch:
     config = small_config()
     processor = small_processor(config)
     config.text_config.vocab_size = len(processor.tokenizer)
+    torch.manual_seed(0)
     VattForPreTraining(config).save_pretrained(model_dir)
     processor.save_pretrained(model_dir)
     search = VideoSearch.create(root, model_dir)
