@@ -37,7 +37,22 @@ __all__ = [
 
 # Endings of the names of video files, for those who look for them in folders; opening does not rely on them.
 VIDEO_SUFFIXES = frozenset(
-    f".{ending}" for ending in "mp4 m4v mov mkv webm avi mpg mpeg ts ogv flv wmv 3gp gif".split()
+    {
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".gif",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".ogv",
+        ".ts",
+        ".webm",
+        ".wmv",
+    }
 )
 # Sound decoded ahead of the window, for AAC and Opus to settle and for the bit reservoir of MP3.
 _PREROLL = 0.5

@@ -292,7 +292,9 @@ def embed_windows(
     num_workers: int = 1,
     progress: Callable[[int], None] = lambda windows: None,
 ) -> Iterator[tuple[MediaSource, WindowEmbeddings]]:
-    """Embeddings of the video of all windows of each file, file by file. Long files are read window by window.
+    """Embeddings of the video of all windows of each file, file by file.
+
+    Long files are never in memory whole.
 
     Args:
         model: in evaluation mode, on its device.

@@ -3,9 +3,9 @@
 """What can be wrong with an index."""
 
 
-class IndexMismatch(ValueError):  # noqa: N818 - what happened, as in the contract with callers
+class IndexMismatch(ValueError):
     """The index was made with another model, other settings or another format than are asked for."""
 
 
-class IndexDamaged(ValueError):  # noqa: N818
+class IndexDamaged(ValueError):
     """Not an index, or one whose content cannot be right."""

@@ -98,6 +98,6 @@ def _settings(part: Any) -> dict[str, Any]:
     settings = {
         key: value
         for key, value in part.to_dict().items()
-        if not key.startswith("_") and not key.endswith(("_type", "_class")) or key == "feature_type"
+        if (not key.startswith("_") and not key.endswith(("_type", "_class"))) or key == "feature_type"
     }
     return json.loads(json.dumps(settings, sort_keys=True, default=str))

@@ -11,17 +11,23 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from transformers.utils import logging
 
 from .._version import __version__
-from .errors import IndexDamaged
+from . import approximate
+from .approximate import ApproximateIndex
 from .embedding import unit
+from .errors import IndexDamaged
 from .identity import ModelIdentity
 from .moments import MARGIN, Moment, merge_windows
 from .store import DATABASE, SPACES, FileRecord, Space, Store, check_path
 
 
+logger = logging.get_logger(__name__)
+
 DEFAULT_FOLDER = ".vatt-index"  # in the folder of the videos, if no other is named
 EXACT_LIMIT = 100_000  # windows up to which all are compared with a query
+_FEW = 20_000  # windows of a folder that are compared one by one in a large index
 _FIRST_WINDOWS, _MOST_WINDOWS = 64, 4096  # looked at to find moments
 
 # For numbers of windows: (numbers, scores) of the best ones, best first.
@@ -55,7 +61,9 @@ class VattIndex:
             None if root is None else Path(os.path.normpath(store.folder.absolute() / root))
         )
         self._guard = threading.Lock()
-        self._cache: dict[Space, tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float32]]] = {}
+        self._cache: dict[tuple[Space, int], tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float32]]] = {}
+        self._approximate: dict[Space, ApproximateIndex] = {}
+        self._counted = (-1, 0)
 
     @classmethod
     def create(
@@ -138,6 +146,7 @@ class VattIndex:
             "windows": sum(windows for _, windows in rows),
             "seconds": round(sum(file.duration for file, windows in rows if windows), 3),
             "errors": sum(file.error is not None for file, _ in rows),
+            "approximate": self.store.meta(approximate.META),
             "bytes": sum(path.stat().st_size for path in self.store.folder.iterdir() if path.is_file()),
         }
 
@@ -178,8 +187,8 @@ class VattIndex:
         for space, rows in vectors.items():
             if rows.shape != (len(starts), self.dims[space]) or len(starts) != len(ends):
                 raise ValueError(
-                    f"{len(starts)} starts and {len(ends)} ends for `{space}` of shape {rows.shape}: the index "
-                    f"wants ({len(starts)}, {self.dims[space]})."
+                    f"{len(starts)} starts and {len(ends)} ends for `{space}` of shape {rows.shape}: "
+                    f"the index wants ({len(starts)}, {self.dims[space]})."
                 )
             if not np.isfinite(rows).all():
                 raise ValueError(
@@ -256,14 +265,82 @@ class VattIndex:
     ) -> Callable[[int], _Candidates]:
         """A function that gives the best windows, as many as it is asked for."""
         chosen = None if folder is None else self.store.window_ids(folder)
-        if len(self) <= EXACT_LIMIT:
+        if self._size() <= EXACT_LIMIT:
             ids, vectors = self._loaded(space)
             scores = vectors @ query
             if chosen is not None:
                 mask = np.isin(ids, chosen, assume_unique=True)
                 ids, scores = ids[mask], scores[mask]
             return lambda count: _best(ids, scores, count)
-        return lambda count: self._scan(query, space, chosen, count)
+        few = chosen is not None and len(chosen) <= _FEW
+        index = None if exact or few else self._approximate_index(space)
+        if index is None:
+            return lambda count: self._scan(query, space, chosen, count)
+        tail, vectors = self._loaded(space, index.last)
+        late = vectors @ query
+        if chosen is not None:
+            mask = np.isin(tail, chosen, assume_unique=True)
+            tail, late = tail[mask], late[mask]
+
+        def nearest(count: int) -> _Candidates:
+            found = index.candidates(query, count, chosen)
+            ids, scores = self._scan(query, space, found, count)
+            return _best(np.concatenate([ids, tail]), np.concatenate([scores, late]), count)
+
+        return nearest
+
+    def _size(self) -> int:
+        """`len(self)`, which takes a while to count, as long as nothing has changed."""
+        generation = int(self.store.meta("generation"))
+        known, size = self._counted
+        if known != generation:
+            size = len(self)
+            self._counted = (generation, size)
+        return size
+
+    def _approximate_index(self, space: Space) -> ApproximateIndex | None:
+        """That of the space, if it has been built and faiss is installed."""
+        notes = self.store.meta(approximate.META)
+        if notes is None or not approximate.is_available():
+            return None
+        with self._guard:
+            known = self._approximate.get(space)
+            if known is None or known.generation != notes["generation"]:
+                try:
+                    known = ApproximateIndex(self.store, space, notes)
+                except OSError as error:  # it can be made again; until then the search is slow, not wrong
+                    logger.warning(f"{error}. All windows are compared; `vatt index` makes the file again.")
+                    return None
+                self._approximate[space] = known
+            return known
+
+    def build(self, force: bool = False) -> dict[str, Any] | None:
+        """Make the approximate search of a large index, if there is none or it is out of date.
+
+        Does nothing up to `EXACT_LIMIT` windows, and where faiss is not installed. Hold [`writer_lock`].
+
+        Args:
+            force: make it in any case.
+
+        Returns:
+            Its parameters and measured recall; None if there is none.
+
+        Raises:
+            ImportError: with `force`, if faiss is not installed.
+        """
+        notes = self.store.meta(approximate.META)
+        ids = self.store.window_ids()
+        if not force:
+            if len(ids) <= EXACT_LIMIT:
+                return None
+            if not approximate.is_available():
+                logger.warning(
+                    f"{len(ids)} windows are searched one by one. Faster: pip install '{approximate.EXTRA}'."
+                )
+                return None
+            if notes is not None and not approximate.is_stale(notes, ids):
+                return notes
+        return approximate.build(self.store, self.dims)
 
     def _scan(
         self, query: npt.NDArray[np.float32], space: Space, chosen: npt.NDArray[np.int64] | None, count: int
@@ -276,20 +353,22 @@ class VattIndex:
             )
         return ids, scores
 
-    def _loaded(self, space: Space) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """All windows of a space, kept in memory; after a change only what is new is read."""
+    def _loaded(self, space: Space, after: int = 0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Windows of a space from a number on, kept in memory; after a change only what is new is read."""
         with self._guard:
-            generation = self.store.meta("generation")
+            generation = int(self.store.meta("generation"))
             dim = self.dims[space]
-            empty = (-1, np.zeros(0, np.int64), np.zeros((0, dim), np.float32))
-            known, ids, vectors = self._cache.get(space, empty)
+            known, ids, vectors = self._cache.get(
+                (space, after), (-1, np.zeros(0, np.int64), np.zeros((0, dim), np.float32))
+            )
             if known != generation:
-                stay = np.isin(ids, self.store.window_ids(), assume_unique=True)
-                last = int(ids[-1]) if len(ids) else 0
+                stay = np.isin(ids, self.store.window_ids(after=after), assume_unique=True)
+                last = int(ids[-1]) if len(ids) else after
                 blocks = [(ids[stay], vectors[stay]), *self.store.vectors(space, dim, after=last)]
                 ids = np.concatenate([block[0] for block in blocks])
                 vectors = np.concatenate([block[1] for block in blocks])
-                self._cache[space] = (generation, ids, vectors)
+                self._cache = {key: value for key, value in self._cache.items() if key[0] != space}
+                self._cache[space, after] = (generation, ids, vectors)
             return ids, vectors
 
     def vectors(self, space: Space, limit: int | None = None) -> tuple[list[Moment], npt.NDArray[np.float32]]:

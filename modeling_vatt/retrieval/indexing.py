@@ -27,7 +27,7 @@ from .store import SPACES, FileRecord
 LOCK = "index.lock"
 
 
-class IndexBusy(RuntimeError):  # noqa: N818
+class IndexBusy(RuntimeError):
     """Another process writes to the index."""
 
 
@@ -231,6 +231,7 @@ def update_index(
         report.embedded += 1
         done += 1
         progress(done, len(found), report.windows)
+    index.build()
     report.errors |= reads
     report.errors |= {file.path: file.error for file, _ in store.files() if file.error is not None}
     return report

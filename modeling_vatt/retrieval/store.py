@@ -144,8 +144,8 @@ class Store:
         found = self.meta("format")
         if found != FORMAT:
             raise IndexMismatch(
-                f"{self.folder}: the index has format {found}, this version of modeling_vatt writes {FORMAT}. "
-                "Remove it and index again, or install the version that made it."
+                f"{self.folder}: the index has format {found}, this version of modeling_vatt writes "
+                f"{FORMAT}. Remove it and index again, or install the version that made it."
             )
 
     @property
@@ -320,16 +320,21 @@ class Store:
         """Windows of all files."""
         return self.connection.execute("SELECT count(*) FROM windows").fetchone()[0]
 
-    def window_ids(self, folder: str | None = None) -> npt.NDArray[np.int64]:
-        """Numbers of all windows, ascending, or of those of the files in a folder."""
+    def window_ids(self, folder: str | None = None, after: int = 0) -> npt.NDArray[np.int64]:
+        """Numbers of windows, ascending.
+
+        Args:
+            folder: only of the files in it.
+            after: leave out windows up to this number.
+        """
         if folder is None:
-            rows = self.connection.execute("SELECT id FROM windows ORDER BY id")
+            rows = self.connection.execute("SELECT id FROM windows WHERE id > ? ORDER BY id", (after,))
         else:
             # Paths that begin with "folder/": "0" comes after "/".
             rows = self.connection.execute(
                 "SELECT windows.id FROM windows JOIN files ON files.id = file "
-                "WHERE path >= ? AND path < ? ORDER BY windows.id",
-                (f"{folder}/", f"{folder}0"),
+                "WHERE path >= ? AND path < ? AND windows.id > ? ORDER BY windows.id",
+                (f"{folder}/", f"{folder}0", after),
             )
         return np.fromiter((row[0] for row in rows), dtype=np.int64)
 
