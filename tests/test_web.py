@@ -191,7 +191,7 @@ def test_uploads_leave_no_files(search, sound, tmp_path, monkeypatch):
         assert client.post("/api/search?by=audio", content=sound).status_code == 200
         assert client.post("/api/search?by=audio", content=b"bad").status_code == 422
         assert client.post("/api/search?by=audio", content=iter([sound, b"more"])).status_code == 413
-    assert seen == [(len(sound), tmp_path)]
+    assert seen == [(len(sound), tmp_path), (3, tmp_path)]
     assert list(tmp_path.iterdir()) == []
 
 

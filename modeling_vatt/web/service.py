@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from fastapi import HTTPException
 
-from ..processors import media
 from ..retrieval import Moment, VideoSearch
 from .library import Library
 from .settings import WebSettings
@@ -108,10 +107,8 @@ class SearchService:
         """
 
         def look_up() -> list[Any]:
-            # Before anything large is decoded.
-            media.probe(path, self.settings.media_limits)
             find = self.search.video if by == "video" else self.search.audio
-            return find(path, **options)
+            return find(path, limits=self.settings.media_limits, **options)
 
         return _as_dicts(await self.run(look_up))
 
