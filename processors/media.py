@@ -23,6 +23,7 @@ from .media_source import DEFAULT_LIMITS, MediaError, MediaLimits, MediaSource
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "VIDEO_SUFFIXES",
     "MediaClip",
     "MediaError",
     "MediaInfo",
@@ -34,6 +35,25 @@ __all__ = [
     "read_duration",
 ]
 
+# Endings of the names of video files, for those who look for them in folders; opening does not rely on them.
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".gif",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".ogv",
+        ".ts",
+        ".webm",
+        ".wmv",
+    }
+)
 # Sound decoded ahead of the window, for AAC and Opus to settle and for the bit reservoir of MP3.
 _PREROLL = 0.5
 

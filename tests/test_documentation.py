@@ -264,6 +264,7 @@ MODULES = [
     "modeling_vatt.training",
     "modeling_vatt.evaluation",
     "modeling_vatt.retrieval",
+    "modeling_vatt.web",
     "modeling_vatt.analysis",
     "modeling_vatt.analysis.figures",
     "modeling_vatt.analysis.report",

@@ -22,6 +22,7 @@ from transformers import BatchFeature
 from ..processors.augmentation import change_colors
 from ..processors.media import (
     DEFAULT_LIMITS,
+    VIDEO_SUFFIXES,
     MediaClip,
     MediaError,
     MediaInfo,
@@ -42,10 +43,8 @@ _MEDIA: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 FOLDER_BUILDERS = ("videofolder", "imagefolder")
 # `datasets` passes over other endings in folders without metadata, `.webm` among them.
-_VIDEO_ENDINGS = "mp4 m4v mov mkv webm avi mpg mpeg ts ogv flv wmv 3gp gif"
-VIDEO_SUFFIXES = frozenset(f".{ending}" for ending in _VIDEO_ENDINGS.split())
 _SOUND_ENDINGS = "wav flac mp3 ogg oga opus m4a aac aif aiff au caf mka wma"
-VideoFolder.EXTENSIONS = [f".{ending}" for ending in f"{_VIDEO_ENDINGS} {_SOUND_ENDINGS}".split()]
+VideoFolder.EXTENSIONS = [*sorted(VIDEO_SUFFIXES), *(f".{ending}" for ending in _SOUND_ENDINGS.split())]
 
 _CAPTION_COLUMNS = ("captions", "caption", "text", "sentences", "sentence", "texts")
 

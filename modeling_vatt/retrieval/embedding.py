@@ -4,14 +4,15 @@
 
 import hashlib
 import json
+import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,17 @@ from transformers import BatchFeature
 
 from .._version import __version__
 from ..modeling_vatt import VattForPreTraining, VattModel
-from ..processors import DEFAULT_LIMITS, MediaError, MediaLimits, MediaSource, VattProcessor
+from ..processors import (
+    DEFAULT_LIMITS,
+    MediaError,
+    MediaLimits,
+    MediaSource,
+    VattProcessor,
+    read_clips,
+    read_duration,
+)
 from ..processors.windows import read_windows
+from .identity import base_model, hash_weights
 
 
 EMBEDDINGS = ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_embeds")
@@ -29,6 +39,17 @@ EMBEDDINGS = ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_
 # (start, end) of a clip in seconds of its file
 Segment = tuple[float, float]
 _Clip = tuple[Any, Segment | None]
+_Item = TypeVar("_Item")
+_Read = TypeVar("_Read")
+_Known = TypeVar("_Known")
+# Windows of a file that are read by one opening of it.
+_WINDOWS_AT_ONCE = 4
+
+
+def unit(vectors: npt.NDArray) -> npt.NDArray[np.float32]:
+    """Vectors of length 1, in the directions of those given; zeros stay zeros."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return (vectors / np.where(norms == 0, 1, norms)).astype(np.float32)
 
 
 @torch.no_grad()
@@ -49,7 +70,7 @@ def embed_batches(
         Arrays with one row per clip under the names of [`VattModelOutput`], as far as the inputs have the
         modality, and the presence masks.
     """
-    base = model.vatt if isinstance(model, VattForPreTraining) else model
+    base = base_model(model)
     collected: dict[str, list[npt.NDArray[np.float32]]] = {}
     for batch in batches:
         inputs = {name: value for name, value in batch.items() if not name.endswith("_mask")}
@@ -77,6 +98,46 @@ def embed_texts(
         processor(text=list(texts[first : first + batch_size])) for first in range(0, len(texts), batch_size)
     )
     return embed_batches(model, batches)["text_vt_embeds"]
+
+
+@torch.no_grad()
+def embed_query(
+    model: VattModel | VattForPreTraining,
+    processor: VattProcessor,
+    text: str | None = None,
+    audio: MediaSource | None = None,
+    video: MediaSource | None = None,
+    limits: MediaLimits = DEFAULT_LIMITS,
+) -> npt.NDArray[np.float32]:
+    """Embedding (dim,) of one query: of text in the video-text space, of sound and video in the video-audio
+    space; not normalised.
+
+    Args:
+        model, processor: of the gallery or index that is searched.
+        text: words.
+        audio: file whose sound is looked for (the sound of a video file, too); its centred window.
+        video: file whose pictures are looked for; its centred window.
+        limits: what the file may cost.
+
+    Raises:
+        ValueError: if not exactly one query is given, or text without words.
+        MediaError: if the file cannot be read.
+    """
+    if sum(query is not None for query in (text, audio, video)) != 1:
+        raise ValueError("Give exactly one of `text`, `audio` and `video`.")
+    query: Any
+    if text is not None:
+        inputs = processor(text=[text]).to(model.device)
+        if not inputs["text_mask"].any():
+            raise ValueError(f"The query {text!r} holds no words.")
+        query = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).vt_embeds
+    elif audio is not None:
+        inputs = processor(audio=[audio], limits=limits).to(model.device)
+        query = model.get_audio_features(inputs["input_values"]).va_embeds
+    else:
+        inputs = processor(videos=[video], load_audio_from_video=False, limits=limits).to(model.device)
+        query = model.get_video_features(inputs["pixel_values_videos"]).va_embeds
+    return query[0].float().cpu().numpy()
 
 
 @dataclass
@@ -178,7 +239,8 @@ def embed_files(
         repeat(None) if segments is None else segments,
         strict=segments is not None,
     )
-    for batch, items in _read_ahead(clips, batch_size, num_workers, read, cache):
+    recall = (lambda batch: None) if cache is None else cache.load
+    for batch, items in _read_ahead(_batched(clips, batch_size), num_workers, read, recall):
         if isinstance(items, FileEmbeddings):
             part = items
         else:
@@ -200,27 +262,167 @@ def embed_files(
     )
 
 
-def _read_ahead(
-    clips: Iterable[_Clip], batch_size: int, num_workers: int, read: Any, cache: "_Cache | None"
-) -> Iterator[tuple[list[_Clip], list[BatchFeature | MediaError] | FileEmbeddings]]:
-    """Batches with what was read, or with the embeddings where the cache has them; the next batch is read
-    while the caller works on one."""
-    iterator = iter(clips)
-    ahead: deque[tuple[list[_Clip], list[Future] | FileEmbeddings]] = deque()
+def strided_starts(duration: float, seconds: float, stride: float) -> list[float]:
+    """Start times of windows of `seconds` every `stride` seconds in a file of `duration`; the last one ends
+    with the file."""
+    slack = max(0.0, duration - seconds)
+    # A last window that would begin within a frame or so of another one is that one.
+    count = max(0, math.ceil(slack / stride - 1e-3))
+    return [round(start, 6) for start in (*(number * stride for number in range(count)), slack)]
 
-    def finish(
-        batch: list[_Clip], items: list[Future] | FileEmbeddings
-    ) -> tuple[list[_Clip], list[BatchFeature | MediaError] | FileEmbeddings]:
-        return batch, items if isinstance(items, FileEmbeddings) else [item.result() for item in items]
+
+@dataclass
+class WindowEmbeddings:
+    """What [`embed_windows`] finds in a file.
+
+    Args:
+        duration: of the file, seconds; 0 if it cannot be read.
+        starts: of the windows that could be read, seconds.
+        ends: of these windows; the end of a file that is shorter than a window.
+        arrays: as from [`embed_batches`], each (windows, ...); empty if no window could be read.
+        errors: why windows, or the file, could not be read.
+    """
+
+    duration: float
+    starts: list[float]
+    ends: list[float]
+    arrays: dict[str, npt.NDArray[np.float32]]
+    errors: list[MediaError]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A few windows of a file; `last` if no others follow, `error` if there are none at all."""
+
+    source: MediaSource
+    duration: float
+    starts: list[float]
+    last: bool
+    error: MediaError | None = None
+
+
+def embed_windows(
+    model: VattModel | VattForPreTraining,
+    processor: VattProcessor,
+    files: Iterable[MediaSource],
+    stride: float | None = None,
+    batch_size: int = 16,
+    num_workers: int = 1,
+    progress: Callable[[int], None] = lambda windows: None,
+) -> Iterator[tuple[MediaSource, WindowEmbeddings]]:
+    """Embeddings of the video of all windows of each file, file by file.
+
+    Long files are never in memory whole.
+
+    Args:
+        model: in evaluation mode, on its device.
+        processor: of the model.
+        files: paths, contents of files, or binary file objects that can seek.
+        stride: seconds from the start of a window to that of the next; by default their length. The last
+            window ends with the file.
+        batch_size: windows at a time, about.
+        num_workers: threads that decode ahead of the model.
+        progress: called with the number of windows after each batch.
+    """
+    options = processor.clip_options()
+    seconds = processor.video_processor.window_seconds
+    options["duration"] = seconds
+
+    def parts() -> Iterator[_Part]:
+        for source in files:
+            try:
+                duration = read_duration(source)
+            except MediaError as error:
+                yield _Part(source, 0.0, [], True, error)
+                continue
+            starts = strided_starts(duration, seconds, stride or seconds)
+            for first in range(0, len(starts), _WINDOWS_AT_ONCE):
+                chosen = starts[first : first + _WINDOWS_AT_ONCE]
+                yield _Part(source, duration, chosen, first + len(chosen) == len(starts))
+
+    def batches() -> Iterator[list[_Part]]:
+        batch: list[_Part] = []
+        for part in parts():
+            batch.append(part)
+            if sum(len(part.starts) for part in batch) >= batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def read(part: _Part) -> list[torch.Tensor | MediaError]:
+        """Pixels of each window, or why there are none."""
+
+        def clips(starts: list[float]) -> list[torch.Tensor | MediaError]:
+            try:
+                windows = read_clips(part.source, starts, audio=False, **options)
+                inputs = processor(videos=windows, start=0.0, load_audio_from_video=False)
+                return list(inputs["pixel_values_videos"])
+            except MediaError as error:
+                if len(starts) == 1:
+                    return [error]
+                return [item for start in starts for item in clips([start])]  # the others may be sound
+
+        return clips(part.starts) if part.starts else []
+
+    found = WindowEmbeddings(0.0, [], [], {}, [])
+    for batch, items in _read_ahead(batches(), num_workers, read):
+        pixels = [item for part in items for item in part if isinstance(item, torch.Tensor)]
+        arrays = embed_batches(model, [{"pixel_values_videos": torch.stack(pixels)}] if pixels else [])
+        row = 0
+        for part, windows in zip(batch, items, strict=True):
+            found.duration = part.duration
+            found.errors += [part.error] if part.error is not None else []
+            found.errors += [item for item in windows if isinstance(item, MediaError)]
+            good = [
+                start
+                for start, item in zip(part.starts, windows, strict=True)
+                if isinstance(item, torch.Tensor)
+            ]
+            found.starts += good
+            found.ends += [min(start + seconds, part.duration) for start in good]
+            for name, rows in arrays.items() if good else ():
+                block = rows[row : row + len(good)]
+                found.arrays[name] = np.concatenate([found.arrays.get(name, block[:0]), block])
+            row += len(good)
+            if part.last:
+                yield part.source, found
+                found = WindowEmbeddings(0.0, [], [], {}, [])
+        progress(sum(len(part.starts) for part in batch))
+
+
+def _batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    iterator = iter(items)
+    return iter(lambda: list(islice(iterator, size)), [])
+
+
+def _read_ahead(
+    batches: Iterable[list[_Item]],
+    num_workers: int,
+    read: Callable[[_Item], _Read],
+    recall: Callable[[list[_Item]], _Known | None] = lambda batch: None,
+) -> Iterator[tuple[list[_Item], list[_Read] | _Known]]:
+    """Batches with what was read, or with what `recall` knows of them; the next batch is read while the
+    caller works on one."""
+    ahead: deque[tuple[list[_Item], list[Future[_Read]] | None, _Known | None]] = deque()
+
+    def finish() -> tuple[list[_Item], list[_Read] | _Known]:
+        batch, items, known = ahead.popleft()
+        if items is None:
+            assert known is not None
+            return batch, known
+        return batch, [item.result() for item in items]
 
     with ThreadPoolExecutor(num_workers) as pool:
-        for batch in iter(lambda: list(islice(iterator, batch_size)), []):
-            known = None if cache is None else cache.load(batch)
-            ahead.append((batch, known or [pool.submit(read, clip) for clip in batch]))
+        for batch in batches:
+            known = recall(batch)
+            ahead.append(
+                (batch, [pool.submit(read, item) for item in batch] if known is None else None, known)
+            )
             if len(ahead) == 2:
-                yield finish(*ahead.popleft())
-        if ahead:
-            yield finish(*ahead.popleft())
+                yield finish()
+        while ahead:
+            yield finish()
 
 
 class _Cache:
@@ -229,15 +431,10 @@ class _Cache:
     def __init__(
         self, folder: Path, model: VattModel | VattForPreTraining, processor: VattProcessor, settings: Any
     ) -> None:
-        base = model.vatt if isinstance(model, VattForPreTraining) else model
         self.folder = folder
-        self.state = hashlib.sha256()
-        for name, tensor in base.state_dict().items():
-            self.state.update(name.encode())
-            self.state.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
         parts = (processor.video_processor.to_dict(), processor.feature_extractor.to_dict())
-        known = [__version__, base.config.to_dict(), *parts, settings]
-        self.state.update(json.dumps(known, sort_keys=True, default=str).encode())
+        known = [__version__, hash_weights(model), base_model(model).config.to_dict(), *parts, settings]
+        self.state = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
 
     def load(self, batch: list[_Clip]) -> FileEmbeddings | None:
         file = self._file(batch)

@@ -5,15 +5,14 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ..modeling_vatt import VattForPreTraining, VattModel
 from ..processors import MediaError, MediaSource, VattProcessor
-from .embedding import embed_files
+from .embedding import embed_files, embed_query, unit
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Gallery:
                 f"{len(names)} names for {len(va)} and {len(vt)} embeddings: give one of each per clip."
             )
         self.names = list(names)
-        self.va, self.vt = _unit(va), _unit(vt)
+        self.va, self.vt = unit(va), unit(vt)
 
     @classmethod
     def from_files(
@@ -73,7 +72,6 @@ class Gallery:
         va, vt = (found.arrays[f"video_{space}_embeds"].mean(axis=1) for space in ("va", "vt"))
         return cls([names[index] for index in found.kept], va, vt), found.errors
 
-    @torch.no_grad()
     def search(
         self,
         model: VattModel | VattForPreTraining,
@@ -96,19 +94,8 @@ class Gallery:
             ValueError: if not exactly one query is given.
             MediaError: if the query cannot be read.
         """
-        if sum(query is not None for query in (text, audio, video)) != 1:
-            raise ValueError("Give exactly one of `text`, `audio` and `video`.")
-        query: Any
-        if text is not None:
-            inputs = processor(text=[text]).to(model.device)
-            query = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).vt_embeds
-        elif audio is not None:
-            inputs = processor(audio=[audio]).to(model.device)
-            query = model.get_audio_features(inputs["input_values"]).va_embeds
-        else:
-            inputs = processor(videos=[video], load_audio_from_video=False).to(model.device)
-            query = model.get_video_features(inputs["pixel_values_videos"]).va_embeds
-        return self.nearest(query[0].float().cpu().numpy(), "va" if text is None else "vt", top_k)
+        space: Literal["va", "vt"] = "va" if text is None else "vt"
+        return self.nearest(embed_query(model, processor, text, audio, video), space, top_k)
 
     def nearest(self, query: npt.NDArray, space: Literal["va", "vt"], top_k: int = 10) -> list[Hit]:
         """Clips most similar to an embedding, best first.
@@ -118,11 +105,6 @@ class Gallery:
             space: `"va"` for sound and video, `"vt"` for text.
             top_k: number of results.
         """
-        scores = (self.va if space == "va" else self.vt) @ _unit(query)
+        scores = (self.va if space == "va" else self.vt) @ unit(query)
         best = np.argsort(-scores, kind="stable")[:top_k]
         return [Hit(self.names[index], float(scores[index])) for index in best]
-
-
-def _unit(vectors: npt.NDArray) -> npt.NDArray[np.float32]:
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return (vectors / np.where(norms == 0, 1, norms)).astype(np.float32)

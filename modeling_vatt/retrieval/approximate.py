@@ -1,0 +1,165 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Approximate search for large indexes: faiss finds candidates, whose exact scores come from the store.
+
+Vectors are put into lists around centres (inverted file), with 8 bits a value; a query is compared with the
+lists whose centres are nearest. How many lists is chosen by measuring the recall when the index is built.
+The files are made from the store and can be made again at any time; they map into memory and take little of
+it.
+"""
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .embedding import unit
+from .store import SPACES, Space, Store
+
+
+EXTRA = "modeling_vatt[faiss]"
+META = "approximate"  # key in the store
+_GOAL = 0.98  # recall@10 wanted of the sample at building; 0.95 is what users are promised
+_PROBES = (8, 16, 32, 64, 128, 256)  # lists that are tried
+_QUERIES, _TOP = 200, 10  # of the measurement
+_SAMPLES_PER_LIST = 50  # vectors that the centres are computed from
+_NOISE = 1.0  # length of the noise in the queries of the measurement: their cosine with a vector is 0.7
+
+
+def is_available() -> bool:
+    """Whether faiss is installed."""
+    try:
+        import faiss  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def build(store: Store, dims: dict[Space, int]) -> dict[str, Any]:
+    """Make the files of both spaces, and note their parameters and measured recall in the store.
+
+    Returns:
+        the notes.
+    """
+    old = store.meta(META)
+    with store.reading():
+        generation = int(store.meta("generation"))
+        ids = store.window_ids()
+        notes: dict[str, Any] = {
+            "generation": generation,
+            "windows": len(ids),
+            "last": int(ids[-1]),
+            "kind": "faiss IVF, 8 bits a value, exact scores of candidates",
+        }
+        for space in SPACES:
+            notes[space] = _build_space(store, space, dims[space], ids, _file(store, space, generation))
+    store.set_meta(META, notes)
+    if old is not None and old["generation"] != generation:
+        for space in SPACES:
+            _file(store, space, old["generation"]).unlink(missing_ok=True)
+    return notes
+
+
+def _file(store: Store, space: Space, generation: int) -> Path:
+    return store.folder / f"{space}-{int(generation)}.faiss"
+
+
+def _build_space(
+    store: Store, space: Space, dim: int, ids: npt.NDArray[np.int64], file: Path
+) -> dict[str, Any]:
+    import faiss
+
+    began = time.perf_counter()
+    lists = 1 << max(0, round(math.log2(4 * math.sqrt(len(ids)))))
+    sample = ids[np.linspace(0, len(ids) - 1, min(len(ids), _SAMPLES_PER_LIST * lists)).astype(np.int64)]
+    rows = np.concatenate([block for _, block in store.vectors(space, dim, ids=sample)])
+    metric = faiss.METRIC_INNER_PRODUCT
+    quantizer = faiss.IndexFlatIP(dim)
+    index = faiss.IndexIVFScalarQuantizer(quantizer, dim, lists, faiss.ScalarQuantizer.QT_8bit, metric)
+    index.cp.niter = 10
+    index.train(rows)
+    # Queries like those of another modality: near the vectors, but not among them.
+    generator = np.random.default_rng(0)
+    chosen = rows[generator.choice(len(rows), min(_QUERIES, len(rows)), replace=False)]
+    noise = generator.standard_normal(chosen.shape, dtype=np.float32) * (_NOISE / math.sqrt(dim))
+    queries = unit(chosen + noise)
+    del rows, sample
+    best_ids = np.zeros((len(queries), 0), np.int64)
+    best = np.zeros((len(queries), 0), np.float32)
+    for numbers, vectors in store.vectors(space, dim):
+        index.add_with_ids(vectors, numbers)
+        scores = np.concatenate([best, queries @ vectors.T], axis=1)
+        names = np.concatenate([best_ids, np.broadcast_to(numbers, (len(queries), len(numbers)))], axis=1)
+        kept = np.argpartition(-scores, min(_TOP, scores.shape[1]) - 1, axis=1)[:, :_TOP]
+        best, best_ids = np.take_along_axis(scores, kept, 1), np.take_along_axis(names, kept, 1)
+    partial = file.with_suffix(".tmp")
+    faiss.write_index(index, str(partial))
+    os.replace(partial, file)
+    recall, probes = 0.0, 1
+    for probes in [count for count in _PROBES if count < lists] or [lists]:
+        index.nprobe = probes
+        found = index.search(queries, 2 * _TOP)[1]
+        # The order of candidates is corrected by their exact scores, so those of rank 20 count too.
+        shares = [np.isin(true, row).mean() for true, row in zip(best_ids, found, strict=True)]
+        recall = float(np.mean(shares))
+        if recall >= _GOAL:
+            break
+    return {
+        "lists": lists,
+        "probes": probes,
+        "recall@10": round(recall, 4),
+        "seconds": round(time.perf_counter() - began, 1),
+        "bytes": file.stat().st_size,
+    }
+
+
+class ApproximateIndex:
+    """The file of a space, opened.
+
+    Args:
+        store: of the index.
+        space: whose vectors.
+        notes: what [`build`] returned.
+
+    Raises:
+        OSError: the file is missing or damaged.
+    """
+
+    def __init__(self, store: Store, space: Space, notes: dict[str, Any]) -> None:
+        import faiss
+
+        self.generation, self.last = int(notes["generation"]), int(notes["last"])
+        self.probes = int(notes[space]["probes"])
+        try:
+            self._index = faiss.read_index(str(_file(store, space, self.generation)), faiss.IO_FLAG_MMAP)
+        except RuntimeError as error:
+            raise OSError(f"{_file(store, space, self.generation)}: cannot be read") from error
+
+    def candidates(
+        self, query: npt.NDArray[np.float32], count: int, chosen: npt.NDArray[np.int64] | None = None
+    ) -> npt.NDArray[np.int64]:
+        """Numbers of windows that are probably among the best.
+
+        Args:
+            query: (dim,), normalised.
+            count: how many are wanted; more are returned.
+            chosen: only these.
+        """
+        import faiss
+
+        # Where many are wanted, the nearest lists may hold too few.
+        parameters = faiss.SearchParametersIVF(nprobe=self.probes * (1 + count // 512))
+        if chosen is not None:
+            parameters.sel = faiss.IDSelectorBatch(chosen)
+        found = self._index.search(query[None], 2 * count + 32, params=parameters)[1][0]
+        return found[found >= 0]
+
+
+def is_stale(notes: dict[str, Any], ids: npt.NDArray[np.int64]) -> bool:
+    """Whether so much was added or removed that it is worth building again."""
+    inside = int((ids <= notes["last"]).sum())
+    return len(ids) - inside > notes["windows"] / 5 or inside < notes["windows"] * 4 / 5

@@ -1,0 +1,397 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""An index of moments on disk: embedded windows of videos, and the search among them."""
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from transformers.utils import logging
+
+from .._version import __version__
+from . import approximate
+from .approximate import ApproximateIndex
+from .embedding import unit
+from .errors import IndexDamaged
+from .identity import ModelIdentity
+from .moments import MARGIN, Moment, merge_windows
+from .store import DATABASE, SPACES, FileRecord, Space, Store, check_path
+
+
+logger = logging.get_logger(__name__)
+
+DEFAULT_FOLDER = ".vatt-index"  # in the folder of the videos, if no other is named
+EXACT_LIMIT = 100_000  # windows up to which all are compared with a query
+_FEW = 20_000  # windows of a folder that are compared one by one in a large index
+_FIRST_WINDOWS, _MOST_WINDOWS = 64, 4096  # looked at to find moments
+
+# For numbers of windows: (numbers, scores) of the best ones, best first.
+_Candidates = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+
+
+class VattIndex:
+    """Embedded windows of the videos of a folder, on disk.
+
+    Knows vectors and metadata, no model: [`VideoSearch`] puts both together. May be used by several threads
+    and processes; those that read see each file wholly or not at all while another process writes.
+
+    Args:
+        store: database, as from [`VattIndex.open`] and [`VattIndex.create`].
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        settings = store.meta("settings")
+        try:
+            self.identity = ModelIdentity(**settings["model"])
+            self.window, self.stride = float(settings["window"]), float(settings["stride"])
+            self.settings: dict[str, Any] = settings
+            root = settings["root"]
+            dims = {space: int(self.identity.dims[space]) for space in SPACES}
+        except (KeyError, TypeError, ValueError) as error:
+            raise IndexDamaged(f"{store.file}: settings that cannot be read ({error!r}).") from error
+        self.dims: dict[Space, int] = dims
+        # Relative where the index lies in the folder of the videos, so that both can be moved.
+        self.root: Path | None = (
+            None if root is None else Path(os.path.normpath(store.folder.absolute() / root))
+        )
+        self._guard = threading.Lock()
+        self._cache: dict[tuple[Space, int], tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float32]]] = {}
+        self._approximate: dict[Space, ApproximateIndex] = {}
+        self._counted = (-1, 0)
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | os.PathLike,
+        root: str | os.PathLike | None,
+        identity: ModelIdentity,
+        window: float,
+        stride: float | None = None,
+    ) -> "VattIndex":
+        """A new, empty index.
+
+        Args:
+            folder: to make, for the index.
+            root: folder of the videos.
+            identity: of the model whose embeddings will be added.
+            window: length of a window, seconds.
+            stride: from the start of a window to that of the next one, seconds; by default their length.
+
+        Raises:
+            ValueError: a stride or window that is not positive.
+            FileExistsError: there is an index already.
+        """
+        stride = window if stride is None else stride
+        if not (window > 0 and stride > 0):
+            raise ValueError(f"`window` and `stride` must be positive seconds, got {window} and {stride}.")
+        where = None
+        if root is not None:
+            place, videos = Path(folder).absolute(), Path(root).absolute()
+            where = os.path.relpath(videos, place) if videos in place.parents else str(videos)
+        settings = {
+            "model": identity.to_dict(),
+            "root": where,
+            "window": window,
+            "stride": stride,
+            "version": __version__,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        return cls(Store.create(folder, settings))
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike) -> "VattIndex":
+        """The index in a folder, or that of the videos in a folder.
+
+        Raises:
+            FileNotFoundError: no index there.
+            IndexDamaged, IndexMismatch: one that cannot be used.
+        """
+        inside = Path(folder) / DEFAULT_FOLDER
+        return cls(Store(inside if (inside / DATABASE).is_file() else folder))
+
+    def close(self) -> None:
+        """Close the files of the index."""
+        self.store.close()
+
+    def __enter__(self) -> "VattIndex":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self.store.count()
+
+    def info(self) -> dict[str, Any]:
+        """What the index holds and what it was made with."""
+        rows = self.store.files()
+        return {
+            "index": str(self.store.folder),
+            "root": None if self.root is None else str(self.root),
+            "model": self.identity.name,
+            "revision": self.identity.revision,
+            "weights": self.identity.weights,
+            "version": self.settings["version"],
+            "created": self.settings["created"],
+            "window": self.window,
+            "stride": self.stride,
+            "dims": dict(self.dims),
+            "files": sum(windows > 0 for _, windows in rows),
+            "windows": sum(windows for _, windows in rows),
+            "seconds": round(sum(file.duration for file, windows in rows if windows), 3),
+            "errors": sum(file.error is not None for file, _ in rows),
+            "approximate": self.store.meta(approximate.META),
+            "bytes": sum(path.stat().st_size for path in self.store.folder.iterdir() if path.is_file()),
+        }
+
+    def files(self) -> list[dict[str, Any]]:
+        """`path`, `duration`, `windows` and `error` (None if it could be read wholly) of all files."""
+        return [
+            {
+                "path": check_path(file.path),
+                "duration": file.duration,
+                "windows": windows,
+                "error": file.error,
+            }
+            for file, windows in self.store.files()
+        ]
+
+    def add(
+        self,
+        file: FileRecord,
+        starts: Sequence[float],
+        ends: Sequence[float],
+        va: npt.NDArray,
+        vt: npt.NDArray,
+    ) -> None:
+        """Add a file with its windows, in place of the one of the same path.
+
+        Args:
+            file: its path and properties.
+            starts, ends: of the windows, seconds.
+            va, vt: (windows, dim) embeddings of the windows' video in both spaces; normalised here.
+
+        Raises:
+            ValueError: numbers that do not fit together, or embeddings that are not finite.
+        """
+        vectors: dict[Space, npt.NDArray[np.float32]] = {
+            "va": unit(np.asarray(va)),
+            "vt": unit(np.asarray(vt)),
+        }
+        for space, rows in vectors.items():
+            if rows.shape != (len(starts), self.dims[space]) or len(starts) != len(ends):
+                raise ValueError(
+                    f"{len(starts)} starts and {len(ends)} ends for `{space}` of shape {rows.shape}: "
+                    f"the index wants ({len(starts)}, {self.dims[space]})."
+                )
+            if not np.isfinite(rows).all():
+                raise ValueError(
+                    f"{file.path}: the embeddings are not finite. Check the weights of the model."
+                )
+        check_path(file.path)
+        self.store.put(file, starts, ends, vectors)
+
+    def remove(self, paths: Iterable[str]) -> int:
+        """Remove files; returns how many of them there were."""
+        return self.store.remove(paths)
+
+    def search(
+        self,
+        vector: npt.NDArray,
+        space: Space,
+        top_k: int = 10,
+        folder: str | None = None,
+        min_score: float | None = None,
+        merge: bool = True,
+        exact: bool | None = None,
+        margin: float = MARGIN,
+    ) -> list[Moment]:
+        """Moments most similar to an embedding, best first.
+
+        Args:
+            vector: (dim,), need not be normalised.
+            space: `"va"` for sound and video, `"vt"` for text.
+            top_k: number of results.
+            folder: only files below this folder of the root, such as `holidays/2024`.
+            min_score: leave out what is less similar.
+            merge: join neighbouring windows, see [`merge_windows`].
+            exact: compare with all windows; by default up to `EXACT_LIMIT` windows.
+            margin: see [`merge_windows`].
+
+        Raises:
+            ValueError: a vector of another dimension, or an argument out of range.
+        """
+        query = unit(np.asarray(vector, dtype=np.float32))
+        if query.shape != (self.dims[space],) or not np.isfinite(query).all():
+            raise ValueError(f"A query in `{space}` has {self.dims[space]} finite values, got {query.shape}.")
+        if top_k < 1:
+            raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
+        prefix = None if folder is None else str(PurePosixPath(folder))
+        prefix = None if prefix in (None, ".") else check_path(str(prefix))
+        with self.store.reading():
+            nearest = self._nearest(query, space, prefix, exact)
+            count = max(_FIRST_WINDOWS, 4 * top_k) if merge else top_k
+            while True:
+                ids, scores = nearest(count)
+                if min_score is not None:
+                    scores = scores[scores >= min_score]
+                windows = self._moments(ids[: len(scores)], scores)
+                if not merge:
+                    return windows
+                moments = merge_windows(windows, top_k, margin)
+                # Enough windows are seen when none of the others could belong to one of the moments.
+                whole = len(moments) == top_k and scores[-1] < moments[-1].score - margin
+                if whole or len(scores) < count or count >= max(_MOST_WINDOWS, 4 * top_k):
+                    return moments
+                count *= 4
+
+    def _moments(self, ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> list[Moment]:
+        known = self.store.describe(ids)
+        result = []
+        for number, score in zip(ids.tolist(), scores.tolist(), strict=True):
+            if number in known:
+                path, start, end, duration = known[number]
+                result.append(Moment(check_path(path), start, end, score, duration))
+        return result
+
+    def _nearest(
+        self, query: npt.NDArray[np.float32], space: Space, folder: str | None, exact: bool | None
+    ) -> Callable[[int], _Candidates]:
+        """A function that gives the best windows, as many as it is asked for."""
+        chosen = None if folder is None else self.store.window_ids(folder)
+        if self._size() <= EXACT_LIMIT:
+            ids, vectors = self._loaded(space)
+            scores = vectors @ query
+            if chosen is not None:
+                mask = np.isin(ids, chosen, assume_unique=True)
+                ids, scores = ids[mask], scores[mask]
+            return lambda count: _best(ids, scores, count)
+        few = chosen is not None and len(chosen) <= _FEW
+        index = None if exact or few else self._approximate_index(space)
+        if index is None:
+            return lambda count: self._scan(query, space, chosen, count)
+        tail, vectors = self._loaded(space, index.last)
+        late = vectors @ query
+        if chosen is not None:
+            mask = np.isin(tail, chosen, assume_unique=True)
+            tail, late = tail[mask], late[mask]
+
+        def nearest(count: int) -> _Candidates:
+            found = index.candidates(query, count, chosen)
+            ids, scores = self._scan(query, space, found, count)
+            return _best(np.concatenate([ids, tail]), np.concatenate([scores, late]), count)
+
+        return nearest
+
+    def _size(self) -> int:
+        """`len(self)`, which takes a while to count, as long as nothing has changed."""
+        generation = int(self.store.meta("generation"))
+        known, size = self._counted
+        if known != generation:
+            size = len(self)
+            self._counted = (generation, size)
+        return size
+
+    def _approximate_index(self, space: Space) -> ApproximateIndex | None:
+        """That of the space, if it has been built and faiss is installed."""
+        notes = self.store.meta(approximate.META)
+        if notes is None or not approximate.is_available():
+            return None
+        with self._guard:
+            known = self._approximate.get(space)
+            if known is None or known.generation != notes["generation"]:
+                try:
+                    known = ApproximateIndex(self.store, space, notes)
+                except OSError as error:  # it can be made again; until then the search is slow, not wrong
+                    logger.warning(f"{error}. All windows are compared; `vatt index` makes the file again.")
+                    return None
+                self._approximate[space] = known
+            return known
+
+    def build(self, force: bool = False) -> dict[str, Any] | None:
+        """Make the approximate search of a large index, if there is none or it is out of date.
+
+        Does nothing up to `EXACT_LIMIT` windows, and where faiss is not installed. Hold [`writer_lock`].
+
+        Args:
+            force: make it in any case.
+
+        Returns:
+            Its parameters and measured recall; None if there is none.
+
+        Raises:
+            ImportError: with `force`, if faiss is not installed.
+        """
+        notes = self.store.meta(approximate.META)
+        ids = self.store.window_ids()
+        if not force:
+            if len(ids) <= EXACT_LIMIT:
+                return None
+            if not approximate.is_available():
+                logger.warning(
+                    f"{len(ids)} windows are searched one by one. Faster: pip install '{approximate.EXTRA}'."
+                )
+                return None
+            if notes is not None and not approximate.is_stale(notes, ids):
+                return notes
+        return approximate.build(self.store, self.dims)
+
+    def _scan(
+        self, query: npt.NDArray[np.float32], space: Space, chosen: npt.NDArray[np.int64] | None, count: int
+    ) -> _Candidates:
+        """The best of all windows, read from the disk in blocks."""
+        ids, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        for numbers, vectors in self.store.vectors(space, self.dims[space], ids=chosen):
+            ids, scores = _best(
+                np.concatenate([ids, numbers]), np.concatenate([scores, vectors @ query]), count
+            )
+        return ids, scores
+
+    def _loaded(self, space: Space, after: int = 0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Windows of a space from a number on, kept in memory; after a change only what is new is read."""
+        with self._guard:
+            generation = int(self.store.meta("generation"))
+            dim = self.dims[space]
+            known, ids, vectors = self._cache.get(
+                (space, after), (-1, np.zeros(0, np.int64), np.zeros((0, dim), np.float32))
+            )
+            if known != generation:
+                stay = np.isin(ids, self.store.window_ids(after=after), assume_unique=True)
+                last = int(ids[-1]) if len(ids) else after
+                blocks = [(ids[stay], vectors[stay]), *self.store.vectors(space, dim, after=last)]
+                ids = np.concatenate([block[0] for block in blocks])
+                vectors = np.concatenate([block[1] for block in blocks])
+                self._cache = {key: value for key, value in self._cache.items() if key[0] != space}
+                self._cache[space, after] = (generation, ids, vectors)
+            return ids, vectors
+
+    def vectors(self, space: Space, limit: int | None = None) -> tuple[list[Moment], npt.NDArray[np.float32]]:
+        """Windows with their embeddings (windows, dim), for maps and other tools; scores are 1.
+
+        Args:
+            space: `"va"` or `"vt"`.
+            limit: at most so many, spread evenly over all.
+        """
+        with self.store.reading():
+            ids = self.store.window_ids()
+            if limit is not None and len(ids) > limit:
+                ids = ids[np.linspace(0, len(ids) - 1, limit).round().astype(np.int64)]
+            moments = self._moments(ids, np.ones(len(ids), np.float32))
+            blocks = list(self.store.vectors(space, self.dims[space], ids=ids))
+        empty = np.zeros((0, self.dims[space]), np.float32)
+        return moments, np.concatenate([empty, *(block[1] for block in blocks)])
+
+
+def _best(ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], count: int) -> _Candidates:
+    """The best, best first; of equal ones the earlier."""
+    if count < len(scores):
+        chosen = np.argpartition(-scores, count - 1)[:count]
+        ids, scores = ids[chosen], scores[chosen]
+    order = np.lexsort((ids, -scores))
+    return ids[order], scores[order]

@@ -1,0 +1,80 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""From windows that fit a query to moments of videos."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+
+MARGIN = 0.05  # cosine: neighbours of a moment's best window that are at most this much worse belong to it
+_TOUCHING = 0.05  # seconds between windows that count as neighbours: a frame, rounded times
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A part of a video that fits a query.
+
+    Args:
+        path: of the file, relative to the root of the index, POSIX.
+        start, end: seconds of the file.
+        score: cosine similarity of the query and the moment's best window.
+        duration: of the whole file, seconds.
+    """
+
+    path: str
+    start: float
+    end: float
+    score: float
+    duration: float
+
+
+def merge_windows(windows: Iterable[Moment], top_k: int, margin: float = MARGIN) -> list[Moment]:
+    """Join neighbouring windows of a file to moments, best first.
+
+    The best window that is left begins a moment. The moment grows to both sides over the next window as long
+    as that overlaps or touches it and its score is at most `margin` below the score of the moment. Windows
+    that lie by more than half in a moment found before are part of it and begin none of their own.
+
+    Args:
+        windows: windows with their scores.
+        top_k: number of moments wanted.
+        margin: difference of scores up to which neighbours are joined.
+    """
+    ranked = sorted(windows, key=lambda window: (-window.score, window.path, window.start))
+    files: dict[str, list[Moment]] = {}
+    for window in sorted(ranked, key=lambda window: (window.start, window.end)):
+        files.setdefault(window.path, []).append(window)
+    places = {id(window): place for rows in files.values() for place, window in enumerate(rows)}
+    taken: set[int] = set()
+    moments: list[Moment] = []
+    found: dict[str, list[Moment]] = {}
+    for best in ranked:
+        if len(moments) == top_k:
+            break
+        if id(best) in taken or any(_mostly_in(best, moment) for moment in found.get(best.path, ())):
+            continue
+        rows = files[best.path]
+        first = last = places[id(best)]
+        taken.add(id(best))
+        while first > 0 and _joins(rows[first - 1], rows[first], best, taken, margin):
+            first -= 1
+            taken.add(id(rows[first]))
+        while last + 1 < len(rows) and _joins(rows[last + 1], rows[last], best, taken, margin):
+            last += 1
+            taken.add(id(rows[last]))
+        joined = rows[first : last + 1]
+        moment = replace(best, start=min(w.start for w in joined), end=max(w.end for w in joined))
+        moments.append(moment)
+        found.setdefault(best.path, []).append(moment)
+    return moments
+
+
+def _joins(window: Moment, neighbour: Moment, best: Moment, taken: set[int], margin: float) -> bool:
+    early, late = sorted((window, neighbour), key=lambda w: w.start)
+    touches = late.start <= early.end + _TOUCHING
+    return touches and id(window) not in taken and window.score >= best.score - margin
+
+
+def _mostly_in(window: Moment, moment: Moment) -> bool:
+    common = min(window.end, moment.end) - max(window.start, moment.start)
+    return common > (window.end - window.start) / 2

@@ -1,0 +1,393 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Files, windows and vectors in one SQLite database. Knows neither models nor media.
+
+Every write is a transaction that holds a file with all its windows, so readers, and whoever comes after a
+process that was killed, see a file wholly or not at all. The database is in WAL mode: readers go on while
+another process writes. Numbers of windows are never given twice.
+"""
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import IndexDamaged, IndexMismatch
+
+
+Space = Literal["va", "vt"]
+SPACES: tuple[Space, Space] = ("va", "vt")
+FORMAT = 1  # of the database; another one is refused
+DATABASE = "index.sqlite"
+
+_TABLES = {
+    "meta": "(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "files": "(id INTEGER PRIMARY KEY AUTOINCREMENT, path TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, "
+    "mtime_ns INTEGER NOT NULL, hash TEXT NOT NULL, duration REAL NOT NULL, error TEXT)",
+    "windows": "(id INTEGER PRIMARY KEY AUTOINCREMENT, file INTEGER NOT NULL REFERENCES files(id) "
+    "ON DELETE CASCADE, start REAL NOT NULL, end REAL NOT NULL)",
+    # Apart from the windows, so that those are read without passing over 3 KB of vectors for each.
+    "va": "(id INTEGER PRIMARY KEY REFERENCES windows(id) ON DELETE CASCADE, vector BLOB NOT NULL)",
+    "vt": "(id INTEGER PRIMARY KEY REFERENCES windows(id) ON DELETE CASCADE, vector BLOB NOT NULL)",
+}
+_INDEXES = {"windows_file": "windows(file)", "files_hash": "files(hash)"}
+_PAGE_SIZE = 16_384  # 7 vectors of 512; with 4096 a quarter of every page would be empty
+_WAIT = 60.0  # seconds for the transaction of another process to end
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file as the index knows it.
+
+    Args:
+        path: relative to the root of the index, POSIX.
+        size: bytes.
+        mtime_ns: time of the last change, nanoseconds.
+        hash: SHA-256 of the content.
+        duration: seconds; 0 if not known.
+        error: why it, or a part of it, could not be read.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    hash: str
+    duration: float
+    error: str | None = None
+
+
+class Store:
+    """The database of an index.
+
+    Args:
+        folder: of the index.
+
+    Raises:
+        FileNotFoundError: no index there.
+        IndexDamaged: no database of an index, or a damaged one.
+        IndexMismatch: a format of another version of this package.
+    """
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self.folder = Path(folder)
+        self.file = self.folder / DATABASE
+        if not self.file.is_file():
+            raise FileNotFoundError(f"{folder}: no index here. Make one with `vatt index`.")
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._guard = threading.Lock()
+        try:
+            self._check()
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(str(error)) from error
+
+    @classmethod
+    def create(cls, folder: str | os.PathLike, settings: dict[str, Any]) -> "Store":
+        """A new, empty database.
+
+        Raises:
+            FileExistsError: there is one already.
+        """
+        folder = Path(folder)
+        file = folder / DATABASE
+        if file.exists():
+            raise FileExistsError(
+                f"{folder}: there is an index already. Remove it, or choose another folder."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        # Under another name until it is whole: a process that dies here leaves no half of an index.
+        partial = folder / f"{DATABASE}.{os.getpid()}.tmp"
+        partial.unlink(missing_ok=True)
+        connection = sqlite3.connect(partial, isolation_level=None)
+        try:
+            connection.execute(f"PRAGMA page_size={_PAGE_SIZE}")
+            connection.execute("BEGIN")
+            for name, columns in _TABLES.items():
+                connection.execute(f"CREATE TABLE {name} {columns}")
+            for name, columns in _INDEXES.items():
+                connection.execute(f"CREATE INDEX {name} ON {columns}")
+            values = {"format": FORMAT, "settings": settings, "generation": 0}
+            rows = [(key, json.dumps(value)) for key, value in values.items()]
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+            connection.execute("COMMIT")
+        finally:
+            connection.close()
+        try:
+            os.link(partial, file)  # unlike renaming, fails if another process was quicker
+        except FileExistsError:
+            pass
+        finally:
+            partial.unlink()
+        return cls(folder)
+
+    def _damaged(self, reason: str) -> IndexDamaged:
+        return IndexDamaged(f"{self.file}: {reason}. Remove the folder and index again.")
+
+    def _check(self) -> None:
+        names = {
+            name: kind
+            for kind, name in self.connection.execute("SELECT type, name FROM sqlite_master")
+            if not name.startswith("sqlite_")
+        }
+        # Nothing else may be in there: triggers and views of a stranger would run with our statements.
+        expected = {**dict.fromkeys(_TABLES, "table"), **dict.fromkeys(_INDEXES, "index")}
+        if names != expected:
+            raise self._damaged("not the database of an index")
+        found = self.meta("format")
+        if found != FORMAT:
+            raise IndexMismatch(
+                f"{self.folder}: the index has format {found}, this version of modeling_vatt writes "
+                f"{FORMAT}. Remove it and index again, or install the version that made it."
+            )
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection of this thread."""
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._connect()
+            self._local.connection = connection
+            with self._guard:
+                self._connections.append(connection)
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        if os.access(self.folder, os.W_OK):
+            connection = sqlite3.connect(
+                self.file, timeout=_WAIT, isolation_level=None, check_same_thread=False
+            )
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+        else:  # where nothing can be written, nobody else writes either
+            address = f"{self.file.resolve().as_uri()}?immutable=1"
+            connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA trusted_schema=OFF")
+        return connection
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        with self._guard:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+            self._local = threading.local()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One state of the database for several statements."""
+        connection = self.connection
+        if connection.in_transaction:
+            yield connection
+            return
+        connection.execute("BEGIN")
+        try:
+            yield connection
+        finally:
+            connection.execute("ROLLBACK")
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction; waits for those of other processes."""
+        connection = self.connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            number = int(self.meta("generation")) + 1
+            connection.execute("UPDATE meta SET value = ? WHERE key = 'generation'", (str(number),))
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+    def meta(self, key: str) -> Any:
+        """A value of the table `meta`, None if it is missing."""
+        row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        try:
+            return None if row is None else json.loads(row[0])
+        except (TypeError, ValueError) as error:
+            raise self._damaged(f"`{key}` is no JSON") from error
+
+    def set_meta(self, key: str, value: Any) -> None:
+        """Write a value of the table `meta`."""
+        with self.writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+    # --- files ---
+
+    def files(self) -> list[tuple[FileRecord, int]]:
+        """All files with the numbers of their windows, by path."""
+        rows = self.connection.execute(
+            "SELECT path, size, mtime_ns, hash, duration, error, count(windows.id) FROM files "
+            "LEFT JOIN windows ON windows.file = files.id GROUP BY files.id ORDER BY path"
+        )
+        return [(FileRecord(*row[:-1]), row[-1]) for row in rows]
+
+    def put(
+        self,
+        file: FileRecord,
+        starts: Sequence[float],
+        ends: Sequence[float],
+        vectors: dict[Space, npt.NDArray[np.float32]],
+    ) -> None:
+        """Add a file with its windows, in place of the one of the same path."""
+        self.put_many([(file, starts, ends, vectors)])
+
+    def put_many(
+        self,
+        entries: Iterable[
+            tuple[FileRecord, Sequence[float], Sequence[float], dict[Space, npt.NDArray[np.float32]]]
+        ],
+    ) -> None:
+        """[`Store.put`] for several files in one transaction."""
+        with self.writing() as connection:
+            for file, starts, ends, vectors in entries:
+                connection.execute("DELETE FROM files WHERE path = ?", (file.path,))
+                number = self._insert_file(connection, file)
+                first = self._next_window(connection)
+                connection.executemany(
+                    "INSERT INTO windows VALUES (?, ?, ?, ?)",
+                    (
+                        (first + i, number, float(start), float(end))
+                        for i, (start, end) in enumerate(zip(starts, ends, strict=True))
+                    ),
+                )
+                for space in SPACES:
+                    rows = np.ascontiguousarray(vectors[space], dtype="<f4")
+                    connection.executemany(
+                        f"INSERT INTO {space} VALUES (?, ?)",
+                        ((first + i, row.tobytes()) for i, row in enumerate(rows)),
+                    )
+
+    @staticmethod
+    def _insert_file(connection: sqlite3.Connection, file: FileRecord) -> int:
+        cursor = connection.execute(
+            "INSERT INTO files (path, size, mtime_ns, hash, duration, error) VALUES (?, ?, ?, ?, ?, ?)",
+            (file.path, file.size, file.mtime_ns, file.hash, file.duration, file.error),
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    @staticmethod
+    def _next_window(connection: sqlite3.Connection) -> int:
+        row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'windows'").fetchone()
+        return 1 if row is None else row[0] + 1
+
+    def copy(self, source: str, file: FileRecord) -> None:
+        """Add a file that has the content of another one, in place of the one of the same path."""
+        with self.writing() as connection:
+            old = connection.execute("SELECT id FROM files WHERE path = ?", (source,)).fetchone()[0]
+            connection.execute("DELETE FROM files WHERE path = ?", (file.path,))
+            number = self._insert_file(connection, file)
+            windows = connection.execute(
+                "SELECT id, start, end FROM windows WHERE file = ? ORDER BY id", (old,)
+            ).fetchall()
+            first = self._next_window(connection)
+            for new, (window, start, end) in enumerate(windows, start=first):
+                connection.execute("INSERT INTO windows VALUES (?, ?, ?, ?)", (new, number, start, end))
+                for space in SPACES:
+                    connection.execute(
+                        f"INSERT INTO {space} SELECT ?, vector FROM {space} WHERE id = ?", (new, window)
+                    )
+
+    def update(self, source: str, file: FileRecord) -> None:
+        """Give a file another path, size or time; its windows stay."""
+        with self.writing() as connection:
+            connection.execute(
+                "UPDATE files SET path = ?, size = ?, mtime_ns = ?, hash = ?, duration = ?, error = ? "
+                "WHERE path = ?",
+                (file.path, file.size, file.mtime_ns, file.hash, file.duration, file.error, source),
+            )
+
+    def remove(self, paths: Iterable[str]) -> int:
+        """Remove files with their windows; returns how many there were."""
+        with self.writing() as connection:
+            return sum(
+                connection.execute("DELETE FROM files WHERE path = ?", (path,)).rowcount for path in paths
+            )
+
+    # --- windows ---
+
+    def count(self) -> int:
+        """Windows of all files."""
+        return self.connection.execute("SELECT count(*) FROM windows").fetchone()[0]
+
+    def window_ids(self, folder: str | None = None, after: int = 0) -> npt.NDArray[np.int64]:
+        """Numbers of windows, ascending.
+
+        Args:
+            folder: only of the files in it.
+            after: leave out windows up to this number.
+        """
+        if folder is None:
+            rows = self.connection.execute("SELECT id FROM windows WHERE id > ? ORDER BY id", (after,))
+        else:
+            # Paths that begin with "folder/": "0" comes after "/".
+            rows = self.connection.execute(
+                "SELECT windows.id FROM windows JOIN files ON files.id = file "
+                "WHERE path >= ? AND path < ? AND windows.id > ? ORDER BY windows.id",
+                (f"{folder}/", f"{folder}0", after),
+            )
+        return np.fromiter((row[0] for row in rows), dtype=np.int64)
+
+    def describe(self, ids: npt.NDArray[np.int64]) -> dict[int, tuple[str, float, float, float]]:
+        """(path, start, end, duration of the file) of windows, as far as they exist."""
+        rows = self.connection.execute(
+            "SELECT windows.id, path, start, end, duration FROM windows JOIN files ON files.id = file "
+            "WHERE windows.id IN (SELECT value FROM json_each(?))",
+            (json.dumps(ids.tolist()),),
+        )
+        return {row[0]: row[1:] for row in rows}
+
+    def vectors(
+        self,
+        space: Space,
+        dim: int,
+        after: int = 0,
+        ids: npt.NDArray[np.int64] | None = None,
+        size: int = 16_384,
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """(numbers, vectors) of windows in blocks, ascending.
+
+        Args:
+            space: which vectors.
+            dim: their length.
+            after: leave out windows up to this number.
+            ids: only these.
+            size: rows of a block.
+        """
+        if ids is None:
+            cursor = self.connection.execute(
+                f"SELECT id, vector FROM {space} WHERE id > ? ORDER BY id", (after,)
+            )
+        else:
+            cursor = self.connection.execute(
+                f"SELECT id, vector FROM {space} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
+                (json.dumps(ids.tolist()),),
+            )
+        while rows := cursor.fetchmany(size):
+            blob = b"".join([row[1] for row in rows])
+            if len(blob) != 4 * dim * len(rows) or any(len(row[1]) != 4 * dim for row in rows):
+                raise self._damaged(f"vectors of `{space}` that do not have {dim} values")
+            found = np.frombuffer(blob, dtype="<f4").reshape(len(rows), dim)
+            yield np.array([row[0] for row in rows], dtype=np.int64), found
+
+
+def check_path(path: str) -> str:
+    """The path, if it stays inside the folder it is relative to.
+
+    Raises:
+        IndexDamaged: it does not.
+    """
+    good = isinstance(path, str) and path and not path.startswith("/") and "\0" not in path
+    if not good or ".." in PurePosixPath(path).parts or (os.name == "nt" and ("\\" in path or ":" in path)):
+        raise IndexDamaged(f"The index names {path!r}, which is not a path inside its folder. Do not use it.")
+    return path

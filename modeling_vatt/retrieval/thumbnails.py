@@ -1,0 +1,31 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Small pictures of moments."""
+
+import os
+
+from PIL import Image
+
+from ..processors import MediaError, read_clip
+
+
+_FPS = 10.0  # of the one frame that is read: the frame on the screen does not depend on it
+
+
+def thumbnail(path: str | os.PathLike, seconds: float, size: int = 320) -> Image.Image:
+    """The frame on the screen at a moment.
+
+    Args:
+        path: video file.
+        seconds: of the file.
+        size: longest side in pixels; smaller frames are not enlarged.
+
+    Raises:
+        MediaError: unreadable, or no picture at that moment.
+    """
+    frames = read_clip(path, start=seconds, duration=1 / _FPS, fps=_FPS, audio=False).frames
+    if frames is None or not len(frames):
+        raise MediaError(str(path), f"no picture at {seconds:g} s", "Choose an earlier moment.")
+    image = Image.fromarray(frames[0])
+    image.thumbnail((size, size))
+    return image
