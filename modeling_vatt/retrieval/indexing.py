@@ -194,13 +194,13 @@ def update_index(
                 reads[path] = f"cannot be opened ({error.strerror}). Check its permissions."
                 continue
             hashes[path] = value
-            old = known.get(by_hash.get(value, ""))
-            if old is not None and old.hash == value:  # else it was replaced in the meantime
-                file = _as_found(old, path, found[path])
-                if old.path == path:
+            twin = known.get(by_hash.get(value, ""))
+            if twin is not None and twin.hash == value:  # else it was replaced in the meantime
+                file = _as_found(twin, path, found[path])
+                if twin.path == path:
                     store.update(path, file)
                 else:
-                    store.copy(old.path, file)
+                    store.copy(twin.path, file)
                 known[path] = file
                 report.reused += 1
                 done += 1
