@@ -45,7 +45,7 @@ from .faults import (
     raise_together,
 )
 from .pretrainer import step_seed
-from .run_record import RUN_FILE, labelled_fingerprint, write_run_record
+from .run_record import RUN_FILE, table_fingerprint, write_run_record
 
 
 logger = logging.getLogger(__name__)
@@ -391,7 +391,7 @@ class VattTrainer(Trainer):
             arguments={"FinetuningArguments": self.args.to_dict()},
             data={
                 "clips": len(clips),
-                "fingerprint": labelled_fingerprint(clips.clips, clips.media) if labelled else None,
+                "fingerprint": table_fingerprint(clips.clips, clips.media, "label") if labelled else None,
             },
             step=step,
             num_processes=self.args.world_size,
