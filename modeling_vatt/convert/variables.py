@@ -85,7 +85,7 @@ def _open_npz(path: Path) -> Variables:
         arrays = np.load(path, allow_pickle=False)
         shapes = {name: arrays[name].shape for name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ConversionError(f"{path} is not a readable .npz file ({error}).") from error
+        raise ConversionError(f"{path} is not a readable .npz file ({error}). Fetch it again.") from error
     return Variables(shapes, arrays.__getitem__, str(path))
 
 

@@ -512,7 +512,8 @@ class VattTrainer(Trainer):
         if not inputs:
             if len(self.skipped) >= len(self.train_dataset):  # type: ignore[arg-type]
                 raise ValueError(
-                    f"No clip can be read, the first because {next(iter(self.skipped.values()))}"
+                    f"No clip can be read, the first because {next(iter(self.skipped.values()))} "
+                    "Check the files."
                 )
             if self.args.world_size > 1:
                 raise ValueError(

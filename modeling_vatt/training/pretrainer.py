@@ -496,7 +496,7 @@ class Pretrainer:
         if value is None:
             raise ValueError(
                 f"`metric_for_best_model={self.args.metric_for_best_model!r}` is not among the metrics "
-                f"{sorted(metrics)}."
+                f"{sorted(metrics)}: choose one of them."
             )
         best = self.progress.best_metric
         if (best is None or value > best) and self.accelerator.is_main_process:
