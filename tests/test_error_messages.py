@@ -3,8 +3,8 @@
 """Every message of an exception that the package raises names what is wrong and what to do about it.
 
 A message says what is wrong by a value it shows, or by an argument, option or file it names; and what to do
-by an instruction, or by what is allowed. That is read from the words, so it errs now and then: `REVIEWED` lists
-what was found good enough all the same, with the reason.
+by an instruction, or by what is allowed. That is read from the words, so it errs now and then: `REVIEWED`
+lists what was found good enough all the same, with the reason.
 """
 
 import ast
@@ -36,7 +36,7 @@ _ALLOWED = (
     "from|the same command"
 )
 REMEDY = re.compile(
-    rf"(?:^|[.:;,(|?}]|\b(?:or|and|then|first|to)\b)\s*(?:{_INSTRUCTIONS})\b|\b(?:{_ALLOWED})\b",
+    rf"(?:^|[.:;,(|?}}]|\b(?:or|and|then|first|to)\b)\s*(?:{_INSTRUCTIONS})\b|\b(?:{_ALLOWED})\b",
     re.IGNORECASE,
 )
 # Beginning of a message -> why it may stay.
