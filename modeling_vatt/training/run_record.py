@@ -194,7 +194,7 @@ def write_run_record(
     """
     file = Path(folder) / RUN_FILE
     now = {
-        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "step": step,
         "num_processes": num_processes,
         "versions": versions(),
