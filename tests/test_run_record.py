@@ -124,7 +124,7 @@ def test_revision_of_the_sources(tmp_path, monkeypatch):
     assert run_record.git_revision() is None
 
 
-def test_fingerprints_of_tables():
+def test_fingerprints_of_tables(tmp_path):
     def table(names: list[str], labels: list[int]) -> datasets.Dataset:
         rows = {"video": [{"path": name, "bytes": None} for name in names], "label": labels}
         return datasets.Dataset.from_dict(rows)
@@ -134,6 +134,12 @@ def test_fingerprints_of_tables():
     assert first != table_fingerprint(table(["x/a.mp4", "x/b.mp4"], [1, 0]), "video", "label")
     assert first != table_fingerprint(table(["x/b.mp4", "x/a.mp4"], [0, 1]), "video", "label")
     assert first != table_fingerprint(table(["x/a.mp4"], [0]), "video", "label")
+    files = [str(tmp_path / "a.mp4")]
+    Path(files[0]).write_text("one")
+    before = table_fingerprint(table(files, [0]), "video")
+    assert before == table_fingerprint(table(files, [0]), "video")
+    Path(files[0]).write_text("another")
+    assert before != table_fingerprint(table(files, [0]), "video")
 
 
 # --- seeds ---

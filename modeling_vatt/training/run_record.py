@@ -151,14 +151,17 @@ def table_fingerprint(table: datasets.Dataset, column: str, *others: str) -> str
 
     Args:
         table: of [`~modeling_vatt.data.open_table`] or [`~modeling_vatt.data.load_labelled`].
-        column: of the files, which count by their names.
+        column: of the files, which count by their names, and a thousand of them by their sizes.
         *others: columns that count too, such as that of the labels.
     """
     digest = hashlib.sha256()
+    every, place = max(1, len(table) // 1000), 0
     for batch in table.select_columns([column, *others]).with_format("arrow").iter(batch_size=1000):
         paths = [path for chunk in batch[column].chunks for path in chunk.field("path").to_pylist()]
         for path, *values in zip(paths, *(batch[name].to_pylist() for name in others), strict=True):
-            digest.update(repr((os.path.basename(path or ""), *values)).encode())
+            size = os.path.getsize(path) if path and place % every == 0 and os.path.isfile(path) else None
+            digest.update(repr((os.path.basename(path or ""), size, *values)).encode())
+            place += 1
     return digest.hexdigest()
 
 
