@@ -6,8 +6,8 @@
 
 Pretrains a tiny model, with checkpoints and evaluation on the way, on 512 generated files of which every 64th
 is broken; each step opens eight. Then loads windows of 3.2 s until they make up an hour. Prints, for the main
-process and for its workers together, resident memory and open file descriptors after a quarter of the run and at
-its end, and the slope of a straight line through the samples in between.
+process and for its workers together, resident memory and open file descriptors after a quarter of the run and
+at its end, and the slope of a straight line through the samples in between.
 """
 
 from __future__ import annotations

@@ -58,10 +58,10 @@ from modeling_vatt.training import (
     explained,
     files_at_once,
     finetuning_config,
-    labelled_fingerprint,
     last_checkpoint,
     read_run_record,
     seed_everything,
+    table_fingerprint,
     without_secrets,
     write_model_card,
 )
@@ -351,7 +351,7 @@ def main(media: str, description: str) -> None:
         )
         settings = run_settings(data, args, training)
         if train is not None:
-            settings["data"] = labelled_fingerprint(train, media)
+            settings["data"] = table_fingerprint(train, media, "label")
         trainer = VattTrainer(
             model,
             training,

@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from clip_folders import make_folder, write_clip
 from safetensors import SafetensorError
 from test_finetuning import StopAfter, arguments, classifier, sounds, tones, weights  # noqa: F401
 from test_training import clips, losses, pretrainer  # noqa: F401
 from transformers import TrainerCallback
 
+from modeling_vatt.data import load_clips
 from modeling_vatt.training import (
     EXIT_STOPPED,
     NonFiniteLossError,
@@ -427,6 +429,21 @@ def test_what_changes_the_result_is_refused_on_resuming(clips, tmp_path, changed
     ((name, value),) = changed.items()
     with pytest.raises(ValueError, match=rf"{name}=.* \(now {value}\)"):
         pretrainer(clips, tmp_path, **changed)._resume()
+
+
+def test_a_file_of_another_size_is_refused_on_resuming(tmp_path):
+    folder = make_folder(tmp_path / "clips", 4)
+
+    def make() -> Any:
+        return pretrainer(load_clips(folder, "train", cache_dir=str(tmp_path / "cache")), tmp_path / "run")
+
+    trainer = make()
+    trainer._resume()
+    trainer._save_checkpoint()
+    make()._resume()
+    write_clip(folder / "train" / "clip02.mp4", 2, seconds=3.0)
+    with pytest.raises(ValueError, match=r"data=\w+ \(now"):
+        make()._resume()
 
 
 def test_other_views_and_another_model_are_refused_on_resuming(clips, tmp_path):  # noqa: F811

@@ -254,7 +254,7 @@ def embed_files(
     good = [part.arrays for part in parts if part.arrays]
     if not good:
         reason = str(errors[0]) if errors else "no files given"
-        raise ValueError(f"No file could be embedded: {reason}")
+        raise ValueError(f"No file could be embedded: {reason} Check the files.")
     return FileEmbeddings(
         {name: np.concatenate([arrays[name] for arrays in good]) for name in good[0]},
         np.concatenate([part.kept for part in parts]),

@@ -28,9 +28,9 @@ from .gradient_cache import average_gradients, cached_backward
 from .pretrainer import Pretrainer, PretrainingArguments
 from .recomputation import recompute_activations
 from .run_record import (
-    labelled_fingerprint,
     read_run_record,
     seed_everything,
+    table_fingerprint,
     without_secrets,
     write_run_record,
 )
@@ -59,7 +59,6 @@ __all__ = [
     "finetuning_config",
     "finetuning_learning_rate",
     "get_pretraining_schedule",
-    "labelled_fingerprint",
     "last_checkpoint",
     "mixup",
     "pretraining_learning_rate",
@@ -67,6 +66,7 @@ __all__ = [
     "recompute_activations",
     "seed_everything",
     "smooth_labels",
+    "table_fingerprint",
     "without_secrets",
     "write_model_card",
     "write_run_record",

@@ -205,4 +205,6 @@ def raise_together(accelerator: Accelerator, failed: Exception | None, what: str
         return
     if failed is not None:
         raise failed
-    raise TrainingError(f"Another process could not {what}: its own message says why, and what to do.")
+    raise TrainingError(
+        f"Another process could not {what}: read its own message, which says why and what to do."
+    )

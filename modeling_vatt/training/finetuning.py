@@ -45,7 +45,7 @@ from .faults import (
     raise_together,
 )
 from .pretrainer import step_seed
-from .run_record import RUN_FILE, labelled_fingerprint, write_run_record
+from .run_record import RUN_FILE, table_fingerprint, write_run_record
 
 
 logger = logging.getLogger(__name__)
@@ -391,7 +391,7 @@ class VattTrainer(Trainer):
             arguments={"FinetuningArguments": self.args.to_dict()},
             data={
                 "clips": len(clips),
-                "fingerprint": labelled_fingerprint(clips.clips, clips.media) if labelled else None,
+                "fingerprint": table_fingerprint(clips.clips, clips.media, "label") if labelled else None,
             },
             step=step,
             num_processes=self.args.world_size,
@@ -512,7 +512,8 @@ class VattTrainer(Trainer):
         if not inputs:
             if len(self.skipped) >= len(self.train_dataset):  # type: ignore[arg-type]
                 raise ValueError(
-                    f"No clip can be read, the first because {next(iter(self.skipped.values()))}"
+                    f"No clip can be read, the first because {next(iter(self.skipped.values()))} "
+                    "Check the files."
                 )
             if self.args.world_size > 1:
                 raise ValueError(

@@ -11,10 +11,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
@@ -46,7 +47,14 @@ from .faults import (
     raise_together,
 )
 from .gradient_cache import average_gradients, cached_backward
-from .run_record import RUN_FILE, seed_everything, settings_digest, without_secrets, write_run_record
+from .run_record import (
+    RUN_FILE,
+    seed_everything,
+    settings_digest,
+    table_fingerprint,
+    without_secrets,
+    write_run_record,
+)
 from .schedules import get_pretraining_schedule
 
 
@@ -497,7 +505,7 @@ class Pretrainer:
         if value is None:
             raise ValueError(
                 f"`metric_for_best_model={self.args.metric_for_best_model!r}` is not among the metrics "
-                f"{sorted(metrics)}."
+                f"{sorted(metrics)}: choose one of them."
             )
         best = self.progress.best_metric
         if (best is None or value > best) and self.accelerator.is_main_process:
@@ -560,11 +568,18 @@ class Pretrainer:
             "mixed_precision": self.accelerator.mixed_precision,
             "num_clips": len(self.dataset),
             "clips_per_video": self.dataset.clips_per_video,
-            "data": self.dataset.fingerprint,
+            "data": self._data_fingerprint,
             "processing": settings_digest(views),
             "model_config": settings_digest(_settings_of(model)),
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         }
+
+    @cached_property
+    def _data_fingerprint(self) -> str:
+        """Names, captions and sizes of files; every byte of shards."""
+        clips: Any = self.dataset.clips
+        files = table_fingerprint(clips, "video") if isinstance(clips, datasets.Dataset) else ""
+        return settings_digest([self.dataset.fingerprint, files])
 
     def _resume(self) -> None:
         main = self.accelerator.is_main_process
@@ -597,7 +612,7 @@ class Pretrainer:
                 "pretraining",
                 config=model.config.to_dict(),
                 arguments={"PretrainingArguments": self.args, **self.settings},
-                data={"clips": len(self.dataset), "fingerprint": self.dataset.fingerprint},
+                data={"clips": len(self.dataset), "fingerprint": self._data_fingerprint},
                 step=self.progress.step,
                 num_processes=self.accelerator.num_processes,
                 new=not found,

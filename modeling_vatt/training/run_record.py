@@ -22,6 +22,7 @@ import transformers
 from transformers.trainer_utils import enable_full_determinism
 
 from .._version import __version__
+from ..layers import fast_cpu
 
 
 RUN_FILE = "run.json"
@@ -116,6 +117,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "cuda": torch.version.cuda,
+        "fast_cpu": fast_cpu(),
     }
 
 
@@ -144,18 +146,22 @@ def settings_digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(without_secrets(value), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def labelled_fingerprint(table: datasets.Dataset, column: str) -> str:
-    """Tells whether a table is that of an earlier run, wherever its folder is now: by names and labels.
+def table_fingerprint(table: datasets.Dataset, column: str, *others: str) -> str:
+    """Tells whether a table is that of an earlier run, wherever its folder is now; reads no media.
 
     Args:
-        table: of [`~modeling_vatt.data.load_labelled`].
-        column: of the files.
+        table: of [`~modeling_vatt.data.open_table`] or [`~modeling_vatt.data.load_labelled`].
+        column: of the files, which count by their names, and a thousand of them by their sizes.
+        *others: columns that count too, such as that of the labels.
     """
     digest = hashlib.sha256()
-    for batch in table.select_columns([column, "label"]).with_format("arrow").iter(batch_size=1000):
+    every, place = max(1, len(table) // 1000), 0
+    for batch in table.select_columns([column, *others]).with_format("arrow").iter(batch_size=1000):
         paths = [path for chunk in batch[column].chunks for path in chunk.field("path").to_pylist()]
-        for path, label in zip(paths, batch["label"].to_pylist(), strict=True):
-            digest.update(repr((os.path.basename(path or ""), label)).encode())
+        for path, *values in zip(paths, *(batch[name].to_pylist() for name in others), strict=True):
+            size = os.path.getsize(path) if path and place % every == 0 and os.path.isfile(path) else None
+            digest.update(repr((os.path.basename(path or ""), size, *values)).encode())
+            place += 1
     return digest.hexdigest()
 
 
@@ -191,7 +197,7 @@ def write_run_record(
     """
     file = Path(folder) / RUN_FILE
     now = {
-        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "step": step,
         "num_processes": num_processes,
         "versions": versions(),
