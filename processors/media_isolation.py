@@ -261,27 +261,28 @@ def call_isolated(function: str, source: MediaSource, limits: MediaLimits, **opt
         with contextlib.closing(file) if owned else contextlib.nullcontext():
             content = file.read()
     header["size"] = len(content)
-    with _decoders.decoder(limits.max_memory) as decoder:
-        with decoder.watched(name, limits):
-            decoder.send(header, content)
-            answer = decoder.receive()
+    with _decoders.decoder(limits.max_memory) as decoder, decoder.watched(name, limits):
+        decoder.send(header, content)
+        answer = decoder.receive()
         if callable(starts) and "length" in answer:
-            moments = [float(start) for start in starts(float(answer["length"]))]
-            with decoder.watched(name, limits):
-                decoder.send({"starts": moments})
-                answer = decoder.receive()
-        if "error" in answer:
-            error = MediaError if answer["error"] == "MediaError" else ValueError
-            raise error(*map(str, answer["arguments"]))
-        with decoder.watched(name, limits):
-            try:
-                return _unpacked(answer, decoder)
-            except (KeyError, TypeError, ValueError) as error:
-                decoder.process.kill()
-                raise EOFError("no answer") from error
+            decoder.send({"starts": [float(start) for start in starts(float(answer["length"]))]})
+            answer = decoder.receive()
+        result = None if "error" in answer else _unpacked(answer, decoder)
+    if "error" in answer:
+        error = MediaError if answer["error"] == "MediaError" else ValueError
+        raise error(*map(str, answer["arguments"]))
+    return result
 
 
 def _unpacked(answer: dict[str, Any], decoder: _Decoder) -> Any:
+    try:
+        return _result(answer, decoder)
+    except (KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        decoder.process.kill()
+        raise EOFError("no answer") from error
+
+
+def _result(answer: dict[str, Any], decoder: _Decoder) -> Any:
     if "clips" in answer:
         return [_clip(described, decoder) for described in answer["clips"]]
     if "info" in answer:

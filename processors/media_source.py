@@ -273,7 +273,10 @@ def _fetch(url: str, name: str, limits: MediaLimits, too_large: MediaError) -> i
                 request.extensions = {**request.extensions, "trace": alarm.trace}
                 with contextlib.closing(client.send(request, stream=True)) as response:
                     if response.status_code == 200:
-                        return _collect(parts(response), limits, too_large)
+                        body = _collect(parts(response), limits, too_large)
+                        if alarm.rang:  # a connection that was shut down looks like the end
+                            raise too_late()
+                        return body
                     request = response.next_request
                     if request is None:
                         raise failed(f"the server answers {response.status_code}")

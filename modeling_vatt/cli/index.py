@@ -3,6 +3,7 @@
 """`vatt index`."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -73,13 +74,15 @@ def index(
     try:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder.")
-        if VideoSearch.exists(where):
+        search = None
+        if not VideoSearch.exists(where):
+            if model is None:
+                raise ValueError(f"{where}: no index yet. Name the model to make one: --model DIR_OR_HUB_ID.")
+            with suppress(FileExistsError):  # another process was quicker
+                search = VideoSearch.create(folder, model, where, stride, device)
+        if search is None:
             search = VideoSearch.open(where, model, device)
             _check(search.index, folder, stride, where)
-        elif model is None:
-            raise ValueError(f"{where}: no index yet. Name the model to make one: --model DIR_OR_HUB_ID.")
-        else:
-            search = VideoSearch.create(folder, model, where, stride, device)
         report = search.update(batch_size, workers, progress, wait, waiting)
         facts = search.index.info()
     except (OSError, ValueError, IndexBusy, IndexDamaged, IndexMismatch) as error:

@@ -195,7 +195,14 @@ class ShardDataset:
             ends = np.array(sizes, dtype=np.float64)[shard.astype(np.int64)]
             if not ((offset >= 0) & (size >= 0) & (offset + size <= ends)).all():
                 raise ValueError("clips outside of their shards")
-        except (ValueError, TypeError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
+        # Damage that Arrow meets while it reads is an OSError.
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            pa.ArrowException,
+            datasets.exceptions.DatasetsError,
+        ) as error:
             raise ShardError(
                 f"{self.folder}/{INDEX}: no index of these shards ({error}). Index the folder anew."
             ) from error

@@ -265,7 +265,7 @@ def _read(source: Path, folder: Path, root: str | os.PathLike | None) -> VattInd
             for file in folder.glob(f"{DATABASE}*"):
                 file.unlink()
             raise
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise IndexDamaged(f"{source}: cannot be read ({error}). Do not use it.") from error
 
 

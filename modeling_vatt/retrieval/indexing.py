@@ -175,8 +175,8 @@ def update_index(
     by_hash = {file.hash: path for path, file in known.items()}
     done = 0
     for path, stat in found.items():
-        old = known.get(path)
-        if old is not None and (old.size, old.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+        same = known.get(path)
+        if same is not None and (same.size, same.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
             report.unchanged += 1
             done += 1
         else:

@@ -94,11 +94,10 @@ def merge_windows(windows: Iterable[Moment], top_k: int, margin: float = MARGIN)
     places = {id(window): place for rows in files.values() for place, window in enumerate(rows)}
     taken: set[int] = set()
     moments: list[Moment] = []
-    found: dict[str, list[Moment]] = {}
     for best in ranked:
         if len(moments) == top_k:
             break
-        if id(best) in taken or any(_mostly_in(best, moment) for moment in found.get(best.path, ())):
+        if id(best) in taken:
             continue
         rows = files[best.path]
         first = last = places[id(best)]
@@ -112,7 +111,7 @@ def merge_windows(windows: Iterable[Moment], top_k: int, margin: float = MARGIN)
         joined = rows[first : last + 1]
         moment = replace(best, start=min(w.start for w in joined), end=max(w.end for w in joined))
         moments.append(moment)
-        found.setdefault(best.path, []).append(moment)
+        taken.update(id(window) for window in rows if _mostly_in(window, moment))
     return moments
 
 

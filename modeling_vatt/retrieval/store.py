@@ -8,12 +8,14 @@ another process writes. Numbers of windows are never given twice.
 """
 
 import json
+import math
 import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -124,8 +126,10 @@ class Store:
             os.link(partial, file)  # unlike renaming, fails if another process was quicker
         except FileExistsError:
             pass
+        except OSError:  # a file system without links
+            partial.replace(file)
         finally:
-            partial.unlink()
+            partial.unlink(missing_ok=True)
         return cls(folder)
 
     def _damaged(self, reason: str) -> IndexDamaged:
@@ -210,7 +214,7 @@ class Store:
 
     def meta(self, key: str) -> Any:
         """A value of the table `meta`, None if it is missing."""
-        row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        row = next(self._select("SELECT value FROM meta WHERE key = ?", (key,)), None)
         try:
             return None if row is None else json.loads(row[0])
         except (TypeError, ValueError) as error:
@@ -221,15 +225,27 @@ class Store:
         with self.writing() as connection:
             connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
 
+    def _select(self, statement: str, arguments: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Rows of a statement; what a damaged database does to it is said so."""
+        try:
+            yield from self.connection.execute(statement, arguments)
+        except sqlite3.DatabaseError as error:
+            if "locked" in str(error) or "busy" in str(error):
+                raise
+            raise self._damaged(str(error)) from error
+
     # --- files ---
 
     def files(self) -> list[tuple[FileRecord, int]]:
         """All files with the numbers of their windows, by path."""
-        rows = self.connection.execute(
+        rows = self._select(
             "SELECT path, size, mtime_ns, hash, duration, error, count(windows.id) FROM files "
             "LEFT JOIN windows ON windows.file = files.id GROUP BY files.id ORDER BY path"
         )
-        return [(FileRecord(*row[:-1]), row[-1]) for row in rows]
+        found = [(FileRecord(*row[:-1]), row[-1]) for row in rows]
+        if not all(_makes_sense(file) for file, _ in found):
+            raise self._damaged("files whose properties make no sense")
+        return found
 
     def put(
         self,
@@ -320,32 +336,38 @@ class Store:
         """Windows of all files."""
         return self.connection.execute("SELECT count(*) FROM windows").fetchone()[0]
 
-    def window_ids(self, folder: str | None = None, after: int = 0) -> npt.NDArray[np.int64]:
+    def window_ids(
+        self, folder: str | None = None, after: int = 0, path: str | None = None
+    ) -> npt.NDArray[np.int64]:
         """Numbers of windows, ascending.
 
         Args:
             folder: only of the files in it.
             after: leave out windows up to this number.
+            path: only of this file.
         """
-        if folder is None:
-            rows = self.connection.execute("SELECT id FROM windows WHERE id > ? ORDER BY id", (after,))
-        else:
+        joined = "SELECT windows.id FROM windows JOIN files ON files.id = file WHERE windows.id > ?"
+        if path is not None:
+            rows = self._select(f"{joined} AND path = ? ORDER BY windows.id", (after, path))
+        elif folder is not None:
             # Paths that begin with "folder/": "0" comes after "/".
-            rows = self.connection.execute(
-                "SELECT windows.id FROM windows JOIN files ON files.id = file "
-                "WHERE path >= ? AND path < ? AND windows.id > ? ORDER BY windows.id",
-                (f"{folder}/", f"{folder}0", after),
-            )
+            bounds = (f"{folder}/", f"{folder}0")
+            rows = self._select(f"{joined} AND path >= ? AND path < ? ORDER BY windows.id", (after, *bounds))
+        else:
+            rows = self._select("SELECT id FROM windows WHERE id > ? ORDER BY id", (after,))
         return np.fromiter((row[0] for row in rows), dtype=np.int64)
 
     def describe(self, ids: npt.NDArray[np.int64]) -> dict[int, tuple[str, float, float, float]]:
         """(path, start, end, duration of the file) of windows, as far as they exist."""
-        rows = self.connection.execute(
+        rows = self._select(
             "SELECT windows.id, path, start, end, duration FROM windows JOIN files ON files.id = file "
             "WHERE windows.id IN (SELECT value FROM json_each(?))",
             (json.dumps(ids.tolist()),),
         )
-        return {row[0]: row[1:] for row in rows}
+        found = {row[0]: row[1:] for row in rows}
+        if not all(_are_seconds(times) for _, *times in found.values()):
+            raise self._damaged("windows whose times make no sense")
+        return found
 
     def vectors(
         self,
@@ -365,20 +387,34 @@ class Store:
             size: rows of a block.
         """
         if ids is None:
-            cursor = self.connection.execute(
-                f"SELECT id, vector FROM {space} WHERE id > ? ORDER BY id", (after,)
-            )
+            rows = self._select(f"SELECT id, vector FROM {space} WHERE id > ? ORDER BY id", (after,))
         else:
-            cursor = self.connection.execute(
+            rows = self._select(
                 f"SELECT id, vector FROM {space} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
                 (json.dumps(ids.tolist()),),
             )
-        while rows := cursor.fetchmany(size):
-            blob = b"".join([row[1] for row in rows])
-            if len(blob) != 4 * dim * len(rows) or any(len(row[1]) != 4 * dim for row in rows):
+        while block := list(islice(rows, size)):
+            if any(not isinstance(row[1], bytes) or len(row[1]) != 4 * dim for row in block):
                 raise self._damaged(f"vectors of `{space}` that do not have {dim} values")
-            found = np.frombuffer(blob, dtype="<f4").reshape(len(rows), dim)
-            yield np.array([row[0] for row in rows], dtype=np.int64), found
+            found = np.frombuffer(b"".join([row[1] for row in block]), dtype="<f4").reshape(len(block), dim)
+            if not np.isfinite(found).all():
+                raise self._damaged(f"vectors of `{space}` that are not finite")
+            yield np.array([row[0] for row in block], dtype=np.int64), found
+
+
+def _are_seconds(values: Iterable[Any]) -> bool:
+    """Columns of SQLite hold values of any type, whatever they were declared as."""
+    return all(isinstance(value, int | float) and 0 <= value < math.inf for value in values)
+
+
+def _makes_sense(file: FileRecord) -> bool:
+    texts = (file.path, file.hash, "" if file.error is None else file.error)
+    numbers = (file.size, file.mtime_ns)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(number, int) for number in numbers)
+        and _are_seconds([file.duration])
+    )
 
 
 def check_path(path: str) -> str:
