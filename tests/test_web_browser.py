@@ -362,6 +362,7 @@ def test_map(visit, search):
     assert groups == ["garden", "old", "street", "found"]
     # Somewhere on it a moment of this file can be pointed at, and a click plays it.
     page.locator("#plane").scroll_into_view_if_needed()
+    box = canvas.bounding_box()
     place = canvas.evaluate(
         """(canvas) => {
             const box = canvas.getBoundingClientRect();
@@ -379,6 +380,38 @@ def test_map(visit, search):
     page.mouse.click(*place)
     expect(page.locator("#player-name")).to_have_text("bird.mp4")
     page.keyboard.press("Escape")
+    # Larger: what is pointed at now is elsewhere, until it is dragged back or shown whole again.
+    page.click("#larger")
+    page.click("#larger")
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+
+    def pointed() -> list[str]:
+        return canvas.evaluate(
+            """(canvas) => {
+                const box = canvas.getBoundingClientRect();
+                const seen = new Set();
+                for (let y = box.top + 8; y < box.bottom; y += 12)
+                    for (let x = box.left + 8; x < box.right; x += 12) {
+                        canvas.dispatchEvent(new PointerEvent("pointermove", { clientX: x, clientY: y }));
+                        const time = document.getElementById("spot-time").textContent;
+                        const shown = !document.getElementById("spot").hidden;
+                        if (shown) seen.add(document.getElementById("spot-name").textContent + time);
+                    }
+                return [...seen].sort();
+            }"""
+        )
+
+    near = pointed()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 5, box["y"] + box["height"] - 5, steps=4)
+    page.mouse.up()
+    expect(page.locator("#player")).to_be_hidden()  # a drag is no click
+    beside = pointed()
+    page.click("#whole")
+    whole = pointed()
+    assert set(near) != set(beside)
+    assert set(near) | set(beside) <= set(whole) and max(len(near), len(beside)) < len(whole)
     # The rings follow the search.
     page.select_option("#folder", "old")
     expect(canvas).to_have_attribute("aria-label", f"Map of {COUNT} moments, 8 of them found by the search")
