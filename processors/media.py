@@ -37,22 +37,8 @@ __all__ = [
 
 # Endings of the names of video files, for those who look for them in folders; opening does not rely on them.
 VIDEO_SUFFIXES = frozenset(
-    {
-        ".3gp",
-        ".avi",
-        ".flv",
-        ".gif",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".ogv",
-        ".ts",
-        ".webm",
-        ".wmv",
-    }
+    {".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"}
+    | {".ogv", ".ts", ".webm", ".wmv"}
 )
 # Sound decoded ahead of the window, for AAC and Opus to settle and for the bit reservoir of MP3.
 _PREROLL = 0.5

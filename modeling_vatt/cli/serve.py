@@ -82,8 +82,8 @@ def serve(
     address = address_of(listening)
     if remote:
         typer.echo(
-            "warning: everyone who can reach this machine can search and watch these videos; there is neither "
-            "a password nor encryption.",
+            "warning: everyone who can reach this machine can search and watch these videos; there is no "
+            "password and no encryption.",
             err=True,
         )
     typer.echo(

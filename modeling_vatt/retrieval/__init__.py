@@ -11,13 +11,15 @@ from .embedding import (
     embed_texts,
     embed_windows,
     strided_starts,
+    unit,
 )
 from .errors import IndexDamaged, IndexMismatch
+from .export import export_moments, moment_records
 from .gallery import Gallery, Hit
 from .identity import ModelIdentity
 from .index import VattIndex
 from .indexing import IndexBusy, IndexReport, update_index, writer_lock
-from .moments import Moment, merge_windows
+from .moments import Moment, merge_windows, timecode
 from .search import VideoSearch
 from .store import FileRecord
 from .thumbnails import thumbnail
@@ -42,9 +44,13 @@ __all__ = [
     "embed_query",
     "embed_texts",
     "embed_windows",
+    "export_moments",
     "merge_windows",
+    "moment_records",
     "strided_starts",
     "thumbnail",
+    "timecode",
+    "unit",
     "update_index",
     "writer_lock",
 ]

@@ -152,7 +152,8 @@ class ApproximateIndex:
         import faiss
 
         # Where many are wanted, the nearest lists may hold too few.
-        parameters = faiss.SearchParametersIVF(nprobe=self.probes * (1 + count // 512))
+        parameters = faiss.SearchParametersIVF()
+        parameters.nprobe = self.probes * (1 + count // 512)
         if chosen is not None:
             parameters.sel = faiss.IDSelectorBatch(chosen)
         found = self._index.search(query[None], 2 * count + 32, params=parameters)[1][0]

@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import datasets
 import numpy as np
 import numpy.typing as npt
 from transformers.utils import logging
@@ -19,7 +21,7 @@ from .approximate import ApproximateIndex
 from .embedding import unit
 from .errors import IndexDamaged
 from .identity import ModelIdentity
-from .moments import MARGIN, Moment, merge_windows
+from .moments import MARGIN, Moment, find_moments
 from .store import DATABASE, SPACES, FileRecord, Space, Store, check_path
 
 
@@ -28,7 +30,6 @@ logger = logging.get_logger(__name__)
 DEFAULT_FOLDER = ".vatt-index"  # in the folder of the videos, if no other is named
 EXACT_LIMIT = 100_000  # windows up to which all are compared with a query
 _FEW = 20_000  # windows of a folder that are compared one by one in a large index
-_FIRST_WINDOWS, _MOST_WINDOWS = 64, 4096  # looked at to find moments
 
 # For numbers of windows: (numbers, scores) of the best ones, best first.
 _Candidates = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
@@ -64,6 +65,7 @@ class VattIndex:
         self._cache: dict[tuple[Space, int], tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float32]]] = {}
         self._approximate: dict[Space, ApproximateIndex] = {}
         self._counted = (-1, 0)
+        self._temporary: TemporaryDirectory | None = None  # that holds the store
 
     @classmethod
     def create(
@@ -115,9 +117,78 @@ class VattIndex:
         inside = Path(folder) / DEFAULT_FOLDER
         return cls(Store(inside if (inside / DATABASE).is_file() else folder))
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike,
+        folder: str | os.PathLike | None = None,
+        root: str | os.PathLike | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> "VattIndex":
+        """An index from a folder, or from a dataset of the Hub.
+
+        What [`VattIndex.save_pretrained`] wrote is checked as the work of a stranger and written to a new
+        index; only JSON and Parquet are read.
+
+        Args:
+            name: folder of an index, or that [`VattIndex.save_pretrained`] wrote, or Hub id of a dataset.
+            folder: for the new index; by default a temporary one that goes with this object.
+            root: folder of the videos, if they are there too.
+            revision: commit, branch or tag on the Hub.
+            token: for the Hub.
+
+        Raises:
+            FileNotFoundError: no such folder and no such dataset.
+            IndexDamaged, IndexMismatch: an index that cannot be used.
+        """
+        from .exchange import load
+
+        return load(name, folder, root, revision, token)
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write the index, without the videos, as Parquet that `datasets` reads, with settings and a card.
+
+        Args:
+            folder: to make.
+        """
+        from .exchange import save
+
+        save(self, folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        private: bool = False,
+        token: str | None = None,
+        commit_message: str = "Upload index",
+    ) -> str:
+        """Upload what [`VattIndex.save_pretrained`] writes as a dataset of the Hub.
+
+        Args:
+            repo_id: name of the dataset; it is made if there is none.
+            private: whether a new one is private.
+            token: for the Hub.
+            commit_message: of the upload.
+
+        Returns:
+            address of the commit.
+        """
+        from .exchange import push
+
+        return push(self, repo_id, private, token, commit_message)
+
+    def to_dataset(self) -> datasets.Dataset:
+        """All windows as a table in memory: `path`, `start`, `end`, `duration`, `va`, `vt`."""
+        from .exchange import table
+
+        return datasets.Dataset(table(self))
+
     def close(self) -> None:
         """Close the files of the index."""
         self.store.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     def __enter__(self) -> "VattIndex":
         return self
@@ -230,26 +301,9 @@ class VattIndex:
         query = unit(np.asarray(vector, dtype=np.float32))
         if query.shape != (self.dims[space],) or not np.isfinite(query).all():
             raise ValueError(f"A query in `{space}` has {self.dims[space]} finite values, got {query.shape}.")
-        if top_k < 1:
-            raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
-        prefix = None if folder is None else str(PurePosixPath(folder))
-        prefix = None if prefix in (None, ".") else check_path(str(prefix))
         with self.store.reading():
-            nearest = self._nearest(query, space, prefix, exact)
-            count = max(_FIRST_WINDOWS, 4 * top_k) if merge else top_k
-            while True:
-                ids, scores = nearest(count)
-                if min_score is not None:
-                    scores = scores[scores >= min_score]
-                windows = self._moments(ids[: len(scores)], scores)
-                if not merge:
-                    return windows
-                moments = merge_windows(windows, top_k, margin)
-                # Enough windows are seen when none of the others could belong to one of the moments.
-                whole = len(moments) == top_k and scores[-1] < moments[-1].score - margin
-                if whole or len(scores) < count or count >= max(_MOST_WINDOWS, 4 * top_k):
-                    return moments
-                count *= 4
+            nearest = self._nearest(query, space, folder_prefix(folder), exact)
+            return find_moments(lambda count: self._moments(*nearest(count)), top_k, min_score, merge, margin)
 
     def _moments(self, ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> list[Moment]:
         known = self.store.describe(ids)
@@ -386,6 +440,16 @@ class VattIndex:
             blocks = list(self.store.vectors(space, self.dims[space], ids=ids))
         empty = np.zeros((0, self.dims[space]), np.float32)
         return moments, np.concatenate([empty, *(block[1] for block in blocks)])
+
+
+def folder_prefix(folder: str | None) -> str | None:
+    """A folder of the root as the paths of its files begin; None for the root."""
+    prefix = None if folder is None else str(PurePosixPath(folder))
+    if prefix in (None, "."):
+        return None
+    if ".." in PurePosixPath(prefix).parts or prefix.startswith("/"):
+        raise ValueError(f"`folder` must be a folder of the root, without `..`, got {folder!r}.")
+    return prefix
 
 
 def _best(ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], count: int) -> _Candidates:

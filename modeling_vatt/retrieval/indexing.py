@@ -175,8 +175,8 @@ def update_index(
     by_hash = {file.hash: path for path, file in known.items()}
     done = 0
     for path, stat in found.items():
-        old = known.get(path)
-        if old is not None and (old.size, old.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+        same = known.get(path)
+        if same is not None and (same.size, same.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
             report.unchanged += 1
             done += 1
         else:
@@ -194,13 +194,13 @@ def update_index(
                 reads[path] = f"cannot be opened ({error.strerror}). Check its permissions."
                 continue
             hashes[path] = value
-            old = known.get(by_hash.get(value, ""))
-            if old is not None and old.hash == value:  # else it was replaced in the meantime
-                file = _as_found(old, path, found[path])
-                if old.path == path:
+            twin = known.get(by_hash.get(value, ""))
+            if twin is not None and twin.hash == value:  # else it was replaced in the meantime
+                file = _as_found(twin, path, found[path])
+                if twin.path == path:
                     store.update(path, file)
                 else:
-                    store.copy(old.path, file)
+                    store.copy(twin.path, file)
                 known[path] = file
                 report.reused += 1
                 done += 1

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From windows that fit a query to moments of videos."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 
 MARGIN = 0.05  # cosine: neighbours of a moment's best window that are at most this much worse belong to it
+_FIRST_WINDOWS, _MOST_WINDOWS = 64, 4096  # looked at to find moments
 _TOUCHING = 0.05  # seconds between windows that count as neighbours: a frame, rounded times
 
 
@@ -28,6 +29,52 @@ class Moment:
     duration: float
 
 
+def timecode(seconds: float) -> str:
+    """`83.25` -> `"1:23.2"`, with hours where there are any."""
+    tenths = int(seconds * 10 + 1e-6)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{clock}:{rest // 10:02d}.{rest % 10}"
+
+
+def find_moments(
+    nearest: Callable[[int], list[Moment]],
+    top_k: int,
+    min_score: float | None = None,
+    merge: bool = True,
+    margin: float = MARGIN,
+) -> list[Moment]:
+    """Moments that fit a query, from as few of the best windows as it takes.
+
+    Args:
+        nearest: gives that many of the best windows, best first, fewer only if there are no more.
+        top_k: number of results.
+        min_score: leave out windows that are less similar.
+        merge: join windows, see [`merge_windows`].
+        margin: see [`merge_windows`].
+
+    Raises:
+        ValueError: if `top_k` is less than 1.
+    """
+    if top_k < 1:
+        raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
+    count = max(_FIRST_WINDOWS, 4 * top_k) if merge else top_k
+    most = max(_MOST_WINDOWS, count)
+    while True:
+        windows = nearest(count)
+        more = len(windows) == count
+        good = [window for window in windows if min_score is None or window.score >= min_score]
+        if not merge:
+            return good
+        moments = merge_windows(good, top_k, margin)
+        # Enough are seen when none of the others could belong to one of the moments.
+        whole = len(moments) == top_k and windows[-1].score < moments[-1].score - margin
+        if whole or not more or len(good) < len(windows) or count == most:
+            return moments
+        count = min(most, 4 * count)
+
+
 def merge_windows(windows: Iterable[Moment], top_k: int, margin: float = MARGIN) -> list[Moment]:
     """Join neighbouring windows of a file to moments, best first.
 
@@ -47,11 +94,10 @@ def merge_windows(windows: Iterable[Moment], top_k: int, margin: float = MARGIN)
     places = {id(window): place for rows in files.values() for place, window in enumerate(rows)}
     taken: set[int] = set()
     moments: list[Moment] = []
-    found: dict[str, list[Moment]] = {}
     for best in ranked:
         if len(moments) == top_k:
             break
-        if id(best) in taken or any(_mostly_in(best, moment) for moment in found.get(best.path, ())):
+        if id(best) in taken:
             continue
         rows = files[best.path]
         first = last = places[id(best)]
@@ -65,7 +111,7 @@ def merge_windows(windows: Iterable[Moment], top_k: int, margin: float = MARGIN)
         joined = rows[first : last + 1]
         moment = replace(best, start=min(w.start for w in joined), end=max(w.end for w in joined))
         moments.append(moment)
-        found.setdefault(best.path, []).append(moment)
+        taken.update(id(window) for window in rows if _mostly_in(window, moment))
     return moments
 
 

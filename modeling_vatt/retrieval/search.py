@@ -95,7 +95,8 @@ class VideoSearch:
         """An index with the model it was made with.
 
         Args:
-            index_dir: folder of the index, or of the videos if the index is in there.
+            index_dir: folder of the index, or of the videos if the index is in there, or what else
+                [`VattIndex.from_pretrained`] takes.
             model: folder or Hub id, if the model is no longer where it was.
             device: of the model.
 
@@ -104,7 +105,7 @@ class VideoSearch:
             IndexMismatch: the model is another one, or has changed.
             IndexDamaged: the index cannot be used.
         """
-        index = VattIndex.open(index_dir)
+        index = VattIndex.from_pretrained(index_dir)
         identity = index.identity
         name, revision = (model, None) if model is not None else (identity.name, identity.revision)
         loaded, processor = load_model(name, device, revision)

@@ -124,8 +124,10 @@ class Store:
             os.link(partial, file)  # unlike renaming, fails if another process was quicker
         except FileExistsError:
             pass
+        except OSError:  # a file system without links
+            partial.replace(file)
         finally:
-            partial.unlink()
+            partial.unlink(missing_ok=True)
         return cls(folder)
 
     def _damaged(self, reason: str) -> IndexDamaged:
@@ -320,22 +322,27 @@ class Store:
         """Windows of all files."""
         return self.connection.execute("SELECT count(*) FROM windows").fetchone()[0]
 
-    def window_ids(self, folder: str | None = None, after: int = 0) -> npt.NDArray[np.int64]:
+    def window_ids(
+        self, folder: str | None = None, after: int = 0, path: str | None = None
+    ) -> npt.NDArray[np.int64]:
         """Numbers of windows, ascending.
 
         Args:
             folder: only of the files in it.
             after: leave out windows up to this number.
+            path: only of this file.
         """
-        if folder is None:
-            rows = self.connection.execute("SELECT id FROM windows WHERE id > ? ORDER BY id", (after,))
-        else:
+        joined = "SELECT windows.id FROM windows JOIN files ON files.id = file WHERE windows.id > ?"
+        if path is not None:
+            rows = self.connection.execute(f"{joined} AND path = ? ORDER BY windows.id", (after, path))
+        elif folder is not None:
             # Paths that begin with "folder/": "0" comes after "/".
+            bounds = (f"{folder}/", f"{folder}0")
             rows = self.connection.execute(
-                "SELECT windows.id FROM windows JOIN files ON files.id = file "
-                "WHERE path >= ? AND path < ? AND windows.id > ? ORDER BY windows.id",
-                (f"{folder}/", f"{folder}0", after),
+                f"{joined} AND path >= ? AND path < ? ORDER BY windows.id", (after, *bounds)
             )
+        else:
+            rows = self.connection.execute("SELECT id FROM windows WHERE id > ? ORDER BY id", (after,))
         return np.fromiter((row[0] for row in rows), dtype=np.int64)
 
     def describe(self, ids: npt.NDArray[np.int64]) -> dict[int, tuple[str, float, float, float]]:

@@ -1,0 +1,39 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The `vatt` command. Arguments, progress bars and messages only; the work is done in the rooms below.
+
+A module for each command; it imports what it needs inside its function, so that `vatt --help` answers soon.
+Exit codes: 0 done, 1 an error that is explained, 2 wrong usage, 3 a search that found nothing.
+"""
+
+import sys
+
+import typer
+
+from . import convert, embed, flops, index, info, search, serve
+
+
+app = typer.Typer(
+    name="vatt",
+    help="""VATT: video, audio and text in one embedding model.
+
+    Search your own videos:
+
+    vatt index my_videos --model my_model
+
+    vatt search "a dog barks" --index my_videos
+
+    vatt serve my_videos
+
+    `vatt COMMAND --help` explains a command, with examples. `vatt --install-completion` makes your shell
+    complete commands and options.""",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for _module in (index, search, serve, embed, info, convert, flops):
+    app.command()(getattr(_module, _module.__name__.rpartition(".")[2]))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `vatt`."""
+    app(args=arguments if arguments is not None else sys.argv[1:], prog_name="vatt")

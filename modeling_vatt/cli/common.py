@@ -1,0 +1,21 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands share."""
+
+import typer
+
+
+NOTHING_FOUND = 3  # exit code
+
+
+def fail(message: object) -> typer.Exit:
+    """To raise: prints the message and ends with code 1."""
+    typer.echo(f"error: {message}", err=True)
+    return typer.Exit(1)
+
+
+def quiet() -> None:
+    """No progress bars of transformers and datasets: those of the command are enough."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

@@ -1,0 +1,92 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`vatt embed`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .common import fail, quiet
+
+
+def embed(
+    videos: Annotated[list[Path] | None, typer.Argument(help="Videos, whose pictures are embedded.")] = None,
+    model: Annotated[str, typer.Option(help="Folder or Hub id of the model.")] = ...,  # type: ignore[assignment]
+    audio: Annotated[list[Path] | None, typer.Option(help="File of a sound. Repeatable.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="Words. Repeatable.")] = None,
+    stride: Annotated[
+        float | None,
+        typer.Option(help="Seconds from window to window; by default their length.", min=0.01),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write, .npz; otherwise JSON is printed.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+) -> None:
+    """Embed videos, sounds and words.
+
+    Of each window of a video, of the middle of each sound and of each text there is a row: what it is, where
+    it begins and ends, and its normalised embeddings in the space that compares sound with video (`va`) and
+    in the one that compares text with video (`vt`), as far as it has them. In an .npz file a missing one is
+    zeros.
+
+    Examples:
+
+    vatt embed a.mp4 b.mp4 --model my_model --output embeddings.npz
+
+    vatt embed --model my_model --text "a dog barks" --audio bark.wav
+    """
+    if not (videos or audio or text):
+        raise typer.BadParameter("Nothing to embed: give videos, --audio FILE or --text WORDS.")
+    if output is not None and output.suffix != ".npz":
+        raise typer.BadParameter(f"{output}: choose the ending .npz.", param_hint="--output")
+    quiet()
+    import numpy as np
+    from tqdm import tqdm
+
+    from ..retrieval import embed_query, embed_windows, unit
+    from ..retrieval.search import load_model
+
+    rows: list[dict[str, Any]] = []
+    failed = []
+
+    def add(kind: str, source: object, span: tuple[float, float] | None, **vectors: Any) -> None:
+        start, end = span or (None, None)
+        rows.append({"kind": kind, "source": str(source), "start": start, "end": end, **vectors})
+
+    try:
+        loaded, processor = load_model(model, device)
+        files = tqdm(videos or [], unit="file", desc="Embedding", disable=None)
+        for source, found in embed_windows(loaded, processor, files, stride):
+            failed += found.errors
+            spaces = [unit(found.arrays[f"video_{space}_embeds"]) for space in ("va", "vt") if found.starts]
+            for start, end, *vectors in zip(found.starts, found.ends, *spaces, strict=True):
+                add("video", source, (start, end), va=vectors[0], vt=vectors[1])
+        for sound in audio or []:
+            add("audio", sound, None, va=unit(embed_query(loaded, processor, audio=sound)), vt=None)
+        for words in text or []:
+            add("text", words, None, va=None, vt=unit(embed_query(loaded, processor, text=words)))
+    except (OSError, ValueError) as error:
+        raise fail(error) from None
+    if output is None:
+        for row in rows:
+            lists = {space: None if row[space] is None else row[space].tolist() for space in ("va", "vt")}
+            typer.echo(json.dumps({**row, **lists}, ensure_ascii=False))
+    elif rows:
+        config = loaded.config
+        dims = {"va": config.va_projection_size, "vt": config.vt_projection_size}
+        arrays: dict[str, Any] = {key: np.array([row[key] for row in rows]) for key in ("kind", "source")}
+        for key in ("start", "end"):
+            arrays[key] = np.array([np.nan if row[key] is None else row[key] for row in rows])
+        for space, dim in dims.items():
+            empty = np.zeros(dim, np.float32)
+            arrays[space] = np.stack([empty if row[space] is None else row[space] for row in rows])
+        output.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(output, **arrays)
+        typer.echo(f"{output}: {len(rows)} embeddings")
+    for reason in failed:
+        typer.echo(f"error: {reason}", err=True)
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,67 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`vatt flops`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import fail
+
+
+def flops(
+    model: Annotated[
+        str | None, typer.Argument(help="Preset (mbs, ma_medium, tiny, ...), config folder or Hub id.")
+    ] = None,
+    frames: Annotated[
+        list[int] | None, typer.Option(help="Video frames; by default the config's. Repeatable.", min=1)
+    ] = None,
+    size: Annotated[
+        list[int] | None, typer.Option(help="Height and width of a frame, pixels. Repeatable.", min=1)
+    ] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples of the sound.", min=1)] = None,
+    words: Annotated[int | None, typer.Option(help="Words of the text.", min=1)] = None,
+    keep: Annotated[
+        list[float] | None, typer.Option(help="Share of tokens that DropToken keeps. Repeatable.")
+    ] = None,
+    views: Annotated[int, typer.Option(help="Views of a video (windows x crops).", min=1)] = 1,
+    paper: Annotated[bool, typer.Option("--paper", help="Compare with the paper's tables.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON records.")] = False,
+) -> None:
+    """Count parameters and operations of one forward pass, in the paper's unit and truly.
+
+    The paper counts one of the two attention products and no projections; the true count has every matrix
+    product and convolution. A multiply-add is 2 operations in both.
+    """
+    import itertools
+
+    import pandas as pd
+
+    from ..analysis import CostCounter, InputSize, paper_comparison
+    from ..configuration import VattConfig
+
+    if paper == (model is not None):
+        raise typer.BadParameter("Give a model, or --paper.")
+    if model is None:
+        table = paper_comparison()
+    else:
+        try:
+            is_preset = not Path(model).exists() and "/" not in model
+            config = VattConfig.from_preset(model) if is_preset else VattConfig.from_pretrained(model)
+            counter = CostCounter(config)
+            tables = []
+            # None: the config's
+            for time, side, share in itertools.product(frames or (None,), size or (None,), keep or (1.0,)):
+                costs = counter.table(InputSize(time, side, samples, words), share, views)
+                costs.insert(2, "kept_share", share)
+                tables.append(costs)
+        except (OSError, ValueError) as error:
+            raise fail(error) from None
+        table = pd.concat(tables, ignore_index=True)
+    if as_json:
+        typer.echo(json.dumps(table.to_dict("records"), indent=2))
+        return
+    formats = dict.fromkeys(table.select_dtypes("int"), "{:,d}".format)
+    typer.echo(table.to_string(index=False, formatters=formats, float_format="{:,.3f}".format))

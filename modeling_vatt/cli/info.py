@@ -1,0 +1,121 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`vatt info`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .common import fail, quiet
+
+
+def info(
+    path: Annotated[
+        str, typer.Argument(help="Model (folder or Hub id), index, indexed folder, shards, or media file.")
+    ],
+    files: Annotated[bool, typer.Option("--files", help="Of an index: list its files, with errors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a model, an index, a media file or a folder of shards is.
+
+    Examples:
+
+    vatt info my_model
+
+    vatt info my_videos --files            # the index in there
+
+    vatt info clip.mp4 --json
+    """
+    quiet()
+    try:
+        facts = _facts(Path(path), path, files)
+    except (OSError, ValueError) as error:
+        raise fail(error) from None
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    listed = facts.pop("listed", [])
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        typer.echo(f"{key:<{width}}  {value}")
+    for file in listed:
+        typer.echo(f"{file['windows']:6d}  {file['path']}" + (f": {file['error']}" if file["error"] else ""))
+
+
+def _facts(path: Path, name: str, files: bool) -> dict[str, Any]:
+    from ..data.shards import MANIFEST
+    from ..retrieval import VattIndex, VideoSearch
+    from ..retrieval.exchange import MANIFEST as EXPORTED
+
+    if path.is_file():
+        from dataclasses import asdict
+
+        from ..processors import probe
+
+        return {"kind": "media file", **asdict(probe(path))}
+    if VideoSearch.exists(path) or (path / EXPORTED).is_file():
+        index = VattIndex.open(path) if VideoSearch.exists(path) else VattIndex.from_pretrained(path)
+        with index:
+            return {"kind": "index", **index.info(), **({"listed": index.files()} if files else {})}
+    if (path / MANIFEST).is_file():
+        from ..data import ShardDataset
+
+        shards = ShardDataset(path)
+        return {
+            "kind": "shards",
+            "folder": name,
+            "clips": len(shards),
+            "shards": len(shards.shards),
+            "fingerprint": shards.fingerprint,
+        }
+    if path.exists() and not (path / "config.json").is_file():
+        raise ValueError(
+            f"{name}: neither a model (config.json), nor an index, nor shards. Check the path; `vatt index` "
+            "makes an index."
+        )
+    return _model_facts(name)
+
+
+def _model_facts(name: str) -> dict[str, Any]:
+    from transformers import AutoConfig
+
+    from ..configuration import VattConfig
+    from ..processors import VattProcessor
+
+    config = AutoConfig.from_pretrained(name)
+    if not isinstance(config, VattConfig):
+        raise ValueError(f"{name}: a model of type {config.model_type!r}, not a VATT.")
+    video, audio, text = config.video_config, config.audio_config, config.text_config
+    facts: dict[str, Any] = {
+        "kind": "model",
+        "name": name,
+        "class": ", ".join(config.architectures or ["unknown"]),
+        "setting": "modality-agnostic" if config.modality_agnostic else "modality-specific",
+        "video": f"{video.num_frames} frames of {video.image_size} x {video.image_size}",
+        "audio": audio.input_type,
+        "text": f"{text.max_position_embeddings} words of {text.vocab_size}",
+        "head": config.head_type,
+        "dims": {"va": config.va_projection_size, "vt": config.vt_projection_size},
+    }
+    try:
+        processor = VattProcessor.from_pretrained(name)
+        facts["window"] = f"{processor.video_processor.window_seconds:g} s"
+        facts["sampling_rate"] = processor.feature_extractor.sampling_rate
+    except (OSError, ValueError):
+        facts["processor"] = "none beside the model"
+    weights = Path(name) / "model.safetensors"
+    if weights.is_file():
+        from safetensors import safe_open
+
+        with safe_open(weights, "pt") as content:
+            shapes = [content.get_slice(key).get_shape() for key in content.keys()]  # noqa: SIM118
+        total = 0
+        for shape in shapes:
+            size = 1
+            for side in shape:
+                size *= side
+            total += size
+        facts["parameters"] = total
+    return facts

@@ -1,0 +1,118 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`vatt search`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import NOTHING_FOUND, fail, quiet
+
+
+def search(
+    text: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
+    audio: Annotated[
+        Path | None, typer.Option(help="Look for what sounds like this file.", exists=True, dir_okay=False)
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Look for what looks like this file.", exists=True, dir_okay=False)
+    ] = None,
+    index_dir: Annotated[
+        Path,
+        typer.Option("--index", "-i", help="Folder of the index or of the videos.", envvar="VATT_INDEX"),
+    ] = Path("."),
+    top_k: Annotated[int, typer.Option("--top-k", "-k", help="Number of results.", min=1)] = 10,
+    folder: Annotated[str | None, typer.Option(help="Only below this subfolder of the videos.")] = None,
+    min_score: Annotated[float | None, typer.Option(help="Leave out what fits less (-1 to 1).")] = None,
+    merge: Annotated[bool, typer.Option(help="Join neighbouring windows that fit about equally.")] = True,
+    exact: Annotated[
+        bool | None,
+        typer.Option(
+            "--exact/--fast", help="Compare all windows; default up to 100,000.", show_default=False
+        ),
+    ] = None,
+    thumbnails: Annotated[Path | None, typer.Option(help="Folder for pictures of the results.")] = None,
+    export: Annotated[
+        list[Path] | None, typer.Option(help="Write the results to .csv, .json or .html. Repeatable.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The index's model, if it has moved.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find moments of videos by words, by a sound, or by a clip.
+
+    Words are compared with pictures in one space, sounds and clips with pictures in another. Of a sound or
+    clip that is longer than the model's window, the middle is used. Exit code 3: nothing found, that is,
+    nothing in the folder or above the score that was asked for.
+
+    Examples:
+
+    vatt search "a dog barks" --index my_videos
+
+    vatt search --audio bark.wav --index my_videos --top-k 3 --min-score 0.2
+
+    vatt search --video clip.mp4 --folder holidays/2024 --export found.html --json
+    """
+    if sum(query is not None for query in (text, audio, video)) != 1:
+        raise typer.BadParameter("Give exactly one of: words, --audio FILE, --video FILE.")
+    for file in export or []:
+        if file.suffix not in (".csv", ".json", ".html"):
+            raise typer.BadParameter(
+                f"{file}: choose the ending .csv, .json or .html.", param_hint="--export"
+            )
+    quiet()
+    from ..retrieval import VideoSearch, export_moments, moment_records, timecode
+
+    options = {"top_k": top_k, "folder": folder, "min_score": min_score, "merge": merge, "exact": exact}
+    try:
+        opened = VideoSearch.open(index_dir, model, device)
+        root = opened.index.root
+        if text is not None:
+            name, found = text, opened.text(text, **options)
+        elif audio is not None:
+            name, found = str(audio), opened.audio(audio, **options)
+        else:
+            assert video is not None
+            name, found = str(video), opened.video(video, **options)
+        for file in export or []:
+            export_moments(found, file, name, root)
+        pictures = _save_thumbnails(found, root, thumbnails) if thumbnails is not None else {}
+    except (OSError, ValueError) as error:
+        raise fail(error) from None
+    records = [
+        {**record, **({"thumbnail": pictures[record["rank"]]} if record["rank"] in pictures else {})}
+        for record in moment_records(found)
+    ]
+    if as_json:
+        typer.echo(json.dumps({"query": name, "moments": records}, indent=2, ensure_ascii=False))
+    else:
+        for rank, moment in enumerate(found, start=1):
+            span = f"{timecode(moment.start)}-{timecode(moment.end)}"
+            typer.echo(f"{rank:3d}  {moment.score:6.3f}  {span:>17}  {moment.path}")
+    if not found:
+        typer.echo("nothing found", err=True)
+        raise typer.Exit(NOTHING_FOUND)
+
+
+def _save_thumbnails(moments: list, root: Path | None, folder: Path) -> dict[int, str]:
+    """Rank -> file, for the moments whose video can still be read."""
+    from ..processors import MediaError
+    from ..retrieval import thumbnail
+
+    if root is None:
+        raise ValueError(
+            "The index knows no folder of videos, so there are no pictures. Leave --thumbnails out."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for rank, moment in enumerate(moments, start=1):
+        file = folder / f"{rank:03d}.jpg"
+        try:
+            thumbnail(root / moment.path, (moment.start + moment.end) / 2).save(file)
+        except MediaError as error:
+            typer.echo(f"no picture: {error}", err=True)
+            continue
+        files[rank] = str(file)
+    return files

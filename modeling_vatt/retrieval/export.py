@@ -1,0 +1,122 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Found moments as CSV, JSON, or a page that holds its pictures."""
+
+import base64
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..processors import MediaError
+from .moments import Moment, timecode
+from .thumbnails import thumbnail
+
+
+_COLUMNS = ("rank", "score", "path", "from", "to", "start", "end", "duration")
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 72rem; padding: 0 1rem }}
+ol {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); padding: 0 }}
+li {{ list-style: none; overflow-wrap: anywhere }}
+img, .none {{ width: 100%; aspect-ratio: 16 / 9; object-fit: contain; background: #ddd; display: block }}
+</style>
+<h1>{title}</h1>
+<p>{count} moments</p>
+<ol>
+{items}
+</ol>
+</html>
+"""
+_ITEM = """<li><a href="{link}">{picture}{path}</a><br>{begin}&ndash;{end}, score {score:.3f}</li>"""
+
+
+def moment_records(moments: Sequence[Moment]) -> list[dict[str, Any]]:
+    """Moments as plain dicts for JSON: those of [`Moment`], `rank`, and `from` and `to` as time codes."""
+    return [
+        {
+            "rank": rank,
+            **asdict(moment),
+            "score": round(moment.score, 6),
+            "from": timecode(moment.start),
+            "to": timecode(moment.end),
+        }
+        for rank, moment in enumerate(moments, start=1)
+    ]
+
+
+def export_moments(
+    moments: Sequence[Moment],
+    file: str | os.PathLike,
+    query: str,
+    root: str | os.PathLike | None = None,
+    size: int = 320,
+) -> None:
+    """Write found moments to a file; its ending says what is written.
+
+    Args:
+        moments: found.
+        file: `.csv`, `.json`, or `.html`: a page with pictures inside, whose links open the videos.
+        query: what was looked for, for the title.
+        root: folder of the videos, for pictures and links.
+        size: longest side of the pictures, pixels.
+
+    Raises:
+        ValueError: another ending.
+    """
+    file = Path(file)
+    records = moment_records(moments)
+    if file.suffix == ".json":
+        text = json.dumps({"query": query, "moments": records}, indent=2, ensure_ascii=False) + "\n"
+    elif file.suffix == ".csv":
+        table = io.StringIO()
+        writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+        text = table.getvalue()
+    elif file.suffix == ".html":
+        text = _page(moments, query, None if root is None else Path(root), file.absolute().parent, size)
+    else:
+        raise ValueError(f"{file}: moments are written as .csv, .json or .html. Choose one of these endings.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+def _page(moments: Sequence[Moment], query: str, root: Path | None, folder: Path, size: int) -> str:
+    items = []
+    for moment in moments:
+        link, picture = "#", '<span class="none"></span>'
+        if root is not None:
+            video = root.absolute() / moment.path
+            # Browsers begin to play at #t=.
+            link = (
+                f"{quote(Path(os.path.relpath(video, folder)).as_posix())}#t={moment.start:g},{moment.end:g}"
+            )
+            try:
+                content = io.BytesIO()
+                thumbnail(video, (moment.start + moment.end) / 2, size).save(content, "JPEG", quality=80)
+                data = base64.b64encode(content.getvalue()).decode()
+                picture = f'<img alt="" src="data:image/jpeg;base64,{data}">'
+            except MediaError:  # gone since it was indexed
+                pass
+        items.append(
+            _ITEM.format(
+                link=escape(link),
+                picture=picture,
+                path=escape(moment.path),
+                begin=timecode(moment.start),
+                end=timecode(moment.end),
+                score=moment.score,
+            )
+        )
+    return _PAGE.format(title=escape(query), count=len(moments), items="\n".join(items))
