@@ -667,7 +667,7 @@ def test_command_serves_until_it_is_interrupted(search, folder):
             assert taken.exit_code == 1 and "Address already in use. Choose another --port" in taken.stderr
         finally:
             process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
 

@@ -66,7 +66,7 @@ def serve(
     try:
         listening = listen(host, port)
     except OSError as error:
-        reason = error.strerror.partition(" (")[0]
+        reason = str(error.strerror).partition(" (")[0]
         raise fail(f"{host}, port {port}: {reason}. Choose another --port or --host.") from None
     try:
         search = VideoSearch.open(index_dir, model, device)

@@ -233,7 +233,7 @@ export class MomentMap {
     pen.scale(scale, scale);
     const style = getComputedStyle(document.documentElement);
     const color = (name) => style.getPropertyValue(name).trim();
-    const size = this.points.length > 1200 ? 2.6 : this.points.length > 300 ? 3.4 : 4.6;
+    const size = (this.points.length > 1200 ? 2.6 : this.points.length > 300 ? 3.4 : 4.6) * (width < 500 ? 0.75 : 1);
     pen.globalAlpha = this.ranks.size ? 0.5 : 0.8;
     this.points.forEach((point, index) => {
       const [fill, shape] = GROUPS[this.groups[index]];
