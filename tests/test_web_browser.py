@@ -7,6 +7,7 @@ Without the browser these tests are skipped, unless VATT_REQUIRE_BROWSER is set,
 
 import base64
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -167,6 +168,9 @@ def test_text_search(visit, search):
         expect(card.locator("b")).to_have_text(Path(moment.path).name)
         expect(card.locator("em")).to_have_text(f"{moment.score:.3f}")
         expect(card.locator(".time")).to_have_text(f"0:{moment.start:04.1f} \u2013 0:{moment.end:04.1f}")
+    best = expected[0]
+    name = f"Play 1 0:{best.start:04.1f} \u2013 0:{best.end:04.1f} {Path(best.path).name}"
+    expect(cards.first).to_have_accessible_name(re.compile(re.escape(name) + rf".*score {best.score:.3f}"))
     wait_until(lambda: cards.first.locator("img").evaluate("image => image.naturalWidth") == 64)
     assert page.url.endswith("#q=a%20grey%20tone")
 

@@ -130,12 +130,7 @@ function card(moment, place, list) {
   const ranked = moment.score !== undefined;
   const item = at("card").content.firstElementChild.cloneNode(true);
   const part = (selector) => item.querySelector(selector);
-  const button = part("button");
-  button.setAttribute(
-    "aria-label",
-    `${place + 1}. ${fileOf(moment.path)}, ${span(moment)}${ranked ? `, score ${moment.score.toFixed(2)}` : ""}: play`,
-  );
-  button.addEventListener("click", () => play(list, place));
+  part("button").addEventListener("click", () => play(list, place));
   const image = part("img");
   image.addEventListener("error", () => image.classList.add("missing"));
   if (state.info?.name === null) image.classList.add("missing");
