@@ -218,13 +218,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._writer()
         request = json.loads(self.body)
         name = f"{request.get('organization') or USER}/{request['name']}"
+        if request.get("type") == "dataset":
+            name = f"datasets/{name}"
         if name in self.server_hub.repositories:
             url = json.dumps({"error": "exists", "url": f"{self.server_hub.url}/{name}"})
             self._send(409, url.encode())
             return
         private = request.get("visibility") == "private" or bool(request.get("private"))
         self.server_hub.repositories[name] = Repository(private)
-        self._json({"url": f"{self.server_hub.url}/{name}", "name": name})
+        self._json({"url": f"{self.server_hub.url}/{name}", "name": name.removeprefix("datasets/")})
 
     def create_branch(self, name: str, branch: str) -> None:
         self._writer()
@@ -328,9 +330,9 @@ class _Handler(BaseHTTPRequestHandler):
         oid, files = self._commit(name, revision)
         self._json(
             {
-                "id": name,
-                "modelId": name,
-                "author": name.split("/")[0],
+                "id": name.removeprefix("datasets/"),
+                "modelId": name.removeprefix("datasets/"),
+                "author": name.split("/")[-2],
                 "sha": oid,
                 "private": self._repository(name).private,
                 "disabled": False,
@@ -370,8 +372,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, entry.data, {**headers, "ETag": f'"{entry.etag}"'})
 
 
-_NAME = r"(?P<name>[^/]+/[^/]+)"
-_MODEL = rf"/api/models/{_NAME}"
+# Data sets are kept apart from models as "datasets/user/name"; so they are called in addresses, too.
+_NAME = r"(?P<name>(?:datasets/)?[^/]+/[^/]+)"
+_MODEL = r"/api/(?:models/(?=[^/]+/[^/]+)|(?=datasets/))(?P<name>(?:datasets/)?[^/]+/[^/]+)"
 ROUTES: list[tuple[tuple[str, ...], str, Any]] = [
     (("GET",), r"/api/whoami-v2", _Handler.whoami),
     (("POST",), r"/api/repos/create", _Handler.create_repo),

@@ -153,9 +153,12 @@ class ApproximateIndex:
 
         # Where many are wanted, the nearest lists may hold too few.
         parameters = faiss.SearchParametersIVF()
-        parameters.nprobe = self.probes * (1 + count // 512)
+        probes = self.probes * (1 + count // 512)
         if chosen is not None:
+            # The nearest lists may hold none of them: as many more are looked at as the others are more.
+            probes = probes * self._index.ntotal // max(1, len(chosen))
             parameters.sel = faiss.IDSelectorBatch(chosen)
+        parameters.nprobe = min(self._index.nlist, max(1, probes))
         found = self._index.search(query[None], 2 * count + 32, params=parameters)[1][0]
         return found[found >= 0]
 
