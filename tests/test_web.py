@@ -3,10 +3,16 @@
 """The server of the web page: what it answers, and what it refuses."""
 
 import asyncio
+import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import threading
+import urllib.error
+import urllib.request
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -17,12 +23,15 @@ from media_factory import tone, write_media
 from PIL import Image
 from starlette.requests import Request
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 from web_folder import DAMAGED, FILES, SECONDS, make_search, make_videos, write_video
 
+from modeling_vatt.cli import app
 from modeling_vatt.processors import MediaLimits
 from modeling_vatt.retrieval import VideoSearch
 from modeling_vatt.web import WebSettings, create_app
 from modeling_vatt.web.guard import SECURITY_HEADERS
+from modeling_vatt.web.server import is_loopback
 from modeling_vatt.web.uploads import Uploads, shown_name, size_text
 
 
@@ -291,7 +300,7 @@ TRAVERSALS = [
 @pytest.mark.parametrize("route", ["media", "thumbnail"])
 def test_nothing_else_is_served(search, route, path):
     """The path as it is on the wire: clients would tidy it up."""
-    app = create_app(search)
+    page = create_app(search)
 
     async def ask() -> tuple[int, bytes]:
         target = f"/{route}/{path}"
@@ -315,7 +324,7 @@ def test_nothing_else_is_served(search, route, path):
         async def send(message: dict) -> None:
             sent.append(message)
 
-        await app(scope, receive, send)
+        await page(scope, receive, send)
         return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
 
     status, body = asyncio.run(ask())
@@ -625,3 +634,83 @@ def test_model_works_for_one_at_a_time_and_the_rest_goes_on(search):
             thread.join()
     assert answers == [200] * 3
     assert max(most) == 1
+
+
+# --- the command ---
+
+
+def vatt_serve(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "modeling_vatt.cli", "serve", *arguments]
+
+
+def test_command_serves_until_it_is_interrupted(search, folder):
+    """From the start of the program to its end."""
+    command = vatt_serve(str(folder), "--port", "0", "--max-query", "5")
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            line = process.stdout.readline()
+            address = line.split()[0]
+            assert address.startswith("http://127.0.0.1:")
+            assert f"{len(search.index)} moments of {folder}" in line
+            with urllib.request.urlopen(f"{address}api/search?q=tone&top_k=1", timeout=60) as answer:
+                (moment,) = json.load(answer)["moments"]
+            assert moment["path"] == search.text("tone", top_k=1)[0].path
+            assert answer.headers["Server"] is None
+            with pytest.raises(urllib.error.HTTPError, match="400"):
+                urllib.request.urlopen(f"{address}api/search?q=longer", timeout=60)
+            taken = CliRunner().invoke(
+                app, ["serve", str(folder), "--port", address.split(":")[-1].strip("/")]
+            )
+            assert taken.exit_code == 1 and "Address already in use. Choose another --port" in taken.stderr
+        finally:
+            process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--host", "0.0.0.0"], "add --allow-remote"),
+        (["--host", "::"], "add --allow-remote"),
+        (["--host", "name.invalid"], "Give a name or an address of this machine"),
+        (["--host", "192.0.2.1", "--allow-remote"], "192.0.2.1, port 8000"),
+        (["--port", "0", "--model", "no/such/model"], "no/such/model"),
+    ],
+)
+def test_command_refuses(folder, search, arguments, message):
+    result = CliRunner().invoke(app, ["serve", str(folder), *arguments])
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ")
+
+
+def test_command_without_an_index(tmp_path):
+    result = CliRunner().invoke(app, ["serve", str(tmp_path), "--port", "0"])
+    assert result.exit_code == 1 and "no index here" in result.stderr
+
+
+def test_command_with_remote_visitors(folder, search, monkeypatch):
+    """They are warned of, and asked for addresses of this machine, not for names of others."""
+    served = []
+    monkeypatch.setattr("modeling_vatt.web.server.serve", lambda app, socket: served.append((app, socket)))
+    command = ["serve", str(folder), "--host", "0.0.0.0", "--port", "0", "--allow-remote"]
+    result = CliRunner().invoke(app, [*command, "--allow-host", "films.example"])
+    assert result.exit_code == 0, result.stderr
+    assert "warning: everyone who can reach this machine" in result.stderr
+    ((application, socket),) = served
+    socket.close()
+    with TestClient(application) as client:
+        for host, status in {"10.1.2.3:8000": 200, "films.example": 200, "evil.example": 421}.items():
+            assert client.get("/api/info", headers={"Host": host}).status_code == status
+
+
+@pytest.mark.parametrize(
+    "host, loopback", [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("8.8.8.8", False)]
+)
+def test_loopback(host, loopback):
+    assert is_loopback(host) == loopback

@@ -7,6 +7,7 @@ Without the browser these tests are skipped, unless VATT_REQUIRE_BROWSER is set,
 
 import base64
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -167,6 +168,9 @@ def test_text_search(visit, search):
         expect(card.locator("b")).to_have_text(Path(moment.path).name)
         expect(card.locator("em")).to_have_text(f"{moment.score:.3f}")
         expect(card.locator(".time")).to_have_text(f"0:{moment.start:04.1f} \u2013 0:{moment.end:04.1f}")
+    best = expected[0]
+    name = f"Play 1 0:{best.start:04.1f} \u2013 0:{best.end:04.1f} {Path(best.path).name}"
+    expect(cards.first).to_have_accessible_name(re.compile(re.escape(name) + rf".*score {best.score:.3f}"))
     wait_until(lambda: cards.first.locator("img").evaluate("image => image.naturalWidth") == 64)
     assert page.url.endswith("#q=a%20grey%20tone")
 
@@ -362,6 +366,7 @@ def test_map(visit, search):
     assert groups == ["garden", "old", "street", "found"]
     # Somewhere on it a moment of this file can be pointed at, and a click plays it.
     page.locator("#plane").scroll_into_view_if_needed()
+    box = canvas.bounding_box()
     place = canvas.evaluate(
         """(canvas) => {
             const box = canvas.getBoundingClientRect();
@@ -379,6 +384,38 @@ def test_map(visit, search):
     page.mouse.click(*place)
     expect(page.locator("#player-name")).to_have_text("bird.mp4")
     page.keyboard.press("Escape")
+    # Larger: what is pointed at now is elsewhere, until it is dragged back or shown whole again.
+    page.click("#larger")
+    page.click("#larger")
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+
+    def pointed() -> list[str]:
+        return canvas.evaluate(
+            """(canvas) => {
+                const box = canvas.getBoundingClientRect();
+                const seen = new Set();
+                for (let y = box.top + 8; y < box.bottom; y += 12)
+                    for (let x = box.left + 8; x < box.right; x += 12) {
+                        canvas.dispatchEvent(new PointerEvent("pointermove", { clientX: x, clientY: y }));
+                        const time = document.getElementById("spot-time").textContent;
+                        const shown = !document.getElementById("spot").hidden;
+                        if (shown) seen.add(document.getElementById("spot-name").textContent + time);
+                    }
+                return [...seen].sort();
+            }"""
+        )
+
+    near = pointed()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 5, box["y"] + box["height"] - 5, steps=4)
+    page.mouse.up()
+    expect(page.locator("#player")).to_be_hidden()  # a drag is no click
+    beside = pointed()
+    page.click("#whole")
+    whole = pointed()
+    assert set(near) != set(beside)
+    assert set(near) | set(beside) <= set(whole) and max(len(near), len(beside)) < len(whole)
     # The rings follow the search.
     page.select_option("#folder", "old")
     expect(canvas).to_have_attribute("aria-label", f"Map of {COUNT} moments, 8 of them found by the search")

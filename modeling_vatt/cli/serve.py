@@ -27,7 +27,7 @@ def serve(
         float, typer.Option(help="Largest sound or clip to search by, MB.", min=0.001)
     ] = 200,
     max_query: Annotated[int, typer.Option(help="Longest text query, characters.", min=1)] = 500,
-    max_map: Annotated[int, typer.Option(help="Most moments on the map.", min=1)] = 3000,
+    max_map: Annotated[int, typer.Option(help="Most moments on the map.", min=1)] = 2000,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     model: Annotated[str | None, typer.Option(help="The index's model, if it has moved.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
@@ -66,7 +66,7 @@ def serve(
     try:
         listening = listen(host, port)
     except OSError as error:
-        reason = error.strerror.partition(" (")[0]
+        reason = str(error.strerror).partition(" (")[0]
         raise fail(f"{host}, port {port}: {reason}. Choose another --port or --host.") from None
     try:
         search = VideoSearch.open(index_dir, model, device)
@@ -82,8 +82,8 @@ def serve(
     address = address_of(listening)
     if remote:
         typer.echo(
-            "warning: everyone who can reach this machine can search and watch these videos; there is neither "
-            "a password nor encryption.",
+            "warning: everyone who can reach this machine can search and watch these videos; there is no "
+            "password and no encryption.",
             err=True,
         )
     typer.echo(

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import anyio
+import anyio.to_thread
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -27,6 +29,7 @@ from .uploads import Uploads, shown_name
 
 STATIC = Path(__file__).with_name("static")
 _MAX_PATH = 4096
+_DECODERS = 2  # pictures that are made at the same time
 
 Folder = Annotated[str | None, Query(max_length=_MAX_PATH)]
 Score = Annotated[float | None, Query(ge=-1, le=1, allow_inf_nan=False)]
@@ -45,6 +48,8 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
     service = SearchService(search, settings)
     library = service.library
     uploads = Uploads(settings)
+    # A page of results asks for dozens of pictures at once; files that play must not wait for all of them.
+    decoders = anyio.CapacityLimiter(_DECODERS)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -131,9 +136,9 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
         return FileResponse(file, media_type=media_type, headers={"Cache-Control": "private, no-cache"})
 
     @app.get("/thumbnail/{path:path}")
-    def picture(path: str, t: Seconds = 0.0) -> Response:
+    async def picture(path: str, t: Seconds = 0.0) -> Response:
         try:
-            content = library.thumbnail(path, t)
+            content = await anyio.to_thread.run_sync(library.thumbnail, path, t, limiter=decoders)
         except MediaError:
             content = None
         if content is None:

@@ -130,12 +130,7 @@ function card(moment, place, list) {
   const ranked = moment.score !== undefined;
   const item = at("card").content.firstElementChild.cloneNode(true);
   const part = (selector) => item.querySelector(selector);
-  const button = part("button");
-  button.setAttribute(
-    "aria-label",
-    `${place + 1}. ${fileOf(moment.path)}, ${span(moment)}${ranked ? `, score ${moment.score.toFixed(2)}` : ""}: play`,
-  );
-  button.addEventListener("click", () => play(list, place));
+  part("button").addEventListener("click", () => play(list, place));
   const image = part("img");
   image.addEventListener("error", () => image.classList.add("missing"));
   if (state.info?.name === null) image.classList.add("missing");
@@ -288,7 +283,11 @@ async function loadMap() {
   const value = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
   const key = `space=${value("space")}&layout=${value("layout")}`;
   state.map = key;
-  at("map-wait").textContent = "Drawing the map…";
+  const count = Math.min(state.info?.windows ?? 0, state.info?.max_map_points ?? 0);
+  at("map-wait").textContent =
+    value("layout") === "tsne" && count > 500
+      ? `Drawing the map of ${number(count)} moments. The first time this takes a while; PCA is quick.`
+      : "Drawing the map…";
   at("map-wait").hidden = maps.has(key);
   try {
     if (!maps.has(key)) maps.set(key, await ask(`/api/map?${key}`));

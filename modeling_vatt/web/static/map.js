@@ -15,6 +15,8 @@ const GROUPS = [
 ];
 const MARGIN = 26;
 const REACH = 16; // pixels around the pointer
+const MOST = 40; // how much larger it can be drawn
+const DRAG = 4; // pixels from which on a click is a drag
 const SVG = "http://www.w3.org/2000/svg";
 
 function outline(shape, x, y, size) {
@@ -55,23 +57,47 @@ export class MomentMap {
     this.points = [];
     this.results = [];
     this.ranks = new Map();
+    this.labels = new Map();
     this.current = -1;
+    this.view = { scale: 1, x: 0.5, y: 0.5 }; // the middle, as a share of the whole
+    this.grip = null;
     new ResizeObserver(() => this.draw()).observe(at("plane"));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
-    this.canvas.addEventListener("pointermove", (event) => this.select(this.under(event)));
+    this.canvas.addEventListener("pointerdown", (event) => {
+      if (event.isPrimary) this.grip = { x: event.clientX, y: event.clientY, moved: false };
+    });
+    this.canvas.addEventListener("pointermove", (event) => this.move(event));
     this.canvas.addEventListener("pointerleave", () => this.select(-1));
+    this.canvas.addEventListener("pointercancel", () => (this.grip = null));
     this.canvas.addEventListener("blur", () => this.select(-1));
     this.canvas.addEventListener("click", (event) => {
-      const point = this.under(event);
+      const dragged = this.grip?.moved;
+      this.grip = null;
+      const point = dragged ? -1 : this.under(event);
       if (point >= 0) this.start(point);
     });
+    // Also what browsers make of two fingers on a pad; a wheel alone scrolls the page.
+    this.canvas.addEventListener(
+      "wheel",
+      (event) => {
+        if (!event.ctrlKey) return;
+        event.preventDefault();
+        const box = this.canvas.getBoundingClientRect();
+        this.zoom(Math.exp(-event.deltaY / 150), event.clientX - box.left, event.clientY - box.top);
+      },
+      { passive: false },
+    );
+    at("larger").addEventListener("click", () => this.zoom(1.6));
+    at("smaller").addEventListener("click", () => this.zoom(1 / 1.6));
+    at("whole").addEventListener("click", () => this.zoom(0));
     this.canvas.addEventListener("keydown", (event) => this.key(event));
     at("spot-picture").addEventListener("error", (event) => event.target.removeAttribute("src"));
   }
 
   setPoints(points) {
     this.points = points;
-    this.current = -1;
+    this.view = { scale: 1, x: 0.5, y: 0.5 };
+    this.select(-1);
     const names = grouping(points.map((point) => point.path));
     const counts = new Map();
     for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1);
@@ -82,6 +108,7 @@ export class MomentMap {
     if (own.length < largest.length) this.names.push("others");
     this.legend();
     this.setResults(this.results);
+    this.look();
   }
 
   /** Marks the windows that a result covers. */
@@ -137,10 +164,57 @@ export class MomentMap {
   spot(point) {
     const { clientWidth: width, clientHeight: height } = this.canvas;
     // Stretched to the window: maps have no scale.
-    return [
-      MARGIN + ((point.x - this.low[0]) / this.extent[0]) * (width - 2 * MARGIN),
-      height - MARGIN - ((point.y - this.low[1]) / this.extent[1]) * (height - 2 * MARGIN),
-    ];
+    const x = MARGIN + ((point.x - this.low[0]) / this.extent[0]) * (width - 2 * MARGIN);
+    const y = height - MARGIN - ((point.y - this.low[1]) / this.extent[1]) * (height - 2 * MARGIN);
+    const { view } = this;
+    return [(x - view.x * width) * view.scale + width / 2, (y - view.y * height) * view.scale + height / 2];
+  }
+
+  /** Larger by a factor, around a place in pixels that stays where it is; 0 shows the whole. */
+  zoom(factor, x = this.canvas.clientWidth / 2, y = this.canvas.clientHeight / 2) {
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    const { view } = this;
+    const scale = Math.max(1, Math.min(MOST, view.scale * factor));
+    view.x += ((x - width / 2) / width) * (1 / view.scale - 1 / scale);
+    view.y += ((y - height / 2) / height) * (1 / view.scale - 1 / scale);
+    view.scale = scale;
+    this.look();
+  }
+
+  /** Draws the part that is looked at, which never leaves the whole. */
+  look() {
+    const { view } = this;
+    const half = 0.5 / view.scale;
+    view.x = Math.max(half, Math.min(1 - half, view.x));
+    view.y = Math.max(half, Math.min(1 - half, view.y));
+    this.canvas.style.touchAction = view.scale > 1 ? "none" : "pan-y";
+    at("smaller").disabled = at("whole").disabled = view.scale === 1;
+    at("larger").disabled = view.scale === MOST;
+    this.select(-1);
+    this.draw();
+  }
+
+  move(event) {
+    const { grip, view } = this;
+    if (grip && event.buttons && view.scale > 1) {
+      const [right, down] = [event.clientX - grip.x, event.clientY - grip.y];
+      if (!grip.moved && Math.hypot(right, down) < DRAG) return;
+      view.x -= right / this.canvas.clientWidth / view.scale;
+      view.y -= down / this.canvas.clientHeight / view.scale;
+      this.grip = { x: event.clientX, y: event.clientY, moved: true };
+      this.look();
+    } else this.select(this.under(event));
+  }
+
+  /** Brings a point into the part that is looked at. */
+  reveal(index) {
+    if (index < 0 || this.view.scale === 1) return;
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    const [x, y] = this.spot(this.points[index]);
+    if (x > 0 && y > 0 && x < width && y < height) return;
+    this.view.x += (x / width - 0.5) / this.view.scale;
+    this.view.y += (y / height - 0.5) / this.view.scale;
+    this.look();
   }
 
   draw() {
@@ -159,7 +233,7 @@ export class MomentMap {
     pen.scale(scale, scale);
     const style = getComputedStyle(document.documentElement);
     const color = (name) => style.getPropertyValue(name).trim();
-    const size = this.points.length > 1200 ? 2.6 : this.points.length > 300 ? 3.4 : 4.6;
+    const size = (this.points.length > 1200 ? 2.6 : this.points.length > 300 ? 3.4 : 4.6) * (width < 500 ? 0.75 : 1);
     pen.globalAlpha = this.ranks.size ? 0.5 : 0.8;
     this.points.forEach((point, index) => {
       const [fill, shape] = GROUPS[this.groups[index]];
@@ -246,16 +320,36 @@ export class MomentMap {
 
   key(event) {
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    if (event.key in steps) this.select(this.towards(...steps[event.key]), true);
-    else if (event.key === "Home") this.select(this.best(), true);
+    if (event.key in steps) this.visit(this.towards(...steps[event.key]));
+    else if (event.key === "Home") this.visit(this.best());
+    else if (event.key === "+" || event.key === "=") this.keep(() => this.zoom(1.6, ...this.middle()));
+    else if (event.key === "-") this.keep(() => this.zoom(1 / 1.6, ...this.middle()));
+    else if (event.key === "0") this.keep(() => this.zoom(0));
     else if ((event.key === "Enter" || event.key === " ") && this.current >= 0) this.start(this.current);
     else return;
     event.preventDefault();
   }
 
+  visit(index) {
+    this.reveal(index);
+    this.select(index, true);
+  }
+
+  /** Does something and goes back to the current point. */
+  keep(action) {
+    const { current } = this;
+    action();
+    this.reveal(current);
+    this.select(current);
+  }
+
+  /** Around what the keyboard zooms. */
+  middle() {
+    return this.current >= 0 ? this.spot(this.points[this.current]) : [];
+  }
+
   best() {
-    const [first] = [...this.ranks].sort((a, b) => a[1] - b[1]);
-    return first ? first[0] : this.points.length ? 0 : -1;
+    return this.labels.get(0) ?? (this.points.length ? 0 : -1);
   }
 
   /** The nearest point in a direction; sideways counts double, so that repeated steps go straight. */
