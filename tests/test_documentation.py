@@ -43,7 +43,7 @@ FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TINY_RUN = {**PRETRAINING, "num_steps": 2, "eval_every": 2}
 RUN_WITH: dict[str, list[str]] = {
     "examples/run_pretraining.py": [text for k, v in TINY_RUN.items() for text in (f"--{k}", str(v))],
-    "examples/run_retrieval.py": [],
+    "examples/search_precision.py": [],
     "examples/prepare_shards.py": [],
     "examples/embed_corpus.py": [],
     "examples/run_video_classification.py": [
@@ -55,6 +55,7 @@ RUN_WITH: dict[str, list[str]] = {
     "examples/run_zero_shot_retrieval.py": [],
     "examples/analyse.py": ["--keep", "0.5", "1.0"],
 }
+VATT_RUN = ("flops", "index", "search", "embed", "info")
 # Read by their own parser only, with the reason.
 PARSED = {
     "accelerate launch": "several processes and a GPU; tests/test_distributed.py trains with two processes",
@@ -100,7 +101,7 @@ def runnable(words: list[str]) -> list[str] | None:
     """What to run for a command, None if it is not run."""
     if words[0] == "python" and words[1] in RUN_WITH:
         return [sys.executable, str(ROOT / words[1]), *words[2:], *RUN_WITH[words[1]]]
-    if words == ["vatt", "convert", "--list"] or words[:2] == ["vatt", "flops"]:
+    if words == ["vatt", "convert", "--list"] or (words[0] == "vatt" and words[1] in VATT_RUN):
         return [sys.executable, "-m", "modeling_vatt.cli", *words[1:]]
     return None
 
@@ -173,7 +174,7 @@ def test_commands_are_understood(page, monkeypatch):
 def test_a_renamed_option_is_noticed(monkeypatch):
     for line in (
         "python examples/run_pretraining.py --dataset a --output_dir b --steps 3",
-        "python examples/run_retrieval.py --model a --folder b --texts c",
+        "python examples/search_precision.py --index a --matches b",
     ):
         with pytest.raises((SystemExit, ValueError)):
             check_command(line.split(), monkeypatch)
@@ -264,6 +265,7 @@ MODULES = [
     "modeling_vatt.training",
     "modeling_vatt.evaluation",
     "modeling_vatt.retrieval",
+    "modeling_vatt.web",
     "modeling_vatt.analysis",
     "modeling_vatt.analysis.figures",
     "modeling_vatt.analysis.report",

@@ -18,6 +18,8 @@ def main() -> None:
     installed = Path(modeling_vatt.__file__).resolve()
     assert Path(sys.prefix).resolve() in installed.parents, f"not the wheel: {installed}"
     assert (installed.parent / "py.typed").is_file(), "py.typed is missing from the wheel"
+    for name in ("index.html", "style.css", "main.js"):
+        assert (installed.parent / "web" / "static" / name).is_file(), f"the page lacks {name} in the wheel"
     for generic in ("configuration", "processors", "examples", "tests"):
         assert importlib.util.find_spec(generic) is None, f"the wheel installs a top-level {generic!r}"
     model = modeling_vatt.VattModel(modeling_vatt.VattConfig.from_preset("ma_tiny")).eval()

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from . import convert, embed, flops, index, info, search
+from . import convert, embed, flops, index, info, search, serve
 
 
 app = typer.Typer(
@@ -23,12 +23,14 @@ app = typer.Typer(
 
     vatt search "a dog barks" --index my_videos
 
+    vatt serve my_videos
+
     `vatt COMMAND --help` explains a command, with examples. `vatt --install-completion` makes your shell
     complete commands and options.""",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _module in (index, search, embed, info, convert, flops):
+for _module in (index, search, serve, embed, info, convert, flops):
     app.command()(getattr(_module, _module.__name__.rpartition(".")[2]))
 
 

@@ -107,6 +107,7 @@ def embed_query(
     text: str | None = None,
     audio: MediaSource | None = None,
     video: MediaSource | None = None,
+    limits: MediaLimits = DEFAULT_LIMITS,
 ) -> npt.NDArray[np.float32]:
     """Embedding (dim,) of one query: of text in the video-text space, of sound and video in the video-audio
     space; not normalised.
@@ -116,6 +117,7 @@ def embed_query(
         text: words.
         audio: file whose sound is looked for (the sound of a video file, too); its centred window.
         video: file whose pictures are looked for; its centred window.
+        limits: what the file may cost.
 
     Raises:
         ValueError: if not exactly one query is given, or text without words.
@@ -130,10 +132,10 @@ def embed_query(
             raise ValueError(f"The query {text!r} holds no words.")
         query = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).vt_embeds
     elif audio is not None:
-        inputs = processor(audio=[audio]).to(model.device)
+        inputs = processor(audio=[audio], limits=limits).to(model.device)
         query = model.get_audio_features(inputs["input_values"]).va_embeds
     else:
-        inputs = processor(videos=[video], load_audio_from_video=False).to(model.device)
+        inputs = processor(videos=[video], load_audio_from_video=False, limits=limits).to(model.device)
         query = model.get_video_features(inputs["pixel_values_videos"]).va_embeds
     return query[0].float().cpu().numpy()
 
@@ -252,7 +254,7 @@ def embed_files(
     good = [part.arrays for part in parts if part.arrays]
     if not good:
         reason = str(errors[0]) if errors else "no files given"
-        raise ValueError(f"No file could be embedded: {reason}")
+        raise ValueError(f"No file could be embedded: {reason} Check the files.")
     return FileEmbeddings(
         {name: np.concatenate([arrays[name] for arrays in good]) for name in good[0]},
         np.concatenate([part.kept for part in parts]),

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from ..modeling_vatt import VattForPreTraining, VattModel
-from ..processors import MediaSource, VattProcessor
+from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
 from .embedding import embed_query
 from .errors import IndexMismatch
 from .identity import ModelIdentity
@@ -152,30 +152,36 @@ class VideoSearch:
         vector = embed_query(self.model, self.processor, text=query)
         return self.index.search(vector, "vt", **options)
 
-    def audio(self, source: MediaSource, **options: Any) -> list[Moment]:
+    def audio(
+        self, source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS, **options: Any
+    ) -> list[Moment]:
         """Moments that look as if they sounded like a file.
 
         Args:
             source: file with sound, of which the centred window is used.
+            limits: what the file may cost.
             **options: of [`VattIndex.search`].
 
         Raises:
             MediaError: the file cannot be read.
         """
-        vector = embed_query(self.model, self.processor, audio=source)
+        vector = embed_query(self.model, self.processor, audio=source, limits=limits)
         return self.index.search(vector, "va", **options)
 
-    def video(self, source: MediaSource, **options: Any) -> list[Moment]:
+    def video(
+        self, source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS, **options: Any
+    ) -> list[Moment]:
         """Moments that look like a file.
 
         Args:
             source: file with pictures, of which the centred window is used.
+            limits: what the file may cost.
             **options: of [`VattIndex.search`].
 
         Raises:
             MediaError: the file cannot be read.
         """
-        vector = embed_query(self.model, self.processor, video=source)
+        vector = embed_query(self.model, self.processor, video=source, limits=limits)
         return self.index.search(vector, "va", **options)
 
 

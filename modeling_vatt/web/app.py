@@ -1,0 +1,166 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The routes of the web page."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import anyio
+import anyio.to_thread
+from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from ..processors import MediaError
+from ..retrieval import IndexDamaged, IndexMismatch, VideoSearch
+from .guard import Guard
+from .library import MEDIA_TYPES
+from .service import Layout, SearchService, Space
+from .settings import WebSettings
+from .uploads import Uploads, shown_name
+
+
+STATIC = Path(__file__).with_name("static")
+_MAX_PATH = 4096
+_DECODERS = 2  # pictures that are made at the same time
+
+Folder = Annotated[str | None, Query(max_length=_MAX_PATH)]
+Score = Annotated[float | None, Query(ge=-1, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Query(ge=1)]
+Seconds = Annotated[float, Query(ge=0, le=1e7, allow_inf_nan=False)]
+
+
+def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGIApp:
+    """The web page as an ASGI application, for `vatt serve` or another server.
+
+    Args:
+        search: an open index with its model.
+        settings: limits.
+    """
+    settings = settings or WebSettings()
+    service = SearchService(search, settings)
+    library = service.library
+    uploads = Uploads(settings)
+    # A page of results asks for dozens of pictures at once; files that play must not wait for all of them.
+    decoders = anyio.CapacityLimiter(_DECODERS)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    # The interactive documentation of FastAPI comes from a server elsewhere.
+    app = FastAPI(title="vatt", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    _add_error_answers(app)
+
+    async def options(folder: str | None, min_score: float | None, top_k: int) -> dict[str, Any]:
+        if top_k > settings.max_results:
+            raise HTTPException(400, f"At most {settings.max_results} results, not {top_k}.")
+        if folder and folder not in await asyncio.to_thread(library.folders):
+            raise HTTPException(400, "The index has no such folder. Load the page again.")
+        return {"folder": folder or None, "min_score": min_score, "top_k": top_k}
+
+    @app.get("/")
+    def page() -> Response:
+        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/api/info")
+    async def info() -> dict[str, Any]:
+        return await service.info()
+
+    @app.get("/api/search")
+    async def search_text(
+        q: str, folder: Folder = None, min_score: Score = None, top_k: Count = 24
+    ) -> dict[str, Any]:
+        query = " ".join(q.split())
+        if not query:
+            raise HTTPException(400, "The query is empty. Type what you look for.")
+        if len(query) > settings.max_query_characters:
+            raise HTTPException(
+                400,
+                f"The query has {len(query)} characters; at most {settings.max_query_characters} are allowed."
+                " Say it in fewer words.",
+            )
+        began = time.perf_counter()
+        try:
+            answer = await service.text(query, await options(folder, min_score, top_k))
+        except (IndexDamaged, IndexMismatch):
+            raise
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from None
+        return answer | {"seconds": time.perf_counter() - began}
+
+    @app.post("/api/search")
+    async def search_file(
+        request: Request,
+        by: Literal["video", "audio"],
+        name: Annotated[str, Query(max_length=_MAX_PATH)] = "",
+        folder: Folder = None,
+        min_score: Score = None,
+        top_k: Count = 24,
+    ) -> dict[str, Any]:
+        chosen = await options(folder, min_score, top_k)
+        async with uploads.receive(request) as path:
+            began = time.perf_counter()
+            try:
+                moments = await service.file(path, by, chosen)
+            except MediaError as error:
+                # Not the temporary file, nor a remedy that only the owner of the server has.
+                raise HTTPException(
+                    422, f"{shown_name(name)}: {error.reason or 'cannot be read'}. Try another file."
+                ) from None
+        return {"moments": moments, "seconds": time.perf_counter() - began}
+
+    @app.get("/api/sample")
+    async def sample() -> dict[str, Any]:
+        return {"moments": await service.sample(12)}
+
+    @app.get("/api/map")
+    async def embedding_map(space: Space = "vt", layout: Layout = "tsne") -> dict[str, Any]:
+        return await service.map(space, layout)
+
+    @app.api_route("/media/{path:path}", methods=["GET", "HEAD"])
+    def play(path: str) -> Response:
+        file = library.locate(path)
+        if file is None:
+            raise HTTPException(404, "No such file in the index.")
+        media_type = MEDIA_TYPES.get(Path(path).suffix.lower(), "application/octet-stream")
+        # Answers requests for ranges, which is how browsers jump to a moment.
+        return FileResponse(file, media_type=media_type, headers={"Cache-Control": "private, no-cache"})
+
+    @app.get("/thumbnail/{path:path}")
+    async def picture(path: str, t: Seconds = 0.0) -> Response:
+        try:
+            content = await anyio.to_thread.run_sync(library.thumbnail, path, t, limiter=decoders)
+        except MediaError:
+            content = None
+        if content is None:
+            raise HTTPException(404, "No picture there.")
+        return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    return Guard(app, settings)  # around everything, the answers to failures included
+
+
+def _add_error_answers(app: FastAPI) -> None:
+    """Every error is a sentence in JSON; what happened inside stays in the log of the server."""
+
+    @app.exception_handler(StarletteHTTPException)
+    def refused(_: Request, error: StarletteHTTPException) -> Response:
+        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    def misused(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}."}, 400)
+
+    @app.exception_handler(Exception)
+    def failed(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": "The server failed at this; its log says why."}, 500)

@@ -1,0 +1,133 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The indexed files as the page may see them: nothing else on the machine is ever served."""
+
+import io
+import threading
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ..retrieval import VattIndex, thumbnail
+
+
+_THUMBNAILS = 1000  # kept in memory
+
+# What browsers are told; anything else is bytes to them, never a page or a script.
+MEDIA_TYPES = {
+    ".3gp": "video/3gpp",
+    ".aac": "audio/aac",
+    ".flac": "audio/flac",
+    ".m4a": "audio/mp4",
+    ".m4v": "video/mp4",
+    ".mkv": "video/x-matroska",
+    ".mov": "video/quicktime",
+    ".mp3": "audio/mpeg",
+    ".mp4": "video/mp4",
+    ".mpeg": "video/mpeg",
+    ".mpg": "video/mpeg",
+    ".oga": "audio/ogg",
+    ".ogg": "audio/ogg",
+    ".ogv": "video/ogg",
+    ".opus": "audio/ogg",
+    ".ts": "video/mp2t",
+    ".wav": "audio/wav",
+    ".webm": "video/webm",
+}
+
+
+class Library:
+    """Files of an index, by their relative paths.
+
+    Args:
+        index: its `root` may be None; then there is nothing to show or play.
+        thumbnail_size: pixels of the longer side.
+    """
+
+    def __init__(self, index: VattIndex, thumbnail_size: int = 480) -> None:
+        self.index = index
+        self.thumbnail_size = thumbnail_size
+        self.root = None if index.root is None else Path(index.root).resolve()
+        # The index keeps a connection for every thread that asks it, and the server's threads come and go.
+        self._reader = ThreadPoolExecutor(1, "vatt-files")
+        self._lock = threading.Lock()
+        self._generation = -1
+        self._known: tuple[dict[str, dict[str, Any]], list[str]] = ({}, [])
+        self._pictures: OrderedDict[tuple[str, int, float], bytes] = OrderedDict()
+
+    def close(self) -> None:
+        """Let go of the thread that reads the index."""
+        self._reader.shutdown()
+
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Entries of `VattIndex.files` by path, as they are now: another process may be indexing."""
+        return self._current()[0]
+
+    def folders(self) -> list[str]:
+        """Folders with moments, and the folders above them; sorted."""
+        return self._current()[1]
+
+    def _current(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        return self._reader.submit(self._read).result()
+
+    def _read(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        generation = self.index.store.meta("generation")
+        if generation != self._generation:
+            files = {entry["path"]: entry for entry in self.index.files()}
+            folders: set[str] = set()
+            for path, entry in files.items():
+                if entry["windows"]:
+                    parts = path.split("/")[:-1]
+                    folders |= {"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
+            self._known, self._generation = (files, sorted(folders)), generation
+        return self._known
+
+    def errors(self) -> list[dict[str, Any]]:
+        """Files that could not be read, or only in part, and why; without the place of the folder."""
+        places = [f"{place}/" for place in {str(self.root), str(self.index.root)}]
+
+        def shown(error: str) -> str:
+            for place in places:
+                error = error.replace(place, "")
+            return error
+
+        return [
+            {"path": path, "error": shown(entry["error"]), "partly": entry["windows"] > 0}
+            for path, entry in self.files().items()
+            if entry["error"] is not None
+        ]
+
+    def locate(self, path: str) -> Path | None:
+        """The file itself; None unless it has moments in the index and lies within the root."""
+        entry = self.files().get(path)
+        if entry is None or not entry["windows"] or self.root is None:
+            return None
+        try:
+            file = (self.root / path).resolve(strict=True)
+        except (OSError, ValueError, RuntimeError):  # gone, a NUL in it, a loop of links
+            return None
+        # An index that was made elsewhere or tampered with may name anything, and links lead anywhere.
+        return file if file.is_relative_to(self.root) and file.is_file() else None
+
+    def thumbnail(self, path: str, seconds: float) -> bytes | None:
+        """JPEG of the picture at a moment; None if there is no such file.
+
+        Raises:
+            MediaError: no picture can be decoded there.
+        """
+        file = self.locate(path)
+        if file is None:
+            return None
+        key = (path, file.stat().st_mtime_ns, round(seconds, 2))
+        with self._lock:
+            if key in self._pictures:
+                self._pictures.move_to_end(key)
+                return self._pictures[key]
+        buffer = io.BytesIO()
+        thumbnail(file, seconds, self.thumbnail_size).convert("RGB").save(buffer, "JPEG", quality=82)
+        with self._lock:
+            self._pictures[key] = buffer.getvalue()
+            while len(self._pictures) > _THUMBNAILS:
+                self._pictures.popitem(last=False)
+        return buffer.getvalue()

@@ -1,0 +1,179 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Searches and maps for many visitors: one at a time at the model, and never on the event loop."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import HTTPException
+
+from ..retrieval import Moment, VideoSearch
+from .library import Library
+from .settings import WebSettings
+
+
+Space = Literal["va", "vt"]
+Layout = Literal["tsne", "pca"]
+Result = TypeVar("Result")
+
+
+class SearchService:
+    """What the routes call.
+
+    Args:
+        search: an open index with its model.
+        settings: limits.
+    """
+
+    def __init__(self, search: VideoSearch, settings: WebSettings) -> None:
+        self.search = search
+        self.settings = settings
+        self.library = Library(search.index, settings.thumbnail_size)
+        # Models and stores need not stand two callers, and two forward passes at a time gain nothing.
+        self._worker = ThreadPoolExecutor(1, "vatt-model")
+        self._waiting = 0
+        self._maps: dict[tuple[Space, Layout], tuple[int, dict[str, Any]]] = {}
+        self._map_locks: dict[tuple[Space, Layout], asyncio.Lock] = {}
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._worker.shutdown(cancel_futures=True)
+        self.library.close()
+
+    async def run(self, function: Callable[..., Result], *args: Any) -> Result:
+        """The result of a call in the worker thread.
+
+        Raises:
+            HTTPException: too many calls wait already (503).
+        """
+        if self._waiting >= self.settings.max_waiting:
+            raise HTTPException(503, "Too many searches at the moment. Try again.", {"Retry-After": "5"})
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._worker, function, *args)
+        finally:
+            self._waiting -= 1
+
+    async def info(self) -> dict[str, Any]:
+        """What the page needs to know at its start."""
+
+        def collect() -> dict[str, Any]:
+            known = self.search.index.info()
+            return {
+                name: known.get(name) for name in ("windows", "files", "seconds", "errors", "created")
+            } | {
+                "model": str(known.get("model", "")).rstrip("/").rpartition("/")[2],
+                "version": known.get("version"),
+                "name": None if self.library.root is None else self.library.root.name,
+                "folders": self.library.folders(),
+                "unreadable": self.library.errors(),
+            }
+
+        limits = self.settings
+        return await self.run(collect) | {
+            "max_upload_bytes": limits.max_upload_bytes,
+            "max_query_characters": limits.max_query_characters,
+            "max_results": limits.max_results,
+            "max_map_points": limits.max_map_points,
+        }
+
+    async def text(self, query: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Moments for words, and the words that the model does not know.
+
+        Raises:
+            ValueError: no words that could be looked for.
+        """
+        moments, unknown = await self.run(
+            lambda: (
+                self.search.text(query, **options),
+                _unknown_words(self.search.processor.tokenizer, query),
+            )
+        )
+        return {"moments": _as_dicts(moments), "unknown": unknown}
+
+    async def file(
+        self, path: Path, by: Literal["video", "audio"], options: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Moments for an upload, by its pictures or by its sound.
+
+        Raises:
+            MediaError: it cannot be read, or costs more than the limits allow.
+        """
+
+        def look_up() -> list[Any]:
+            find = self.search.video if by == "video" else self.search.audio
+            return find(path, limits=self.settings.media_limits, **options)
+
+        return _as_dicts(await self.run(look_up))
+
+    async def sample(self, count: int) -> list[dict[str, Any]]:
+        """Some moments, spread evenly over the index."""
+        moments, _ = await self.run(lambda: self.search.index.vectors("vt", count))
+        return [_place(moment) for moment in moments]
+
+    async def map(self, space: Space, layout: Layout) -> dict[str, Any]:
+        """Places of moments on a plane; computed at the first call and kept until the index changes."""
+        lock = self._map_locks.setdefault((space, layout), asyncio.Lock())
+        async with lock:  # visitors who come meanwhile get the same map
+            index = self.search.index
+            generation, total = await self.run(lambda: (index.store.meta("generation"), len(index)))
+            known = self._maps.get((space, layout))
+            if known is not None and known[0] == generation:
+                return known[1]
+            moments, vectors = await self.run(lambda: index.vectors(space, self.settings.max_map_points))
+            # Not in the worker, where searches would wait for it.
+            places = await asyncio.to_thread(_places, np.asarray(vectors), layout)
+            result = {
+                "total": total,
+                "points": [
+                    {**_place(moment), "x": x, "y": y}
+                    for moment, (x, y) in zip(moments, places.round(4).tolist(), strict=True)
+                ],
+            }
+            self._maps[space, layout] = (generation, result)
+            return result
+
+
+def _unknown_words(tokenizer: Any, query: str) -> list[str]:
+    """Words of which the tokenizer makes nothing but the unknown word."""
+
+    def pieces(word: str) -> set[int]:
+        return set(tokenizer(word)["input_ids"]) - {tokenizer.pad_token_id}
+
+    return [word for word in dict.fromkeys(query.split()) if pieces(word) == {tokenizer.unk_token_id}]
+
+
+def _place(moment: Moment) -> dict[str, Any]:
+    return {name: value for name, value in asdict(moment).items() if name != "score"}
+
+
+def _as_dicts(moments: list[Moment]) -> list[dict[str, Any]]:
+    return [asdict(moment) for moment in moments]
+
+
+def _places(vectors: npt.NDArray, layout: Layout) -> npt.NDArray[np.float64]:
+    """(points, 2) in [0, 1], both axes on the same scale."""
+    from sklearn.decomposition import PCA
+    from sklearn.preprocessing import normalize
+    from threadpoolctl import threadpool_limits
+
+    from ..analysis.projections import project
+
+    count = len(vectors)
+    if count < 4:  # too few for any method; side by side
+        return np.stack([(np.arange(count) + 0.5) / max(count, 1), np.full(count, 0.5)], axis=1)
+    if layout == "tsne":
+        # Threads of several libraries wait for each other; and the searches want a core, too.
+        with threadpool_limits(1):
+            places = project(vectors, "tsne")
+    else:
+        places = PCA(2, random_state=0).fit_transform(normalize(vectors.astype(np.float64)))
+    low = places.min(axis=0)
+    extent = float((places.max(axis=0) - low).max()) or 1.0
+    return np.asarray((places - low) / extent, dtype=float)

@@ -1,0 +1,42 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What the web page allows."""
+
+from dataclasses import dataclass
+
+from ..processors import MediaLimits
+
+
+UPLOAD_LIMITS = MediaLimits(max_bytes=1024**3, max_pixels=4096 * 2304)
+
+
+@dataclass(frozen=True)
+class WebSettings:
+    """Limits of the web page.
+
+    Args:
+        allow_remote: answer requests that name the server by an IP address, not only by a loopback name.
+        allowed_hosts: further names under which the server may be asked, without port. Any other name is
+            refused: a page of a stranger whose name leads to this machine could read everything otherwise.
+        max_upload_bytes: largest sound or clip that may be sent as a query.
+        upload_seconds: longest time in which an upload has to arrive.
+        max_uploads: uploads at the same time; more are told to come again.
+        max_query_characters: longest text query.
+        max_results: most moments in one answer.
+        max_waiting: searches that may wait for the model; more are told to come again.
+        max_map_points: moments on the map; a larger index is thinned out evenly.
+        thumbnail_size: pixels of the longer side.
+        media_limits: what decoding an upload may cost.
+    """
+
+    allow_remote: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    max_upload_bytes: int = 200 * 1024**2
+    upload_seconds: float = 300.0
+    max_uploads: int = 4
+    max_query_characters: int = 500
+    max_results: int = 200
+    max_waiting: int = 32
+    max_map_points: int = 2000
+    thumbnail_size: int = 480
+    media_limits: MediaLimits = UPLOAD_LIMITS

@@ -1,0 +1,586 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The web page in a real Chromium without a window.
+
+Without the browser these tests are skipped, unless VATT_REQUIRE_BROWSER is set, as in `.ci/run`.
+"""
+
+import base64
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from media_factory import tone, write_media
+from web_folder import DAMAGED, FILES, SECONDS, make_search, make_videos, serving
+
+from modeling_vatt.retrieval import Moment, VideoSearch
+from modeling_vatt.web import WebSettings, create_app
+
+
+REQUIRED = bool(os.environ.get("VATT_REQUIRE_BROWSER"))
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+if not REQUIRED:
+    pytest.importorskip("playwright", reason="playwright is not installed: pip install -e '.[test]'")
+    if BROWSER is None:
+        pytest.skip("no Chromium here: apt-get install chromium", allow_module_level=True)
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
+
+
+expect.set_options(timeout=20_000)
+MAX_QUERY = 120
+COUNT = len(FILES) * 8  # windows of 0.8 s in 6 s
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return make_videos(tmp_path_factory.mktemp("browser") / "My videos")
+
+
+class Windows:
+    """A search whose moments are single windows, so that they begin everywhere in the files."""
+
+    def __init__(self, search: VideoSearch) -> None:
+        self.search, self.index, self.processor = search, search.index, search.processor
+
+    def text(self, query: str, **options: Any) -> list[Moment]:
+        return self.search.text(query, merge=False, **options)
+
+    def audio(self, source: Any, **options: Any) -> list[Moment]:
+        return self.search.audio(source, merge=False, **options)
+
+    def video(self, source: Any, **options: Any) -> list[Moment]:
+        return self.search.video(source, merge=False, **options)
+
+
+@pytest.fixture(scope="module")
+def search(folder, tmp_path_factory) -> Windows:
+    return Windows(make_search(folder, tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(scope="module")
+def address(search) -> Iterator[str]:
+    settings = WebSettings(max_query_characters=MAX_QUERY, max_upload_bytes=300_000)
+    with serving(create_app(search, settings)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert BROWSER is not None, "VATT_REQUIRE_BROWSER is set, but there is no Chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=BROWSER,
+            args=["--no-sandbox", "--mute-audio", "--disable-dev-shm-usage", "--disable-gpu"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, address) -> Iterator[Callable[..., Page]]:
+    """Opens the page; at the end nothing must have been complained about."""
+    complaints: list[str] = []
+    expected: list[str] = []
+    contexts = []
+
+    def note(message: Any) -> None:
+        if message.type in ("error", "warning") and not any(text in message.text for text in expected):
+            complaints.append(message.text)
+
+    def open_page(refusals: tuple[str, ...] = (), fragment: str = "", **options: Any) -> Page:
+        # The browser writes every request without success to the console.
+        expected.extend(f"Failed to load resource: {refusal}" for refusal in refusals)
+        context = browser.new_context(**options)
+        context.set_default_timeout(20_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", note)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: request.url.startswith(address) or complaints.append(request.url))
+        page.goto(f"{address}/{fragment}")
+        expect(page.locator("#numbers")).to_have_text(f"{len(FILES)} files · {COUNT} moments")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def ask(page: Page, text: str) -> None:
+    page.fill("#query", text)
+    page.press("#query", "Enter")
+
+
+def state(page: Page) -> dict[str, Any]:
+    """Of the player."""
+    return page.evaluate(
+        """() => {
+            const video = document.getElementById("video");
+            const canvas = Object.assign(document.createElement("canvas"), { width: 8, height: 8 });
+            const pen = canvas.getContext("2d");
+            pen.drawImage(video, 0, 0, 8, 8);
+            return { time: video.currentTime, paused: video.paused, source: video.getAttribute("src"),
+                     pixel: [...pen.getImageData(1, 1, 1, 1).data].slice(0, 3) };
+        }"""
+    )
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll from here: in the page the security policy forbids what `wait_for_function` evaluates."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.03)
+
+
+def check_playing(page: Page, path: str, start: float) -> None:
+    """The file plays from the moment on: its clock, and its picture, which tells the time."""
+    wait_until(lambda: state(page)["time"] > start + 0.05)
+    first = state(page)
+    assert start <= first["time"] < start + 2 and not first["paused"]
+    wait_until(lambda: state(page)["time"] > first["time"] + 0.2)
+    page.evaluate("document.getElementById('video').pause()")
+    now = state(page)
+    level = FILES[path][0] + 30 * now["time"] / SECONDS
+    assert max(abs(value - level) for value in now["pixel"]) < 8, (now, level)
+
+
+def test_text_search(visit, search):
+    page = visit()
+    expect(page.locator("#query")).to_be_focused()
+    expect(page.locator(".moment")).to_have_count(12)  # a look around
+    ask(page, "a grey tone")
+    expected = search.text("a grey tone", top_k=24)
+    expect(page.locator("#status")).to_contain_text(f"{len(expected)} moments for “a grey tone” in")
+    cards = page.locator(".moment")
+    expect(cards).to_have_count(len(expected))
+    for place, moment in enumerate(expected[:5]):
+        card = cards.nth(place)
+        expect(card.locator("b")).to_have_text(Path(moment.path).name)
+        expect(card.locator("em")).to_have_text(f"{moment.score:.3f}")
+        expect(card.locator(".time")).to_have_text(f"0:{moment.start:04.1f} \u2013 0:{moment.end:04.1f}")
+    best = expected[0]
+    name = f"Play 1 0:{best.start:04.1f} \u2013 0:{best.end:04.1f} {Path(best.path).name}"
+    expect(cards.first).to_have_accessible_name(re.compile(re.escape(name) + rf".*score {best.score:.3f}"))
+    wait_until(lambda: cards.first.locator("img").evaluate("image => image.naturalWidth") == 64)
+    assert page.url.endswith("#q=a%20grey%20tone")
+
+
+def test_link_with_a_query(visit):
+    page = visit(fragment="#q=a%20tone")
+    expect(page.locator("#query")).to_have_value("a tone")
+    expect(page.locator("#status")).to_contain_text("for “a tone”")
+
+
+@pytest.mark.parametrize("path", ["garden/bird.mp4", "garden/dog & cat #1.mp4", "street/tram.webm"])
+def test_play_from_the_right_second(visit, search, path):
+    page = visit()
+    ask(page, "a tone")
+    page.select_option("#count", "48")
+    moments = search.text("a tone", top_k=48)
+    expect(page.locator(".moment")).to_have_count(COUNT)
+    (place,) = [i for i, m in enumerate(moments) if m.path == path and m.start == pytest.approx(4.0)]
+    page.locator(".moment").nth(place).click()
+    expect(page.locator("#player-name")).to_have_text(Path(path).name)
+    check_playing(page, path, moments[place].start)
+    page.click("#again")
+    wait_until(lambda: not state(page)["paused"])
+    check_playing(page, path, moments[place].start)
+    page.keyboard.press("Escape")
+    expect(page.locator("#player")).to_be_hidden()
+    assert state(page)["source"] is None
+    expect(page.locator(".moment").nth(place)).to_be_focused()
+
+
+def test_next_and_previous(visit, search):
+    page = visit()
+    ask(page, "a tone")
+    moments = search.text("a tone", top_k=24)
+    expect(page.locator(".moment")).to_have_count(len(moments))
+    page.locator(".moment").first.click()
+    expect(page.locator("#previous")).to_be_disabled()
+    page.click("#next")
+    expect(page.locator("#player-name")).to_have_text(Path(moments[1].path).name)
+    page.click("#previous")
+    expect(page.locator("#player-name")).to_have_text(Path(moments[0].path).name)
+    page.click("#player-close")
+    expect(page.locator("#player")).to_be_hidden()
+
+
+def test_format_that_browsers_do_not_play(visit):
+    page = visit()
+    page.select_option("#folder", "old")
+    ask(page, "a tone")
+    expect(page.locator(".moment b").first).to_have_text("film.avi")
+    page.locator(".moment").first.click()
+    expect(page.locator("#player-alert")).to_contain_text("cannot play film.avi")
+
+
+def test_filters(visit, search):
+    page = visit()
+    ask(page, "a tone")
+    page.select_option("#folder", "street/market")
+    expect(page.locator(".moment b").first).to_have_text("stall.mp4")
+    expect(page.locator(".moment")).to_have_count(len(search.text("a tone", folder="street/market")))
+    assert set(page.locator(".moment .where").all_text_contents()) == {"street/market"}
+    page.select_option("#folder", "")
+    scores = [moment.score for moment in search.text("a tone", top_k=24)]
+    limit = round((scores[0] + scores[-1]) / 2 / 0.05) * 0.05
+    page.fill("#score", f"{limit:.2f}")
+    expect(page.locator("#score-text")).to_have_text(f"{limit:.2f}")
+    expect(page.locator(".moment")).to_have_count(len(search.text("a tone", top_k=24, min_score=limit)))
+    assert 0 < page.locator(".moment").count() < len(scores)
+
+
+def test_empty_result(visit):
+    page = visit()
+    page.fill("#score", "0.95")
+    ask(page, "a tone")
+    expect(page.locator("#nothing")).to_contain_text("Lower the minimum score")
+    expect(page.locator("#status")).to_contain_text("Nothing found")
+    expect(page.locator(".moment")).to_have_count(0)
+
+
+def test_words_the_model_does_not_know(visit):
+    page = visit()
+    ask(page, "grey rhinoceros")
+    expect(page.locator("#alert")).to_have_text(
+        "The model does not know “rhinoceros”; it looks for the other words."
+    )
+    expect(page.locator(".moment").first).to_be_visible()
+
+
+def test_long_query(visit):
+    page = visit(refusals=("the server responded with a status of 400",))
+    ask(page, "grey " * 40)
+    expect(page.locator("#alert")).to_contain_text(f"199 characters; at most {MAX_QUERY}")
+    # The server refuses it too.
+    error = page.evaluate("fetch('/api/search?q=' + 'x'.repeat(5000)).then(answer => answer.json())")
+    assert "5000 characters" in error["error"]
+    ask(page, "x" * MAX_QUERY)
+    expect(page.locator(".moment").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    ask(page, "   ")
+    expect(page.locator("#alert")).to_contain_text("Type what you look for")
+
+
+def test_bad_uploads(visit, tmp_path):
+    page = visit(
+        refusals=("the server responded with a status of 422", "the server responded with a status of 400")
+    )
+    bad = tmp_path / "<i>notes.mp4"
+    bad.write_text("this is no video")
+    page.set_input_files("#file", bad)
+    expect(page.locator("#alert")).to_contain_text("<i>notes.mp4: not a readable media file")
+    assert page.locator("#alert i").count() == 0
+    empty = tmp_path / "empty.wav"
+    empty.write_bytes(b"")
+    page.click("#forget")
+    page.set_input_files("#file", empty)
+    expect(page.locator("#alert")).to_contain_text("The file is empty")
+    large = tmp_path / "large.mp4"
+    large.write_bytes(bytes(300_001))
+    page.click("#forget")
+    page.set_input_files("#file", large)
+    expect(page.locator("#alert")).to_have_text(
+        "large.mp4 has 293 kB; at most 293 kB are allowed. Cut out a part of it."
+    )
+    # After all that the page works.
+    ask(page, "a tone")
+    expect(page.locator(".moment").first).to_be_visible()
+    expect(page.locator("#alert")).to_be_hidden()
+
+
+def drop(page: Page, path: Path, kind: str) -> None:
+    transfer = page.evaluate_handle(
+        """([content, name, type]) => {
+            const transfer = new DataTransfer();
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            transfer.items.add(new File([bytes], name, { type }));
+            return transfer;
+        }""",
+        [base64.b64encode(path.read_bytes()).decode(), path.name, kind],
+    )
+    page.dispatch_event("main", "dragenter", {"dataTransfer": transfer})
+    expect(page.locator("#overlay")).to_be_visible()
+    page.dispatch_event("main", "drop", {"dataTransfer": transfer})
+    expect(page.locator("#overlay")).to_be_hidden()
+
+
+def test_drop_a_sound(visit, search, tmp_path):
+    page = visit()
+    sound = write_media(
+        tmp_path / "bark.wav", waveform=tone(1, 16000), sampling_rate=16000, audio_codec="pcm_s16le"
+    )
+    drop(page, sound, "audio/wav")
+    expected = search.audio(sound, top_k=24)
+    expect(page.locator("#status")).to_contain_text(f"{len(expected)} moments for the sound of bark.wav")
+    expect(page.locator(".moment em").first).to_have_text(f"{expected[0].score:.3f}")
+    expect(page.locator("#by")).to_be_hidden()
+    page.click("#forget")
+    expect(page.locator("#choose")).to_be_focused()
+
+
+def test_clip_by_pictures_and_by_sound(visit, search, folder):
+    page = visit()
+    clip = folder / "garden/bird.mp4"
+    drop(page, clip, "video/mp4")
+    for by, label in (("video", "pictures"), ("audio", "sound")):
+        page.check(f'input[name="by"][value="{by}"]', force=True)
+        expected = getattr(search, by)(clip, top_k=24)
+        expect(page.locator("#status")).to_contain_text(
+            f"{len(expected)} moments for the {label} of bird.mp4"
+        )
+        expect(page.locator(".moment em").first).to_have_text(f"{expected[0].score:.3f}")
+    page.select_option("#folder", "old")  # sends the file again
+    expect(page.locator(".moment b").first).to_have_text("film.avi")
+    ask(page, "a tone")
+    expect(page.locator("#chosen")).to_be_hidden()
+
+
+def test_map(visit, search):
+    page = visit()
+    ask(page, "a tone")
+    found = search.text("a tone", top_k=24)
+    expect(page.locator(".moment")).to_have_count(len(found))
+    page.click("#tab-map")
+    canvas = page.locator("#canvas")
+    for space in ("va", "vt"):
+        for layout in ("pca", "tsne"):
+            page.check(f'input[name="space"][value="{space}"]', force=True)
+            page.check(f'input[name="layout"][value="{layout}"]', force=True)
+            expect(canvas).to_have_attribute(
+                "aria-label", f"Map of {COUNT} moments, {len(found)} of them found by the search"
+            )
+            expect(page.locator("#map-wait")).to_be_hidden()
+    groups = page.locator("#legend li").all_text_contents()
+    assert groups == ["garden", "old", "street", "found"]
+    # Somewhere on it a moment of this file can be pointed at, and a click plays it.
+    page.locator("#plane").scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    place = canvas.evaluate(
+        """(canvas) => {
+            const box = canvas.getBoundingClientRect();
+            for (let y = box.top + 10; y < box.bottom; y += 15)
+                for (let x = box.left + 10; x < box.right; x += 15) {
+                    canvas.dispatchEvent(new PointerEvent("pointermove", { clientX: x, clientY: y }));
+                    if (document.getElementById("spot-name").textContent === "bird.mp4") return [x, y];
+                }
+            return null;
+        }"""
+    )
+    page.mouse.move(*place)
+    expect(page.locator("#spot-name")).to_have_text("bird.mp4")
+    wait_until(lambda: page.locator("#spot-picture").evaluate("image => image.naturalWidth") == 64)
+    page.mouse.click(*place)
+    expect(page.locator("#player-name")).to_have_text("bird.mp4")
+    page.keyboard.press("Escape")
+    # Larger: what is pointed at now is elsewhere, until it is dragged back or shown whole again.
+    page.click("#larger")
+    page.click("#larger")
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+
+    def pointed() -> list[str]:
+        return canvas.evaluate(
+            """(canvas) => {
+                const box = canvas.getBoundingClientRect();
+                const seen = new Set();
+                for (let y = box.top + 8; y < box.bottom; y += 12)
+                    for (let x = box.left + 8; x < box.right; x += 12) {
+                        canvas.dispatchEvent(new PointerEvent("pointermove", { clientX: x, clientY: y }));
+                        const time = document.getElementById("spot-time").textContent;
+                        const shown = !document.getElementById("spot").hidden;
+                        if (shown) seen.add(document.getElementById("spot-name").textContent + time);
+                    }
+                return [...seen].sort();
+            }"""
+        )
+
+    near = pointed()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 5, box["y"] + box["height"] - 5, steps=4)
+    page.mouse.up()
+    expect(page.locator("#player")).to_be_hidden()  # a drag is no click
+    beside = pointed()
+    page.click("#whole")
+    whole = pointed()
+    assert set(near) != set(beside)
+    assert set(near) | set(beside) <= set(whole) and max(len(near), len(beside)) < len(whole)
+    # The rings follow the search.
+    page.select_option("#folder", "old")
+    expect(canvas).to_have_attribute("aria-label", f"Map of {COUNT} moments, 8 of them found by the search")
+
+
+def test_index_report(visit):
+    page = visit()
+    page.click("#tab-files")
+    expect(page.locator("#report tbody tr")).to_have_count(1)
+    expect(page.locator("#report td").first).to_have_text(DAMAGED)  # as text: <b> is no tag
+    assert page.locator("#report td b").count() == 0
+    facts = dict(
+        zip(page.locator("dt").all_text_contents(), page.locator("dd").all_text_contents(), strict=True)
+    )
+    assert (facts["Files"], facts["Moments"], facts["Could not be read"]) == ("5", str(COUNT), "1")
+
+
+def focused(page: Page) -> str:
+    return page.evaluate("document.activeElement.id || document.activeElement.className")
+
+
+def outlined(page: Page) -> bool:
+    """Whether one can see where the focus is."""
+    return page.evaluate(
+        """() => [document.activeElement, document.activeElement.nextElementSibling,
+                  document.activeElement.parentElement].some((element) => {
+            const style = element && getComputedStyle(element);
+            return style && ((style.outlineStyle !== "none" && style.outlineWidth !== "0px")
+                             || style.boxShadow.includes("3px"));
+        })"""
+    )
+
+
+def test_keyboard_only(visit, search):
+    page = visit()
+    page.keyboard.type("a tone")
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text("for “a tone”")
+    order = []
+    for _ in range(9):
+        order.append(focused(page))
+        assert outlined(page), order
+        page.keyboard.press("Tab")
+    assert [name for name in order if name] == [
+        "query", "primary", "choose", "folder", "count", "score", "tab-results", "moment", "moment"
+    ]  # fmt: skip
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#player")).to_be_visible()
+    second = search.text("a tone", top_k=24)[1]
+    expect(page.locator("#player-name")).to_have_text(Path(second.path).name)
+    # The focus stays in the player until Escape, and returns to where it was.
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        assert page.evaluate(
+            "document.activeElement === document.body || document.activeElement.closest('#player') !== null"
+        )
+    page.keyboard.press("Escape")
+    expect(page.locator("#player")).to_be_hidden()
+    expect(page.locator(".moment").nth(1)).to_be_focused()
+    page.focus("#tab-results")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#tab-map")).to_be_focused()
+    expect(page.locator("#map-wait")).to_be_hidden()
+    page.focus("#canvas")
+    page.keyboard.press("Home")
+    best = Path(search.text("a tone", top_k=24)[0].path).name
+    expect(page.locator("#map-live")).to_contain_text(f"{best}, ")
+    expect(page.locator("#map-live")).to_contain_text("result 1")
+    seen = {page.inner_text("#map-live")}
+    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp") * 3:
+        page.keyboard.press(key)
+        seen.add(page.inner_text("#map-live"))
+    assert len(seen) > 3
+    page.keyboard.press("Enter")
+    expect(page.locator("#player")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#canvas")).to_be_focused()
+    page.keyboard.press("/")
+    expect(page.locator("#query")).to_be_focused()
+
+
+def test_phone(visit, tmp_path):
+    page = visit(**PHONE)
+
+    def fits() -> None:
+        width = page.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)")
+        assert width <= 390, width
+        wide = page.evaluate(
+            """() => [...document.querySelectorAll("body *")].filter((element) => {
+                const box = element.getBoundingClientRect();
+                return box.width && (box.right > 390.5 || box.left < -0.5) && !element.closest(".table")
+                       && getComputedStyle(element).clipPath === "none";
+            }).map((element) => element.outerHTML.slice(0, 120))"""
+        )
+        assert wide == []
+
+    fits()
+    ask(page, "a tone")
+    expect(page.locator("#status")).to_contain_text("for “a tone”")
+    fits()
+    page.locator(".moment").first.tap()
+    wait_until(lambda: not state(page)["paused"])
+    fits()
+    page.tap("#player-close")
+    for tab in ("#tab-map", "#tab-files"):
+        page.tap(tab)
+        fits()
+    page.tap("#tab-map")
+    expect(page.locator("#map-wait")).to_be_hidden()
+    fits()
+    long = tmp_path / ("a name without spaces".replace(" ", "_") * 8 + ".wav")
+    write_media(long, waveform=tone(1, 16000), sampling_rate=16000, audio_codec="pcm_s16le")
+    page.set_input_files("#file", long)
+    expect(page.locator("#status")).to_contain_text("moments for the sound")
+    fits()
+    small = page.evaluate(
+        """() => [...document.querySelectorAll("button, select, .switch label")].filter((element) => {
+            const box = element.getBoundingClientRect();
+            return box.width && (box.width < 24 || box.height < 24);
+        }).map((element) => element.outerHTML)"""
+    )
+    assert small == []  # large enough for fingers (WCAG 2.5.8)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast(visit, scheme):
+    """WCAG AA for the texts, 3 to 1 for what is not text; and dark is dark."""
+    page = visit(color_scheme=scheme)
+    colors = page.evaluate(
+        """() => {
+            const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+            const names = ["ground", "surface", "sunken", "tint", "text", "muted", "accent", "on-accent",
+                           "found", "wrong-ground", "wrong-text"];
+            const style = getComputedStyle(document.documentElement);
+            return Object.fromEntries(names.map((name) => {
+                pen.fillStyle = style.getPropertyValue(`--${name}`).trim();
+                pen.fillRect(0, 0, 1, 1);
+                return [name, [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3)];
+            }));
+        }"""
+    )
+
+    def luminance(color: list[int]) -> float:
+        parts = [v / 255 / 12.92 if v <= 10 else ((v / 255 + 0.055) / 1.055) ** 2.4 for v in color]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    def contrast(one: str, other: str) -> float:
+        low, high = sorted((luminance(colors[one]), luminance(colors[other])))
+        return (high + 0.05) / (low + 0.05)
+
+    for ground in ("ground", "surface"):
+        assert contrast("text", ground) >= 7
+        assert contrast("accent", ground) >= 4.5
+        assert contrast("found", ground) >= 3
+    for ground in ("ground", "surface", "sunken"):
+        assert contrast("muted", ground) >= 4.5, ground
+    assert contrast("text", "tint") >= 4.5
+    assert contrast("on-accent", "accent") >= 4.5
+    assert contrast("wrong-text", "wrong-ground") >= 4.5
+    assert (luminance(colors["ground"]) < 0.2) == (scheme == "dark")
+
+
+def test_server_that_went_away(visit):
+    page = visit(refusals=("net::ERR_FAILED",))
+    page.route("**/api/search**", lambda route: route.abort())
+    ask(page, "a tone")
+    expect(page.locator("#alert")).to_contain_text("The server does not answer")

@@ -1,0 +1,89 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of videos that browsers play, its index, and a server of the page in a thread."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import uvicorn
+from clip_folders import RATE, small_processor
+from media_factory import tone, write_media
+from small_models import small_config
+from starlette.types import ASGIApp
+
+from modeling_vatt import VattForPreTraining
+from modeling_vatt.retrieval import VideoSearch
+
+
+SECONDS = 6.0
+FILES = {
+    "garden/bird.mp4": (60, 300.0),
+    "garden/dog & cat #1.mp4": (110, 500.0),
+    "street/market/stall.mp4": (160, 700.0),
+    "street/tram.webm": (210, 900.0),
+    "old/film.avi": (80, 1100.0),  # no browser plays it
+}
+CODECS = {
+    ".webm": {"video_codec": "libvpx", "audio_codec": "opus"},
+    ".avi": {"video_codec": "mpeg4", "audio_codec": "pcm_s16le"},
+}
+DAMAGED = "street/<b>broken.mp4"
+
+
+def write_video(path: Path, level: int, pitch: float, seconds: float = SECONDS) -> Path:
+    """A picture that grows lighter, with a tone; darker in its second half, with a yellow bar."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = round(10 * seconds)
+    frames = [np.full((48, 64, 3), level + 30 * number // count, np.uint8) for number in range(count)]
+    for frame in frames[count // 2 :]:
+        frame[:, 32:48] = (255, 255, 0)
+        frame[24:] = frame[24:] // 3
+    codecs = CODECS.get(path.suffix, {})
+    rate = 48_000 if path.suffix == ".webm" else RATE
+    return write_media(
+        path, frames=frames, fps=10, waveform=tone(seconds, rate, pitch), sampling_rate=rate, **codecs
+    )
+
+
+def make_videos(root: Path) -> Path:
+    """`FILES` and a damaged one below `root`."""
+    for name, (level, pitch) in FILES.items():
+        write_video(root / name, level, pitch)
+    (root / DAMAGED).write_bytes(b"not a video at all")
+    (root / "secret.txt").write_text("not to be served")
+    return root
+
+
+def make_search(root: Path, model_dir: Path) -> VideoSearch:
+    """An index of `root` with a small model that was saved in `model_dir`."""
+    config = small_config()
+    processor = small_processor(config)
+    config.text_config.vocab_size = len(processor.tokenizer)
+    torch.manual_seed(0)
+    VattForPreTraining(config).save_pretrained(model_dir)
+    processor.save_pretrained(model_dir)
+    search = VideoSearch.create(root, model_dir)
+    search.update()
+    return search
+
+
+@contextlib.contextmanager
+def serving(app: ASGIApp) -> Iterator[str]:
+    """The address of a server that runs in a thread meanwhile."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
