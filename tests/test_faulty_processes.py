@@ -55,7 +55,7 @@ def before_step(trainer: Any, step: int, task: Any) -> None:
 
 
 def fine_tune(clips: Path, folder: Path, rank: int, stop: bool) -> dict[str, Any]:
-    """How fine-tuning ends; with `stop` the second process gets SIGTERM after the first step, which it sees after the next."""
+    """How fine-tuning ends; with `stop` the second process gets SIGTERM after the first step."""
     table = load_labelled(clips, "train", "audio")
     data = LabelledDataset(table, small_processor(), "audio")
     options = {"per_device_train_batch_size": 4, "max_steps": 4, "save_strategy": "steps", "save_steps": 4}
