@@ -229,7 +229,7 @@ class VattIndex:
         """`path`, `duration`, `windows` and `error` (None if it could be read wholly) of all files."""
         return [
             {
-                "path": check_path(file.path),
+                "path": check_path(file.path, self.store.file),
                 "duration": file.duration,
                 "windows": windows,
                 "error": file.error,
@@ -315,7 +315,7 @@ class VattIndex:
         for number, score in zip(ids.tolist(), scores.tolist(), strict=True):
             if number in known:
                 path, start, end, duration = known[number]
-                result.append(Moment(check_path(path), start, end, score, duration))
+                result.append(Moment(check_path(path, self.store.file), start, end, score, duration))
         return result
 
     def _nearest(

@@ -88,7 +88,7 @@ class Store:
         self._guard = threading.Lock()
         try:
             self._check()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # its messages quote what is damaged
             raise self._damaged(str(error)) from error
 
     @classmethod
@@ -229,7 +229,7 @@ class Store:
         """Rows of a statement; what a damaged database does to it is said so."""
         try:
             yield from self.connection.execute(statement, arguments)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if "locked" in str(error) or "busy" in str(error):
                 raise
             raise self._damaged(str(error)) from error
@@ -417,13 +417,17 @@ def _makes_sense(file: FileRecord) -> bool:
     )
 
 
-def check_path(path: str) -> str:
+def check_path(path: str, index: str | os.PathLike = "The index") -> str:
     """The path, if it stays inside the folder it is relative to.
+
+    Args:
+        path: of a file.
+        index: that names it, for the message.
 
     Raises:
         IndexDamaged: it does not.
     """
     good = isinstance(path, str) and path and not path.startswith("/") and "\0" not in path
     if not good or ".." in PurePosixPath(path).parts or (os.name == "nt" and ("\\" in path or ":" in path)):
-        raise IndexDamaged(f"The index names {path!r}, which is not a path inside its folder. Do not use it.")
+        raise IndexDamaged(f"{index} names {path!r}, which is not a path inside its folder. Do not use it.")
     return path
