@@ -185,7 +185,6 @@ def results(request, folder) -> list[dict[str, dict[str, torch.Tensor]]]:
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_processes_equal_one_process(results, name):
     """Contrastive negatives, masks and batch statistics span all processes: splitting a batch, evenly or not,
     changes nothing, and no process goes its own way."""

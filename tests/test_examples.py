@@ -185,7 +185,7 @@ def test_processes_that_do_not_know_of_each_other_stop(videos, tmp_path, monkeyp
     assert "`accelerate launch --cpu`" in output and not (tmp_path / "model" / "config.json").exists()
 
 
-def test_precision_of_a_search(pretrained, videos, tmp_path):
+def test_precision_of_a_search(pretrained, videos, tmp_path, monkeypatch):
     """Clips are right in the columns that agree; the figures are those of a count by hand."""
     folder, _ = pretrained
     rows = [json.loads(line) for line in (videos / "train" / "metadata.jsonl").read_text().splitlines()]
@@ -198,10 +198,18 @@ def test_precision_of_a_search(pretrained, videos, tmp_path):
     (clips / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     search = VideoSearch.create(clips, folder)
     search.update()
-    for column, texts in (("same", 1.0), ("half", None)):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import search_precision
+
+    def measure(column: str) -> dict:
         output = tmp_path / f"{column}.json"
-        run("search_precision.py", tmp_path, index=clips, match=[column], top_k=3, output=output)
-        figures = json.loads(output.read_text())
+        arguments = ["--index", str(clips), "--match", column, "--top_k", "3", "--output", str(output)]
+        monkeypatch.setattr(sys, "argv", ["search_precision.py", *arguments])
+        search_precision.main()
+        return json.loads(output.read_text())
+
+    for column, texts in (("same", 1.0), ("half", None)):
+        figures = measure(column)
         shares = []
         for row in kept:
             if row["captions"]:
@@ -210,8 +218,9 @@ def test_precision_of_a_search(pretrained, videos, tmp_path):
                 shares.append(np.mean([label[moment.path] == row[column] for moment in found]))
         assert figures["text"]["queries"] == len(shares)
         assert figures["text"]["P@3"] == pytest.approx(texts or np.mean(shares), abs=1e-4)
-    assert "No two videos agree" in run("search_precision.py", tmp_path, expect=1, index=clips, match=["own"])
-    assert "no column size" in run("search_precision.py", tmp_path, expect=1, index=clips, match=["size"])
+    for column, message in (("own", "No two videos agree"), ("size", "no column size")):
+        with pytest.raises(SystemExit, match=message):
+            measure(column)
 
 
 def test_pretraining_on_an_empty_folder(tmp_path):

@@ -3,6 +3,7 @@
 """What ends a run before its last step: signals, dead workers, NaN, full disks, no memory, jumping clocks."""
 
 import ast
+import contextlib
 import dataclasses
 import errno
 import json
@@ -16,6 +17,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -82,6 +84,16 @@ def test_a_signal_stops_a_run_after_a_checkpoint(clips, whole, tmp_path, name): 
     assert signal.getsignal(number) is before
     pretrainer(clips, tmp_path).train()
     assert losses(tmp_path) == whole
+
+
+def test_a_signal_right_after_a_checkpoint_writes_no_second_one(clips, tmp_path, monkeypatch):  # noqa: F811
+    trainer = pretrainer(clips, tmp_path)
+    trainer.on_step = lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 2 else None
+    times: list[int] = []
+    monkeypatch.setattr(loop, "begin", lambda target: (times.append(trainer.progress.step), begin(target)))
+    with pytest.raises(RunStopped, match="checkpoint-2 is whole"):
+        trainer.train()
+    assert times == [2]
 
 
 def test_a_second_interrupt_ends_at_once():
@@ -270,6 +282,10 @@ def test_without_memory_advice_is_given(clips, tmp_path):  # noqa: F811
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "Out of memory"),
         (MemoryError(), "Out of memory"),
+        (
+            UnpicklingError("Weights only load failed. Re-run with"),
+            r"more than numbers \(Weights only load failed\)",
+        ),
         (OSError(errno.ENOSPC, "No space left on device"), "Make room"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "Make room"),
         (SafetensorError("Error while serializing: I/O error: No space left on device"), "Make room"),
@@ -379,6 +395,39 @@ def test_a_damaged_checkpoint_is_named(clips, tmp_path):  # noqa: F811
         pretrainer(clips, tmp_path, num_steps=4).train()
     shutil.rmtree(tmp_path / "checkpoint-4")
     assert pretrainer(clips, tmp_path, num_steps=4).train()["skipped_clips"] == 1
+
+
+class Spy:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("name", ["optimizer.bin", "random_states_0.pkl", "custom_checkpoint_0.pkl"])
+def test_checkpoints_run_no_code(clips, tmp_path, name):  # noqa: F811
+    """A run may be continued from what somebody else left there."""
+    pretrainer(clips, tmp_path, num_steps=2).train()
+    torch.save({"state": Spy(tmp_path / "executed")}, tmp_path / "checkpoint-2" / name)
+    with contextlib.suppress(TrainingError):
+        pretrainer(clips, tmp_path, num_steps=2).train()
+    assert not (tmp_path / "executed").exists()
+    torch.load(tmp_path / "checkpoint-2" / name, weights_only=False)
+    assert (tmp_path / "executed").exists()  # so that the test can fail
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"])
+def test_checkpoints_of_fine_tuning_run_no_code(sounds, tmp_path, name):  # noqa: F811
+    finetune(sounds, tmp_path, max_steps=4).train()
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    assert (tmp_path / "checkpoint-2" / name).is_file()
+    torch.save({"state": Spy(tmp_path / "executed")}, tmp_path / "checkpoint-2" / name)
+    with contextlib.suppress(TrainingError):
+        finetune(sounds, tmp_path, max_steps=4).train(resume_from_checkpoint=last_checkpoint(tmp_path))
+    assert not (tmp_path / "executed").exists()
 
 
 # --- clocks ---

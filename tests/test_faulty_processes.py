@@ -17,12 +17,14 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
-from clip_folders import make_folder
-from media_factory import truncate
+from clip_folders import RATE, make_folder, small_processor
+from media_factory import tone, truncate, write_media
+from test_faults import At
+from test_finetuning import arguments, classifier
 from test_training import losses, pretrainer
 
-from modeling_vatt.data import ClipDataset, load_clips
-from modeling_vatt.training import TrainingError
+from modeling_vatt.data import ClipDataset, LabelledDataset, load_clips, load_labelled
+from modeling_vatt.training import TrainingError, VattTrainer, last_checkpoint
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -50,6 +52,23 @@ def before_step(trainer: Any, step: int, task: Any) -> None:
         return make(parts, number)
 
     trainer._step = patched
+
+
+def fine_tune(clips: Path, folder: Path, rank: int, stop: bool) -> dict[str, Any]:
+    """How fine-tuning ends; with `stop` the second process gets SIGTERM after the first step."""
+    table = load_labelled(clips, "train", "audio")
+    data = LabelledDataset(table, small_processor(), "audio")
+    options = {"per_device_train_batch_size": 4, "max_steps": 4, "save_strategy": "steps", "save_steps": 4}
+    trainer = VattTrainer(classifier(data), arguments(folder, **options), train_dataset=data)
+    if stop and rank == 1:
+        trainer.add_callback(At(1, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    try:
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        error = None
+    except TrainingError as stopped:
+        error = str(stopped)
+    names = sorted(Path(name).name for name in trainer.skipped)
+    return {"error": error, "step": trainer.state.global_step, "skipped": names}
 
 
 def spoil(trainer: Any) -> None:
@@ -98,6 +117,8 @@ def worker(rank: int, folder: Path, port: int, end: str) -> None:
         sys.path.insert(0, str(EXAMPLES))
         from run_pretraining import evaluate_together
 
+        for name in ("tuning stopped", "tuning resumed"):
+            found[name] = fine_tune(folder / "labelled", folder / "tuned", rank, name == "tuning stopped")
         trainer = run("", place="evaluated")
         model = accelerator.unwrap_model(trainer.model).eval()
         dataset = ClipDataset(clips, trainer.dataset.processor)
@@ -118,6 +139,14 @@ def launch(folder: Path, end: str) -> list[dict[str, Any]]:
     """What both processes found, and that they ended."""
     clips = make_folder(folder / "clips", 8)
     truncate(clips / "train" / "clip05.mp4", clips / "train" / "clip05.mp4", 0.2)
+    labelled = folder / "labelled" / "train"
+    labelled.mkdir(parents=True)
+    for number in range(8):
+        place = labelled / "ab"[number % 2] / f"{number}.wav"
+        place.parent.mkdir(exist_ok=True)
+        write_media(place, waveform=tone(0.3, RATE), sampling_rate=RATE, audio_codec="pcm_s16le")
+    for number in (1, 6):  # fewer than a process has clips in a step, which is an epoch
+        (labelled / "ab"[number % 2] / f"{number}.wav").write_bytes(b"broken")
     spawn = multiprocessing.get_context("spawn")
     port = 20_000 + os.getpid() % 20_000 + (end == "exits")
     processes = [spawn.Process(target=worker, args=(rank, folder, port, end)) for rank in range(2)]
@@ -167,6 +196,14 @@ def test_nan_in_one_process_stops_both_before_the_update(exits):
 def test_a_process_without_readable_clips_stops_both(exits):
     for found in exits:
         assert "no clip of the batch of 1 of the 2 processes can be read" in found["unreadable"]["error"]
+
+
+def test_fine_tuning_stops_together_and_knows_what_both_could_not_read(exits):
+    """A step holds all clips; each process has met its half of them."""
+    for found in exits:
+        assert found["tuning stopped"]["step"] == 2
+        assert "Steps made: 2 of 4." in found["tuning stopped"]["error"]
+        assert found["tuning resumed"] == {"error": None, "step": 4, "skipped": ["1.wav", "6.wav"]}
 
 
 def test_evaluation_is_shared(exits):

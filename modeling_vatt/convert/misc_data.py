@@ -116,7 +116,9 @@ class _Dtype:
     def __init__(self, code: Any = "", *_: Any) -> None:
         code = code.decode() if isinstance(code, bytes) else code
         if not isinstance(code, str) or not re.fullmatch("[fiu][1248]", code):
-            raise ConversionError(f"refused, it holds an array of type {code!r}, but only numbers are read.")
+            raise ConversionError(
+                f"refused, it holds an array of type {code!r} instead of numbers: only these are read."
+            )
         self.code = code
         self.order = "="
 

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
@@ -156,6 +157,12 @@ def explain(error: Exception, where: str | os.PathLike, memory_advice: str) -> s
         return _disk(text, where)
     if isinstance(error, SafetensorError) and _DISK_WORDS.search(text):
         return _disk(text, where)
+    if isinstance(error, UnpicklingError):
+        return (
+            "A file of the checkpoint is damaged, or holds more than numbers "
+            f"({_short(str(error).split('. ')[0])})."
+            " Delete that checkpoint: the run continues from the one before."
+        )
     if is_worker_death(error):
         return (
             f"A worker process that loads clips died ({_short(text)}). If memory ran out (see `dmesg`), use "

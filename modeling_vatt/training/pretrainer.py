@@ -224,6 +224,7 @@ class Pretrainer:
         self.settings = settings or {}
         self.output_dir = Path(args.output_dir)
         self.progress = _Progress()
+        self._saved_step: int | None = None
         optimizer = torch.optim.AdamW(
             [parameter for parameter in model.parameters() if parameter.requires_grad],
             lr=args.learning_rate,
@@ -237,9 +238,9 @@ class Pretrainer:
             optimizer, args.num_steps, args.warmup_steps, final_ratio, args.cosine_period
         )
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        # Not prepared: Accelerate would step it once per process, but a step here is one global batch.
+        # Not prepared: Accelerate would step it once per process, but a step here is one global batch. Nor
+        # registered: Accelerate would unpickle whatever lies in the checkpoint in its place.
         self.scheduler = scheduler
-        self.accelerator.register_for_checkpointing(scheduler)
 
     def train(self) -> dict[str, float]:
         """Train to the last step, from the last checkpoint if there is one. Returns the last metrics.
@@ -527,9 +528,9 @@ class Pretrainer:
             self.on_log(step, metrics)
 
     def _save_checkpoint(self) -> None:
-        target = self.output_dir / f"checkpoint-{self.progress.step}"
-        if target in checkpoints(self.output_dir)[-1:]:  # stopped right after it was written
+        if self.progress.step == self._saved_step:  # stopped right after it was written
             return
+        target = self.output_dir / f"checkpoint-{self.progress.step}"
         main = self.accelerator.is_main_process
 
         def together(task: Callable[[], Any]) -> None:
@@ -544,12 +545,14 @@ class Pretrainer:
 
         def put() -> None:
             shutil.copy(self.output_dir / RUN_FILE, f"{target}.partial")
-            commit(target, {"progress": vars(self.progress), "arguments": self._fingerprint()})
+            state = {"progress": vars(self.progress), "scheduler": self.scheduler.state_dict()}
+            commit(target, {**state, "arguments": self._fingerprint()})
             remove_old(self.output_dir, self.args.keep_checkpoints)
 
         together(lambda: begin(target) if main else None)
         together(lambda: self.accelerator.save_state(f"{target}.partial"))
         together(lambda: put() if main else None)
+        self._saved_step = self.progress.step
 
     def _fingerprint(self) -> dict[str, Any]:
         """What must not change between the parts of a run."""
@@ -630,7 +633,9 @@ class Pretrainer:
             )
         try:
             self.accelerator.load_state(str(checkpoint))
+            self.scheduler.load_state_dict(state["scheduler"])
             self.progress = _Progress(**state["progress"])
+            self._saved_step = self.progress.step
         except (OSError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
             raise TrainingError(
                 f"{checkpoint} cannot be read ({error}). Delete it: the run continues from the one before."

@@ -214,6 +214,7 @@ def write_run_record(
         **more,
         "history": [*before, now],
     }
+    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".json.partial")
     partial.write_text(json.dumps(without_secrets(record), indent=2) + "\n")
     os.replace(partial, file)
