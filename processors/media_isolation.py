@@ -4,9 +4,9 @@
 memory costs itself, not the run.
 
 The process is started once and serves many files. It is no fork: it loads the decoder and nothing else (no
-torch, no transformers), gets no environment variables that could hold secrets, writes no files, and its
-memory is limited. Both sides send a JSON header and raw bytes. Nothing it sends is unpickled, and sizes are
-checked, because it may have fallen to a hostile file.
+torch, no transformers), gets no environment variables that could hold secrets, writes nothing into files, and
+its memory is limited. Both sides send a JSON header and raw bytes. Nothing it sends is unpickled, and sizes
+are checked, because it may have fallen to a hostile file.
 
 It is a plain `subprocess`, since workers of a data loader may have no children of `multiprocessing`.
 """
@@ -168,7 +168,7 @@ class _Decoder:
         """End the process, unless it has ended."""
         # Its own end may be a moment away, and says more than being killed.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(0.2)
+            self.process.wait(5.0)
         self.process.kill()
         self.process.wait()
         self.forget()

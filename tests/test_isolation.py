@@ -52,7 +52,8 @@ ISOLATED = MediaLimits(isolated=True)
 # Goes before the start of the process: what a decoder with a hole in it may do, by the name of the file.
 HOSTILE = """
 import ctypes, os, time
-def misbehave(name):
+def misbehave(path):
+    name = os.path.basename(path)
     if "crash" in name:
         ctypes.string_at(0)
     if "hang" in name:
@@ -65,7 +66,7 @@ def misbehave(name):
         return [{"clips": 5}]
     if "write" in name:
         try:
-            with open("/tmp/should_not_exist", "wb") as file:
+            with open(path + ".new", "wb") as file:
                 file.write(b"x")
         except OSError:
             raise AssertionError("as it should be")
@@ -74,7 +75,7 @@ def hostile():
     module = importlib.import_module("isolated_media." + stem)
     honest, read_clips = module._answer, module.read_clips
     def answer(request, *arguments):
-        return misbehave(os.path.basename(request["name"])) or honest(request, *arguments)
+        return misbehave(request["name"]) or honest(request, *arguments)
     def eat(source, *arguments, **options):
         if "eat" in os.path.basename(str(source)):
             bytearray(1 << 40)
@@ -189,6 +190,7 @@ def test_a_decoder_that_misbehaves_costs_one_file(
     assert same(read_clip(film, limits=ISOLATED), good)
     with pytest.raises(MediaError, match=message):
         read_clip(copy(film, tmp_path / f"{name}.mp4"), limits=replace(ISOLATED, **limits))
+    assert not any(path.stat().st_size for path in tmp_path.glob("*.new"))
     assert same(read_clip(film, limits=ISOLATED), good)
 
 

@@ -60,6 +60,7 @@ ALLOWED = {
     ("modeling_vatt/remote_code.py", "compile"): "checks the syntax of this package's own source, never run",
     ("modeling_vatt/remote_code.py", "importlib.import_module"): "modules of this package, by constant names",
     ("modeling_vatt/retrieval/embedding.py", "np.load"): "own cache; pickle is off by default",
+    ("modeling_vatt/training/faults.py", "pickle"): "only its exception",
     ("modeling_vatt/training/run_record.py", "subprocess"): "git, with constant arguments, no shell",
     ("modeling_vatt/web/server.py", "socket"): "the page's own port",
     ("processors/media_isolation.py", "subprocess"): "this interpreter with constant arguments, no shell",
