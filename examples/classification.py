@@ -41,6 +41,7 @@ from modeling_vatt.evaluation import (
     write_per_class_table,
 )
 from modeling_vatt.processors import (
+    MediaLimits,
     VattAugmentation,
     VattFeatureExtractor,
     VattImageProcessor,
@@ -88,6 +89,18 @@ class DataArguments:
         metadata={
             "help": "Shorter side at which videos are decoded. If left out: the processor's, else the stored "
             "one, or 8/7 of the frame size with --decode_once."
+        },
+    )
+    isolate_decoding: bool = field(
+        default=False,
+        metadata={
+            "help": "Decode in processes of their own: a file that crashes or hangs costs itself only."
+        },
+    )
+    media_limits: str = field(
+        default="{}",
+        metadata={
+            "help": 'What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.'
         },
     )
     crop_resize_style: Literal["Inception", "VGG", "none"] = field(
@@ -304,12 +317,13 @@ def main(media: str, description: str) -> None:
                 raise ValueError("One split has several labels per clip, the other has one.")
         model, processor = build(media, args, names, several)
         set_processor(processor, data, args)
+        limits = MediaLimits.from_json(data.media_limits, isolated=data.isolate_decoding)
         total = sum(len(split) for split in (train, validation) if split is not None)
         skipped: dict[str, str] = {}
         if data.decode_once and media != "image":
             with training.main_process_first(desc="decoding"):
                 train, validation = (
-                    split and decode(split, processor, media, training, skipped)
+                    split and decode(split, processor, media, training, skipped, limits)
                     for split in (train, validation)
                 )
         augmentation = VattAugmentation(
@@ -322,9 +336,15 @@ def main(media: str, description: str) -> None:
             random_window=True,
             augmentation=None if media == "audio" else augmentation,
             seed=training.seed,
+            limits=limits,
         )
         eval_clips = validation and LabelledDataset(
-            validation, processor, media, windows=data.eval_windows, crops=data.eval_crops
+            validation,
+            processor,
+            media,
+            windows=data.eval_windows,
+            crops=data.eval_crops,
+            limits=limits,
         )
         trainer = VattTrainer(
             model,
@@ -384,9 +404,11 @@ def decode(
     media: str,
     training: FinetuningArguments,
     skipped: dict[str, str],
+    limits: MediaLimits,
 ) -> datasets.Dataset:
     """Clips decoded once; those that cannot be are noted."""
-    decoded, failed = decode_clips(clips, processor, max(1, training.dataloader_num_workers), media=media)
+    workers = max(1, training.dataloader_num_workers)
+    decoded, failed = decode_clips(clips, processor, workers, media=media, limits=limits)
     if not len(decoded):
         raise ValueError(f"No clip can be read, the first because {failed[0].reason}")
     for clip in failed:

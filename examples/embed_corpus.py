@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.data import ClipDataset, SkippedClip, clip_name, collate_clips, open_clips, run_tasks
-from modeling_vatt.processors import VattProcessor
+from modeling_vatt.processors import MediaLimits, VattProcessor
 from modeling_vatt.retrieval import embed_batches
 
 
@@ -41,6 +41,18 @@ class EmbeddingArguments:
     output_dir: str = field(metadata={"help": "Gets the Parquet files."})
     split: str = field(default="train", metadata={"help": "Split to embed."})
     allow_remote: bool = field(default=False, metadata={"help": "Let --dataset be a URL of shards."})
+    isolate_decoding: bool = field(
+        default=False,
+        metadata={
+            "help": "Decode in processes of their own: a file that crashes or hangs costs itself only."
+        },
+    )
+    media_limits: str = field(
+        default="{}",
+        metadata={
+            "help": 'What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.'
+        },
+    )
     clips_per_video: int = field(default=1, metadata={"help": "Windows of each clip."})
     batch_size: int = field(default=16, metadata={"help": "Clips at a time."})
     clips_per_file: int = field(default=1024, metadata={"help": "Clips of a Parquet file."})
@@ -67,7 +79,8 @@ def open_dataset(args: EmbeddingArguments) -> ClipDataset:
     """All clips."""
     clips = open_clips(args.dataset, args.split, remote=args.allow_remote)
     processor = VattProcessor.from_pretrained(args.model)
-    return ClipDataset(clips, processor, clips_per_video=args.clips_per_video)
+    limits = MediaLimits.from_json(args.media_limits, isolated=args.isolate_decoding)
+    return ClipDataset(clips, processor, clips_per_video=args.clips_per_video, limits=limits)
 
 
 class Embedder:
@@ -128,7 +141,7 @@ def main() -> None:
     run_file = folder / "_run.json"  # readers of Parquet folders pass over such names
     try:
         clips = open_dataset(args)
-        names = ("model", "clips_per_video", "clips_per_file")
+        names = ("model", "clips_per_video", "clips_per_file", "media_limits")
         run = {name: getattr(args, name) for name in names} | {"data": clips.fingerprint}
         begun = json.loads(run_file.read_text()) if run_file.is_file() else None
         if begun != run and folder.exists() and any(folder.iterdir()):

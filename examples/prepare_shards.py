@@ -31,6 +31,7 @@ from modeling_vatt.data import (
     prepare_shards,
     run_tasks,
 )
+from modeling_vatt.processors import MediaLimits
 
 
 @dataclass
@@ -63,6 +64,18 @@ class PreparationArguments:
     size: int = field(default=256, metadata={"help": "Shorter side of re-encoded frames, pixels."})
     fps: float = field(default=10.0, metadata={"help": "Frame rate of re-encoded parts."})
     sampling_rate: int = field(default=48_000, metadata={"help": "Of the sound of re-encoded parts, Hz."})
+    isolate_decoding: bool = field(
+        default=False,
+        metadata={
+            "help": "Decode in processes of their own: a file that crashes or hangs costs itself only."
+        },
+    )
+    media_limits: str = field(
+        default="{}",
+        metadata={
+            "help": 'What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.'
+        },
+    )
     num_workers: int = field(default=1, metadata={"help": "Processes, or Ray actors."})
     engine: Literal["processes", "ray"] = field(
         default="processes", metadata={"help": "ray: Ray Data, on the cluster at RAY_ADDRESS or here."}
@@ -96,8 +109,10 @@ def main() -> None:
     for split in args.splits:
         folder = Path(args.output_dir) / split
         try:
+            limits = MediaLimits.from_json(args.media_limits, isolated=args.isolate_decoding)
             clips = find_clips(args, split)
-            shards, failures = prepare_shards(clips, folder, settings, args.shard_mb * 1_000_000, run)
+            size = args.shard_mb * 1_000_000
+            shards, failures = prepare_shards(clips, folder, settings, size, run, limits)
         except (OSError, ValueError, RuntimeError) as error:
             sys.exit(str(error))
         print(f"{folder}: {len(shards)} clips in {len(shards.shards)} shards, from {len(clips)} entries")

@@ -41,7 +41,7 @@ from modeling_vatt.data import (
     open_clips,
 )
 from modeling_vatt.evaluation import clip_retrieval
-from modeling_vatt.processors import MediaError, VattAugmentation, VattProcessor, VattTokenizer
+from modeling_vatt.processors import MediaError, MediaLimits, VattAugmentation, VattProcessor, VattTokenizer
 from modeling_vatt.remote_code import save_remote_code
 from modeling_vatt.retrieval import embed_batches
 from modeling_vatt.training import (
@@ -87,6 +87,18 @@ class DataArguments:
     )
     color_augment: bool = field(
         default=True, metadata={"help": "Change brightness, saturation, contrast, hue."}
+    )
+    isolate_decoding: bool = field(
+        default=False,
+        metadata={
+            "help": "Decode in processes of their own: a file that crashes or hangs costs itself only."
+        },
+    )
+    media_limits: str = field(
+        default="{}",
+        metadata={
+            "help": 'What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.'
+        },
     )
     shuffle_captions: bool = field(
         default=False, metadata={"help": "Control experiment: give every clip the captions of another one."}
@@ -181,6 +193,8 @@ def build(args: ModelArguments, captions: Iterable[list[str]]) -> tuple[VattForP
 
 def shuffle_captions(clips: datasets.Dataset, seed: int) -> datasets.Dataset:
     """Every clip gets the captions of another one (a rotation of a permutation: nobody keeps their own)."""
+    if "captions" not in clips.column_names:
+        raise ValueError("--shuffle_captions needs captions of whole clips, not sentences with times.")
     captions = clips["captions"]
     order = np.random.default_rng(seed).permutation(len(captions))
     moved = dict(zip(order, np.roll(order, 1), strict=True))
@@ -222,6 +236,7 @@ def main() -> None:
         return open_clips(data.dataset, split, data.video_column, data.caption_column, data.allow_remote)
 
     try:
+        limits = MediaLimits.from_json(data.media_limits, isolated=data.isolate_decoding)
         train = load(data.train_split)
         validation = load(data.validation_split) if data.validation_split else None
         if isinstance(train, ShardDataset) and (data.shuffle_captions or data.decode_once):
@@ -241,9 +256,9 @@ def main() -> None:
     if data.decode_once:
         with accelerator.main_process_first():
             workers = max(1, training.num_workers)
-            train, skipped = decode_clips(train, processor, workers)
+            train, skipped = decode_clips(train, processor, workers, limits=limits)
             if validation is not None:
-                validation, more = decode_clips(validation, processor, workers)
+                validation, more = decode_clips(validation, processor, workers, limits=limits)
                 skipped += more
         for clip in skipped:
             logger.warning("Skipped %s", clip.reason)
@@ -259,11 +274,15 @@ def main() -> None:
         augmentation=augmentation,
         seed=training.seed,
         clips_per_video=data.clips_per_video,
+        limits=limits,
+        late_colors=True,
     )
 
     def evaluate(model: VattForPreTraining) -> dict[str, float]:
         loader = DataLoader(
-            ClipDataset(validation, processor), batch_size=run.eval_batch_size, collate_fn=collate_clips
+            ClipDataset(validation, processor, limits=limits),
+            batch_size=run.eval_batch_size,
+            collate_fn=collate_clips,
         )
         return clip_retrieval(embed_batches(model, (batch.inputs for batch in loader if batch.inputs)))
 

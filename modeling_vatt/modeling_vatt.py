@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -274,8 +275,19 @@ class VattPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """See transformers; what the config freezes stays frozen (loading alone would unfreeze it)."""
-        loaded = super().from_pretrained(*args, **kwargs)
+        """See transformers; what the config freezes stays frozen (loading alone would unfreeze it).
+
+        Weights are read from safetensors only: the older format is a pickle, which can hold code. Whoever
+        trusts such a file passes `use_safetensors=False`.
+
+        Raises:
+            ValueError: weights that are damaged.
+        """
+        kwargs.setdefault("use_safetensors", True)
+        try:
+            loaded = super().from_pretrained(*args, **kwargs)
+        except SafetensorError as error:
+            raise ValueError(f"{args[0]}: its weights are damaged ({error}). Download them again.") from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model._freeze()
         return loaded

@@ -12,7 +12,7 @@ import torch
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
-from .media import MediaClip, MediaError
+from .media import DEFAULT_LIMITS, MediaClip, MediaError, MediaLimits
 from .windows import is_media_source, read_windows, repeat_to
 
 
@@ -85,6 +85,7 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
         raw_audio: Any,
         sampling_rate: int | None = None,
         return_tensors: str | None = None,
+        limits: MediaLimits = DEFAULT_LIMITS,
         **kwargs: Any,
     ) -> BatchFeature:
         """Sound to `input_values`, float32 `(batch, ...)`.
@@ -95,6 +96,7 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
                 of mono sounds.
             sampling_rate: of arrays; must be that of the extractor. Files need none.
             return_tensors: `"pt"` or `"np"`; None gives a list of arrays.
+            limits: what a file may cost, and which hosts may be fetched from.
 
         Raises:
             ValueError: other sampling rate, several channels, or no samples.
@@ -104,7 +106,7 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
         if unknown:
             raise TypeError(f"{type(self).__name__} knows no argument {', '.join(sorted(unknown))}.")
         self.check_sampling_rate(sampling_rate)
-        waveforms = [self.fit(self.load(item)) for item in self.split(raw_audio)]
+        waveforms = [self.fit(self.load(item, limits)) for item in self.split(raw_audio)]
         if self.do_normalize:
             waveforms = [(x - x.mean()) / max(float(x.std()), 1e-5) for x in waveforms]
         if self.feature_type == "waveform":
@@ -132,10 +134,11 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"Expected sound (array, path or a list of these), got {raw_audio!r}.")
         return [raw_audio] if isinstance(raw_audio[0], float | int) else list(raw_audio)
 
-    def load(self, item: Any) -> np.ndarray:
+    def load(self, item: Any, limits: MediaLimits = DEFAULT_LIMITS) -> np.ndarray:
         """One sound as float32 `(samples,)`; of files, the centred window."""
         if is_media_source(item):
-            item = read_windows(item, self.window_seconds, video=False, sampling_rate=self.sampling_rate)[0]
+            rate = self.sampling_rate
+            item = read_windows(item, self.window_seconds, video=False, sampling_rate=rate, limits=limits)[0]
         if isinstance(item, MediaClip):
             if item.waveform is None:
                 raise MediaError(item.info.source, "no sound", "Leave it out or pass another file.")

@@ -50,7 +50,8 @@ class MediaClip:
 
     Attributes:
         frames: uint8 (T, H, W, 3), RGB. None without a video stream; T = 0 if it ends before the window.
-        waveform: float32 (S,), mono, about [-1, 1]. None without an audio stream; S = 0 if it ends before.
+        waveform: float32 (S,), mono, about [-1, 1], finite. None without an audio stream; S = 0 if it ends
+            before.
         start: seconds.
         duration: seconds asked for; of what was found, if all the rest was asked for.
         timestamps: float64 (T,), when the chosen frames appear, in seconds on the file's clock.
@@ -71,6 +72,8 @@ def probe(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> MediaInf
     Raises:
         MediaError: not a media file, or a limit exceeded.
     """
+    if limits.isolated:
+        return _isolated("probe", source, limits)
     with MediaReader(source, limits) as media:
         return media.info()
 
@@ -81,6 +84,8 @@ def read_duration(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> 
     Raises:
         MediaError: not a media file, or a limit exceeded.
     """
+    if limits.isolated:
+        return _isolated("read_duration", source, limits)
     with MediaReader(source, limits) as media:
         return _length(media, ["video", "audio"])
 
@@ -169,6 +174,9 @@ def read_clips(
         raise ValueError("video and audio are both False: nothing to read.")
     if not callable(starts):
         _check(starts)
+    if limits.isolated:
+        options = {"duration": duration, "fps": fps, "sampling_rate": sampling_rate, "size": size}
+        return _isolated("read_clips", source, limits, starts=starts, video=video, audio=audio, **options)
     with MediaReader(source, limits) as media:
         media.check_window(duration or 0.0)
         if not any(kind in media.streams for kind in kinds):
@@ -177,6 +185,12 @@ def read_clips(
             starts = starts(_length(media, kinds))
             _check(starts)
         return [_read_window(media, kinds, start, duration, fps, sampling_rate, size) for start in starts]
+
+
+def _isolated(*arguments: Any, **options: Any) -> Any:
+    from .media_isolation import call_isolated  # it imports this module
+
+    return call_isolated(*arguments, **options)
 
 
 def _check(starts: Sequence[float]) -> None:
@@ -271,6 +285,7 @@ def _read_waveform(
     sought = start - _PREROLL > media.begin["audio"]
     grid = _frame_grid(media) if sought else None
     track: SoundTrack | None = None
+    held = 0
     for moment, frame in media.frames_from("audio", start - _PREROLL):
         if track is None:
             track = SoundTrack(frame.sample_rate, grid)
@@ -284,6 +299,8 @@ def _read_waveform(
             break
         if duration is None:
             media.check_window(moment - start)
+        held += 4 * frame.samples
+        media.check_memory(held)
         track.add(moment, mono(frame))
     if track is None:
         return np.zeros(0, np.float32), 0.0
@@ -291,7 +308,8 @@ def _read_waveform(
     first, last = round(start * sampling_rate), round(end * sampling_rate)
     if duration is not None and end >= stop:
         last = first + round(duration * sampling_rate)
-    media.check_memory(4 * track.rate * ((last - first) / sampling_rate + 2 * RESAMPLING_MARGIN))
+    seconds = (last - first) / sampling_rate + 2 * RESAMPLING_MARGIN
+    media.check_memory(4 * max(track.rate, sampling_rate) * seconds)
     return track.samples(first, max(first, last), sampling_rate), end
 
 

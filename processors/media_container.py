@@ -9,13 +9,14 @@ audio stream, the earlier of the two. It gives decoded frames with their times, 
 from __future__ import annotations
 
 import math
+import time
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import av
 import numpy as np
@@ -37,7 +38,15 @@ _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
 _SEEK_BACK_GUESSING = (10.0, 60.0)
 _REORDER_DEPTH = 17  # packets within which H.264 stores the frames that follow each other on the screen
 _MAX_READ_ERRORS = 16
-_INTEGER_SCALE = {np.dtype(np.int16): 2.0**-15, np.dtype(np.int32): 2.0**-31, np.dtype(np.uint8): 2.0**-7}
+_MAX_READ = 1 << 20  # bytes at a time
+_SAMPLE_TYPE = {
+    name: np.dtype(kind)
+    for name, kind in {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}.items()
+}
+_INTEGER_SCALE = {
+    _SAMPLE_TYPE[name]: 2.0**-power for name, power in {"u8": 7, "s16": 15, "s32": 31, "s64": 63}.items()
+}
+_LOUDEST = 2.0**31  # of floats; files with the numbers of 32-bit integers exist, all beyond is damage
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,25 @@ def error_message(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+class _WatchedFile:
+    """What the decoder reads from; asks before every access whether the time is over."""
+
+    def __init__(self, file: BinaryIO, check: Callable[[], None]) -> None:
+        self._file, self._check = file, check
+        self.tell = file.tell
+        if isinstance(name := getattr(file, "name", None), str):
+            self.name = name  # its ending helps to tell what is in it
+
+    def read(self, size: int) -> bytes:
+        self._check()
+        # Files make room for all they are asked for, and headers may ask for gigabytes.
+        return self._file.read(min(size, _MAX_READ))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._check()
+        return self._file.seek(offset, whence)
+
+
 class MediaReader:
     """An open source: its container, the chosen stream of each kind, the common clock."""
 
@@ -82,6 +110,7 @@ class MediaReader:
         self._orientation: Orientation | None = None
         self._container: Any = None
         self._file, self._owns_file = open_source(source, limits)
+        self._deadline = time.monotonic() + limits.wall_seconds
         try:
             self._open()
         except BaseException:
@@ -96,12 +125,14 @@ class MediaReader:
             self._file.seek(0)
             # A playlist must not make the decoder open other files or addresses: no protocol is allowed.
             self._container = av.open(
-                self._file,
+                _WatchedFile(self._file, self.check_time),
                 mode="r",
                 options=pixels,
                 container_options={"protocol_whitelist": "none"},
                 metadata_errors="replace",
             )
+        except MediaError:
+            raise
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self.error(
                 f"not a readable media file ({error_message(error)})", "Check the file."
@@ -151,6 +182,13 @@ class MediaReader:
 
     def error(self, reason: str, remedy: str) -> MediaError:
         return MediaError(self.name, reason, remedy)
+
+    def check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise self.error(
+                f"not decoded within {self.limits.wall_seconds:g} s",
+                "Leave it out, or raise MediaLimits.wall_seconds.",
+            )
 
     def check_window(self, seconds: float) -> None:
         if seconds > self.limits.max_seconds:
@@ -220,12 +258,14 @@ class MediaReader:
                 known = packet.pts is not None and next_stamp is not None
                 skip = known and not wanted(packet.pts * tick - self.origin, next_stamp * tick - self.origin)
                 context.skip_frame = "NONREF" if skip else "DEFAULT"
+            self.check_time()
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
                 self.last_error = error
                 continue
             for frame in frames:
+                self.check_time()
                 stamp = frame.pts
                 if avi:
                     stamp = None if frame.dts is None else frame.dts - context.reorder_depth
@@ -235,12 +275,16 @@ class MediaReader:
                 yield moment, frame
 
     def _demux(self, stream: Any) -> Iterator[Any]:
-        for _ in range(_MAX_READ_ERRORS):
+        errors = 0
+        while errors < _MAX_READ_ERRORS:
             try:
                 yield from self._container.demux(stream)
                 return
             except av.FFmpegError as error:
                 self.last_error = error
+                errors += 1
+            except IndexError:  # PyAV, on a packet of a stream that was not there at the beginning
+                self.check_time()
 
     @property
     def duration(self) -> float | None:
@@ -348,11 +392,17 @@ class FrameConverter:
 
 
 def mono(frame: Any) -> np.ndarray:
-    """float32 (samples,): the mean of the channels of a decoded frame."""
-    stored = frame.to_ndarray()
-    if not frame.format.is_planar:
-        stored = stored.reshape(-1, frame.layout.nb_channels).T
+    """float32 (samples,): the mean of the channels of a decoded frame; what is no number is silent."""
+    # Not frame.to_ndarray(): it reads one plane too many, at any address, of eight or more channels.
+    channels, planes = frame.layout.nb_channels, frame.planes
+    dtype = _SAMPLE_TYPE[frame.format.name.removesuffix("p")]
+    if frame.format.is_planar:
+        stored = np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in planes[:channels]])
+    else:
+        stored = np.frombuffer(planes[0], dtype, frame.samples * channels).reshape(-1, channels).T
+    if dtype.kind == "f":
+        stored = np.where(np.abs(stored) <= _LOUDEST, stored, 0.0)  # also false for NaN
     samples = stored.astype(np.float32)
-    if stored.dtype in _INTEGER_SCALE:
-        samples = (samples - 128 * (stored.dtype == np.uint8)) * np.float32(_INTEGER_SCALE[stored.dtype])
+    if dtype in _INTEGER_SCALE:
+        samples = (samples - 128 * (dtype == np.uint8)) * np.float32(_INTEGER_SCALE[dtype])
     return samples.mean(axis=0) if len(samples) > 1 else samples[0]

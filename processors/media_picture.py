@@ -22,6 +22,10 @@ def read_picture(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> n
     Raises:
         MediaError: not a picture, or a limit exceeded.
     """
+    if limits.isolated:
+        from .media_isolation import call_isolated  # it imports this module
+
+        return call_isolated("read_picture", source, limits)
     name = source_name(source)
     file, owned = open_source(source, limits)
     with contextlib.closing(file) if owned else contextlib.nullcontext():

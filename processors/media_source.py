@@ -5,10 +5,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
+import json
 import os
 import re
+import select
+import socket
+import stat
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, TypeAlias
@@ -44,29 +51,70 @@ class MediaLimits:
     """What a source may cost.
 
     Args:
-        max_bytes: largest source accepted, and largest array of frames decoded by one call.
+        max_bytes: largest source accepted, and largest arrays of frames and of sound decoded by one call.
         max_pixels: largest frame accepted; larger ones are refused before they are decoded.
         max_seconds: longest window decoded by one call.
-        timeout: seconds a remote source may take, checked whenever something arrives.
+        wall_seconds: seconds a call may take for a source that is there. Checked whenever the decoder reads
+            or gives a frame; a decoder that hangs inside itself is ended only if `isolated`.
+        timeout: seconds a remote source, or a pipe opened by name, may take to arrive.
         allowed_hosts: hosts that may be fetched from over http(s), redirections included; "*" stands for any
             host. Empty: no remote sources.
+        isolated: decode in another process, so that a file which crashes the decoder or hangs costs itself
+            only. For files from strangers; a few milliseconds a call.
+        max_memory: bytes that process may take (where the system can limit it: Linux).
     """
 
     max_bytes: int = 2 * 1024**3
     max_pixels: int = 7680 * 4320
     max_seconds: float = 600.0
+    wall_seconds: float = 300.0
     timeout: float = 30.0
     allowed_hosts: tuple[str, ...] = ()
+    isolated: bool = False
+    max_memory: int = 4 * 1024**3
+
+    @classmethod
+    def from_json(cls, text: str, **changes: Any) -> MediaLimits:
+        """Limits from the command line: the defaults but for what a JSON object says.
+
+        Args:
+            text: e.g. `{"max_pixels": 2073600, "wall_seconds": 20}`.
+            changes: fields that differ as well.
+
+        Raises:
+            ValueError: no JSON object, an unknown field, or a value of another type.
+        """
+        kinds = {field.name: type(field.default) for field in dataclasses.fields(cls)}
+        try:
+            given = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"Limits of media must be a JSON object, got {text!r} ({error}).") from error
+        if not isinstance(given, dict) or not set(given) <= set(kinds):
+            raise ValueError(f"Limits of media are a JSON object with {', '.join(kinds)}; got {text}.")
+        for name, value in given.items():
+            kind = kinds[name]
+            fits = isinstance(value, list) if kind is tuple else isinstance(value, kind)
+            if kind is float and isinstance(value, int):
+                fits = True
+            if not fits or (isinstance(value, bool) and kind is not bool):
+                raise ValueError(f"The limit {name} must be of type {kind.__name__}, got {value!r}.")
+            given[name] = tuple(map(str, value)) if kind is tuple else kind(value)
+        return cls(**{**given, **changes})
 
 
 DEFAULT_LIMITS = MediaLimits()
+
+
+def is_url(source: Any) -> bool:
+    """Whether this is the address of a remote source."""
+    return isinstance(source, str) and _URL.match(source) is not None
 
 
 def source_name(source: MediaSource) -> str:
     """A printable name without secrets."""
     if isinstance(source, bytes):
         return f"<{len(source)} bytes>"
-    if isinstance(source, str) and _URL.match(source):
+    if isinstance(source, str) and is_url(source):
         return re.sub(r"(?<=://)[^/@]*@", "", re.split(r"[?#]", source)[0])
     if isinstance(source, str | os.PathLike):
         return str(os.fspath(source))
@@ -85,13 +133,10 @@ def open_source(source: MediaSource, limits: MediaLimits) -> tuple[BinaryIO, boo
     file: Any
     if isinstance(source, bytes):
         file = io.BytesIO(source)
-    elif isinstance(source, str) and _URL.match(source):
+    elif isinstance(source, str) and is_url(source):
         file = _fetch(source, name, limits, too_large)
     elif isinstance(source, str | os.PathLike):
-        try:
-            file = open(source, "rb")  # noqa: SIM115 - handed over to the caller
-        except OSError as error:
-            raise MediaError(name, f"cannot be opened ({error.strerror})", "Check the path.") from error
+        file = _open_path(source, name, limits, too_large)
     elif isinstance(source, io.TextIOBase) or not hasattr(source, "read"):
         raise TypeError(f"A source is a path, a URL, bytes or a binary file, not {type(source).__name__}.")
     else:
@@ -99,10 +144,7 @@ def open_source(source: MediaSource, limits: MediaLimits) -> tuple[BinaryIO, boo
     owned = file is not source
     try:
         if not getattr(file, "seekable", bool)():
-            held = _collect(iter(partial(file.read, _CHUNK), b""), limits, too_large)
-            if owned:
-                file.close()
-            file, owned = held, True
+            file, owned = _collect(iter(partial(file.read, _CHUNK), b""), limits, too_large), True
         size = file.seek(0, os.SEEK_END)
         if not 0 < size <= limits.max_bytes:
             raise too_large if size else MediaError(name, "empty", "Check how the file was made or copied.")
@@ -113,14 +155,86 @@ def open_source(source: MediaSource, limits: MediaLimits) -> tuple[BinaryIO, boo
     return file, owned
 
 
+def _open_path(path: Any, name: str, limits: MediaLimits, too_large: MediaError) -> BinaryIO:
+    """A file by its name. Opening waits for nobody; a named pipe is read into memory."""
+
+    def opener(path: str, flags: int) -> int:
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+    try:
+        file = open(path, "rb", opener=opener)  # noqa: SIM115 - handed over to the caller
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise MediaError(name, f"cannot be opened ({reason})", "Check the path.") from error
+    kind = os.fstat(file.fileno()).st_mode
+    if stat.S_ISREG(kind):
+        return file
+    with file:
+        if not stat.S_ISFIFO(kind):
+            raise MediaError(name, "no file but a device or socket", "Pass a file.")
+        return _collect(_piped(file.fileno(), name, limits), limits, too_large)
+
+
+def _piped(descriptor: int, name: str, limits: MediaLimits) -> Iterator[bytes]:
+    """What comes through a pipe."""
+    deadline = time.monotonic() + limits.timeout
+    while True:
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready or time.monotonic() > deadline:
+            reason = f"a pipe that did not end within {limits.timeout:g} s"
+            raise MediaError(name, reason, "Check who writes into it, or raise MediaLimits.timeout.")
+        part = os.read(descriptor, _CHUNK)
+        if not part:
+            return
+        yield part
+
+
 def _collect(parts: Any, limits: MediaLimits, too_large: MediaError) -> io.BytesIO:
     """The parts in memory; stops as soon as there are too many."""
     file = io.BytesIO()
     for part in parts:
-        file.write(part)
-        if file.tell() > limits.max_bytes:
+        if file.tell() + len(part) > limits.max_bytes:
             raise too_large
+        file.write(part)
     return file
+
+
+class _Alarm:
+    """Shuts the connections of a client down when its time is over, whatever it is waiting for.
+
+    The timeouts of HTTP clients are for each single wait, so a server that sends a byte now and then keeps
+    them waiting for ever.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.rang = False
+        self._sockets: list[Any] = []
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(seconds, self._ring)
+        self._timer.daemon = True
+
+    def __enter__(self) -> _Alarm:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._timer.cancel()
+
+    def trace(self, event: str, details: dict[str, Any]) -> None:
+        """See the extension `trace` of httpx."""
+        stream = details.get("return_value")
+        if event.endswith(".complete") and hasattr(stream, "get_extra_info"):
+            with self._lock:
+                self._sockets.append(stream.get_extra_info("socket"))
+            if self.rang:
+                self._ring()
+
+    def _ring(self) -> None:
+        self.rang = True
+        with self._lock:
+            for connection in self._sockets:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 def _fetch(url: str, name: str, limits: MediaLimits, too_large: MediaError) -> io.BytesIO:
@@ -133,15 +247,20 @@ def _fetch(url: str, name: str, limits: MediaLimits, too_large: MediaError) -> i
     def failed(reason: str, remedy: str = "Check the address and the network.") -> MediaError:
         return MediaError(name, reason, remedy)
 
+    def too_late() -> MediaError:
+        return failed(f"not fetched within {limits.timeout:g} s", "Raise MediaLimits.timeout.")
+
     def parts(response: Any) -> Any:
         for part in response.iter_raw():
             if time.monotonic() > deadline:
-                raise failed(f"not fetched within {limits.timeout:g} s", "Raise MediaLimits.timeout.")
+                raise too_late()
             yield part
 
     deadline = time.monotonic() + limits.timeout
+    alarm = _Alarm(limits.timeout)
+    headers = {"accept-encoding": "identity"}
     try:
-        with httpx.Client(timeout=limits.timeout, headers={"accept-encoding": "identity"}) as client:
+        with alarm, httpx.Client(timeout=limits.timeout, headers=headers) as client:
             request: Any = client.build_request("GET", url)
             for _ in range(_MAX_REDIRECTS + 1):
                 host = request.url.host
@@ -151,12 +270,18 @@ def _fetch(url: str, name: str, limits: MediaLimits, too_large: MediaError) -> i
                     )
                 if not {"*", host} & set(limits.allowed_hosts):
                     raise failed(f"host {host!r} is not allowed", "Name it in MediaLimits.allowed_hosts.")
+                request.extensions = {**request.extensions, "trace": alarm.trace}
                 with contextlib.closing(client.send(request, stream=True)) as response:
                     if response.status_code == 200:
-                        return _collect(parts(response), limits, too_large)
+                        body = _collect(parts(response), limits, too_large)
+                        if alarm.rang:  # a connection that was shut down looks like the end
+                            raise too_late()
+                        return body
                     request = response.next_request
                     if request is None:
                         raise failed(f"the server answers {response.status_code}")
             raise failed(f"more than {_MAX_REDIRECTS} redirections")
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
+        if alarm.rang:
+            raise too_late() from error
         raise failed(f"cannot be fetched ({error or type(error).__name__})") from error

@@ -25,6 +25,7 @@ from transformers import BatchEncoding, TokenizersBackend
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
 MAX_WORDS = 16
+MAX_LENGTH = 1_000_000  # of a caption; transformers says 1e30 for "unknown"
 
 
 class VattTokenizer(TokenizersBackend):
@@ -49,6 +50,13 @@ class VattTokenizer(TokenizersBackend):
     def __call__(
         self, text: Any = None, *args: Any, padding: Any = "max_length", truncation: Any = True, **kwargs: Any
     ) -> BatchEncoding:
+        length = kwargs.get("max_length")
+        length = self.model_max_length if length is None else length
+        if padding == "max_length" and length > MAX_LENGTH:  # would fill the memory with padding
+            raise ValueError(
+                f"{self.name_or_path or 'The tokenizer'}: captions cannot be padded to {length} words. Set "
+                "`model_max_length` or pass `max_length`."
+            )
         return super().__call__(text, *args, padding=padding, truncation=truncation, **kwargs)
 
     @classmethod
@@ -63,8 +71,11 @@ class VattTokenizer(TokenizersBackend):
         Raises:
             ValueError: naming file and line, if the file breaks one of these rules.
         """
-        with open(path, encoding="utf-8") as file:
-            lines = [line.split() for line in file]
+        try:
+            with open(path, encoding="utf-8") as file:
+                lines = [line.split() for line in file]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{os.fspath(path)}: not UTF-8 ({error.reason}). Save it as UTF-8.") from error
         while lines and not lines[-1]:
             lines.pop()
         indexed = bool(lines) and len(lines[0]) == 2

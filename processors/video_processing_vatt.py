@@ -16,7 +16,7 @@ from transformers.processing_utils import VideosKwargs
 from transformers.utils import logging
 from transformers.video_processing_utils import VideoProcessorMixin
 
-from .media import MediaClip, MediaError
+from .media import DEFAULT_LIMITS, MediaClip, MediaError, MediaLimits
 from .windows import as_tensor, is_media_source, read_windows, repeat_to
 
 
@@ -110,7 +110,7 @@ class VattVideoProcessor(VideoProcessorMixin):
             raise ValueError("The models take channels first: leave `data_format` out.")
         return settings
 
-    def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
+    def preprocess(self, videos: Any, *, limits: MediaLimits = DEFAULT_LIMITS, **kwargs: Any) -> BatchFeature:
         """Clips to `pixel_values_videos`.
 
         Args:
@@ -118,6 +118,7 @@ class VattVideoProcessor(VideoProcessorMixin):
                 list of images (PIL or arrays), one image, a [`MediaClip`], or a path, URL, bytes or file
                 object, of which the centred window is read. Float values range from 0 to 255, or to 1 with
                 `do_rescale=False`.
+            limits: what a file may cost, and which hosts may be fetched from.
             kwargs: parameters that differ from the processor's in this call, and `return_tensors` (`"pt"`,
                 `"np"`; None gives a list of tensors).
 
@@ -131,7 +132,7 @@ class VattVideoProcessor(VideoProcessorMixin):
         views = [
             view
             for clip, data in zip(clips, metadata, strict=True)
-            for view in self.transform(self.load(clip, settings, data), settings)
+            for view in self.transform(self.load(clip, settings, data, limits), settings)
         ]
         tensor_type = settings["return_tensors"]
         pixels = self.stack(views) if tensor_type else views
@@ -160,12 +161,18 @@ class VattVideoProcessor(VideoProcessorMixin):
             raise ValueError(f"`video_metadata` has {len(metadata)} entries for {count} videos.")
         return metadata
 
-    def load(self, clip: Any, settings: dict[str, Any], metadata: Any = None) -> torch.Tensor:
+    def load(
+        self,
+        clip: Any,
+        settings: dict[str, Any],
+        metadata: Any = None,
+        limits: MediaLimits = DEFAULT_LIMITS,
+    ) -> torch.Tensor:
         """One clip as tensor (T, C, H, W), in the type and size it comes in; of files, the centred window."""
         if is_media_source(clip):
             seconds = settings["num_frames"] / settings["fps"]
             options = {"fps": settings["fps"], "size": settings["decode_size"]}
-            clip = read_windows(clip, seconds, audio=False, **options)[0]
+            clip = read_windows(clip, seconds, audio=False, limits=limits, **options)[0]
         if isinstance(clip, MediaClip):
             if clip.frames is None or not len(clip.frames):
                 raise MediaError(

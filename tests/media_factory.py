@@ -21,7 +21,7 @@ from av.stream import Disposition
 
 GRID_ROWS, GRID_COLUMNS = 3, 4
 CLOCK = 90_000  # ticks per second for frames with explicit times
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 EXTRA_OPTIONS = {"vorbis": {"strict": "experimental"}, "libvpx": {"deadline": "realtime", "cpu-used": "8"}}
 
 
@@ -133,7 +133,9 @@ def _audio_packets(
     context = stream.codec_context
     block = context.frame_size or 1024
     resampler = av.AudioResampler(format=context.format, layout=layout, rate=sampling_rate, frame_size=block)
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform), format="fltp", layout=layout)
+    # Packed: PyAV fills eight planes at most, and miscounts those.
+    packed = np.ascontiguousarray(waveform.T).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
     frame.sample_rate, frame.time_base, frame.pts = sampling_rate, Fraction(1, sampling_rate), 0
     packets = []
     for part in resampler.resample(frame) + resampler.resample(None):

@@ -8,7 +8,9 @@ reads them (`pip install modeling_vatt[tf]`); an `.npz` with the same names need
 
 import os
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from .errors import ConversionError
 
 VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _NOT_THE_MODEL = re.compile(r"^(_CHECKPOINTABLE_OBJECT_GRAPH$|optimizer/|save_counter)|/\.OPTIMIZER_SLOT/")
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error)  # NotImplementedError is a RuntimeError
 _DATA_FILE = re.compile(r"\.data-\d{5}-of-(\d{5})$")
 
 
@@ -84,8 +87,9 @@ def _open_npz(path: Path) -> Variables:
         # allow_pickle stays off: arrays of objects would run code
         arrays = np.load(path, allow_pickle=False)
         shapes = {name: arrays[name].shape for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ConversionError(f"{path} is not a readable .npz file ({error}).") from error
+    # RuntimeError: encrypted; MemoryError: a header that speaks of more than there is.
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, *_ZIP_ERRORS) as error:
+        raise ConversionError(f"{path} is not a readable .npz file ({error}): fetch it again.") from error
     return Variables(shapes, arrays.__getitem__, str(path))
 
 
@@ -114,11 +118,13 @@ def _checkpoint_prefix(path: Path) -> Path:
 
 def _open_tensorflow(prefix: Path) -> Variables:
     tensorflow = _import_tensorflow()
+    # IndexError is what TensorFlow makes of its own OutOfRangeError.
+    failures = (tensorflow.errors.OpError, RuntimeError, ValueError, IndexError)
     try:
         reader = tensorflow.train.load_checkpoint(str(prefix))
         shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
         dtypes = reader.get_variable_to_dtype_map()
-    except (tensorflow.errors.OpError, RuntimeError, ValueError) as error:
+    except failures as error:
         raise ConversionError(
             f"{prefix}.index is damaged or no TensorFlow index ({_brief(error)})."
         ) from error
@@ -136,7 +142,7 @@ def _open_tensorflow(prefix: Path) -> Variables:
     def read(name: str) -> np.ndarray:
         try:
             return reader.get_tensor(name)
-        except (tensorflow.errors.OpError, RuntimeError, ValueError) as error:
+        except failures as error:
             raise ConversionError(
                 f"{prefix}.data-*: variable {name} cannot be read ({_brief(error)}): the file is damaged, "
                 "fetch it again."

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import BatchFeature
 
-from ..processors.media import MediaError
+from ..processors.media import DEFAULT_LIMITS, MediaError, MediaLimits
 from ..processors.media_picture import read_picture
 from ..processors.processing_vatt import VattProcessor
 from ..processors.windows import window_starts
@@ -179,6 +179,7 @@ class LabelledDataset(Dataset):
         crops: 1 (centre) or 3 (along the longer side) crops of each window; video only.
         seed: of windows and augmentation; together with epoch and index it decides them, whichever worker
             process makes the item.
+        limits: what a file may cost, and whether it is decoded in a process of its own.
 
     An item is addressed by its index, or by (epoch, index), and holds a batch of one: `pixel_values_videos`
     (1[, views], frames, channels, height, width), `input_values` (1[, windows], samples) or `pixel_values`
@@ -197,6 +198,7 @@ class LabelledDataset(Dataset):
         windows: int = 1,
         crops: int = 1,
         seed: int = 0,
+        limits: MediaLimits = DEFAULT_LIMITS,
     ) -> None:
         if crops not in (1, 3) or windows < 1:
             raise ValueError(f"`windows` must be 1 or more and `crops` 1 or 3, got {windows} and {crops}.")
@@ -212,6 +214,7 @@ class LabelledDataset(Dataset):
         self.windows = windows
         self.crops = crops
         self.seed = seed
+        self.limits = limits
         self.num_labels = len(class_names(clips))
         self.several_labels = has_several_labels(clips)
 
@@ -235,10 +238,10 @@ class LabelledDataset(Dataset):
     ) -> dict[str, torch.Tensor]:
         options: dict[str, Any] = {"augmentation": self.augmentation, "generator": generator}
         if self.media == "image":
-            picture = read_picture(source_of(row["image"]))[None]
+            picture = read_picture(source_of(row["image"]), self.limits)[None]
             clip = self.processor(videos=[picture], num_frames=1, **options)["pixel_values_videos"]
             return {"pixel_values": clip[:, 0]}
-        window = read_options(self.processor, self.media)
+        window = {**read_options(self.processor, self.media), "limits": self.limits}
         seconds = window["duration"]
 
         def starts(length: float) -> list[float]:

@@ -10,7 +10,8 @@ skipped, counted and reported like an unreadable one.
 import csv
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,16 @@ def load_ucf101(root: str | os.PathLike) -> datasets.Dataset:
         ValueError: a list or the class folders are missing, or a list names an unknown class.
     """
     lists = Path(root) / "ucfTrainTestlist"
-    classes = [line.split()[1] for line in _lines(lists / "classInd.txt", "UCF101")]
+    with _understood(lists / "classInd.txt", "UCF101") as file:
+        classes = [line.split()[1] for line in _lines(file, "UCF101")]
     parts: dict[str, dict[str, str]] = {}  # clip -> split -> part
     for split in ("split1", "split2", "split3"):
         for part in ("train", "test"):
-            for line in _lines(lists / f"{part}list0{split[-1]}.txt", "UCF101"):
-                parts.setdefault(line.split()[0], {})[split] = part
-    return _split_table(Path(root), classes, parts)
+            with _understood(lists / f"{part}list0{split[-1]}.txt", "UCF101") as file:
+                for line in _lines(file, "UCF101"):
+                    parts.setdefault(_inside(line.split()[0]), {})[split] = part
+    with _understood(lists, "UCF101"):
+        return _split_table(Path(root), classes, parts)
 
 
 def load_hmdb51(root: str | os.PathLike) -> datasets.Dataset:
@@ -72,10 +76,13 @@ def load_hmdb51(root: str | os.PathLike) -> datasets.Dataset:
     parts: dict[str, dict[str, str]] = {}
     for name in classes:
         for split in ("split1", "split2", "split3"):
-            for line in _lines(lists / f"{name}_test_{split}.txt", "HMDB51"):
-                file, flag = line.split()
-                parts.setdefault(f"{name}/{file}", {})[split] = ("", "train", "test")[int(flag)]
-    return _split_table(Path(root), classes, parts)
+            with _understood(lists / f"{name}_test_{split}.txt", "HMDB51") as file:
+                for line in _lines(file, "HMDB51"):
+                    clip, flag = line.split()
+                    part = {"0": "", "1": "train", "2": "test"}[flag]
+                    parts.setdefault(_inside(f"{name}/{clip}"), {})[split] = part
+    with _understood(lists, "HMDB51"):
+        return _split_table(Path(root), classes, parts)
 
 
 def load_esc50(root: str | os.PathLike) -> datasets.Dataset:
@@ -90,16 +97,16 @@ def load_esc50(root: str | os.PathLike) -> datasets.Dataset:
     Raises:
         ValueError: the list is missing.
     """
-    file = Path(root) / "meta" / "esc50.csv"
-    rows = list(csv.DictReader(_lines(file, "ESC-50")))
-    classes = [name for _, name in sorted({(int(row["target"]), row["category"]) for row in rows})]
-    return _table(
-        "audio",
-        [str(Path(root) / "audio" / row["filename"]) for row in rows],
-        [row["category"] for row in rows],
-        classes,
-        {"fold": [int(row["fold"]) for row in rows]},
-    )
+    with _understood(Path(root) / "meta" / "esc50.csv", "ESC-50") as file:
+        rows = list(csv.DictReader(_lines(file, "ESC-50")))
+        classes = [name for _, name in sorted({(int(row["target"]), row["category"]) for row in rows})]
+        return _table(
+            "audio",
+            [str(Path(root) / "audio" / _inside(row["filename"])) for row in rows],
+            [row["category"] for row in rows],
+            classes,
+            {"fold": [int(row["fold"]) for row in rows]},
+        )
 
 
 def cross_validation(
@@ -172,17 +179,20 @@ def load_msrvtt(
     """
     file = _annotations(root, annotations, "MSRVTT_JSFUSION_test.csv")
     captions: dict[str, list[str]] = {}
-    if file.suffix == ".csv":
-        for row in csv.DictReader(_lines(file, "MSR-VTT")):
-            captions.setdefault(row["video_id"], []).append(row["sentence"])
-    else:
-        content = _json(file)
-        captions = {video["video_id"]: [] for video in content["videos"] if video["split"] == split}
-        for sentence in content["sentences"]:
-            if sentence["video_id"] in captions:
-                captions[sentence["video_id"]].append(sentence["caption"])
-    rows = [{"name": name, "file": name, "captions": texts} for name, texts in captions.items()]
-    return _caption_table(Path(root), rows, file, split)
+    with _understood(file, "MSR-VTT"):
+        if file.suffix == ".csv":
+            for row in csv.DictReader(_lines(file, "MSR-VTT")):
+                captions.setdefault(_text(row["video_id"]), []).append(_text(row["sentence"]))
+        else:
+            content = _json(file)
+            captions = {
+                _text(video["video_id"]): [] for video in content["videos"] if video["split"] == split
+            }
+            for sentence in content["sentences"]:
+                if sentence["video_id"] in captions:
+                    captions[sentence["video_id"]].append(_text(sentence["caption"]))
+        rows = [{"name": name, "file": name, "captions": texts} for name, texts in captions.items()]
+        return _caption_table(Path(root), rows, file, split)
 
 
 def load_youcook2(
@@ -203,20 +213,71 @@ def load_youcook2(
         ValueError: no annotations, or no clips in this split.
     """
     file = _annotations(root, annotations, "youcookii_annotations_trainval.json")
-    content = _json(file)
-    rows = [
-        {
-            "name": f"{video}_{clip['id']}",
-            "file": video,
-            "captions": [clip["sentence"]],
-            "start": float(clip["segment"][0]),
-            "end": float(clip["segment"][1]),
-        }
-        for video, entry in content["database"].items()
-        if entry["subset"] == split
-        for clip in entry["annotations"]
-    ]
-    return _caption_table(Path(root), rows, file, split)
+    with _understood(file, "YouCook2"):
+        rows = [
+            {
+                "name": f"{video}_{clip['id']}",
+                "file": video,
+                "captions": [_text(clip["sentence"])],
+                "start": _seconds(clip["segment"][0]),
+                "end": _seconds(clip["segment"][1]),
+            }
+            for video, entry in _json(file)["database"].items()
+            if entry["subset"] == split
+            for clip in entry["annotations"]
+        ]
+        return _caption_table(Path(root), rows, file, split)
+
+
+@contextmanager
+def _understood(file: Path, dataset: str) -> Iterator[Path]:
+    """Whatever goes wrong in the block is the file's fault, and said to be.
+
+    Raises:
+        ValueError: instead of the errors of parsing.
+    """
+    try:
+        yield file
+    except _LayoutError:
+        raise
+    # What parsing of odd content raises; pyarrow refuses numbers and text that fit no column.
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+        csv.Error,
+    ) as error:
+        raise _LayoutError(
+            f"{file}: not as {dataset} has it ({type(error).__name__}: {error}). Download or mend it."
+        ) from error
+
+
+class _LayoutError(ValueError):
+    """Names file and remedy already."""
+
+
+def _inside(name: str) -> str:
+    """The name of a file below a folder."""
+    if "\0" in name or os.path.isabs(name) or ".." in Path(name).parts:
+        raise ValueError(f"the name {name!r} leads out of the folder")
+    return name
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    value.encode()  # raises for half of a surrogate pair, which no table takes
+    return value
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"{value!r} is no moment of a video")
+    return seconds
 
 
 def _lines(file: Path, dataset: str) -> list[str]:
@@ -224,7 +285,7 @@ def _lines(file: Path, dataset: str) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ValueError(f"{file}: no such file. Unpack {dataset}'s annotations there.") from error
+        raise _LayoutError(f"{file}: no such file. Unpack {dataset}'s annotations there.") from error
     return [line for line in text.splitlines() if line.strip()]
 
 
@@ -232,7 +293,7 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file}: not a JSON file ({error}). Download it again.") from error
+        raise _LayoutError(f"{file}: not a JSON file ({error}). Download it again.") from error
 
 
 def _split_table(root: Path, classes: list[str], parts: dict[str, dict[str, str]]) -> datasets.Dataset:
@@ -240,7 +301,9 @@ def _split_table(root: Path, classes: list[str], parts: dict[str, dict[str, str]
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
     videos = next((folder for folder in folders if any((folder / name).is_dir() for name in classes)), None)
     if videos is None:
-        raise ValueError(f"{root}: no class folder such as {classes[0]}/ here or one level below. Unpack it.")
+        raise _LayoutError(
+            f"{root}: no class folder such as {classes[0]}/ here or one level below. Unpack it."
+        )
     clips = sorted(parts)
     labels = [clip.split("/")[0] for clip in clips]
     columns = {
@@ -271,11 +334,11 @@ def _caption_table(
     root: Path, rows: Sequence[dict[str, Any]], annotations: Path, split: str
 ) -> datasets.Dataset:
     if not rows:
-        raise ValueError(f"{annotations}: no clips in the split {split!r}. Choose another `split`.")
+        raise _LayoutError(f"{annotations}: no clips in the split {split!r}. Choose another `split`.")
     files = {path.stem: path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES}
     columns: dict[str, list[Any]] = {
         "name": [row["name"] for row in rows],
-        "video": [str(files.get(row["file"], root / f"{row['file']}.mp4")) for row in rows],
+        "video": [str(files.get(row["file"], root / _inside(f"{row['file']}.mp4"))) for row in rows],
         "captions": [row["captions"] for row in rows],
     }
     if "start" in rows[0]:

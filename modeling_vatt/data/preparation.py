@@ -13,21 +13,22 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..processors.media import MediaError, read_clip, read_clips, read_duration
+from ..processors.media import DEFAULT_LIMITS, MediaError, MediaLimits, read_clip, read_clips, read_duration
 from ..processors.media_writing import encode_clip
-from .clips import VIDEO_SUFFIXES, load_clips, with_pictures
+from .clips import VIDEO_SUFFIXES, load_clips, part_of, with_pictures
 from .shards import MANIFEST, ShardDataset, read_shard_index, write_index, write_shard
 
 
 FAILURES = "failures.json"
 _PLAN = "plan.json"
 _NEIGHBOURS = 5
+_LONGEST = 300.0  # seconds that are decoded at once: frames are held in memory
 _REENCODED_RATE = 64_000  # bytes a second, roughly, at the default settings
 
 
@@ -60,7 +61,7 @@ class ShardSettings:
     Args:
         reencode: store small re-encoded parts instead of the files as they are.
         segment_seconds: re-encoded parts are cut into equal segments of about this length; None keeps each in
-            one piece.
+            one piece, unless it is longer than five minutes.
         size: pixels of the shorter side of re-encoded frames.
         fps, sampling_rate: of re-encoded parts.
     """
@@ -80,6 +81,7 @@ class ShardTask:
     first: int
     clips: list[RawClip]
     settings: ShardSettings
+    limits: MediaLimits = DEFAULT_LIMITS
 
 
 @dataclass(frozen=True)
@@ -191,10 +193,19 @@ def audioset_clips(folder: str | os.PathLike, annotations: str | os.PathLike) ->
 
 def _files(folder: str | os.PathLike) -> dict[str, str]:
     """Video files by their names without suffix."""
-    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    paths = sorted(
+        path for path in Path(folder).absolute().rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES
+    )
     if not paths:
         raise ValueError(f"{folder}: no video files in this folder. Check the path.")
-    return {path.stem: str(path) for path in paths}
+    found: dict[str, str] = {}
+    for path in paths:
+        if path.stem in found:
+            raise ValueError(
+                f"{path} and {found[path.stem]} both are the video {path.stem!r}: rename or remove one."
+            )
+        found[path.stem] = str(path)
+    return found
 
 
 def prepare_shards(
@@ -203,6 +214,7 @@ def prepare_shards(
     settings: ShardSettings = ShardSettings(),
     shard_bytes: int = 1 << 30,
     run: Callable[[Callable[[ShardTask], ShardReport], list[ShardTask]], Iterable[ShardReport]] = map,
+    limits: MediaLimits = DEFAULT_LIMITS,
 ) -> tuple[ShardDataset, list[dict[str, str]]]:
     """Make shards, or go on making them after an interruption.
 
@@ -213,6 +225,7 @@ def prepare_shards(
         shard_bytes: about so much goes into a shard, by the sizes of the files.
         run: calls a function for each of a list of tasks and gives the results in order, such as
             `map` or [`run_tasks`].
+        limits: what a file may cost, and whether it is decoded in a process of its own.
 
     Returns:
         The shards, and the failures: `name` and `reason`.
@@ -220,10 +233,9 @@ def prepare_shards(
     Raises:
         ValueError: no clips, or a folder that holds something else.
     """
-    folder = Path(output_dir)
-    tasks = _plan(clips, folder, settings, shard_bytes)
-    contents = [{**asdict(task), "path": Path(task.path).name} for task in tasks]
-    plan = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
+    folder = Path(output_dir).absolute()  # workers of a cluster begin elsewhere
+    tasks = [replace(task, limits=limits) for task in _plan(clips, folder, settings, shard_bytes)]
+    plan = _hash_of(_contents(task) for task in tasks)
     if not tasks:
         raise ValueError(f"{folder}: there are no clips to put into shards.")
     if (folder / MANIFEST).is_file() and _read(folder / MANIFEST).get("plan") == plan:
@@ -252,6 +264,20 @@ def prepare_shards(
     return dataset, failures
 
 
+def _contents(task: ShardTask) -> dict[str, Any]:
+    """What the shard depends on."""
+    contents = {**asdict(task), "path": Path(task.path).name}
+    del contents["limits"]
+    return contents
+
+
+def _hash_of(contents: Iterable[dict[str, Any]]) -> str:
+    digest = hashlib.sha256()
+    for part in contents:
+        digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
 def _read(path: Path) -> Any:
     return json.loads(path.read_text())
 
@@ -264,8 +290,9 @@ def _plan(
     filled = 0.0
     for clip in clips:
         size = float(os.path.getsize(clip.path)) if clip.path and os.path.exists(clip.path) else 0.0
-        if settings.reencode and clip.end is not None:
-            size = _REENCODED_RATE * (clip.end - (clip.start or 0.0))
+        seconds = math.inf if clip.end is None else clip.end - (clip.start or 0.0)
+        if settings.reencode and math.isfinite(seconds):
+            size = _REENCODED_RATE * max(0.0, seconds)
         if not groups or filled + size > shard_bytes:
             groups.append([])
             filled = 0.0
@@ -286,7 +313,7 @@ def make_shard(task: ShardTask) -> ShardReport:
 
         def members() -> Iterator[tuple[str, dict[str, Any], bytes]]:
             for number, clip in enumerate(task.clips, start=task.first):
-                yield from _members(f"{number:09d}", clip, task.settings, failures)
+                yield from _members(f"{number:09d}", clip, task, failures)
             # Before the shard has its name: who finds the shard finds its failures.
             _failures_of(task).write_text(json.dumps(failures))
 
@@ -299,17 +326,18 @@ def _failures_of(task: ShardTask) -> Path:
 
 
 def _members(
-    key: str, clip: RawClip, settings: ShardSettings, failures: list[dict[str, str]]
+    key: str, clip: RawClip, task: ShardTask, failures: list[dict[str, str]]
 ) -> Iterator[tuple[str, dict[str, Any], bytes]]:
     """What a shard gets of a clip; nothing of it if it cannot be decoded."""
     text = {**clip.more, "source": clip.name, "captions": clip.captions}
     try:
         if clip.path is None:
             raise MediaError(clip.name, "no such file", "Add it to the folder.")
-        if settings.reencode:
-            parts = _segments(clip, settings)
+        part_of({"name": clip.name, "start": clip.start, "end": clip.end})
+        if task.settings.reencode:
+            parts = _segments(clip, task)
         else:
-            _check_decodable(clip)
+            _check_decodable(clip, task.limits)
             content = Path(clip.path).read_bytes()
             yield key, {**text, "sentences": clip.sentences, "start": clip.start, "end": clip.end}, content
             return
@@ -319,7 +347,7 @@ def _members(
     for number, (start, end) in enumerate(parts):
         sentences = sentences_around(clip.sentences, start, end)
         try:
-            content = _cut(clip.path, start, end, settings)
+            content = _cut(clip.path, start, end, task)
         except (MediaError, OSError) as error:
             failures.append(_failure(f"{clip.name} at {start:g} s", error))
             continue
@@ -332,7 +360,7 @@ def _failure(name: str, error: Exception) -> dict[str, str]:
     return {"name": name, "reason": reason}
 
 
-def _check_decodable(clip: RawClip) -> None:
+def _check_decodable(clip: RawClip, limits: MediaLimits) -> None:
     """Decode a second at the beginning and one in the middle of what is to be used."""
     assert clip.path is not None
 
@@ -340,25 +368,29 @@ def _check_decodable(clip: RawClip) -> None:
         first, last = clip.start or 0.0, min(length, clip.end or length)
         return [first, (first + max(first, last)) / 2]
 
-    for part in read_clips(clip.path, places, duration=1.0, fps=2.0, sampling_rate=8000, size=32):
+    rates = {"fps": 2.0, "sampling_rate": 8000}
+    for part in read_clips(clip.path, places, duration=1.0, size=32, limits=limits, **rates):
         with_pictures(part)
 
 
-def _segments(clip: RawClip, settings: ShardSettings) -> list[tuple[float, float]]:
+def _segments(clip: RawClip, task: ShardTask) -> list[tuple[float, float]]:
     """Parts of equal length, (start, end) in seconds."""
     assert clip.path is not None
-    length = read_duration(clip.path)
+    length = read_duration(clip.path, task.limits)
     first, last = clip.start or 0.0, min(length, clip.end or length)
     if first >= last:
         raise MediaError(clip.name, "the file ends before the part begins", "Check the file.")
-    count = max(1, round((last - first) / (settings.segment_seconds or math.inf)))
+    wanted = task.settings.segment_seconds
+    count = max(1, round((last - first) / wanted) if wanted else math.ceil((last - first) / _LONGEST))
     edges = np.linspace(first, last, count + 1).tolist()
     return list(itertools.pairwise(edges))
 
 
-def _cut(path: str, start: float, end: float, settings: ShardSettings) -> bytes:
+def _cut(path: str, start: float, end: float, task: ShardTask) -> bytes:
+    settings = task.settings
     rates = {"fps": settings.fps, "sampling_rate": settings.sampling_rate}
-    clip = read_clip(path, start=start, duration=end - start, size=settings.size, **rates)
+    window = {"start": start, "duration": end - start, "size": settings.size}
+    clip = read_clip(path, limits=task.limits, **window, **rates)
     return encode_clip(with_pictures(clip), **rates)
 
 

@@ -166,6 +166,7 @@ def embed_files(
     pooled: bool = False,
     num_workers: int = 1,
     cache_dir: str | os.PathLike | None = None,
+    limits: MediaLimits = DEFAULT_LIMITS,
 ) -> FileEmbeddings:
     """Embeddings of windows of media files; a file that cannot be read is left out and reported.
 
@@ -183,6 +184,7 @@ def embed_files(
         cache_dir: folder in which results are kept, batch by batch, so that the same call is quick and one
             that was interrupted goes on. Other weights, settings, batches, or files that changed are embedded
             anew.
+        limits: what a file may cost, and whether it is decoded in a process of its own.
 
     Raises:
         ValueError: if no file could be read.
@@ -203,7 +205,13 @@ def embed_files(
             if segment is not None and not 0 <= segment[0] < segment[1]:
                 raise MediaError(str(source), f"no clip from {segment[0]} to {segment[1]} s", "Correct it.")
             parts = read_windows(
-                source, windows=windows, segment=segment, video=video, audio=audio, **options
+                source,
+                windows=windows,
+                segment=segment,
+                video=video,
+                audio=audio,
+                limits=limits,
+                **options,
             )
             if not video:
                 return processor(audio=parts)
@@ -222,7 +230,7 @@ def embed_files(
             [item for item in items if isinstance(item, MediaError)],
         )
 
-    settings = [sorted(modalities), windows, pooled]
+    settings = [sorted(modalities), windows, pooled, repr(limits)]  # limits decide what cannot be read
     cache = None if cache_dir is None else _Cache(Path(cache_dir), model, processor, settings)
     total = 0
     parts: list[FileEmbeddings] = []

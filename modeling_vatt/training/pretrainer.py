@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,7 @@ class Pretrainer:
 
     def _step(self, parts: list[ClipBatch], step: int) -> dict[str, float]:
         """One update; {} if no clip of the batch could be read."""
-        readable = [part.inputs for part in parts if part.inputs]
+        readable = [part for part in parts if part.inputs]
         if not readable:
             if self.accelerator.num_processes > 1:
                 raise ValueError(
@@ -247,10 +248,9 @@ class Pretrainer:
         self.scheduler.step()
         return result
 
-    def _backward(self, parts: list[dict[str, torch.Tensor]], step: int) -> VattForPreTrainingOutput:
+    def _backward(self, parts: list[ClipBatch], step: int) -> VattForPreTrainingOutput:
         """Losses of a step, and their gradients."""
         device = self.accelerator.device
-        parts = [{key: value.to(device, non_blocking=True) for key, value in part.items()} for part in parts]
         seeds = [
             step_seed(self.args.seed, step, self.accelerator.process_index, part)
             for part in range(len(parts))
@@ -258,12 +258,13 @@ class Pretrainer:
         if not self.args.micro_batch_size:
             torch.manual_seed(seeds[0])
             with self.accelerator.autocast():
-                output = self.model(**parts[0], return_logits=False)
+                output = self.model(**parts[0].to(device), return_logits=False)
             self.accelerator.backward(output.loss)
             return output
         wrapped = isinstance(self.model, DistributedDataParallel)
         model = self.model.module if wrapped else self.model
-        output = cached_backward(model, parts, seeds, self.accelerator.backward, self.accelerator.autocast)
+        inputs = [partial(part.to, device) for part in parts]
+        output = cached_backward(model, inputs, seeds, self.accelerator.backward, self.accelerator.autocast)
         if wrapped:
             average_gradients(model)
         return output
