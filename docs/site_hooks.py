@@ -23,6 +23,7 @@ PUBLIC = (
     "modeling_vatt.training",
     "modeling_vatt.evaluation",
     "modeling_vatt.retrieval",
+    "modeling_vatt.retrieval.pgvector",
     "modeling_vatt.web",
     "modeling_vatt.analysis",
     "modeling_vatt.analysis.figures",

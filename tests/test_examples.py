@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 from clip_folders import make_folder
-from media_factory import damage, tone, write_media
+from media_factory import damage
+
+from modeling_vatt.retrieval import VideoSearch
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -183,38 +185,42 @@ def test_processes_that_do_not_know_of_each_other_stop(videos, tmp_path, monkeyp
     assert "`accelerate launch --cpu`" in output and not (tmp_path / "model" / "config.json").exists()
 
 
-def test_retrieval_by_text_sound_and_video(pretrained, videos, tmp_path):
+def test_precision_of_a_search(pretrained, videos, tmp_path, monkeypatch):
+    """Clips are right in the columns that agree; the figures are those of a count by hand."""
     folder, _ = pretrained
-    sound = write_media(
-        tmp_path / "query.wav", waveform=tone(1.0, 8000), sampling_rate=8000, audio_codec="pcm_s16le"
-    )
-    output = run(
-        "run_retrieval.py",
-        tmp_path,
-        model=folder,
-        folder=videos,
-        text=["clip 3", "a tone"],
-        audio=sound,
-        video=videos / "train" / "clip05.mp4",
-        top_k=2,
-    )
-    assert output.count("  1  ") == 4 and output.count("  2  ") == 4
-    first_video_hit = output.split("video: ")[1].splitlines()[1]
-    assert first_video_hit.endswith("clip05.mp4") and " 1.000 " in first_video_hit
-    assert "Skipped 2 of 26 files" in output
+    rows = [json.loads(line) for line in (videos / "train" / "metadata.jsonl").read_text().splitlines()]
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    kept = [row for row in rows if (videos / "train" / row["file_name"]).stat().st_size > 500][:6]
+    for number, row in enumerate(kept):
+        (clips / row["file_name"]).write_bytes((videos / "train" / row["file_name"]).read_bytes())
+        row.update(same="yes", half="ab"[number % 2], own=number)
+    (clips / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    search = VideoSearch.create(clips, folder)
+    search.update()
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import search_precision
 
+    def measure(column: str) -> dict:
+        output = tmp_path / f"{column}.json"
+        arguments = ["--index", str(clips), "--match", column, "--top_k", "3", "--output", str(output)]
+        monkeypatch.setattr(sys, "argv", ["search_precision.py", *arguments])
+        search_precision.main()
+        return json.loads(output.read_text())
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "Nothing to look for"),
-        ({"text": "x", "folder": "."}, "no video files in this folder"),
-    ],
-)
-def test_retrieval_says_what_is_missing(pretrained, videos, tmp_path, options, message):
-    folder, _ = pretrained
-    options = {"model": folder, "folder": videos, **options}
-    assert message in run("run_retrieval.py", tmp_path, expect=1, **options)
+    for column, texts in (("same", 1.0), ("half", None)):
+        figures = measure(column)
+        shares = []
+        for row in kept:
+            if row["captions"]:
+                found = search.text(row["captions"][0], top_k=3)
+                label = {other["file_name"]: other[column] for other in kept}
+                shares.append(np.mean([label[moment.path] == row[column] for moment in found]))
+        assert figures["text"]["queries"] == len(shares)
+        assert figures["text"]["P@3"] == pytest.approx(texts or np.mean(shares), abs=1e-4)
+    for column, message in (("own", "No two videos agree"), ("size", "no column size")):
+        with pytest.raises(SystemExit, match=message):
+            measure(column)
 
 
 def test_pretraining_on_an_empty_folder(tmp_path):

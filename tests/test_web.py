@@ -716,6 +716,24 @@ def test_loopback(host, loopback):
     assert is_loopback(host) == loopback
 
 
+@pytest.mark.parametrize("clips", [0, 1])
+def test_index_with_next_to_nothing(tmp_path, clips):
+    root = tmp_path / "videos"
+    root.mkdir()
+    (root / "broken.mp4").write_bytes(b"no video")
+    for number in range(clips):
+        write_video(root / f"{number}.mp4", 100, 300.0, 1.0)
+    search = make_search(root, tmp_path / "model")
+    windows = len(search.index)
+    assert (windows > 0) == (clips > 0) and windows < 4
+    with TestClient(create_app(search), base_url=BASE) as client:
+        assert client.get("/api/info").json()["windows"] == windows
+        assert len(client.get("/api/sample").json()["moments"]) == windows
+        assert len(client.get("/api/search?q=tone").json()["moments"]) == min(windows, 1)
+        for layout in ("tsne", "pca"):
+            assert len(client.get(f"/api/map?layout={layout}").json()["points"]) == windows
+
+
 # --- hostile uploads ---
 
 # Goes before the start of the process that decodes.

@@ -117,5 +117,5 @@ def _model_facts(name: str) -> dict[str, Any]:
             for side in shape:
                 size *= side
             total += size
-        facts["parameters"] = total
+        facts["values"] = total
     return facts

@@ -27,7 +27,7 @@ def serve(
         float, typer.Option(help="Largest sound or clip to search by, MB.", min=0.001)
     ] = 200,
     max_query: Annotated[int, typer.Option(help="Longest text query, characters.", min=1)] = 500,
-    max_map: Annotated[int, typer.Option(help="Most moments on the map.", min=1)] = 3000,
+    max_map: Annotated[int, typer.Option(help="Most moments on the map.", min=1)] = 2000,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     model: Annotated[str | None, typer.Option(help="The index's model, if it has moved.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",

@@ -135,7 +135,7 @@ class ApproximateIndex:
         self.generation, self.last = int(notes["generation"]), int(notes["last"])
         self.probes = int(notes[space]["probes"])
         try:
-            self._index = faiss.read_index(str(_file(store, space, self.generation)), faiss.IO_FLAG_MMAP)
+            self._index: Any = faiss.read_index(str(_file(store, space, self.generation)), faiss.IO_FLAG_MMAP)
         except RuntimeError as error:
             raise OSError(f"{_file(store, space, self.generation)}: cannot be read") from error
 

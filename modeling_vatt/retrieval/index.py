@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import numpy.typing as npt
 from transformers.utils import logging
@@ -24,6 +23,9 @@ from .identity import ModelIdentity
 from .moments import MARGIN, Moment, find_moments
 from .store import DATABASE, SPACES, FileRecord, Space, Store, check_path
 
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 logger = logging.get_logger(__name__)
 
@@ -178,11 +180,13 @@ class VattIndex:
 
         return push(self, repo_id, private, token, commit_message)
 
-    def to_dataset(self) -> datasets.Dataset:
+    def to_dataset(self) -> "Dataset":
         """All windows as a table in memory: `path`, `start`, `end`, `duration`, `va`, `vt`."""
+        from datasets import Dataset
+
         from .exchange import table
 
-        return datasets.Dataset(table(self))
+        return Dataset(table(self))
 
     def close(self) -> None:
         """Close the files of the index."""

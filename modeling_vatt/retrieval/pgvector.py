@@ -25,6 +25,8 @@ from .moments import MARGIN, Moment, find_moments
 from .store import SPACES, FileRecord, Space, check_path
 
 
+__all__ = ["PgVectorIndex"]
+
 _FORMAT = 1
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _FILE_COLUMNS = "path, size, mtime_ns, hash, duration, error"
@@ -133,7 +135,7 @@ class PgVectorIndex:
         return cls(address, name)
 
     def _run(self, statement: str, values: tuple[Any, ...] = (), **parts: sql.Composable) -> psycopg.Cursor:
-        composed = sql.SQL(statement).format(**self._tables, **parts)  # type: ignore[arg-type]
+        composed = sql.SQL(statement).format(**self._tables, **parts)
         return self.connection.execute(composed, values or None)
 
     def _one(self, statement: str, values: tuple[Any, ...] = ()) -> Any:

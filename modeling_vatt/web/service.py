@@ -161,6 +161,7 @@ def _places(vectors: npt.NDArray, layout: Layout) -> npt.NDArray[np.float64]:
     """(points, 2) in [0, 1], both axes on the same scale."""
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import normalize
+    from threadpoolctl import threadpool_limits
 
     from ..analysis.projections import project
 
@@ -168,7 +169,9 @@ def _places(vectors: npt.NDArray, layout: Layout) -> npt.NDArray[np.float64]:
     if count < 4:  # too few for any method; side by side
         return np.stack([(np.arange(count) + 0.5) / max(count, 1), np.full(count, 0.5)], axis=1)
     if layout == "tsne":
-        places = project(vectors, "tsne")
+        # Threads of several libraries wait for each other; and the searches want a core, too.
+        with threadpool_limits(1):
+            places = project(vectors, "tsne")
     else:
         places = PCA(2, random_state=0).fit_transform(normalize(vectors.astype(np.float64)))
     low = places.min(axis=0)

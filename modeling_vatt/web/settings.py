@@ -40,6 +40,6 @@ class WebSettings:
     max_query_characters: int = 500
     max_results: int = 200
     max_waiting: int = 32
-    max_map_points: int = 3000
+    max_map_points: int = 2000
     thumbnail_size: int = 480
     media_limits: MediaLimits = UPLOAD_LIMITS

@@ -283,7 +283,11 @@ async function loadMap() {
   const value = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
   const key = `space=${value("space")}&layout=${value("layout")}`;
   state.map = key;
-  at("map-wait").textContent = "Drawing the map…";
+  const count = Math.min(state.info?.windows ?? 0, state.info?.max_map_points ?? 0);
+  at("map-wait").textContent =
+    value("layout") === "tsne" && count > 500
+      ? `Drawing the map of ${number(count)} moments. The first time this takes a while; PCA is quick.`
+      : "Drawing the map…";
   at("map-wait").hidden = maps.has(key);
   try {
     if (!maps.has(key)) maps.set(key, await ask(`/api/map?${key}`));

@@ -1,0 +1,107 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""How many of the moments that a search finds are right, by columns that say what is in the videos.
+
+vatt index my_videos/test --model my_model
+python examples/search_precision.py --index my_videos/test --match colour shape
+
+Each video asks once in words (its first caption) and once by its sound. A found moment is right if its video
+has the same values in the columns of `--match` as the video that asked, which is left out of the results of
+its sound.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from transformers import HfArgumentParser
+from transformers.utils import logging as transformers_logging
+
+from modeling_vatt.processors import MediaError
+from modeling_vatt.retrieval import Moment, VideoSearch
+
+
+@dataclass
+class PrecisionArguments:
+    """What to ask, and what is right."""
+
+    index: str = field(metadata={"help": "Indexed folder, with a metadata.jsonl that describes the videos."})
+    match: list[str] = field(metadata={"help": "Columns whose values must agree."})
+    caption_column: str = field(default="captions", metadata={"help": "Column with a caption or several."})
+    top_k: int = field(default=5, metadata={"help": "Results that are looked at."})
+    max_queries: int = field(default=0, metadata={"help": "Ask only so often; 0: with every video."})
+    output: str = field(default="", metadata={"help": "JSON file for the figures."})
+
+
+def questions(row: dict[str, Any], args: PrecisionArguments) -> Iterator[tuple[str, str]]:
+    """(kind, query) of a video."""
+    captions = row.get(args.caption_column) or []
+    captions = [captions] if isinstance(captions, str) else captions
+    if captions:
+        yield "text", captions[0]
+    yield "audio", row["file_name"]
+
+
+def main() -> None:
+    parser = HfArgumentParser(PrecisionArguments, description=__doc__.splitlines()[0])
+    (args,) = parser.parse_args_into_dataclasses()
+    transformers_logging.disable_progress_bar()
+    search = VideoSearch.open(args.index)
+    root = search.index.root
+    if root is None or not (root / "metadata.jsonl").is_file():
+        sys.exit(f"{args.index}: no metadata.jsonl beside the videos.")
+    rows = [json.loads(line) for line in (root / "metadata.jsonl").read_text().splitlines()]
+    labels: dict[str, tuple[Any, ...]] = {}
+    for row in rows:
+        if missing := [column for column in args.match if column not in row]:
+            sys.exit(f"{row['file_name']}: no column {', '.join(missing)}; there are {', '.join(row)}.")
+        labels[row["file_name"]] = tuple(row[column] for column in args.match)
+    searched = {file["path"] for file in search.index.files() if file["windows"]} & labels.keys()
+    shares: dict[str, list[float]] = {"text": [], "audio": []}
+    first: dict[str, list[float]] = {"text": [], "audio": []}
+    chances: list[float] = []
+    for row in rows[: args.max_queries or None]:
+        own = row["file_name"]
+        right = [name for name in searched if labels[name] == labels[own]]
+        if own not in searched or len(right) < 2:
+            continue
+        chances.append(len(right) / len(searched))
+        for kind, query in questions(row, args):
+            found: list[Moment]
+            try:
+                if kind == "text":
+                    found = search.text(query, top_k=args.top_k + 5)
+                else:
+                    found = search.audio(root / query, top_k=args.top_k + 5)
+            except MediaError:  # silent
+                continue
+            found = [moment for moment in found if kind == "text" or moment.path != own]
+            found = [moment for moment in found if moment.path in labels][: args.top_k]
+            good = [labels[moment.path] == labels[own] for moment in found]
+            shares[kind].append(mean(good))
+            first[kind].append(good[0])
+    if not chances:
+        sys.exit(f"No two videos agree in {', '.join(args.match)}.")
+    figures: dict[str, Any] = {"match": args.match, "chance": round(mean(chances), 4)}
+    print(f"Right in {', '.join(args.match)}; by chance {mean(chances):.1%}")
+    for kind, values in shares.items():
+        if values:
+            figures[kind] = {
+                "queries": len(values),
+                "P@1": round(mean(first[kind]), 4),
+                f"P@{args.top_k}": round(mean(values), 4),
+            }
+            print(
+                f"{kind:5s}  {len(values):5d} queries   P@1 {mean(first[kind]):.1%}   "
+                f"P@{args.top_k} {mean(values):.1%}"
+            )
+    if args.output:
+        Path(args.output).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

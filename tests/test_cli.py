@@ -1,0 +1,190 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The `vatt` command: index, search, embed, info."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clip_folders import make_folder, small_processor, write_clip
+from media_factory import tone, write_media
+from PIL import Image
+from small_models import seeded, small_config
+from typer.testing import CliRunner, Result
+
+from modeling_vatt import VattForPreTraining
+from modeling_vatt.cli import app
+from modeling_vatt.data import folder_clips, prepare_shards
+from modeling_vatt.retrieval import VideoSearch, unit
+
+
+def vatt(*arguments: object, expect: int = 0) -> Result:
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == expect, result.output + repr(result.exception)
+    return result
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """`model`, `videos` (indexed), `bark.wav`."""
+    folder = tmp_path_factory.mktemp("place")
+    config = small_config()
+    seeded(VattForPreTraining, config).save_pretrained(folder / "model")
+    small_processor(config).save_pretrained(folder / "model")
+    (folder / "videos" / "deep").mkdir(parents=True)
+    for number in range(4):
+        write_clip(folder / "videos" / ("deep" if number == 3 else "") / f"clip{number}.mp4", number, 2.0)
+    for number in range(7):
+        (folder / "videos" / f"broken{number}.mp4").write_bytes(b"no video")
+    write_media(folder / "bark.wav", waveform=tone(1, 8000), sampling_rate=8000, audio_codec="pcm_s16le")
+    result = vatt("index", folder / "videos", "--model", folder / "model")
+    assert "12 windows of 4 files. 11 embedded" in result.output
+    assert (
+        "7 files could not be read" in result.output and result.output.count("broken") == 5
+    )  # the first ones
+    return folder
+
+
+def test_help_teaches(place):
+    shown = vatt("--help").output
+    for name in ("index", "search", "embed", "info", "convert", "flops", "--install-completion"):
+        assert name in shown
+    for name in ("index", "search", "embed", "info"):
+        assert "Examples:" in vatt(name, "--help").output
+
+
+def test_help_is_quick():
+    """Commands import what they need when they run: the package alone is loaded for `--help`."""
+    code = (
+        "import sys; from modeling_vatt.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print(*{'datasets', 'faiss', 'psycopg'} & set(sys.modules), file=sys.stderr)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "search" in result.stdout and not result.stderr.splitlines()[-1].strip(), result.stderr
+
+
+def test_index_again(place, tmp_path):
+    videos = shutil.copytree(place / "videos", tmp_path / "videos", copy_function=shutil.copy2)
+    report = json.loads(vatt("index", videos, "--json").output)
+    assert report["unchanged"] == 11 and report["embedded"] == 0 and len(report["errors"]) == 7
+    assert report["index"]["windows"] == 12
+    (videos / "clip0.mp4").unlink()
+    assert "0 embedded, 0 known by their content, 10 unchanged, 1 removed" in vatt("index", videos).output
+
+
+def test_index_says_what_is_wrong(place, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for arguments, message in (
+        ((tmp_path / "nothing",), "no such folder"),
+        ((tmp_path / "empty",), "--model"),
+        ((tmp_path / "empty", "--model", tmp_path / "none"), "none"),
+        ((place / "videos", "--stride", "0.3"), "stride"),
+        ((tmp_path / "empty", "--index", place / "videos" / ".vatt-index"), "--index"),
+    ):
+        result = vatt("index", *arguments, expect=1)
+        assert "error: " in result.output and message in result.output and "Traceback" not in result.output
+    vatt("index", place / "videos", "--stride", "0", expect=2)
+
+
+def test_search_by_words_sound_and_video(place, tmp_path):
+    index = ("--index", place / "videos")
+    search = VideoSearch.open(place / "videos")
+    lines = vatt("search", "clip 3", *index, "-k", 2).output.splitlines()
+    expected = search.text("clip 3", top_k=2)
+    assert len(lines) == 2 and [line.split()[-1] for line in lines] == [m.path for m in expected]
+    assert lines[0].split()[:2] == ["1", f"{expected[0].score:.3f}"]
+    sound = json.loads(vatt("search", "--audio", place / "bark.wav", *index, "--json").output)
+    best = search.audio(place / "bark.wav")[0]
+    assert sound["moments"][0]["path"] == best.path
+    assert sound["moments"][0]["score"] == pytest.approx(best.score, abs=1e-6)
+    clip = place / "videos" / "deep" / "clip3.mp4"
+    picture = json.loads(
+        vatt("search", "--video", clip, *index, "--json", "--folder", "deep", "--no-merge", "--exact").output
+    )
+    assert picture["moments"][0]["score"] > 0.99 and len(picture["moments"]) == 3
+    result = vatt(
+        "search", "clip 1", *index, "-k", 3, "--thumbnails", tmp_path / "pictures", "--json",
+        "--export", tmp_path / "found.csv", "--export", tmp_path / "found.html",
+    )  # fmt: skip
+    for moment in json.loads(result.output)["moments"]:
+        assert Image.open(moment["thumbnail"]).size == (16, 16)
+    assert (tmp_path / "found.csv").read_text().count(".mp4") == 3
+    assert (tmp_path / "found.html").read_text().count("data:image/jpeg") == 3
+
+
+def test_search_that_finds_nothing_and_wrong_usage(place, tmp_path, monkeypatch):
+    index = ("--index", place / "videos")
+    result = vatt("search", "clip", *index, "--min-score", "2", "--json", expect=3)
+    assert json.loads(result.stdout)["moments"] == [] and "nothing found" in result.output
+    vatt("search", "clip", *index, "--folder", "no such folder", expect=3)
+    for arguments in (
+        (),
+        ("a", "--audio", place / "bark.wav"),
+        ("a", "--export", "x.xlsx"),
+        ("a", "-k", "0"),
+    ):
+        vatt("search", *arguments, *index, expect=2)
+    vatt("search", "--audio", tmp_path / "missing.wav", *index, expect=2)
+    for arguments, message in (
+        (("a", "--index", tmp_path), "no index here"),
+        (("...", *index), "no words"),
+        (("--audio", place / "videos" / "broken1.mp4", *index), "not a readable media file"),
+        (("--video", place / "bark.wav", *index), "no video"),
+        (("a", "--folder", "../x", *index), "folder"),
+        (("a", "--model", tmp_path / "no", *index), "no"),
+    ):
+        result = vatt("search", *arguments, expect=1)
+        assert "error: " in result.output and message in result.output and "Traceback" not in result.output
+    monkeypatch.setenv("VATT_INDEX", str(place / "videos"))
+    assert vatt("search", "clip 2").output.count(".mp4") == 4
+
+
+def test_embed(place, tmp_path):
+    clip, model = place / "videos" / "clip1.mp4", ("--model", place / "model")
+    output = tmp_path / "out" / "e.npz"
+    vatt("embed", clip, *model, "--text", "clip 1", "--audio", place / "bark.wav", "--output", output)
+    with np.load(output) as arrays:
+        rows = dict(arrays)
+    assert rows["kind"].tolist() == ["video"] * 3 + ["audio", "text"]
+    assert rows["start"][:3] == pytest.approx([0, 0.8, 1.2]) and np.isnan(rows["start"][3:]).all()
+    search = VideoSearch.open(place / "videos")
+    moments, va = search.index.vectors("va")
+    own = [row for row, moment in zip(va, moments, strict=True) if moment.path == "clip1.mp4"]
+    np.testing.assert_allclose(rows["va"][:3], own, atol=1e-5)
+    assert not rows["vt"][3].any() and not rows["va"][4].any()
+    line = json.loads(vatt("embed", *model, "--text", "clip 1").output)
+    np.testing.assert_allclose(unit(np.array(line["vt"])), rows["vt"][4], atol=1e-5)
+    assert line["va"] is None
+    result = vatt("embed", place / "videos" / "broken0.mp4", *model, expect=1)
+    assert "broken0.mp4: not a readable media file" in result.output
+    vatt("embed", *model, expect=2)
+    vatt("embed", clip, *model, "--output", "x.txt", expect=2)
+
+
+def test_info(place, tmp_path):
+    facts = json.loads(vatt("info", place / "videos", "--json", "--files").output)
+    assert (facts["kind"], facts["windows"], facts["errors"]) == ("index", 12, 7)
+    assert sum(file["error"] is not None for file in facts["listed"]) == 7
+    assert "broken3.mp4: not a readable" in vatt("info", place / "videos", "--files").output
+    VideoSearch.open(place / "videos").index.save_pretrained(tmp_path / "saved")
+    assert json.loads(vatt("info", tmp_path / "saved", "--json").output)["windows"] == 12
+    facts = json.loads(vatt("info", place / "model", "--json").output)
+    model = VattForPreTraining.from_pretrained(place / "model")
+    stored = sum(value.numel() for value in model.state_dict().values())
+    assert facts["kind"] == "model" and facts["values"] == stored
+    facts = json.loads(vatt("info", place / "videos" / "clip1.mp4", "--json").output)
+    assert (facts["kind"], facts["num_frames"], facts["video_codec"]) == ("media file", 20, "h264")
+    make_folder(tmp_path / "corpus", 3)
+    prepare_shards(folder_clips(tmp_path / "corpus", "train"), tmp_path / "shards")
+    facts = json.loads(vatt("info", tmp_path / "shards", "--json").output)
+    assert (facts["kind"], facts["clips"]) == ("shards", 3)
+    for wrong, message in (
+        (tmp_path, "neither a model"),
+        (place / "videos" / "broken1.mp4", "not a readable"),
+    ):
+        assert message in vatt("info", wrong, expect=1).output
