@@ -5,7 +5,12 @@ DEMO_DIR ?= demo
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-fast lint typecheck check-wheel docs clean
+# What `make test-lowest` runs: quick, and touches every dependency.
+LOWEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,\
+	augmentation classification data error_messages faults feature_extractor finetuning labelled media metrics \
+	modeling probe processor run_record shards tokenizer trainer training video_processor))
+
+.PHONY: demo test test-fast test-lowest audit lint typecheck check-wheel docs clean
 
 demo: $(VENV)/demo.installed
 	$(BIN)/python examples/run_demo.py --output_dir $(DEMO_DIR)
@@ -15,6 +20,21 @@ test: $(VENV)/dev.installed
 
 test-fast: $(VENV)/dev.installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow"
+
+# The lowest versions that setup.cfg allows, in an environment of its own.
+test-lowest:
+	$(PYTHON) -m venv --clear build/lowest
+	build/lowest/bin/python -m pip --disable-pip-version-check --quiet install -c constraints-lowest.txt torch
+	build/lowest/bin/python -m pip --disable-pip-version-check --quiet install -c constraints-lowest.txt \
+		-e '.[demo,analysis]' pytest
+	HF_HUB_OFFLINE=1 build/lowest/bin/python -m pytest -m "not slow" $(LOWEST_TESTS)
+
+# Known holes in what the package depends on; asks the databases of PyPI and OSV over the network.
+audit:
+	$(PYTHON) -m venv --clear build/audit
+	build/audit/bin/python -m pip --disable-pip-version-check --quiet install pip-audit
+	build/audit/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt
+	build/audit/bin/pip-audit --no-deps --disable-pip --requirement constraints-lowest.txt
 
 lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ neighbouring runs, which a load on the machine disturbs less. Sections:
   encoder against VideoMAE and of the Base audio encoder against ViT, both with SDPA, with as many tokens;
   on the CPU also of ours without its fast paths;
 - `droptoken`: training step of the Base video encoder against the kept share of its tokens;
+- `packed`: query, key and value of a Base block from one matrix, packed once and for all, against three;
 - `compile`: forward and training step of the Base video encoder through `torch.compile` against eager;
 - `optimizer`: a step of AdamW on the Base video encoder, fused against PyTorch's default;
 - `utilisation`: whole pretraining steps of MBS and the agnostic Medium model under bf16 autocast with
@@ -37,7 +38,7 @@ from torch import nn
 from transformers import VideoMAEConfig, VideoMAEModel, ViTConfig, ViTModel
 
 from modeling_vatt import VattConfig, VattForPreTraining, VattModel
-from modeling_vatt.layers import fast_cpu, set_fast_cpu
+from modeling_vatt.layers import VattLinear, fast_cpu, set_fast_cpu
 
 
 Runs = dict[str, Callable[[], Any]]
@@ -205,6 +206,25 @@ class Bench:
             rows = self.compare(f"base, {dtype}, step", runs, 0, 1)
             show(["encoder", "tokens", "ms", "against all tokens"], [row[:4] for row in rows])
 
+    def packed(self) -> None:
+        rows = []
+        for dtype in self.options.dtypes:
+            inputs = torch.randn(self.options.batch, 784, 768, device=self.device, requires_grad=True)
+            one = VattLinear(768, 3 * 768).to(self.device)
+            three = nn.ModuleList(VattLinear(768, 768) for _ in range(3)).to(self.device)
+
+            def forward(layers: list[nn.Module], inputs: Any = inputs, dtype: str = dtype) -> list[Any]:
+                with self.context(dtype):
+                    return [layer(inputs) for layer in layers]
+
+            def step(layers: list[nn.Module], forward: Any = forward) -> None:
+                torch.autograd.backward([out.float().sum() for out in forward(layers)])
+
+            for kind, run in (("forward", forward), ("step", step)):
+                runs = {"one matrix": partial(run, [one]), "three": partial(run, list(three))}
+                rows += self.compare(f"projections, {dtype}, {kind}", runs, 0, 1)
+        show(["layer", "how", "ms", "against three"], [row[:4] for row in rows])
+
     def compile(self) -> None:
         rows = []
         for dtype in self.options.dtypes:
@@ -313,7 +333,7 @@ def main() -> None:
     )
     sections = (
         *("limits", "base", "medium", "audio"),
-        *("droptoken", "compile", "optimizer", "utilisation"),
+        *("droptoken", "packed", "compile", "optimizer", "utilisation"),
     )
     default = ("limits", "base", "droptoken", "optimizer")
     parser.add_argument("--sections", nargs="+", choices=sections, default=default)

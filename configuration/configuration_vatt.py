@@ -325,7 +325,9 @@ class VattAudioConfig(VattMediaConfig):
         if self.is_convolutional and self.input_type != "spectrogram":
             raise ValueError('A ResNet takes spectrograms: set `input_type="spectrogram"`.')
         if not self.is_convolutional and min(self.position_axes.values()) < 1:
-            raise ValueError(f"The reference sound holds no patch of shape {self.patch_shape}.")
+            raise ValueError(
+                f"The reference sound holds no patch of shape {self.patch_shape}: raise `num_samples`."
+            )
         if self.input_type == "spectrogram" and self.drop_token_rate:
             raise ValueError("DropToken is for waveforms: set `drop_token_rate=0` for spectrograms.")
 
@@ -474,7 +476,7 @@ class VattConfig(PreTrainedConfig):
             if fields.get("encoder_type", "transformer") != "transformer":
                 raise ValueError(
                     "The towers of a modality-agnostic model share a Transformer, but "
-                    f'`{key}.encoder_type` is "{fields["encoder_type"]}".'
+                    f'`{key}.encoder_type` is "{fields["encoder_type"]}": set it to "transformer".'
                 )
         video = self.video_config if self.video_config is not None else {}
         reference = VattVideoConfig(**video) if isinstance(video, dict) else video

@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +17,8 @@ import datasets
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
-from run_pretraining import merge
-from transformers import HfArgumentParser, set_seed
+from run_pretraining import fail, merge
+from transformers import HfArgumentParser
 from transformers.trainer_utils import PredictionOutput
 from transformers.utils import logging as transformers_logging
 
@@ -54,9 +53,16 @@ from modeling_vatt.training import (
     CLASSIFIERS,
     RECIPES,
     FinetuningArguments,
+    TrainingError,
     VattTrainer,
+    explained,
+    files_at_once,
     finetuning_config,
     last_checkpoint,
+    read_run_record,
+    seed_everything,
+    table_fingerprint,
+    without_secrets,
     write_model_card,
 )
 
@@ -246,20 +252,17 @@ def set_processor(processor: VattProcessor, data: DataArguments, args: ModelArgu
         videos.decode_size = videos.crop_size["height"] * 8 // 7
 
 
-def check_same_run(output_dir: Path, settings: dict[str, Any], resuming: bool) -> None:
+def check_same_run(output_dir: Path, settings: dict[str, Any]) -> None:
     """A run can only be continued with what it was begun with."""
-    file = output_dir / "run.json"
-    if resuming and file.is_file():
-        before = json.loads(file.read_text())
-        changed = [name for name, value in settings.items() if before.get(name) != value]
-        if changed:
-            raise ValueError(
-                f"{output_dir} holds a run with other settings: "
-                + ", ".join(f"{name}={before.get(name)} (now {settings[name]})" for name in changed)
-                + ". Use them again, or choose another output folder."
-            )
-    output_dir.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings, indent=2) + "\n")
+    before = read_run_record(output_dir).get("settings", {})
+    now = without_secrets(settings)
+    changed = [name for name, value in before.items() if now.get(name) != value]
+    if changed:
+        raise ValueError(
+            f"{output_dir} holds a run with other settings: "
+            + ", ".join(f"{name}={before[name]} (now {now.get(name)})" for name in changed)
+            + ". Use them again, or choose another output folder."
+        )
 
 
 def report(
@@ -291,7 +294,7 @@ def main(media: str, description: str) -> None:
     if training.disable_tqdm:
         transformers_logging.disable_progress_bar()
         datasets.disable_progress_bars()
-    set_seed(training.seed)
+    seed_everything(training.seed, training.full_determinism)
     output_dir = Path(training.output_dir)
     evaluate_only = training.do_eval and not training.do_train and training.eval_strategy == "no"
 
@@ -346,51 +349,58 @@ def main(media: str, description: str) -> None:
             crops=data.eval_crops,
             limits=limits,
         )
+        settings = run_settings(data, args, training)
+        if train is not None:
+            settings["data"] = table_fingerprint(train, media, "label")
         trainer = VattTrainer(
             model,
             training,
+            settings=settings,
             train_dataset=train_clips,
             eval_dataset=eval_clips,
             compute_metrics=classification_metrics,
             processing_class=processor,
         )
         checkpoint = training.resume_from_checkpoint or last_checkpoint(output_dir)
-        settings = run_settings(data, args, training)
         if train is not None:
-            if training.process_index == 0:
-                check_same_run(output_dir, settings, checkpoint is not None)
             if checkpoint is not None:
+                check_same_run(output_dir, settings)
                 print(f"Continuing from {checkpoint}")
             found = trainer.train(resume_from_checkpoint=checkpoint).metrics
             speed = found.get("train_samples_per_second")  # not there if the run was finished before
-        prediction = None if eval_clips is None else trainer.predict(eval_clips, metric_key_prefix="eval")
+        with explained(output_dir, "Lower --per_device_eval_batch_size, --eval_windows or --eval_crops."):
+            prediction = None if eval_clips is None else trainer.predict(eval_clips, metric_key_prefix="eval")
         if prediction is not None and prediction.predictions is None:
             raise ValueError(f"No clip of the split {data.validation_split!r} can be read.")
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        sys.exit(str(error))
+    except (OSError, ValueError, HfHubHTTPError, TrainingError) as error:
+        fail(error)
     if training.process_index != 0:
         return
-    output_dir.mkdir(parents=True, exist_ok=True)
     skipped |= trainer.skipped
     metrics: dict[str, float] = {}
-    if prediction is not None:
-        metrics = report(
-            output_dir,
-            prediction,
-            names,
-            {
-                "dataset": data.dataset,
-                "split": data.validation_split,
-                "model": args.model or args.preset,
-                "classes": len(names),
-                "views": data.eval_windows * data.eval_crops,
-                "skipped_clips": len(skipped),
-                "train_samples_per_second": speed,
-                "settings": settings,
-            },
-        )
-    if train is not None:
-        save(output_dir, media, trainer, processor, data, args, settings, metrics, skipped)
+    try:
+        with explained(output_dir, "The training is done: the same command saves its result."):
+            output_dir.mkdir(parents=True, exist_ok=True)
+            if prediction is not None:
+                metrics = report(
+                    output_dir,
+                    prediction,
+                    names,
+                    {
+                        "dataset": without_secrets(data.dataset),
+                        "split": data.validation_split,
+                        "model": args.model or args.preset,
+                        "classes": len(names),
+                        "views": data.eval_windows * data.eval_crops,
+                        "skipped_clips": len(skipped),
+                        "train_samples_per_second": speed,
+                        "settings": without_secrets(settings),
+                    },
+                )
+            if train is not None:
+                save(output_dir, media, trainer, processor, data, args, settings, metrics, skipped)
+    except (OSError, HfHubHTTPError, TrainingError) as error:
+        fail(error)
     if skipped:
         print(skip_report(skipped, total))
     for name, value in metrics.items():
@@ -447,29 +457,34 @@ def save(
     """Model, processor, code and model card; upload them if asked to."""
     training = trainer.args
     model = trainer.accelerator.unwrap_model(trainer.model)
-    model.save_pretrained(output_dir)
-    processor.save_pretrained(output_dir)
-    if media == "image":
-        videos = processor.video_processor
-        VattImageProcessor(size=videos.size, crop_size=videos.crop_size).save_pretrained(output_dir)
-    if args.remote_code:
-        save_remote_code(output_dir)
-    write_model_card(
-        output_dir,
-        name=training.hub_model_id or output_dir.resolve().name,
-        model=model,
-        dataset=data.dataset,
-        metrics=metrics,
-        settings={name: value for name, value in settings.items() if name not in ("dataset", "model")},
-        split=data.validation_split or None,
-        data={
-            "training split": data.train_split,
-            "training clips": len(trainer.train_dataset),
-            "clips that could not be read": len(skipped),
-        },
-        base_model=args.model if args.model and not Path(args.model).exists() else None,
-        processor=processor,
-    )
+    with files_at_once(output_dir) as folder:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        if media == "image":
+            videos = processor.video_processor
+            VattImageProcessor(size=videos.size, crop_size=videos.crop_size).save_pretrained(folder)
+        if args.remote_code:
+            save_remote_code(folder)
+        write_model_card(
+            folder,
+            name=training.hub_model_id or output_dir.resolve().name,
+            model=model,
+            dataset=without_secrets(data.dataset),
+            metrics=metrics,
+            settings={
+                name: value
+                for name, value in without_secrets(settings).items()
+                if name not in ("dataset", "model", "data")
+            },
+            split=data.validation_split or None,
+            data={
+                "training split": data.train_split,
+                "training clips": len(trainer.train_dataset),
+                "clips that could not be read": len(skipped),
+            },
+            base_model=args.model if args.model and not Path(args.model).exists() else None,
+            processor=processor,
+        )
     if training.push_to_hub:
         ignored = ["checkpoint-*/*", "skipped.jsonl", "run.json", "training_args.bin"]
         HfApi().upload_folder(repo_id=trainer.hub_model_id, folder_path=output_dir, ignore_patterns=ignored)

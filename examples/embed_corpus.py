@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.data import ClipDataset, SkippedClip, clip_name, collate_clips, open_clips, run_tasks
 from modeling_vatt.processors import MediaLimits, VattProcessor
-from modeling_vatt.retrieval import embed_batches
+from modeling_vatt.retrieval import embed_batches, hash_weights
 
 
 @dataclass
@@ -141,8 +141,10 @@ def main() -> None:
     run_file = folder / "_run.json"  # readers of Parquet folders pass over such names
     try:
         clips = open_dataset(args)
-        names = ("model", "clips_per_video", "clips_per_file", "media_limits")
-        run = {name: getattr(args, name) for name in names} | {"data": clips.fingerprint}
+        # Not the model's name: what lies there may change between the parts of a run.
+        weights = hash_weights(VattForPreTraining.from_pretrained(args.model))
+        names = ("clips_per_video", "clips_per_file", "media_limits")
+        run = {name: getattr(args, name) for name in names} | {"data": clips.fingerprint, "weights": weights}
         begun = json.loads(run_file.read_text()) if run_file.is_file() else None
         if begun != run and folder.exists() and any(folder.iterdir()):
             raise ValueError(f"{folder}: holds something else. Choose another --output_dir.")

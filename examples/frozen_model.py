@@ -16,6 +16,7 @@ import modeling_vatt  # noqa: F401 - makes the Auto classes know VATT
 from modeling_vatt.data import skip_report, source_of
 from modeling_vatt.processors import VattProcessor
 from modeling_vatt.retrieval import FileEmbeddings, embed_files
+from modeling_vatt.training import without_secrets, write_run_record
 
 
 @dataclass
@@ -85,9 +86,20 @@ def report_skipped(reasons: Sequence[str], total: int) -> None:
         print(f"\n{report}")
 
 
-def write_results(args: ModelArguments, results: dict[str, Any]) -> None:
-    """`results.json` in the output folder."""
+def write_results(args: ModelArguments, results: dict[str, Any], kind: str, model: Any, data: str) -> None:
+    """`results.json` in the output folder, and `run.json`, which tells what the results were made with.
+
+    Args:
+        args: say where.
+        results: JSON-serialisable, with `settings`.
+        kind: of evaluation.
+        model: that was evaluated.
+        data: fingerprint of the clips.
+    """
     file = Path(args.output_dir) / "results.json"
     file.parent.mkdir(parents=True, exist_ok=True)
+    results = {**results, "settings": without_secrets(results["settings"])}
     file.write_text(json.dumps(results, indent=2) + "\n")
+    config = model.config.to_dict()
+    write_run_record(args.output_dir, kind, config, results["settings"], {"fingerprint": data})
     print(f"\nResults: {file}")

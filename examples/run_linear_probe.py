@@ -35,6 +35,7 @@ from modeling_vatt.data import (
 )
 from modeling_vatt.evaluation import LinearHeadClassifier, linear_probe, linear_svm, summarize_splits
 from modeling_vatt.retrieval import FileEmbeddings
+from modeling_vatt.training import table_fingerprint
 
 
 LAYOUTS: dict[str, Callable[[str], datasets.Dataset]] = {
@@ -208,6 +209,9 @@ def main() -> None:
             "skipped": skipped,
             "settings": {**dataclasses.asdict(args), **dataclasses.asdict(model_args)},
         },
+        "linear probe",
+        model,
+        table_fingerprint(table, column, "label"),
     )
     with (Path(model_args.output_dir) / "splits.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(lines[0]))

@@ -7,26 +7,28 @@
 `my_videos` is a folder of videos, best in the layout of `datasets`' videofolder (`train/`, `validation/`,
 each with a `metadata.jsonl` that has `file_name` and `captions`), the name of a dataset with a video column,
 or a folder or URL of shards (see `prepare_shards.py`). Several processes: `accelerate launch
-examples/run_pretraining.py ...`. A run that was stopped is continued by the same command. The output folder
-ends up with model, processor and model card, for `AutoModel.from_pretrained(output_dir)`.
+examples/run_pretraining.py ...`. A run that was stopped is continued by the same command; one that SIGTERM,
+SIGINT or SIGUSR1 stopped has written a checkpoint and ends with exit code 75. The output folder ends up with
+model, processor and model card, for `AutoModel.from_pretrained(output_dir)`.
 """
 
 import dataclasses
+import datetime
 import json
 import logging
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NoReturn
 
 import datasets
 import numpy as np
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, gather_object
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
@@ -47,7 +49,12 @@ from modeling_vatt.retrieval import embed_batches
 from modeling_vatt.training import (
     Pretrainer,
     PretrainingArguments,
+    TrainingError,
+    explained,
+    files_at_once,
     recompute_activations,
+    seed_everything,
+    without_secrets,
     write_model_card,
 )
 
@@ -158,6 +165,9 @@ class RunArguments:
         default=None, metadata={"help": "Name on the Hub; the folder's if left out."}
     )
     hub_private: bool = field(default=False, metadata={"help": "Make the repository private."})
+    ddp_timeout: int = field(
+        default=1800, metadata={"help": "Seconds that processes wait for each other before the run ends."}
+    )
 
 
 def merge(base: dict, overrides: dict) -> dict:
@@ -203,6 +213,31 @@ def shuffle_captions(clips: datasets.Dataset, seed: int) -> datasets.Dataset:
     return clips.add_column("captions", [captions[moved[i]] for i in range(len(captions))], feature=feature)
 
 
+def fail(error: Exception | str) -> NoReturn:
+    """End the script with a message, without tokens, and the code of the error."""
+    print(without_secrets(str(error)), file=sys.stderr)
+    sys.exit(getattr(error, "exit_code", 1))
+
+
+def evaluate_together(
+    model: VattForPreTraining, clips: ClipDataset, accelerator: Accelerator, batch_size: int
+) -> dict[str, float]:
+    """Retrieval among all clips, which the processes embed each its part of.
+
+    Under FSDP all processes have to pass through the model equally often: each embeds all.
+    """
+    rank, count = accelerator.process_index, accelerator.num_processes
+    if accelerator.distributed_type == DistributedType.FSDP:
+        rank, count = 0, 1
+    own = Subset(clips, range(len(clips) * rank // count, len(clips) * (rank + 1) // count))
+    loader = DataLoader(own, batch_size=batch_size, collate_fn=collate_clips)
+    found = embed_batches(model, (batch.inputs for batch in loader if batch.inputs))
+    parts = [part for part in (gather_object([found]) if count > 1 else [found]) if part]
+    if not parts:
+        raise ValueError("No clip of the validation split can be read: check its files, or leave it out.")
+    return clip_retrieval({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
 def main() -> None:
     parser = HfArgumentParser(
         (DataArguments, ModelArguments, PretrainingArguments, RunArguments),
@@ -210,7 +245,7 @@ def main() -> None:
     )
     try:
         data, model_args, training, run = parser.parse_args_into_dataclasses()
-    except ValueError as error:  # unknown flags
+    except ValueError as error:  # unknown flags, values that make no sense
         parser.error(str(error))
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("modeling_vatt").setLevel(logging.INFO)
@@ -220,9 +255,10 @@ def main() -> None:
         mixed_precision=run.mixed_precision,
         log_with=run.report_to if run.report_to != "none" else None,
         project_dir=output_dir,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=run.ddp_timeout))],
     )
     main_process = accelerator.is_main_process
-    set_seed(training.seed)
+    seed_everything(training.seed, training.deterministic)
     name = output_dir.resolve().name
     if run.push_to_hub and main_process:  # before the training: better to fail now than after it
         try:
@@ -230,7 +266,7 @@ def main() -> None:
                 HfApi().create_repo(run.hub_model_id or name, private=run.hub_private, exist_ok=True).repo_id
             )
         except (HfHubHTTPError, OSError) as error:
-            sys.exit(f"Cannot create {run.hub_model_id or name} on the Hub: {error}")
+            fail(f"Cannot create {run.hub_model_id or name} on the Hub: {error}")
 
     def load(split: str) -> datasets.Dataset | ShardDataset:
         return open_clips(data.dataset, split, data.video_column, data.caption_column, data.allow_remote)
@@ -247,7 +283,7 @@ def main() -> None:
         if model_args.gradient_checkpointing != "no":
             recompute_activations(model, model_args.gradient_checkpointing)
     except (OSError, ValueError, StrictDataclassError) as error:
-        sys.exit(str(error))
+        fail(error)
     if processor.video_processor.decode_size is None:
         frame = processor.video_processor.crop_size["height"]
         processor.video_processor.decode_size = data.decode_size or frame * 8 // 7
@@ -279,18 +315,17 @@ def main() -> None:
     )
 
     def evaluate(model: VattForPreTraining) -> dict[str, float]:
-        loader = DataLoader(
-            ClipDataset(validation, processor, limits=limits),
-            batch_size=run.eval_batch_size,
-            collate_fn=collate_clips,
-        )
-        return clip_retrieval(embed_batches(model, (batch.inputs for batch in loader if batch.inputs)))
+        held_out = ClipDataset(validation, processor, limits=limits)
+        return evaluate_together(model, held_out, accelerator, run.eval_batch_size)
 
+    settings: dict[str, Any] = {
+        type(part).__name__: without_secrets(part) for part in (data, model_args, training, run)
+    }
     if run.report_to != "none":
         plain = {
-            f"{type(part).__name__}.{key}": value
-            for part in (data, model_args, training, run)
-            for key, value in dataclasses.asdict(part).items()
+            f"{kind}.{key}": value
+            for kind, values in settings.items()
+            for key, value in values.items()
             if isinstance(value, (int, float, str, bool))
         }
         accelerator.init_trackers("logs", config=plain)
@@ -331,10 +366,12 @@ def main() -> None:
             save_extra=processor.save_pretrained,
             on_log=on_log,
             on_step=on_step,
+            settings=settings,
         )
         metrics = trainer.train()
-    except (MediaError, ValueError) as error:
-        sys.exit(str(error))
+    except (MediaError, OSError, ValueError, TrainingError) as error:
+        bar.close()
+        fail(error)
     bar.close()
     accelerator.wait_for_everyone()
     if main_process:
@@ -343,38 +380,51 @@ def main() -> None:
         if best.is_dir() and not run.keep_last:
             finished = VattForPreTraining.from_pretrained(best)
             metrics = {**metrics, **json.loads((best / "training_state.json").read_text())["metrics"]}
-        finished.save_pretrained(output_dir)
-        processor.save_pretrained(output_dir)
-        if run.remote_code:
-            save_remote_code(output_dir)
-        write_model_card(
-            output_dir,
-            name=name,
-            model=finished,
-            dataset=data.dataset,
-            metrics=metrics,
-            settings={
-                **{key: value for key, value in dataclasses.asdict(training).items() if key != "output_dir"},
-                "mixed_precision": run.mixed_precision,
-                "crop_resize_style": data.crop_resize_style,
-                "color_augment": data.color_augment,
-            },
-            split=data.validation_split or None,
-            data={
-                "training split": data.train_split,
-                "training clips": len(clips),
-                "clips with captions": sum(bool(captions) for captions in all_captions(train)),
-                "clips that could not be read": len(skipped) + len(trainer.progress.skipped),
-            },
-            base_model=model_args.model if model_args.model and not Path(model_args.model).exists() else None,
-            processor=processor,
-        )
+        try:
+            with (
+                explained(output_dir, "The training is done: the same command saves its result."),
+                files_at_once(output_dir) as folder,
+            ):
+                finished.save_pretrained(folder)
+                processor.save_pretrained(folder)
+                if run.remote_code:
+                    save_remote_code(folder)
+                write_model_card(
+                    folder,
+                    name=name,
+                    model=finished,
+                    dataset=without_secrets(data.dataset),
+                    metrics=metrics,
+                    settings={
+                        **{
+                            key: value
+                            for key, value in dataclasses.asdict(training).items()
+                            if key != "output_dir"
+                        },
+                        "mixed_precision": run.mixed_precision,
+                        "crop_resize_style": data.crop_resize_style,
+                        "color_augment": data.color_augment,
+                    },
+                    split=data.validation_split or None,
+                    data={
+                        "training split": data.train_split,
+                        "training clips": len(clips),
+                        "clips with captions": sum(bool(captions) for captions in all_captions(train)),
+                        "clips that could not be read": len(skipped) + len(trainer.progress.skipped),
+                    },
+                    base_model=model_args.model
+                    if model_args.model and not Path(model_args.model).exists()
+                    else None,
+                    processor=processor,
+                )
+        except (OSError, TrainingError) as error:
+            fail(error)
         report = trainer.skip_report(already=skipped)
         if report:
             print(report)
         print(f"Saved model, processor and model card to {output_dir}")
         if run.push_to_hub:
-            ignored = ["checkpoint-*", "best/*", "logs/*", "*.partial/*", "metrics.jsonl"]
+            ignored = ["checkpoint-*", "best/*", "logs/*", "*.partial/*", "metrics.jsonl", "run.json"]
             HfApi().upload_folder(repo_id=name, folder_path=output_dir, ignore_patterns=ignored)
             print(f"Uploaded to {name}")
     accelerator.end_training()

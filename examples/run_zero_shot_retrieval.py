@@ -20,6 +20,7 @@ from frozen_model import ModelArguments, embed, load, parse, report_skipped, wri
 from modeling_vatt.data import all_captions, load_clips, load_msrvtt, load_youcook2
 from modeling_vatt.evaluation import zero_shot_retrieval
 from modeling_vatt.retrieval import embed_texts
+from modeling_vatt.training import table_fingerprint
 
 
 SPLITS = {"folder": "test", "msrvtt": "test", "youcook2": "validation"}
@@ -113,6 +114,7 @@ def main() -> None:
     report_skipped(skipped, len(table))
     if skipped:
         print("They are not in the gallery, and nothing asks for them: compare with care.")
+    known = ("video", "captions", "sentences", "start", "end")
     write_results(
         model_args,
         {
@@ -121,6 +123,9 @@ def main() -> None:
             "skipped": skipped,
             "settings": {**dataclasses.asdict(args), **dataclasses.asdict(model_args)},
         },
+        "zero-shot retrieval",
+        model,
+        table_fingerprint(table, *(name for name in known if name in table.column_names)),
     )
 
 

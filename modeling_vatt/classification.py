@@ -154,7 +154,7 @@ class VattForVideoClassification(VattClassifier):
         """
         clips = pixel_values if pixel_values_videos is None else pixel_values_videos
         if clips is None:
-            raise ValueError("`pixel_values_videos` is missing: this model classifies video.")
+            raise ValueError("`pixel_values_videos` is missing: pass video, which this model classifies.")
         logits, features = self.classify(clips, 5, **kwargs)
         return ImageClassifierOutput(
             loss=None if labels is None else self.classification_loss(logits, labels),
@@ -227,7 +227,7 @@ class VattForAudioClassification(VattClassifier):
                 multi-label targets.
         """
         if input_values is None:
-            raise ValueError("`input_values` is missing: this model classifies sound.")
+            raise ValueError("`input_values` is missing: pass sound, which this model classifies.")
         native_ndim = 1 + len(self.config.audio_config.patch_shape)
         logits, features = self.classify(input_values, native_ndim, **kwargs)
         return SequenceClassifierOutput(

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.nn.functional import all_reduce
 
 
 def is_distributed() -> bool:
@@ -19,9 +18,21 @@ def world_size() -> int:
     return dist.get_world_size() if is_distributed() else 1
 
 
+class _AllReduceSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return _AllReduceSum.apply(grad)
+
+
 def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     """Sum over processes; gradients are summed over processes too."""
-    return all_reduce(values) if is_distributed() else values
+    return _AllReduceSum.apply(values) if is_distributed() else values
 
 
 def all_reduce_max(values: torch.Tensor) -> torch.Tensor:

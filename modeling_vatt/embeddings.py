@@ -180,7 +180,7 @@ class VattPatchEmbeddings(nn.Module):
         if any(size < extent for size, extent in zip(values.shape[2:], patch, strict=True)):
             raise ValueError(
                 f"`{input_name(self.config)}` of extent {tuple(values.shape[2:])} is smaller than one patch "
-                f"{patch}."
+                f"{patch}: give it more."
             )
         for axis, extent in enumerate(patch):
             values = values.unfold(2 + axis, extent, extent)

@@ -506,7 +506,9 @@ class VattModel(VattPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the word table."""
         if self.text_model is None:
-            raise NotImplementedError("This model has no text tower, so no word table.")
+            raise NotImplementedError(
+                "This model has no text tower, so no word table: build it with `text_config`."
+            )
         getattr(self.text_model, "embeddings", self.text_model).word_embeddings = value
 
     def project(self, pooler_outputs: dict[str, torch.Tensor]) -> VattModelOutput:
@@ -517,7 +519,10 @@ class VattModel(VattPreTrainedModel):
                 candidates, output_size).
         """
         if self.head is None:
-            raise ValueError("This model has no common spaces: it was built without some of its towers.")
+            raise ValueError(
+                "This model has no common spaces, as it was built without some of its towers: use one with "
+                "all."
+            )
         embeds: dict[str, Any] = {}
         for name, pooled in pooler_outputs.items():
             found = getattr(self.head, name)(pooled.flatten(0, -2))
@@ -530,7 +535,7 @@ class VattModel(VattPreTrainedModel):
     def _tower(self, name: str) -> nn.Module:
         tower = getattr(self, f"{name}_model")
         if tower is None:
-            raise ValueError(f"This model was built without its {name} tower.")
+            raise ValueError(f"This model was built without its {name} tower: use one that has it.")
         return tower
 
     def _features(

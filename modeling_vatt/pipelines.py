@@ -87,7 +87,7 @@ class VattPipeline(Pipeline):
             raise ValueError(f"`text` must be a string, got {type(text).__name__}.")
         inputs = dict(self.processor(text=[text]))
         if not inputs["text_mask"].any():
-            raise ValueError(f"`text` {text!r} holds no words.")
+            raise ValueError(f"`text` {text!r} holds no words: use some.")
         return inputs
 
     def features(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -306,7 +306,9 @@ class VattZeroShotAudioClassificationPipeline(ZeroShotAudioClassificationPipelin
             return super()._sanitize_parameters(**kwargs)
         unknown = set(kwargs) - {"candidate_labels", "hypothesis_template"}
         if unknown:
-            raise TypeError(f"{type(self).__name__} knows no argument {', '.join(sorted(unknown))}.")
+            raise TypeError(
+                f"{type(self).__name__} knows no argument {', '.join(sorted(unknown))}: check its name."
+            )
         tokenizer = self.processor.tokenizer if self.tokenizer is None else self.tokenizer
         labels = kwargs.get("candidate_labels")
         template = kwargs.get("hypothesis_template", "{}")
@@ -396,7 +398,7 @@ def _embedded_labels(
     encoding = tokenizer(sentences, padding="max_length", truncation=True, return_tensors="pt")
     masks = zip(labels, encoding["attention_mask"], strict=True)
     if wordless := [label for label, mask in masks if not mask.any()]:
-        raise ValueError(f"`candidate_labels` {wordless} hold no words.")
+        raise ValueError(f"`candidate_labels` {wordless} hold no words: use some.")
     ids, mask = encoding["input_ids"].to(model.device), encoding["attention_mask"].to(model.device)
     return {"labels": labels, "label_embeds": model.get_text_features(ids, mask).vt_embeds.float().cpu()}
 

@@ -200,7 +200,12 @@ def _check(starts: Sequence[float]) -> None:
 
 
 def _length(media: MediaReader, kinds: list[Kind]) -> float:
-    """Seconds, as the container states it, or else as decoding shows."""
+    """Seconds, as the container states it, or else as decoding shows; of one kind of stream, where that ends
+    if it is known."""
+    present = [kind for kind in kinds if kind in media.streams]
+    ends = [media.end(kind) for kind in present]
+    if len(present) == 1 and ends[0] is not None:
+        return ends[0]
     if media.duration is not None:
         return media.duration
     # Recordings of browsers and raw streams do not say how long they are.

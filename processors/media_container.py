@@ -291,6 +291,11 @@ class MediaReader:
         """Seconds, as the container states it."""
         return None if self._container.duration is None else self._container.duration / av.time_base
 
+    def end(self, kind: Kind) -> float | None:
+        """When a stream ends, in seconds on the file's clock, as far as the container tells."""
+        ticks = self.streams[kind].duration
+        return None if not ticks or ticks < 0 else self.begin[kind] + ticks * self.tick[kind]
+
     def orientation(self, frame: Any = None) -> Orientation:
         """How frames are turned for display, according to a decoded one (None: the first of the file)."""
         if self._orientation is None:

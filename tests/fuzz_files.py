@@ -15,7 +15,9 @@ import json
 import os
 import pickle
 import shutil
+import sqlite3
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from clip_folders import small_processor, write_clip
 from mutations import mutate
@@ -50,6 +53,7 @@ from modeling_vatt.data import (
 )
 from modeling_vatt.data.clips import source_of
 from modeling_vatt.processors import MediaError, MediaLimits, VattProcessor, VattTokenizer, read_clip
+from modeling_vatt.retrieval import FileRecord, IndexDamaged, IndexMismatch, ModelIdentity, VattIndex
 
 
 INTACT = "intact"
@@ -95,6 +99,24 @@ def mutate_json(content: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
                 node[key] = json.loads(json.dumps(other[there]))
         done.append(str(key))
     return json.dumps(value).encode(), f"JSON at {', '.join(done)}"
+
+
+def other_column(table: pa.Table, rng: np.random.Generator) -> tuple[pa.Table, str]:
+    """A well-formed table with an odd value, or another column."""
+    name = table.column_names[int(rng.integers(table.num_columns))]
+    place = table.column_names.index(name)
+    way = rng.random()
+    if way < 0.2:
+        table = table.remove_column(place)
+    elif way < 0.4:
+        table = table.set_column(place, name, pa.array([{"path": "/etc/passwd", "bytes": None}] * len(table)))
+    else:
+        values = table[name].to_pylist()
+        row = int(rng.integers(len(values)))
+        values[row] = _ODD[int(rng.integers(len(_ODD)))]
+        with contextlib.suppress(pa.ArrowException, OverflowError, TypeError, ValueError, UnicodeError):
+            table = table.set_column(place, name, pa.array(values, table.schema.field(name).type))
+    return table, f"column {name}"
 
 
 class FileFuzz:
@@ -300,27 +322,11 @@ class Shards(FileFuzz):
         return super().damage(file, content, rng)
 
     def _other_index(self, content: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
-        """A well-formed table with odd values, or other columns."""
-        table = pa.ipc.open_stream(content).read_all()
-        name = table.column_names[int(rng.integers(table.num_columns))]
-        place = table.column_names.index(name)
-        way = rng.random()
-        if way < 0.2:
-            table = table.remove_column(place)
-        elif way < 0.4:
-            table = table.set_column(
-                place, name, pa.array([{"path": "/etc/passwd", "bytes": None}] * len(table))
-            )
-        else:
-            values = table[name].to_pylist()
-            row = int(rng.integers(len(values)))
-            values[row] = _ODD[int(rng.integers(len(_ODD)))]
-            with contextlib.suppress(pa.ArrowException, OverflowError, TypeError, ValueError, UnicodeError):
-                table = table.set_column(place, name, pa.array(values, table.schema.field(name).type))
+        table, done = other_column(pa.ipc.open_stream(content).read_all(), rng)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as stream:
             stream.write_table(table)
-        return sink.getvalue().to_pybytes(), f"column {name}"
+        return sink.getvalue().to_pybytes(), done
 
     def check_tar(self, folder: Path) -> str:
         write_index(folder)
@@ -498,9 +504,95 @@ class Vocabularies(FileFuzz):
         return "used"
 
 
+class Index(FileFuzz):
+    """Indexes as databases, and as Parquet and JSON from the Hub."""
+
+    refusals = (IndexDamaged, IndexMismatch, FileNotFoundError)
+
+    def write_samples(self, folder: Path) -> None:
+        dims = {"va": 6, "vt": 4}
+        identity = ModelIdentity("synthetic", None, "0", {}, {}, "", dims)
+        random = np.random.default_rng(0)
+        with VattIndex.create(folder / "database", None, identity, 1.0) as index:
+            for number in range(5):
+                vectors = [random.normal(size=(3, dims[space])) for space in ("va", "vt")]
+                file = FileRecord(f"folder/{number}.mp4", 1000, 10**18, "0" * 64, 3.0)
+                index.add(file, [0.0, 1.0, 2.0], [1.0, 2.0, 3.0], *vectors)
+            index.save_pretrained(folder / "tables")
+            index.store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            index.store.connection.execute("PRAGMA journal_mode=DELETE")
+
+    def victims(self, variety: str) -> list[str]:
+        return [name for name in self.samples[variety] if not name.endswith((".md", "lock"))]
+
+    def damage(self, file: str, content: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
+        if file.endswith(".sqlite") and rng.random() < 0.5:
+            return self._other_rows(content, rng)
+        if file.endswith(".parquet") and rng.random() < 0.5:
+            table, done = other_column(pq.read_table(io.BytesIO(content)), rng)
+            sink = io.BytesIO()
+            pq.write_table(table, sink)
+            return sink.getvalue(), done
+        return super().damage(file, content, rng)
+
+    def _other_rows(self, content: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
+        """A database that SQLite finds good."""
+        values = [value for value in _ODD if not isinstance(value, list | dict)]
+        values = [value for value in values if not isinstance(value, int) or abs(value) < 2**63]
+        values = [value for value in values if value != "\ud800"] + [
+            b"",
+            b"\x00" * 16,
+            b"\xff" * 24,
+            "{}",
+            "[]",
+        ]
+        columns = {
+            "meta": ["key", "value"],
+            "files": ["id", "path", "size", "mtime_ns", "hash", "duration", "error"],
+            "windows": ["id", "file", "start", "end"],
+            **{space: ["id", "vector"] for space in ("va", "vt")},
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "index.sqlite")
+            path.write_bytes(content)
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                table = list(columns)[int(rng.integers(len(columns)))]
+                column = columns[table][int(rng.integers(len(columns[table])))]
+                value = values[int(rng.integers(len(values)))]
+                statement = f"UPDATE {table} SET {column} = ? WHERE rowid % 3 = 1"
+                if table == "meta":
+                    statement = f"UPDATE meta SET {column} = ? WHERE key = 'settings'"
+                if rng.random() < 0.1:
+                    statement = f"DELETE FROM {table} WHERE ? IS NOT 7"
+                if rng.random() < 0.1:
+                    statement = f"CREATE TRIGGER t AFTER INSERT ON {table} BEGIN DELETE FROM files; END"
+                with contextlib.suppress(sqlite3.Error, OverflowError):
+                    connection.execute(statement, (value,) if "?" in statement else ())
+            return path.read_bytes(), f"{table}.{column} = {value!r}"[:80]
+
+    def check_database(self, folder: Path) -> str:
+        with VattIndex.open(folder) as index:
+            return self._use(index)
+
+    def check_tables(self, folder: Path) -> str:
+        with VattIndex.from_pretrained(folder) as index:
+            return self._use(index)
+
+    def _use(self, index: VattIndex) -> str:
+        index.info()
+        for file in index.files():
+            assert not file["path"].startswith("/") and ".." not in file["path"].split("/"), file
+        for space in ("va", "vt"):
+            query = np.ones(index.dims[space], np.float32)  # type: ignore[index]
+            for moment in index.search(query, space, top_k=5):  # type: ignore[arg-type]
+                assert np.isfinite([moment.score, moment.start, moment.end]).all(), moment
+        return "used"
+
+
 FUZZERS: dict[str, type[FileFuzz]] = {
     "checkpoints": Checkpoints,
     "shards": Shards,
+    "index": Index,
     "captions": Captions,
     "vocabularies": Vocabularies,
 }

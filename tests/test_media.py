@@ -32,7 +32,7 @@ from media_factory import (
 )
 from PIL import Image, ImageOps
 
-from modeling_vatt.processors.media import MediaError, MediaLimits, probe, read_clip
+from modeling_vatt.processors.media import MediaError, MediaLimits, probe, read_clip, read_clips
 
 
 Maker = Callable[..., Path]
@@ -692,6 +692,27 @@ def test_forked_workers(film: Path) -> None:
     assert first_number(film) == 25  # the parent has used the decoder
     with multiprocessing.get_context("fork").Pool(2) as pool:
         assert pool.map(first_number, [film] * 4) == [25] * 4
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("video", 2.0), ("audio", 5.0)])
+def test_windows_of_one_stream_lie_within_it(tmp_path: Path, kind: str, seconds: float) -> None:
+    """The sound goes on for three seconds after the pictures."""
+    path = write_media(
+        tmp_path / "long.mp4",
+        frames=numbered_frames(20),
+        fps=10,
+        waveform=tone(5.0, 16_000),
+        sampling_rate=16_000,
+    )
+    lengths: list[float] = []
+
+    def starts(length: float) -> list[float]:
+        lengths.append(length)
+        return [length - 0.5]
+
+    (clip,) = read_clips(path, starts, duration=0.5, video=kind == "video", audio=kind == "audio")
+    assert lengths == [pytest.approx(seconds, abs=0.1)]
+    assert (clip.frames if kind == "video" else clip.waveform) is not None
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc on this system")

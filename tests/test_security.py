@@ -76,7 +76,7 @@ def uses(tree: ast.AST) -> Iterator[str]:
             yield from (
                 alias.name.split(".")[0] for alias in node.names if alias.name.split(".")[0] in MODULES
             )
-        elif isinstance(node, ast.ImportFrom) and not node.level:
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module != "urllib.parse":
             if (node.module or "").split(".")[0] in MODULES:
                 yield (node.module or "").split(".")[0]
         elif isinstance(node, ast.Call):

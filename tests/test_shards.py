@@ -318,7 +318,7 @@ def test_a_damaged_index_is_named(shards, tmp_path, name):
 def with_index(shards: Path, folder: Path, change: Any) -> Path:
     """A copy of shards with another index, whose checksum is right."""
     target = Path(shutil.copytree(shards / "train", folder))
-    table = change(datasets.Dataset.from_file(str(target / "index.arrow")).data.table)
+    table = change(datasets.Dataset.from_file(str(shards / "train" / "index.arrow")).data.table)
     with (
         pa.OSFile(str(target / "index.arrow"), "wb") as file,
         pa.ipc.new_stream(file, table.schema) as stream,

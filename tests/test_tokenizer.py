@@ -195,3 +195,14 @@ def test_pieces_need_captions():
         VattTokenizer.train_sentencepiece([])
     with pytest.raises(ValueError, match="vocab_size"):
         VattTokenizer.train_sentencepiece(MANY, vocab_size=20)
+
+
+def test_endless_padding_is_refused():
+    """A stranger's settings may ask for more padding than there is memory."""
+    tokenizer = VattTokenizer.train_from_iterator(["stir the soup"], 20)
+    for length in (2**31, 2**63, int(1e30)):
+        tokenizer.model_max_length = length
+        with pytest.raises(ValueError, match=r"cannot be padded to \d+ words. Set `model_max_length`"):
+            tokenizer("stir")
+        assert len(tokenizer("stir", max_length=8)["input_ids"]) == 8
+        assert len(tokenizer("stir", padding=False)["input_ids"]) == 1

@@ -28,7 +28,14 @@ def clips(tmp_path_factory) -> datasets.Dataset:
 
 
 def pretrainer(
-    clips, output_dir: Path, evaluate=None, save_extra=None, drop_token_rate=0.5, dropout=0.1, **options
+    clips,
+    output_dir: Path,
+    evaluate=None,
+    save_extra=None,
+    drop_token_rate=0.5,
+    dropout=0.1,
+    accelerator=None,
+    **options,
 ) -> Pretrainer:
     torch.manual_seed(0)
     # Dropout and DropToken are on: their draws must be resumed as well.
@@ -49,6 +56,7 @@ def pretrainer(
         VattForPreTraining(config),
         dataset,
         PretrainingArguments(str(output_dir), **arguments),
+        accelerator,
         evaluate=evaluate,
         save_extra=save_extra,
     )

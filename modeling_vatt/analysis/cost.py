@@ -86,7 +86,9 @@ def count_tokens(config: VattTowerConfig, shape: tuple[int, ...], keep: float = 
     extent = (shape[0], *shape[2:]) if isinstance(config, VattVideoConfig) else shape
     tokens = math.prod(size // patch for size, patch in zip(extent, config.patch_shape, strict=True))
     if tokens == 0:
-        raise ValueError(f"A clip of extent {extent} is smaller than one patch {config.patch_shape}.")
+        raise ValueError(
+            f"A clip of extent {extent} is smaller than one patch {config.patch_shape}: enlarge it."
+        )
     return tokens, drop_token_count(tokens, 1 - keep) if _drops_tokens(config) else tokens
 
 

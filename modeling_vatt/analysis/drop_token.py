@@ -40,7 +40,9 @@ def dropping_tokens(model: VattPreTrainedModel, keep: float, seed: int = 0) -> I
         if isinstance(module, VattPatchEmbeddings) and not module.reversed_positions  # no spectrograms
     ]
     if any(module.training or module.mask_token is not None for module in embeddings):
-        raise ValueError("Dropping tokens needs a model in evaluation mode, without input masking.")
+        raise ValueError(
+            "Dropping tokens needs a model in evaluation mode without input masking: call `model.eval()`."
+        )
     rates = [module.config.drop_token_rate for module in embeddings]
     with torch.random.fork_rng():
         torch.manual_seed(seed)

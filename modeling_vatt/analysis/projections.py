@@ -142,7 +142,7 @@ def class_maps(
             {"model": model, "points": len(names), "same_class_neighbours": share, "chance": chance}
         )
     if not maps:
-        raise ValueError(f"None of the models {', '.join(models)} has a {modality} tower.")
+        raise ValueError(f"None of the models {', '.join(models)} has a {modality} tower: add one that has.")
     return pd.concat(maps, ignore_index=True), pd.DataFrame(summary)
 
 
@@ -180,7 +180,7 @@ def modality_maps(
             mixing = (1 - share) / (1 - chance)
             summary.append({"model": model, "space": space, "points": len(names), "mixing": mixing})
     if not maps:
-        raise ValueError(f"None of the models {', '.join(models)} has two modalities to compare.")
+        raise ValueError(f"None of the models {', '.join(models)} has two modalities to compare: add one.")
     return pd.concat(maps, ignore_index=True), pd.DataFrame(summary)
 
 

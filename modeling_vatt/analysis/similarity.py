@@ -133,7 +133,7 @@ def similarity_densities(
                 }
             )
     if not curves:
-        raise ValueError(f"None of the models {', '.join(models)} has two modalities to compare.")
+        raise ValueError(f"None of the models {', '.join(models)} has two modalities to compare: add one.")
     return pd.concat(curves, ignore_index=True), pd.DataFrame(summary)
 
 

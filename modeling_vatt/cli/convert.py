@@ -17,7 +17,7 @@ def _nested(assignments: list[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
-            raise typer.BadParameter(f"{assignment!r} is not FIELD=VALUE.")
+            raise typer.BadParameter(f"{assignment!r} must be FIELD=VALUE.")
         try:
             value = json.loads(text)
         except json.JSONDecodeError:

@@ -28,7 +28,10 @@ def model_table(model: VattPreTrainedModel) -> list[Entry]:
         return pretraining_table(model.config)
     if isinstance(model, VattModel) and model.head is not None:
         return pretraining_table(model.config, prefix="")
-    raise ConversionError(f"{type(model).__name__} with this config has no counterpart in the release.")
+    raise ConversionError(
+        f"{type(model).__name__} with this config has no counterpart in the release: give a model for "
+        "pretraining or a classifier."
+    )
 
 
 def build_model(
@@ -51,9 +54,16 @@ def build_model(
     table = model_table(model)
     expected = {entry.variable for entry in table}
     if left_over := sorted(set(shapes) - expected):
-        raise ConversionError(f"{source} has variables without a place in the model: {', '.join(left_over)}.")
+        raise ConversionError(
+            f"{source} has variables without a place in the model: {', '.join(left_over)}. Check the "
+            "overrides; "
+            "other models than the release's cannot be converted."
+        )
     if missing := sorted(expected - set(shapes)):
-        raise ConversionError(f"{source} lacks variables of the model: {', '.join(missing)}.")
+        raise ConversionError(
+            f"{source} lacks variables of the model: {', '.join(missing)}. Check the overrides, or fetch it "
+            "again."
+        )
     state = model.state_dict()
     for entry in table:
         wanted = entry.variable_shape(tuple(state[entry.parameter].shape))
@@ -62,7 +72,9 @@ def build_model(
                 f"{source}: {entry.variable} has shape {tuple(shapes[entry.variable])}, expected {wanted}."
             )
     if unfilled := sorted(set(state) - {entry.parameter for entry in table}):
-        raise ConversionError(f"No variable is mapped to the parameters {', '.join(unfilled)}.")
+        raise ConversionError(
+            f"No variable of {source} is mapped to the parameters {', '.join(unfilled)}: check the overrides."
+        )
     return model, table
 
 

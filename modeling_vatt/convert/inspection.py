@@ -42,7 +42,8 @@ class _Shapes:
     def get(self, name: str, ndim: int) -> Shape:
         if name not in self.shapes:
             raise ConversionError(
-                f"{self.source} lacks the variable {name}: it is not a complete VATT checkpoint."
+                f"{self.source} lacks the variable {name}: it is not a complete VATT checkpoint. Fetch it "
+                "again."
             )
         shape = self.shapes[name]
         if len(shape) != ndim:
@@ -53,7 +54,10 @@ class _Shapes:
         pattern = re.compile(re.escape(path) + r"/layers/(\d+)/")
         found = {int(match[1]) for name in self.shapes if (match := pattern.match(name))}
         if found != set(range(len(found))) or not found:
-            raise ConversionError(f"{self.source}: the layers under {path} are {sorted(found)}.")
+            raise ConversionError(
+                f"{self.source}: the layers under {path} are {sorted(found)}, expected 0, 1, 2, ... without "
+                "gaps."
+            )
         return len(found)
 
 
@@ -91,11 +95,16 @@ def infer_config(
         fields = {**_specific(reader, head_dim, towers), **_head(reader)}
     else:
         examples = ", ".join(list(shapes)[:3]) or "none"
-        raise ConversionError(f"{source} is not a VATT checkpoint; its first variables: {examples}.")
+        raise ConversionError(
+            f"{source} is not a VATT checkpoint; its first variables: {examples}. Choose another one, see "
+            "`vatt convert --list`."
+        )
     try:
         return model_class, VattConfig(**{**fields, **given})
     except (TypeError, ValueError) as error:
-        raise ConversionError(f"{source}: no valid config follows from the checkpoint: {error}") from error
+        raise ConversionError(
+            f"{source}: no valid config follows from the checkpoint: {error} Check the overrides."
+        ) from error
 
 
 def _check_fields(given: Mapping[str, Any], towers: Mapping[str, Mapping[str, Any]]) -> None:
@@ -109,7 +118,7 @@ def _check_fields(given: Mapping[str, Any], towers: Mapping[str, Mapping[str, An
             if not hasattr(getattr(known, f"{tower}_config"), name)
         ]
     if unknown:
-        raise ConversionError(f"The config has no field {', '.join(unknown)}.")
+        raise ConversionError(f"The config has no field {', '.join(unknown)}. Check the names.")
 
 
 def _encoder(
@@ -147,7 +156,11 @@ def _video_input(reader: _Shapes, patch: str, positions: str) -> dict[str, Any]:
         for axis in ("temporal", "vertical", "horizontal")
     }
     if height != width or rows["vertical"] != rows["horizontal"]:
-        raise ConversionError(f"{reader.source}: patches or frames of the video tower are not square.")
+        raise ConversionError(
+            f"{reader.source}: patches ({height} x {width}) or frames of the video tower are not square; "
+            "only "
+            "square ones are converted."
+        )
     return {
         "num_channels": channels,
         "tubelet_size": tubelet,

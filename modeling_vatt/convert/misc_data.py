@@ -65,10 +65,10 @@ def read_misc_data(path: str | os.PathLike) -> MiscData:
                 assert content is not None  # it is a regular file
                 found[path_inside.name] = content.read()
     except (OSError, tarfile.TarError, EOFError) as error:
-        raise ConversionError(f"{path} is missing or no tar archive ({error}).") from error
+        raise ConversionError(f"{path} is missing or no tar archive ({error}): fetch it.") from error
     for name in (VOCABULARY, EMBEDDINGS):
         if name not in found:
-            raise ConversionError(f"{path} lacks {name}: is it the release's misc_data.tgz?")
+            raise ConversionError(f"{path} lacks {name}: give the release's misc_data.tgz.")
     table = load_array_pickle(found[EMBEDDINGS], f"{path}: {EMBEDDINGS}", key="word_embeddings")
     if table.ndim != 2 or table.dtype.kind != "f":
         raise ConversionError(
@@ -77,7 +77,7 @@ def read_misc_data(path: str | os.PathLike) -> MiscData:
     try:
         vocabulary = found[VOCABULARY].decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ConversionError(f"{path}: {VOCABULARY} is not UTF-8 ({error}).") from error
+        raise ConversionError(f"{path}: {VOCABULARY} is not UTF-8 ({error}). Fetch it again.") from error
     return MiscData(vocabulary, np.ascontiguousarray(table, np.float32))
 
 
@@ -98,14 +98,16 @@ def load_array_pickle(data: bytes, source: str, key: str) -> np.ndarray:
     except ConversionError as error:
         raise ConversionError(f"{source}: {error}") from error
     except Exception as error:  # a damaged pickle raises nearly anything
-        raise ConversionError(f"{source} is damaged ({type(error).__name__}: {error}).") from error
+        raise ConversionError(
+            f"{source} is damaged ({type(error).__name__}: {error}). Fetch it again."
+        ) from error
     value = content.get(key, content.get(key.encode())) if isinstance(content, dict) else None
     if not isinstance(value, _Array):
-        raise ConversionError(f"{source} holds no array named {key!r}.")
+        raise ConversionError(f"{source} holds no array named {key!r}: give the release's misc_data.tgz.")
     try:
         return value.build()
     except (TypeError, ValueError) as error:
-        raise ConversionError(f"{source}: the array {key!r} is damaged ({error}).") from error
+        raise ConversionError(f"{source}: the array {key!r} is damaged ({error}). Fetch it again.") from error
 
 
 class _Dtype:
@@ -114,7 +116,7 @@ class _Dtype:
     def __init__(self, code: Any = "", *_: Any) -> None:
         code = code.decode() if isinstance(code, bytes) else code
         if not isinstance(code, str) or not re.fullmatch("[fiu][1248]", code):
-            raise ConversionError(f"refused, it holds an array of type {code!r} instead of numbers.")
+            raise ConversionError(f"refused, it holds an array of type {code!r}, but only numbers are read.")
         self.code = code
         self.order = "="
 
@@ -161,7 +163,7 @@ def _frombuffer(data: Any, dtype: _Dtype, shape: Any, order: Any, *_: Any) -> _A
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     if encoding not in ("latin1", "latin-1"):
-        raise ConversionError(f"refused, it asks for the codec {encoding!r}.")
+        raise ConversionError(f"refused, it asks for the codec {encoding!r}; only latin1 is read.")
     return text.encode("latin1")
 
 

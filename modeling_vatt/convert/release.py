@@ -133,7 +133,10 @@ def fetch(url: str, target: Path, progress: Progress | None = None) -> Path:
             total, checksum = _continue_download(url, part, target.name, progress)
         except urllib.error.HTTPError as error:
             if error.code < 500:  # asking again will not help
-                raise ConversionError(f"{url}: the server answers {error.code} ({error.reason}).") from error
+                raise ConversionError(
+                    f"{url}: the server answers {error.code} ({error.reason}). Check the name and the "
+                    "network."
+                ) from error
             reason = f"the server answers {error.code} ({error.reason})"
             continue
         except (OSError, HTTPException) as error:
@@ -173,7 +176,9 @@ def _continue_download(url: str, part: Path, name: str, progress: Progress | Non
         if response.status == 206:
             span, _, total_text = response.headers.get("Content-Range", "").rpartition("/")
             if not span.startswith(f"bytes {have}-"):
-                raise ConversionError(f"{url}: the server sends other bytes than asked for ({span}).")
+                raise ConversionError(
+                    f"{url}: the server sends other bytes than asked for ({span}). Try again."
+                )
         else:  # the server knows no ranges
             have, total_text = 0, response.headers.get("Content-Length", "")
         total = int(total_text) if total_text.isdecimal() else 0

@@ -89,7 +89,7 @@ def _open_npz(path: Path) -> Variables:
         shapes = {name: arrays[name].shape for name in arrays.files}
     # RuntimeError: encrypted; MemoryError: a header that speaks of more than there is.
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, *_ZIP_ERRORS) as error:
-        raise ConversionError(f"{path} is not a readable .npz file ({error}): fetch it again.") from error
+        raise ConversionError(f"{path} is not a readable .npz file ({error}). Fetch it again.") from error
     return Variables(shapes, arrays.__getitem__, str(path))
 
 

@@ -167,11 +167,14 @@ def read_labels(path: str | os.PathLike, count: int) -> list[str]:
         else:
             names = [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConversionError(f"{path}: no list of class names ({type(error).__name__}: {error}).") from error
+        raise ConversionError(
+            f"{path}: no list of class names ({type(error).__name__}: {error}). Give a JSON list, or a name "
+            "a line."
+        ) from error
     if len(names) != count or len(set(map(str, names))) != count:
         raise ConversionError(
             f"{path} names {len(set(map(str, names)))} different classes on {len(names)} places, the model "
-            f"has {count}."
+            f"has {count}. Give the list of this checkpoint's classes."
         )
     return [str(name) for name in names]
 
@@ -181,7 +184,7 @@ def _compare_word_tables(variables: Variables, name: str, misc: MiscData) -> str
     if table.shape != misc.word_embeddings.shape:
         raise ConversionError(
             f"The word embeddings of the misc data are {misc.word_embeddings.shape}, those of "
-            f"{variables.source} {table.shape}: they do not belong together."
+            f"{variables.source} {table.shape}: they do not belong together. Leave the misc data out."
         )
     difference = float(np.abs(table - misc.word_embeddings).max())
     if difference == 0:
@@ -205,7 +208,7 @@ def _tokenizer(
         finally:
             file.unlink()
     except (OSError, ValueError) as error:
-        raise ConversionError(f"The vocabulary is unusable: {error}") from error
+        raise ConversionError(f"The vocabulary is unusable: {error} Check the file.") from error
 
 
 def _save_processor(

@@ -79,7 +79,8 @@ def open_table(
     except (datasets.data_files.EmptyDatasetError, FileNotFoundError, ConnectionError) as error:
         missing = f"{data}: no such folder here, and no such dataset on the Hub ({error})."
         raise ValueError(empty if folder else missing) from error
-    except (ValueError, datasets.exceptions.DatasetGenerationError) as error:
+    # Empty metadata ends in IndexError and the like.
+    except (ValueError, LookupError, TypeError, datasets.exceptions.DatasetGenerationError) as error:
         nothing = folder and "corresponds to no data" in str(error)
         raise ValueError(empty if nothing else f"{data}: {error.__cause__ or error}") from error
     if column is None:
@@ -97,6 +98,8 @@ def open_table(
         if media in table.column_names:
             table = table.remove_columns(media)
         table = table.rename_column(column, media)
+    if table.data.column(media).null_count:
+        raise ValueError(f"{data}: rows without a file in the column {column!r}. Correct the metadata.")
     feature = table.features[media]
     kind = type(feature) if isinstance(feature, kinds) else kinds[-1]  # paths in plain strings
     table = table.cast_column(media, kind(decode=False))
@@ -145,7 +148,10 @@ def load_clips(
         return table.add_column("captions", [[] for _ in range(len(table))])
     if _is_timed(table.features[caption_column]):
         return table.rename_column(caption_column, "sentences") if caption_column != "sentences" else table
-    captions = [_as_list(value) for value in table[caption_column]]
+    try:
+        captions = [_as_list(value) for value in table[caption_column]]
+    except ValueError as error:
+        raise ValueError(f"{data}: column {caption_column!r}: {error}. Correct the metadata.") from error
     table = table.remove_columns(caption_column)
     feature = datasets.List(datasets.Value("string"))
     return table.add_column("captions", captions, feature=feature)
@@ -155,12 +161,17 @@ def _as_list(captions: str | Sequence[str] | None) -> list[str]:
     if captions is None:
         return []
     captions = [captions] if isinstance(captions, str) else captions
+    if not isinstance(captions, list) or not all(isinstance(text, str | None) for text in captions):
+        raise ValueError(f"{captions!r} is neither a caption nor a list of captions")
     return [caption for caption in captions if caption and caption.strip()]
 
 
 def _is_timed(feature: Any) -> bool:
     item = getattr(feature, "feature", None)
-    return isinstance(item, dict) and {"start", "end", "text"} <= set(item)
+    if not isinstance(item, dict) or not {"start", "end", "text"} <= set(item):
+        return False
+    kinds = [getattr(item[name], "dtype", "") for name in ("start", "end", "text")]
+    return kinds[2] == "string" and all(kind.startswith(("int", "uint", "float")) for kind in kinds[:2])
 
 
 class ClipTable(Protocol):

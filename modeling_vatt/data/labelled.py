@@ -70,7 +70,7 @@ def load_labelled(
     several = isinstance(feature, datasets.List)
     inner = feature.feature if several else feature
     if not isinstance(inner, datasets.ClassLabel | datasets.Value) or label_column == media:
-        raise ValueError(f"{data}: column {label_column!r} holds no labels but {feature}.")
+        raise ValueError(f"{data}: column {label_column!r} must hold labels, but holds {feature}.")
     declared = inner.names if isinstance(inner, datasets.ClassLabel) else None
     if declared is not None:
         values = [_names_of(value, declared) for value in values]
@@ -79,7 +79,9 @@ def load_labelled(
         values = [None if value is None else str(value).split(label_separator) for value in values]
     labelled = [index for index, value in enumerate(values) if value is not None]
     if not labelled:
-        raise ValueError(f"{data}: no clip of the split {split!r} has a label.")
+        raise ValueError(
+            f"{data}: no clip of the split {split!r} has a label. Choose another column or split."
+        )
     if len(labelled) < len(values):
         logger.warning("%s: left out %d clips without a label.", data, len(values) - len(labelled))
         table, values = table.select(labelled), [values[index] for index in labelled]
@@ -97,7 +99,9 @@ def load_labelled(
     )
     names = declared if own_list else sorted(used, key=_natural)
     if not names:
-        raise ValueError(f"{data}: no clip of the split {split!r} has a label.")
+        raise ValueError(
+            f"{data}: no clip of the split {split!r} has a label. Choose another column or split."
+        )
     return _with_labels(table.remove_columns(label_column), labels, names)
 
 
@@ -203,7 +207,7 @@ class LabelledDataset(Dataset):
         if crops not in (1, 3) or windows < 1:
             raise ValueError(f"`windows` must be 1 or more and `crops` 1 or 3, got {windows} and {crops}.")
         if (crops > 1 and media != "video") or (windows > 1 and media == "image"):
-            raise ValueError(f"{windows} windows of {crops} crops make no sense for {media}.")
+            raise ValueError(f"{windows} windows of {crops} crops make no sense for {media}: use 1.")
         if (random_window or augmentation is not None) and windows * crops > 1:
             raise ValueError("Training takes one view of a clip: leave `windows` and `crops` at 1.")
         self.clips = clips

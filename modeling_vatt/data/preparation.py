@@ -130,10 +130,10 @@ def howto100m_clips(folder: str | os.PathLike, annotations: str | os.PathLike) -
     for video, columns in _narrations(Path(annotations)):
         try:
             sentences = [
-                {"start": float(start), "end": float(end), "text": " ".join(str(text).split())}
+                {"start": _seconds(start), "end": _seconds(end), "text": " ".join(str(text).split())}
                 for start, end, text in zip(columns["start"], columns["end"], columns["text"], strict=True)
             ]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"{annotations}: {video!r} needs lists `start`, `end` and `text` of one length ({error!r})."
             ) from error
@@ -142,17 +142,27 @@ def howto100m_clips(folder: str | os.PathLike, annotations: str | os.PathLike) -
     return clips
 
 
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not math.isfinite(seconds):
+        raise ValueError(f"{value!r} is no time")
+    return seconds
+
+
 def _narrations(annotations: Path) -> Iterator[tuple[str, Any]]:
     if annotations.is_dir():
         for path in sorted(annotations.glob("*.csv")):
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
+            try:
+                with path.open(newline="", encoding="utf-8") as file:
+                    rows = list(csv.DictReader(file))
+            except (OSError, UnicodeDecodeError, csv.Error) as error:
+                raise ValueError(f"{path}: cannot be read as CSV ({error}). Mend or remove it.") from error
             names = ("start", "end", "text")
             yield path.stem, {name: [row.get(name) for row in rows] for name in names}
         return
     try:
         videos = json.loads(annotations.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{annotations}: cannot be read as JSON ({error}).") from error
     if not isinstance(videos, dict):
         raise ValueError(f"{annotations}: must be an object with the videos' names as keys.")
@@ -186,7 +196,7 @@ def audioset_clips(folder: str | os.PathLike, annotations: str | os.PathLike) ->
                     ) from error
                 more = {"labels": labels.split(",")}
                 clips.append(RawClip(files.get(video), f"{video} at {part[0]:g} s", *part, more=more))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{annotations}: cannot be read ({error}).") from error
     return clips
 

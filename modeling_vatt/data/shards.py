@@ -195,7 +195,14 @@ class ShardDataset:
             ends = np.array(sizes, dtype=np.float64)[shard.astype(np.int64)]
             if not ((offset >= 0) & (size >= 0) & (offset + size <= ends)).all():
                 raise ValueError("clips outside of their shards")
-        except (ValueError, TypeError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
+        # Damage that Arrow meets while it reads is an OSError.
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            pa.ArrowException,
+            datasets.exceptions.DatasetsError,
+        ) as error:
             raise ShardError(
                 f"{self.folder}/{INDEX}: no index of these shards ({error}). Index the folder anew."
             ) from error
@@ -313,7 +320,10 @@ def _text_of(text: dict[str, Any]) -> dict[str, Any]:
         for s in text.get("sentences") or []
     ]
     times = {name: None if text.get(name) is None else float(text[name]) for name in ("start", "end")}
-    told: list[Any] = [*times.values(), *(sentence[name] for sentence in sentences for name in ("start", "end"))]
+    told: list[Any] = [
+        *times.values(),
+        *(sentence[name] for sentence in sentences for name in ("start", "end")),
+    ]
     if not all(value is None or math.isfinite(value) for value in told):
         raise ValueError("times are finite numbers of seconds")
     source = None if text.get("source") is None else str(text["source"])

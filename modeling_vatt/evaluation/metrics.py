@@ -66,7 +66,10 @@ def tagging_metrics(scores: npt.NDArray, labels: npt.NDArray) -> dict[str, float
     usable = present.any(axis=0) & ~present.all(axis=0)
     skipped = np.flatnonzero(~usable).tolist()
     if not usable.any():
-        raise ValueError("No class of `labels` has both positives and negatives: nothing to evaluate.")
+        raise ValueError(
+            "No class of `labels` has both positives and negatives, so there is nothing to evaluate: add "
+            "clips."
+        )
     if skipped:
         logger.warning("Left out, for want of positives or negatives: %d classes %s.", len(skipped), skipped)
     scores, present = scores[:, usable], present[:, usable]
@@ -93,7 +96,7 @@ def pretraining_metrics(prediction: EvalPrediction) -> dict[str, float]:
     names = ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_embeds")
     values = prediction.predictions
     if not isinstance(values, tuple) or len(values) != len(names):
-        raise ValueError("The evaluation set must have video, audio and text to measure retrieval.")
+        raise ValueError("The `eval_dataset` must have video, audio and text to measure retrieval.")
     embeddings = dict(zip(names, values, strict=True))
     if isinstance(prediction.label_ids, tuple) and len(prediction.label_ids) == 2:
         embeddings |= dict(zip(("audio_mask", "text_mask"), prediction.label_ids, strict=True))

@@ -53,7 +53,9 @@ def retrieval_ranks(similarity: npt.NDArray, targets: Sequence[int] | None = Non
     """
     similarity = np.asarray(similarity)
     if np.isnan(similarity).any():
-        raise ValueError("There are NaN among the scores: the model has diverged, or its inputs hold NaN.")
+        raise ValueError(
+            "There are NaN in `similarity`: the model has diverged, or its inputs hold NaN. Check both."
+        )
     rows = np.arange(similarity.shape[0])
     truth = rows if targets is None else np.asarray(targets)
     if truth.shape != rows.shape:
@@ -110,7 +112,10 @@ def clip_retrieval(embeddings: Mapping[str, npt.NDArray]) -> dict[str, float]:
         similarity = average_windows(queries[asking], embeddings[gallery][:, None])
         metrics |= retrieval_metrics(similarity, asking.tolist(), prefix)
     if not metrics:
-        raise ValueError("No clip has a caption or sound: there is nothing to evaluate retrieval with.")
+        raise ValueError(
+            "No clip has a caption or sound, so nothing asks in `embeddings`: add captions, or clips with "
+            "sound."
+        )
     recalls = [value for name, value in metrics.items() if "_R" in name]
     return {
         **metrics,
@@ -153,7 +158,10 @@ def zero_shot_retrieval(
         if len(asking):
             queries["audio2vid"] = (sounds, embeddings["video_va_embeds"], asking.tolist())
     if not queries:
-        raise ValueError("No clip has a caption or sound: there is nothing to evaluate retrieval with.")
+        raise ValueError(
+            "No clip has a caption or sound, so nothing asks in `embeddings`: add captions, or clips with "
+            "sound."
+        )
     metrics: dict[str, float] = {}
     for name, (asked, gallery, targets) in queries.items():
         for short, average in (("embd", "embeddings"), ("cosine", "similarities")):

@@ -16,7 +16,7 @@ from .embedding import (
 from .errors import IndexDamaged, IndexMismatch
 from .export import export_moments, moment_records
 from .gallery import Gallery, Hit
-from .identity import ModelIdentity
+from .identity import ModelIdentity, hash_weights
 from .index import VattIndex
 from .indexing import IndexBusy, IndexReport, update_index, writer_lock
 from .moments import Moment, merge_windows, timecode
@@ -45,6 +45,7 @@ __all__ = [
     "embed_texts",
     "embed_windows",
     "export_moments",
+    "hash_weights",
     "merge_windows",
     "moment_records",
     "strided_starts",

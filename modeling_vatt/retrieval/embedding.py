@@ -254,7 +254,7 @@ def embed_files(
     good = [part.arrays for part in parts if part.arrays]
     if not good:
         reason = str(errors[0]) if errors else "no files given"
-        raise ValueError(f"No file could be embedded: {reason}")
+        raise ValueError(f"No file could be embedded: {reason} Check the files.")
     return FileEmbeddings(
         {name: np.concatenate([arrays[name] for arrays in good]) for name in good[0]},
         np.concatenate([part.kept for part in parts]),
@@ -309,6 +309,7 @@ def embed_windows(
     batch_size: int = 16,
     num_workers: int = 1,
     progress: Callable[[int], None] = lambda windows: None,
+    limits: MediaLimits = DEFAULT_LIMITS,
 ) -> Iterator[tuple[MediaSource, WindowEmbeddings]]:
     """Embeddings of the video of all windows of each file, file by file.
 
@@ -323,6 +324,7 @@ def embed_windows(
         batch_size: windows at a time, about.
         num_workers: threads that decode ahead of the model.
         progress: called with the number of windows after each batch.
+        limits: what a file may cost, and whether it is decoded in a process of its own.
     """
     options = processor.clip_options()
     seconds = processor.video_processor.window_seconds
@@ -331,7 +333,7 @@ def embed_windows(
     def parts() -> Iterator[_Part]:
         for source in files:
             try:
-                duration = read_duration(source)
+                duration = read_duration(source, limits)
             except MediaError as error:
                 yield _Part(source, 0.0, [], True, error)
                 continue
@@ -355,7 +357,7 @@ def embed_windows(
 
         def clips(starts: list[float]) -> list[torch.Tensor | MediaError]:
             try:
-                windows = read_clips(part.source, starts, audio=False, **options)
+                windows = read_clips(part.source, starts, audio=False, limits=limits, **options)
                 inputs = processor(videos=windows, start=0.0, load_audio_from_video=False)
                 return list(inputs["pixel_values_videos"])
             except MediaError as error:

@@ -265,7 +265,7 @@ def _read(source: Path, folder: Path, root: str | os.PathLike | None) -> VattInd
             for file in folder.glob(f"{DATABASE}*"):
                 file.unlink()
             raise
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise IndexDamaged(f"{source}: cannot be read ({error}). Do not use it.") from error
 
 
@@ -280,7 +280,7 @@ def _files(file: Path, count: int) -> dict[str, FileRecord]:
             if any(value is None for value in row.values()) or not 0 <= row["duration"] < math.inf:
                 raise IndexDamaged(f"{file}: values that make no sense. Do not use it.")
             record = FileRecord(**row, error=error)
-            if len(check_path(record.path)) > _MAX_PATH or record.path in found:
+            if len(check_path(record.path, file)) > _MAX_PATH or record.path in found:
                 raise IndexDamaged(f"{file}: a path that is too long or there twice. Do not use it.")
             found[record.path] = record
     return found
@@ -292,23 +292,24 @@ def _by_file(parts: list[pq.ParquetFile], source: Path) -> Iterator[tuple[str, A
     def pieces() -> Iterator[tuple[str, Any, Any, dict[Any, Any]]]:
         for part in parts:
             for batch in part.iter_batches(batch_size=4096):
+                if any(batch.column(name).null_count for name in batch.schema.names):
+                    raise IndexDamaged(f"{source}: windows with missing values. Do not use it.")
                 starts, ends = (batch.column(name).to_numpy() for name in ("start", "end"))
                 vectors = {
                     space: batch.column(space).flatten().to_numpy().reshape(len(starts), -1)
                     for space in SPACES
                 }
-                whole = all(batch.column(name).null_count == 0 for name in batch.schema.names)
                 norms = [np.linalg.norm(rows, axis=1) for rows in vectors.values()]
                 # Zeros are what a model gives that has gone wrong; whoever made the index has seen it.
                 good = [np.isclose(norm, 1, atol=1e-3) | (norm == 0) for norm in norms]
                 times = np.isfinite(ends) & (starts >= 0) & (starts <= ends)
-                if not whole or not times.all() or not np.all(good):
+                if not times.all() or not np.all(good):
                     raise IndexDamaged(f"{source}: windows that make no sense. Do not use it.")
                 first = 0
                 for path, group in groupby(batch.column("path").to_pylist()):
                     last = first + len(list(group))
                     part = {space: rows[first:last] for space, rows in vectors.items()}
-                    yield check_path(path), starts[first:last], ends[first:last], part
+                    yield check_path(path, source), starts[first:last], ends[first:last], part
                     first = last
 
     for path, group in groupby(pieces(), key=lambda piece: piece[0]):

@@ -5,7 +5,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -104,7 +104,7 @@ class VattIndex:
             "window": window,
             "stride": stride,
             "version": __version__,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         return cls(Store.create(folder, settings))
 
@@ -229,7 +229,7 @@ class VattIndex:
         """`path`, `duration`, `windows` and `error` (None if it could be read wholly) of all files."""
         return [
             {
-                "path": check_path(file.path),
+                "path": check_path(file.path, self.store.file),
                 "duration": file.duration,
                 "windows": windows,
                 "error": file.error,
@@ -315,7 +315,7 @@ class VattIndex:
         for number, score in zip(ids.tolist(), scores.tolist(), strict=True):
             if number in known:
                 path, start, end, duration = known[number]
-                result.append(Moment(check_path(path), start, end, score, duration))
+                result.append(Moment(check_path(path, self.store.file), start, end, score, duration))
         return result
 
     def _nearest(

@@ -8,12 +8,14 @@ another process writes. Numbers of windows are never given twice.
 """
 
 import json
+import math
 import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -86,7 +88,7 @@ class Store:
         self._guard = threading.Lock()
         try:
             self._check()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # its messages quote what is damaged
             raise self._damaged(str(error)) from error
 
     @classmethod
@@ -212,7 +214,7 @@ class Store:
 
     def meta(self, key: str) -> Any:
         """A value of the table `meta`, None if it is missing."""
-        row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        row = next(self._select("SELECT value FROM meta WHERE key = ?", (key,)), None)
         try:
             return None if row is None else json.loads(row[0])
         except (TypeError, ValueError) as error:
@@ -223,15 +225,27 @@ class Store:
         with self.writing() as connection:
             connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
 
+    def _select(self, statement: str, arguments: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Rows of a statement; what a damaged database does to it is said so."""
+        try:
+            yield from self.connection.execute(statement, arguments)
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if "locked" in str(error) or "busy" in str(error):
+                raise
+            raise self._damaged(str(error)) from error
+
     # --- files ---
 
     def files(self) -> list[tuple[FileRecord, int]]:
         """All files with the numbers of their windows, by path."""
-        rows = self.connection.execute(
+        rows = self._select(
             "SELECT path, size, mtime_ns, hash, duration, error, count(windows.id) FROM files "
             "LEFT JOIN windows ON windows.file = files.id GROUP BY files.id ORDER BY path"
         )
-        return [(FileRecord(*row[:-1]), row[-1]) for row in rows]
+        found = [(FileRecord(*row[:-1]), row[-1]) for row in rows]
+        if not all(_makes_sense(file) for file, _ in found):
+            raise self._damaged("files whose properties make no sense")
+        return found
 
     def put(
         self,
@@ -334,25 +348,26 @@ class Store:
         """
         joined = "SELECT windows.id FROM windows JOIN files ON files.id = file WHERE windows.id > ?"
         if path is not None:
-            rows = self.connection.execute(f"{joined} AND path = ? ORDER BY windows.id", (after, path))
+            rows = self._select(f"{joined} AND path = ? ORDER BY windows.id", (after, path))
         elif folder is not None:
             # Paths that begin with "folder/": "0" comes after "/".
             bounds = (f"{folder}/", f"{folder}0")
-            rows = self.connection.execute(
-                f"{joined} AND path >= ? AND path < ? ORDER BY windows.id", (after, *bounds)
-            )
+            rows = self._select(f"{joined} AND path >= ? AND path < ? ORDER BY windows.id", (after, *bounds))
         else:
-            rows = self.connection.execute("SELECT id FROM windows WHERE id > ? ORDER BY id", (after,))
+            rows = self._select("SELECT id FROM windows WHERE id > ? ORDER BY id", (after,))
         return np.fromiter((row[0] for row in rows), dtype=np.int64)
 
     def describe(self, ids: npt.NDArray[np.int64]) -> dict[int, tuple[str, float, float, float]]:
         """(path, start, end, duration of the file) of windows, as far as they exist."""
-        rows = self.connection.execute(
+        rows = self._select(
             "SELECT windows.id, path, start, end, duration FROM windows JOIN files ON files.id = file "
             "WHERE windows.id IN (SELECT value FROM json_each(?))",
             (json.dumps(ids.tolist()),),
         )
-        return {row[0]: row[1:] for row in rows}
+        found = {row[0]: row[1:] for row in rows}
+        if not all(_are_seconds(times) for _, *times in found.values()):
+            raise self._damaged("windows whose times make no sense")
+        return found
 
     def vectors(
         self,
@@ -372,29 +387,47 @@ class Store:
             size: rows of a block.
         """
         if ids is None:
-            cursor = self.connection.execute(
-                f"SELECT id, vector FROM {space} WHERE id > ? ORDER BY id", (after,)
-            )
+            rows = self._select(f"SELECT id, vector FROM {space} WHERE id > ? ORDER BY id", (after,))
         else:
-            cursor = self.connection.execute(
+            rows = self._select(
                 f"SELECT id, vector FROM {space} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
                 (json.dumps(ids.tolist()),),
             )
-        while rows := cursor.fetchmany(size):
-            blob = b"".join([row[1] for row in rows])
-            if len(blob) != 4 * dim * len(rows) or any(len(row[1]) != 4 * dim for row in rows):
+        while block := list(islice(rows, size)):
+            if any(not isinstance(row[1], bytes) or len(row[1]) != 4 * dim for row in block):
                 raise self._damaged(f"vectors of `{space}` that do not have {dim} values")
-            found = np.frombuffer(blob, dtype="<f4").reshape(len(rows), dim)
-            yield np.array([row[0] for row in rows], dtype=np.int64), found
+            found = np.frombuffer(b"".join([row[1] for row in block]), dtype="<f4").reshape(len(block), dim)
+            if not np.isfinite(found).all():
+                raise self._damaged(f"vectors of `{space}` that are not finite")
+            yield np.array([row[0] for row in block], dtype=np.int64), found
 
 
-def check_path(path: str) -> str:
+def _are_seconds(values: Iterable[Any]) -> bool:
+    """Columns of SQLite hold values of any type, whatever they were declared as."""
+    return all(isinstance(value, int | float) and 0 <= value < math.inf for value in values)
+
+
+def _makes_sense(file: FileRecord) -> bool:
+    texts = (file.path, file.hash, "" if file.error is None else file.error)
+    numbers = (file.size, file.mtime_ns)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(number, int) for number in numbers)
+        and _are_seconds([file.duration])
+    )
+
+
+def check_path(path: str, index: str | os.PathLike = "The index") -> str:
     """The path, if it stays inside the folder it is relative to.
+
+    Args:
+        path: of a file.
+        index: that names it, for the message.
 
     Raises:
         IndexDamaged: it does not.
     """
     good = isinstance(path, str) and path and not path.startswith("/") and "\0" not in path
     if not good or ".." in PurePosixPath(path).parts or (os.name == "nt" and ("\\" in path or ":" in path)):
-        raise IndexDamaged(f"The index names {path!r}, which is not a path inside its folder. Do not use it.")
+        raise IndexDamaged(f"{index} names {path!r}, which is not a path inside its folder. Do not use it.")
     return path

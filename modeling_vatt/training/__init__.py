@@ -3,6 +3,15 @@
 """Training: schedules, checkpoints that survive a kill, the pretraining loop, and fine-tuning."""
 
 from ..model_card import build_model_card, write_model_card
+from .checkpoints import files_at_once
+from .faults import (
+    EXIT_STOPPED,
+    NonFiniteLossError,
+    RunStopped,
+    StopSignals,
+    TrainingError,
+    explained,
+)
 from .finetuning import (
     CLASSIFIERS,
     RECIPES,
@@ -18,28 +27,47 @@ from .finetuning import (
 from .gradient_cache import average_gradients, cached_backward
 from .pretrainer import Pretrainer, PretrainingArguments
 from .recomputation import recompute_activations
+from .run_record import (
+    read_run_record,
+    seed_everything,
+    table_fingerprint,
+    without_secrets,
+    write_run_record,
+)
 from .schedules import finetuning_learning_rate, get_pretraining_schedule, pretraining_learning_rate
 
 
 __all__ = [
     "CLASSIFIERS",
+    "EXIT_STOPPED",
     "RECIPES",
     "FinetuningArguments",
     "FinetuningRecipe",
+    "NonFiniteLossError",
     "Pretrainer",
     "PretrainingArguments",
+    "RunStopped",
+    "StopSignals",
+    "TrainingError",
     "VattTrainer",
     "average_gradients",
     "build_model_card",
     "cached_backward",
     "collate_labelled",
+    "explained",
+    "files_at_once",
     "finetuning_config",
     "finetuning_learning_rate",
     "get_pretraining_schedule",
     "last_checkpoint",
     "mixup",
     "pretraining_learning_rate",
+    "read_run_record",
     "recompute_activations",
+    "seed_everything",
     "smooth_labels",
+    "table_fingerprint",
+    "without_secrets",
     "write_model_card",
+    "write_run_record",
 ]

@@ -1,15 +1,17 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of a run that survive being killed at any moment.
+"""Checkpoints of a run that survive being killed, or the power failing, at any moment.
 
-A checkpoint is written into a folder with another name, which is renamed when it is complete. So a folder
-called `checkpoint-N` is whole, and whatever else lies about is left over from a killed run.
+A checkpoint is written into a folder with another name, which is renamed when all of it is on the disk. So a
+folder called `checkpoint-N` is whole, and whatever else lies about is left over from a killed run.
 """
 
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,26 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE_FILE = "training_state.json"
 
 
-def checkpoints(output_dir: str | os.PathLike) -> list[Path]:
-    """Complete checkpoints of a run, oldest first."""
-    folder = Path(output_dir)
+def checkpoints(output_dir: str | os.PathLike, state_file: str = _STATE_FILE) -> list[Path]:
+    """Complete checkpoints of a run, by their step, oldest first.
+
+    Args:
+        output_dir: of the run.
+        state_file: JSON without which a folder is none.
+    """
     found = [
-        p for p in folder.glob("checkpoint-*") if _NAME.fullmatch(p.name) and (p / _STATE_FILE).is_file()
+        path
+        for path in Path(output_dir).glob("checkpoint-*")
+        if _NAME.fullmatch(path.name) and _is_json(path / state_file)
     ]
     return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        return isinstance(json.loads(file.read_text()), dict)
+    except (OSError, ValueError):
+        return False
 
 
 def read_state(checkpoint: str | os.PathLike) -> dict[str, Any]:
@@ -34,7 +49,7 @@ def read_state(checkpoint: str | os.PathLike) -> dict[str, Any]:
 
 def begin(target: str | os.PathLike) -> Path:
     """An empty folder to fill with what is to become `target`; then call [`commit`]."""
-    partial = Path(f"{os.fspath(target)}.partial")
+    partial = _partial(target)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     return partial
@@ -47,30 +62,109 @@ def commit(target: str | os.PathLike, state: dict[str, Any]) -> Path:
         target: as given to [`begin`]; an older folder of that name is replaced.
         state: JSON-serialisable; readable with [`read_state`].
     """
-    target = Path(target)
-    partial = Path(f"{target}.partial")
+    partial = _partial(target)
     (partial / _STATE_FILE).write_text(json.dumps(state, indent=2))
-    for path in [*(p for p in partial.rglob("*") if p.is_file()), partial]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    return put_in_place(partial, target)
+
+
+def put_in_place(partial: str | os.PathLike, target: str | os.PathLike) -> Path:
+    """Flush a folder to disk and give it its name; an older folder of that name is replaced."""
+    target = Path(target)
+    flush(partial)
     if target.exists():  # a folder cannot be replaced in one step: move the old one aside first
         replaced = Path(f"{target}.replaced")
         shutil.rmtree(replaced, ignore_errors=True)
         os.rename(target, replaced)
         os.rename(partial, target)
+        _sync(target.parent)
         shutil.rmtree(replaced)
     else:
         os.rename(partial, target)
+        _sync(target.parent)
     return target
 
 
-def remove_old(output_dir: str | os.PathLike, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and what killed runs left half-written."""
-    for path in checkpoints(output_dir)[:-keep]:
-        shutil.rmtree(path)
-    for pattern in ("*.partial", "*.replaced"):
-        for path in Path(output_dir).glob(pattern):
+def flush(folder: str | os.PathLike) -> None:
+    """Wait until the files and folders in a folder, and it itself, are on the disk."""
+    for path in (*Path(folder).rglob("*"), Path(folder)):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _partial(target: str | os.PathLike) -> Path:
+    return Path(f"{os.fspath(target)}.partial")
+
+
+@contextmanager
+def files_at_once(folder: str | os.PathLike) -> Iterator[Path]:
+    """A folder to fill with files that then replace those of the same names in `folder`, each in one step.
+
+    For the result of a run, which lies beside its checkpoints. If an exception ends the block, nothing is
+    replaced and the space is given back.
+    """
+    folder = Path(folder)
+    partial = begin(folder / "result")
+    try:
+        yield partial
+        flush(partial)
+        for path in sorted(partial.rglob("*")):
+            place = folder / path.relative_to(partial)
+            if path.is_dir():
+                place.mkdir(exist_ok=True)
+            else:
+                os.replace(path, place)
+        _sync(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def recover(output_dir: str | os.PathLike) -> None:
+    """Put things right after a run that was killed.
+
+    What was moved aside comes back if nothing took its place, and what is half-written goes.
+    """
+    for path in Path(output_dir).glob("*.replaced"):
+        if path.with_suffix("").exists():
             shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.rename(path, path.with_suffix(""))
+    for path in Path(output_dir).glob("*.partial"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_old(
+    output_dir: str | os.PathLike,
+    keep: int,
+    state_file: str = _STATE_FILE,
+    also: str | os.PathLike | None = None,
+) -> None:
+    """Delete all but the newest `keep` checkpoints, and what killed runs left half-written.
+
+    Args:
+        output_dir: of the run.
+        keep: how many stay, newest by their step; 0 for all.
+        state_file: see [`checkpoints`].
+        also: a checkpoint that stays in any case; it counts among the `keep`, but the newest one stays too.
+
+    Raises:
+        ValueError: a negative number.
+    """
+    if keep < 0:
+        raise ValueError(f"The number of checkpoints to keep must not be negative, got {keep}; 0 keeps all.")
+    recover(output_dir)
+    found = checkpoints(output_dir, state_file)
+    if not keep or not found:
+        return
+    kept = {path.name for path in found[-keep:]}
+    if also is not None and Path(also).name not in kept:
+        kept = {path.name for path in found[-max(1, keep - 1) :]} | {Path(also).name}
+    for path in found:
+        if path.name not in kept:
+            shutil.rmtree(path)

@@ -8,15 +8,21 @@ Sources: paper sections 4.1, 4.2 and A.2; official modules `VideoFinetune` and `
 
 import json
 import logging
-import re
-from collections.abc import Iterable, Sequence
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate.utils import gather_object
+from safetensors import SafetensorError
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset, Sampler
-from transformers import BatchFeature, Trainer, TrainingArguments
+from transformers import BatchFeature, Trainer, TrainerCallback, TrainerControl, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
@@ -29,7 +35,17 @@ from ..classification import (
 )
 from ..configuration import VattConfig
 from ..data import EpochSampler, LabelledDataset, SkippedClip, collate_clips
+from .checkpoints import checkpoints, put_in_place, recover, remove_old
+from .faults import (
+    NonFiniteLossError,
+    RunStopped,
+    StopSignals,
+    explained,
+    is_worker_death,
+    raise_together,
+)
 from .pretrainer import step_seed
+from .run_record import RUN_FILE, table_fingerprint, write_run_record
 
 
 logger = logging.getLogger(__name__)
@@ -224,6 +240,10 @@ class FinetuningArguments(TrainingArguments):
                 "`classifier_max_grad_norm` needs `max_grad_norm`: give a large one for no limit."
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without tokens: the Trainer pickles its arguments into every checkpoint, and uploads them."""
+        return {name: None if name.endswith("_token") else value for name, value in vars(self).items()}
+
 
 def mixup(inputs: torch.Tensor, targets: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Each clip of a batch mixed with another one, of a shuffle; one share per clip from Beta(alpha, alpha).
@@ -268,11 +288,17 @@ class VattTrainer(Trainer):
     - Label smoothing and mixup on soft targets. The loss of evaluation is that of the true labels.
     - Clips that cannot be read are left out of their batch, and collected in `skipped` and in the file
       `skipped.jsonl` of the output folder.
+    - Checkpoints appear in one step, when all of them is on the disk, and are ordered by their steps.
+    - On SIGTERM, SIGINT or SIGUSR1 all processes write a checkpoint after the same step, and
+      [`RunStopped`] is raised. NaN ends the run before it reaches the weights. A failure of disk, memory,
+      loader or a process ends it with [`TrainingError`].
+    - `run.json` in the output folder and in every checkpoint tells what the run was made of.
 
     Args:
         model: a classifier; its config says by `problem_type` whether clips have several labels (see
             [`finetuning_config`]).
         args: settings.
+        settings: of the run beyond `args`, for `run.json`.
         kwargs: of `Trainer`.
 
     Attributes:
@@ -280,8 +306,15 @@ class VattTrainer(Trainer):
     """
 
     args: FinetuningArguments
+    _saving: Path | None = None  # where the checkpoint that is being written lies
 
-    def __init__(self, model: VattClassifier, args: FinetuningArguments, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: VattClassifier,
+        args: FinetuningArguments,
+        settings: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         problem = model.config.problem_type
         if (args.label_smoothing_factor or args.mixup_alpha) and problem is None:
             raise ValueError("Label smoothing and mixup need to know `problem_type`: set it in the config.")
@@ -292,6 +325,11 @@ class VattTrainer(Trainer):
         self._input_name = model.main_input_name
         self._num_labels = int(model.config.num_labels)
         self._micro_step = (-1, 0)
+        self._signals = StopSignals()
+        self._stopped = False
+        self._push = False
+        self.settings = settings or {}
+        self.add_callback(_StopOnSignal(self))
 
     def train(
         self,
@@ -313,7 +351,158 @@ class VattTrainer(Trainer):
                 self._load_from_checkpoint(resume_from_checkpoint)
                 self.state = state
                 return TrainOutput(state.global_step, float("nan"), {})
-        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        advice = (
+            "Let a process hold fewer clips at a time (--per_device_train_batch_size, now "
+            f"{self.args.per_device_train_batch_size}, with more --gradient_accumulation_steps), keep fewer "
+            "activations (--gradient_checkpointing True), or drop tokens (--drop_token_rate)."
+        )
+        self._signals, self._stopped = StopSignals(), False
+        with explained(self.args.output_dir or ".", advice, self._how_to_continue), self._signals:
+            self._begin_record(resume_from_checkpoint)
+            try:
+                output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+            except (RuntimeError, EOFError, OSError) as error:
+                if self._signals.received is None or not is_worker_death(error):
+                    raise
+                # The signal reached the workers too, before the step was made.
+                raise RunStopped(f"Stopped by {self._signals.received}. {self._how_to_continue()}") from error
+            for clips in gather_object([self.skipped]):
+                self.skipped |= clips
+            if self._stopped:
+                reason = self._signals.received or "a signal to another process"
+                raise RunStopped(f"Stopped by {reason}. {self._how_to_continue()}")
+        return output
+
+    def _begin_record(self, resume_from_checkpoint: str | bool | None) -> None:
+        if not self.is_world_process_zero():
+            return
+        folder = Path(self.args.output_dir or ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        recover(folder)
+        step = 0
+        if isinstance(resume_from_checkpoint, str):
+            step = json.loads((Path(resume_from_checkpoint) / TRAINER_STATE_NAME).read_text())["global_step"]
+        clips: Any = self.train_dataset
+        labelled = isinstance(clips, LabelledDataset)
+        write_run_record(
+            folder,
+            "fine-tuning",
+            config=self.accelerator.unwrap_model(self.model).config.to_dict(),
+            arguments={"FinetuningArguments": self.args.to_dict()},
+            data={
+                "clips": len(clips),
+                "fingerprint": table_fingerprint(clips.clips, clips.media, "label") if labelled else None,
+            },
+            step=step,
+            num_processes=self.args.world_size,
+            new=not resume_from_checkpoint,
+            settings=self.settings,
+        )
+
+    def _how_to_continue(self) -> str:
+        made = f"Steps made: {self.state.global_step} of {self.state.max_steps}."
+        found = last_checkpoint(self.args.output_dir or ".")
+        if found is None:
+            return f"{made} There is no checkpoint yet: the same command begins anew (see --save_steps)."
+        return f"{made} {found} is whole: the same command continues from it."
+
+    def _stop_wanted(self) -> bool:
+        """Whether a process got a signal to stop; to be called by all of them."""
+        flag = torch.tensor(
+            [self._signals.received is not None], dtype=torch.float32, device=self.args.device
+        )
+        self._stopped = bool(self.accelerator.reduce(flag, reduction="sum").item())
+        return self._stopped
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """See `Trainer`; written elsewhere, and put in its place when all of it is on the disk."""
+        run_dir = Path(self._get_output_dir(trial))
+        target = run_dir / f"checkpoint-{self.state.global_step}"
+        saving, writes = run_dir / "saving.partial", self.args.should_save
+
+        def together(task: Callable[[], Any]) -> None:
+            failed: Exception | None = None
+            try:
+                task()
+            except (OSError, RuntimeError, SafetensorError) as error:
+                failed = error
+                if writes:  # gives room for what is to be saved yet
+                    shutil.rmtree(saving, ignore_errors=True)
+            raise_together(self.accelerator, failed, f"write {target}")
+
+        def write() -> None:
+            self._saving = saving
+            try:
+                super(VattTrainer, self)._save_checkpoint(model, trial)
+            finally:
+                self._saving = None
+
+        def put() -> None:
+            written = saving / target.name
+            self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+            if (run_dir / RUN_FILE).is_file():
+                shutil.copy(run_dir / RUN_FILE, written)
+            put_in_place(written, target)
+            best = self.state.best_model_checkpoint
+            remove_old(run_dir, max(0, self.args.save_total_limit or 0), TRAINER_STATE_NAME, best)
+
+        together(lambda: recover(run_dir) if writes else None)
+        together(write)
+        best = run_dir / f"checkpoint-{self.state.best_global_step}"
+        if best == target or best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+        together(lambda: put() if writes else None)
+        if self._push:
+            self._push = False
+            self._push_from_checkpoint(str(target))
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._saving is None else str(self._saving)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self._saving is not None:  # what is uploaded must not move
+            self._push = True
+        else:
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """See `Trainer`; where NaN is refused, just before the update.
+
+        Gradients are averaged over processes by then, so NaN in one of them has reached all. Under fp16
+        overflows cost an update only.
+        """
+        norm = super()._get_grad_norm(model, grad_norm)
+        size = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        if self.accelerator.scaler is None and not math.isfinite(size):
+            self._refuse_non_finite(f"the gradient (norm {size})")
+        return norm
+
+    def _refuse_non_finite(self, what: str) -> None:
+        names = self._names_of_update()
+        step = self.state.global_step + 1
+        file = Path(self.args.output_dir or ".") / f"non_finite_step_{step}.json"
+        if self.is_world_process_zero():
+            file.write_text(json.dumps({"step": step, "what": what, "clips": names}, indent=2) + "\n")
+        shown = ", ".join(map(os.path.basename, names[:5])) + (", ..." if len(names) > 5 else "")
+        raise NonFiniteLossError(
+            f"Step {step}: {what} is not finite. No update was made. Clips of the batch: {shown} (all in "
+            f"{file}). Lower --learning_rate, lengthen --warmup_steps or lower --max_grad_norm; with --fp16 "
+            f"try --bf16. {self._how_to_continue()}"
+        )
+
+    def _names_of_update(self) -> list[str]:
+        """Of the clips of all processes in the update that is about to be made."""
+        clips = self.train_dataset
+        if not isinstance(clips, LabelledDataset):
+            return []
+        size = self.args.train_batch_size * self.args.world_size
+        batches = -(-len(clips) // size)
+        accumulated = self.args.gradient_accumulation_steps
+        updates = max(1, -(-batches // accumulated))
+        epoch, update = divmod(self.state.global_step, updates)
+        order = np.random.default_rng((self._data_seed, epoch)).permutation(len(clips))
+        chosen = order[update * accumulated * size : (update + 1) * accumulated * size]
+        return [str(clips.clips[int(index)][clips.media].get("path") or index) for index in chosen]
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -323,7 +512,8 @@ class VattTrainer(Trainer):
         if not inputs:
             if len(self.skipped) >= len(self.train_dataset):  # type: ignore[arg-type]
                 raise ValueError(
-                    f"No clip can be read, the first because {next(iter(self.skipped.values()))}"
+                    f"No clip can be read, the first because {next(iter(self.skipped.values()))} "
+                    "Check the files."
                 )
             if self.args.world_size > 1:
                 raise ValueError(
@@ -336,7 +526,10 @@ class VattTrainer(Trainer):
         self._micro_step = (self.state.global_step, part)
         number = self.state.global_step * self.args.gradient_accumulation_steps + part
         torch.manual_seed(step_seed(self.args.seed, number, self.args.process_index))
-        return super().training_step(model, inputs, num_items_in_batch)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.scaler is not None and not bool(loss.isfinite()):
+            self._refuse_non_finite(f"the loss ({float(loss)})")
+        return loss
 
     def compute_loss(
         self,
@@ -399,8 +592,11 @@ class VattTrainer(Trainer):
         clips = self.train_dataset if train_dataset is None else train_dataset
         if not isinstance(clips, LabelledDataset):
             return super()._get_train_sampler(train_dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return EpochSampler(len(clips), seed, lambda: int(self.state.epoch or 0))
+        return EpochSampler(len(clips), self._data_seed, lambda: int(self.state.epoch or 0))
+
+    @property
+    def _data_seed(self) -> int:
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
 
     @property
     def _skip_file(self) -> Path:
@@ -418,18 +614,25 @@ class VattTrainer(Trainer):
                 file.write(json.dumps({"name": name, "reason": reason}) + "\n")
 
 
-def last_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest whole checkpoint of a Trainer's run, None if there is none.
+class _StopOnSignal(TrainerCallback):
+    """After the step in which a process got a signal, a checkpoint is written and training ends."""
 
-    The Trainer writes its state last; a checkpoint without it was being written when the run was killed.
+    def __init__(self, trainer: VattTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.trainer._signals.keep_loader_quiet()
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step < state.max_steps and self.trainer._stop_wanted():
+            control.should_save = control.should_training_stop = True
+
+
+def last_checkpoint(output_dir: str | Path) -> str | None:
+    """The newest whole checkpoint of a Trainer's run, by its step; None if there is none.
+
+    [`VattTrainer`] gives a checkpoint its name when it is whole. The Trainer of transformers writes its state
+    last: a checkpoint without it was being written when the run was killed.
     """
-    found: list[tuple[int, Path]] = []
-    for path in Path(output_dir).glob("checkpoint-*"):
-        number = re.fullmatch(r"checkpoint-(\d+)", path.name)
-        try:
-            json.loads((path / "trainer_state.json").read_text())
-        except (OSError, ValueError):
-            continue
-        if number is not None:
-            found.append((int(number[1]), path))
-    return str(max(found)[1]) if found else None
+    found = checkpoints(output_dir, TRAINER_STATE_NAME)
+    return str(found[-1]) if found else None

@@ -4,16 +4,23 @@
 
 import json
 import logging
+import math
 import os
+import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from safetensors import SafetensorError
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -23,18 +30,56 @@ from ..data import (
     ClipDataset,
     SkippedClip,
     StepSampler,
+    clip_name,
     collate_clips,
     skip_report,
 )
 from ..modeling_vatt import VattForPreTraining, VattForPreTrainingOutput
-from .checkpoints import begin, checkpoints, commit, read_state, remove_old
+from .checkpoints import begin, checkpoints, commit, read_state, recover, remove_old
+from .faults import (
+    NonFiniteLossError,
+    RunStopped,
+    StopSignals,
+    TrainingError,
+    explained,
+    is_worker_death,
+    quiet_worker,
+    raise_together,
+)
 from .gradient_cache import average_gradients, cached_backward
+from .run_record import (
+    RUN_FILE,
+    seed_everything,
+    settings_digest,
+    table_fingerprint,
+    without_secrets,
+    write_run_record,
+)
 from .schedules import get_pretraining_schedule
 
 
 logger = logging.getLogger(__name__)
 
 LOSS_NAMES = ("loss", "video_audio_loss", "video_text_loss", "audio_text_loss")
+# Deaths of worker processes at the same step before the run gives up.
+_WORKER_DEATHS = 3
+# What decides the result: a run is not continued with other values.
+_FIXED = (
+    "num_steps",
+    "batch_size",
+    "micro_batch_size",
+    "learning_rate",
+    "final_learning_rate",
+    "warmup_steps",
+    "cosine_period",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "weight_decay",
+    "max_grad_norm",
+    "seed",
+    "shuffle_shards",
+)
 
 
 @dataclass
@@ -42,7 +87,8 @@ class PretrainingArguments:
     """Arguments of [`Pretrainer`]; the defaults of the optimisation are the release's (vatt.md 7.1).
 
     Args:
-        output_dir: folder of checkpoints, the best model and `metrics.jsonl`.
+        output_dir: folder of checkpoints, the best model, `metrics.jsonl` and `run.json`; on several machines
+            one that all of them share.
         num_steps: updates of the whole run.
         batch_size: clips of an update, over all processes. Every clip is a negative of all others.
         micro_batch_size: clips of which a process holds activations at a time; 0 for all. Gradients are those
@@ -52,15 +98,19 @@ class PretrainingArguments:
         cosine_period: `"half"` (release) or `"quarter"` (paper).
         adam_beta1, adam_beta2, adam_epsilon, weight_decay: of Adam (decoupled decay if not 0).
         max_grad_norm: clip the norm of the gradient; 0 for none (release).
-        seed: decides clips, windows, augmentation, DropToken and dropout of every step.
+        seed: decides clips, windows, augmentation, DropToken and dropout of every step; not negative.
+        deterministic: algorithms of torch only that give the same bits every time.
         num_workers: worker processes that load clips.
         prefetch_factor: batches that each worker process loads ahead.
         shuffle_shards: shards of which clips are mixed at a time, for storage that is slow at random access;
             0 mixes all (see [`shuffle_shards`]).
-        log_every, eval_every, save_every: in steps; 0 for never (evaluation and checkpoint at the end are
-            made all the same).
-        keep_checkpoints: older ones are deleted.
+        log_every, eval_every, save_every: in steps; 0 for never (but at the end metrics, evaluation and
+            checkpoint are made all the same).
+        keep_checkpoints: older ones are deleted; 0 keeps all.
         metric_for_best_model: name among the evaluation's metrics; greater is better.
+
+    Raises:
+        ValueError: a value that makes no sense.
     """
 
     output_dir: str
@@ -77,6 +127,7 @@ class PretrainingArguments:
     weight_decay: float = 0.0
     max_grad_norm: float = 0.0
     seed: int = 0
+    deterministic: bool = False
     num_workers: int = 0
     prefetch_factor: int = 4
     shuffle_shards: int = 0
@@ -85,6 +136,14 @@ class PretrainingArguments:
     save_every: int = 1000
     keep_checkpoints: int = 2
     metric_for_best_model: str = "mean_recall"
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)}.")
+        for name in ("seed", "micro_batch_size", "warmup_steps", "num_workers", "keep_checkpoints"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
 
 
 @dataclass
@@ -95,7 +154,21 @@ class _Progress:
     best_metric: float | None = None
     best_step: int | None = None
     skipped: dict[str, str] = field(default_factory=dict)
-    unlogged: list[dict[str, float]] = field(default_factory=list)
+    # Sums of what was not logged yet, and of how many steps each is.
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, values: dict[str, float]) -> None:
+        """Take in the values of a step."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take_means(self) -> dict[str, float]:
+        """Means since the last call."""
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        return means
 
 
 class Pretrainer:
@@ -104,15 +177,21 @@ class Pretrainer:
     Every random decision of a step follows from the seed and the step's number, so a run that was killed
     and started again continues from its last checkpoint to the same losses (bit for bit on CPU).
 
+    On SIGTERM, SIGINT or SIGUSR1 all processes write a checkpoint after the same step, and [`RunStopped`] is
+    raised. NaN ends the run before it reaches the weights. A worker of the loader that dies is replaced. A
+    failure of disk, memory or a process ends the run with [`TrainingError`]; its last checkpoint stays whole.
+
     Args:
         model: the model; trained in place.
         dataset: clips of the training split.
         args: see [`PretrainingArguments`].
         accelerator: device, precision and processes; a plain one by default.
-        evaluate: called with the model in evaluation mode, returns metrics.
+        evaluate: called on all processes with the model in evaluation mode, returns metrics; those of the
+            main process count.
         save_extra: called with a folder into which the best model was saved, to add the processor.
         on_log: called on the main process with step and metrics.
         on_step: called on the main process with the number of finished steps.
+        settings: of the run beyond `args`, for `run.json`.
     """
 
     def __init__(
@@ -125,7 +204,10 @@ class Pretrainer:
         save_extra: Callable[[Path], None] | None = None,
         on_log: Callable[[int, dict[str, float]], None] | None = None,
         on_step: Callable[[int], None] | None = None,
+        settings: dict[str, Any] | None = None,
     ) -> None:
+        if args.deterministic:
+            seed_everything(args.seed, deterministic=True)
         self.args = args
         self.dataset = dataset
         self.accelerator = accelerator or Accelerator()
@@ -139,6 +221,7 @@ class Pretrainer:
         self.save_extra = save_extra
         self.on_log = on_log
         self.on_step = on_step
+        self.settings = settings or {}
         self.output_dir = Path(args.output_dir)
         self.progress = _Progress()
         optimizer = torch.optim.AdamW(
@@ -159,33 +242,46 @@ class Pretrainer:
         self.accelerator.register_for_checkpointing(scheduler)
 
     def train(self) -> dict[str, float]:
-        """Train to the last step, from the last checkpoint if there is one. Returns the last metrics."""
-        self._resume()
+        """Train to the last step, from the last checkpoint if there is one. Returns the last metrics.
+
+        Raises:
+            RunStopped: a signal asked for it; a checkpoint was written.
+            NonFiniteLossError: loss or gradient is NaN or infinite.
+            TrainingError: disk, memory or another process failed, or they see different checkpoints.
+            ValueError: the checkpoint in the output folder is of a run with other arguments or data; or one
+                of several processes can read no clip of its batch.
+        """
+        advice = (
+            f"Let a process hold fewer clips at once (--micro_batch_size, now {self.args.micro_batch_size}), "
+            "keep fewer activations (--gradient_checkpointing full), give clips fewer captions "
+            "(--num_captions), or use a smaller --batch_size."
+        )
+        with explained(self.output_dir, advice, self._how_to_continue), StopSignals() as signals:
+            self._resume()
+            return self._train(signals)
+
+    def _train(self, signals: StopSignals) -> dict[str, float]:
         self.model.train()
         metrics: dict[str, float] = {}
         began, clips = time.perf_counter(), 0
-        for parts in self._batches():
+        batches = self._live_batches(signals)
+        while self.progress.step < self.args.num_steps:
             step = self.progress.step
-            for clip in (clip for part in parts for clip in part.skipped):
-                if clip.name not in self.progress.skipped:
-                    self.progress.skipped[clip.name] = clip.reason
-                    logger.warning("Skipped %s", clip.reason)
-            losses = self._step(parts, step)
-            if losses:
-                self.progress.unlogged.append(losses)
+            parts = next(batches)
+            if self._stop(parts, signals):
+                self._save_checkpoint()
+                reason = signals.received or "a signal to another process"
+                raise RunStopped(f"Stopped by {reason}. {self._how_to_continue()}")
+            assert parts is not None
+            self.progress.add(self._step(parts, step))
             clips += self.args.batch_size
             self.progress.step = step = step + 1
             last = step == self.args.num_steps
-            losses_since = self.progress.unlogged
-            if losses_since and (last or _due(step, self.args.log_every)):
-                metrics = {
-                    name: sum(losses[name] for losses in losses_since) / len(losses_since)
-                    for name in losses_since[0]
-                }
+            if self.progress.sums and (last or _due(step, self.args.log_every)):
+                metrics = self.progress.take_means()
                 metrics["clips_per_second"] = clips / (time.perf_counter() - began)
                 metrics["skipped_clips"] = float(len(self.progress.skipped))
                 self._log(step, metrics)
-                self.progress.unlogged = []
                 began, clips = time.perf_counter(), 0
             if self.evaluate is not None and (last or _due(step, self.args.eval_every)):
                 metrics |= self._evaluate(step)
@@ -196,9 +292,42 @@ class Pretrainer:
                 self.on_step(step)
         return metrics
 
-    def _batches(self) -> Iterator[list[ClipBatch]]:
-        """The clips of every step, in parts of the micro batch size."""
-        sampler = StepSampler(
+    def _stop(self, parts: list[ClipBatch] | None, signals: StopSignals) -> bool:
+        """What all processes have to know of each other before a step.
+
+        That is whether one is to stop (the answer), whether one has nothing to train on (an error), and which
+        clips could not be read.
+        """
+        new = {
+            clip.name: clip.reason
+            for part in parts or ()
+            for clip in part.skipped
+            if clip.name not in self.progress.skipped
+        }
+        empty = parts is not None and not any(part.inputs for part in parts)
+        flags = torch.tensor(
+            [signals.received is not None or parts is None, empty, bool(new)],
+            dtype=torch.float32,
+            device=self.accelerator.device,
+        )
+        stop, anyone_empty, anyone_new = self.accelerator.reduce(flags, reduction="sum").tolist()
+        if anyone_new:
+            for clips in gather_object([new]):
+                for name, reason in clips.items():
+                    if self.progress.skipped.setdefault(name, reason) == reason and name in new:
+                        logger.warning("Skipped %s", reason)
+        if anyone_empty and not stop and self.accelerator.num_processes > 1:
+            reason = next(iter(self.progress.skipped.values()), "it is empty")
+            raise ValueError(
+                f"Step {self.progress.step + 1}: no clip of the batch of {anyone_empty:.0f} of the "
+                f"{self.accelerator.num_processes} processes can be read; one because {reason} Remove broken "
+                "files or enlarge the batch."
+            )
+        return bool(stop)
+
+    def _sampler(self) -> StepSampler:
+        """Clips of the steps from here on."""
+        return StepSampler(
             len(self.dataset),
             self.args.batch_size,
             self.args.num_steps,
@@ -209,6 +338,10 @@ class Pretrainer:
             self.dataset.clips_per_video,
             self.dataset.order(self.args.shuffle_shards),
         )
+
+    def _batches(self) -> Iterator[list[ClipBatch]]:
+        """The clips of every step from here on, in parts of the micro batch size."""
+        sampler = self._sampler()
         clips = self.args.micro_batch_size or self.args.batch_size
         chunks = ChunkSampler(sampler, max(1, clips // self.dataset.clips_per_video))
         workers = self.args.num_workers
@@ -220,33 +353,124 @@ class Pretrainer:
                 num_workers=workers,
                 pin_memory=self.accelerator.device.type == "cuda",
                 prefetch_factor=self.args.prefetch_factor if workers else None,
+                worker_init_fn=quiet_worker,
             )
         )
         for batch in sampler:
             yield [next(loader) for _ in range(chunks.count(batch))]
 
+    def _live_batches(self, signals: StopSignals) -> Iterator[list[ClipBatch] | None]:
+        """As [`_batches`], with new workers where one died; None where that was part of being stopped."""
+        deaths, died_at = 0, -1
+        batches = self._batches()
+        while True:
+            try:
+                parts = next(batches)
+                signals.keep_loader_quiet()
+                yield parts
+            except StopIteration:
+                return
+            except (RuntimeError, EOFError, OSError) as error:
+                if not is_worker_death(error):
+                    raise
+                if signals.received is not None:
+                    yield None
+                    return
+                step = self.progress.step
+                deaths, died_at = (deaths + 1 if step == died_at else 1), step
+                if deaths >= _WORKER_DEATHS:
+                    logger.error(
+                        "Workers died %d times at step %d: %s", deaths, step + 1, self._names_of_step()
+                    )
+                    raise
+                logger.warning("Step %d: a worker died (%r). Starting the workers anew.", step + 1, error)
+                batches = self._batches()
+
+    def _names_of_step(self) -> list[str]:
+        """Of the clips of this process in the step that is about to be made."""
+        batch = next(iter(self._sampler()))
+        return [clip_name(self.dataset.clips, index) for _, index in batch]
+
     def _step(self, parts: list[ClipBatch], step: int) -> dict[str, float]:
         """One update; {} if no clip of the batch could be read."""
         readable = [part for part in parts if part.inputs]
         if not readable:
-            if self.accelerator.num_processes > 1:
-                raise ValueError(
-                    f"Step {step}: no clip of this process's batch can be read, the first because "
-                    f"{parts[0].skipped[0].reason}. Remove broken files or enlarge the batch."
-                )
-            self.scheduler.step()
+            with warnings.catch_warnings():  # that the rate changes without a step is meant
+                warnings.simplefilter("ignore", UserWarning)
+                self.scheduler.step()
             return {}
         output = self._backward(readable, step)
-        if self.args.max_grad_norm:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.args.max_grad_norm)
+        norm = self._clip_gradient()
+        assert output.loss is not None
+        # One collective: sums of losses, how many processes have them, and whether anything is not finite.
+        kind = torch.promote_types(output.loss.dtype, torch.float32)
+        found = [output.get(name) for name in LOSS_NAMES]
+        present = torch.tensor([loss is not None for loss in found], dtype=kind, device=output.loss.device)
+        losses = torch.stack([output.loss.new_zeros(()) if loss is None else loss.detach() for loss in found])
+        finite = losses.isfinite().all() & (norm is None or norm.isfinite())
+        row = torch.cat([losses.to(kind), present, (~finite).to(kind)[None]])
+        total = self.accelerator.reduce(row, reduction="sum").tolist()
+        if total[-1]:
+            self._refuse_non_finite(step, losses.tolist(), norm)
         self.optimizer.step()
+        if self.accelerator.optimizer_step_was_skipped:
+            logger.warning(
+                "Step %d: the gradient overflows in fp16; no update, the scale is lowered.", step + 1
+            )
         self.optimizer.zero_grad()
-        losses = {name: output[name].detach() for name in LOSS_NAMES if output.get(name) is not None}
-        reduced = self.accelerator.reduce(losses, reduction="mean")
-        result = {name: float(value) for name, value in reduced.items()}
+        count = len(LOSS_NAMES)
+        result = {
+            name: total[place] / total[count + place]
+            for place, name in enumerate(LOSS_NAMES)
+            if total[count + place]
+        }
+        if norm is not None:
+            result["grad_norm"] = float(norm)
         result["learning_rate"] = float(self.scheduler.get_last_lr()[0])
         self.scheduler.step()
         return result
+
+    def _clip_gradient(self) -> torch.Tensor | None:
+        """The gradient's norm, limited if asked for; None under fp16, where overflow costs an update only."""
+        if self.args.max_grad_norm:
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.args.max_grad_norm)
+        elif self.accelerator.scaler is None:
+            grads = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+            norm = torch.nn.utils.get_total_norm(grads)
+        if self.accelerator.scaler is not None:
+            return None
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def _refuse_non_finite(self, step: int, values: list[float], norm: torch.Tensor | None) -> None:
+        """Raise what went wrong, on all processes; the clips of the batch are left in a file."""
+        losses = dict(zip(LOSS_NAMES, values, strict=True))
+        size = None if norm is None else float(norm)
+        names = sorted(gather_object(self._names_of_step()))
+        weights = {name for name, p in self.model.named_parameters() if not bool(p.detach().isfinite().all())}
+        found = {
+            "step": step + 1,
+            "losses": losses,
+            "grad_norm": size,
+            "weights": sorted(weights),
+            "clips": names,
+        }
+        file = self.output_dir / f"non_finite_step_{step + 1}.json"
+        if self.accelerator.is_main_process:
+            file.write_text(json.dumps(without_secrets(found), indent=2) + "\n")
+        what = ", ".join(f"{name} {value:.3g}" for name, value in losses.items() if not math.isfinite(value))
+        shown = ", ".join(map(os.path.basename, names[:5])) + (", ..." if len(names) > 5 else "")
+        raise NonFiniteLossError(
+            f"Step {step + 1}: {what or f'the gradient (norm {size})'} is not finite. No update was made. "
+            f"Clips of the batch: {shown} (all in {file}). Lower --learning_rate, lengthen --warmup_steps or "
+            "set --max_grad_norm; with --mixed_precision fp16 try bf16. " + self._how_to_continue()
+        )
+
+    def _how_to_continue(self) -> str:
+        made = f"Steps made: {self.progress.step} of {self.args.num_steps}."
+        found = checkpoints(self.output_dir)
+        if not found:
+            return f"{made} There is no checkpoint yet: the same command begins anew (see --save_every)."
+        return f"{made} {found[-1]} is whole: the same command continues from it."
 
     def _backward(self, parts: list[ClipBatch], step: int) -> VattForPreTrainingOutput:
         """Losses of a step, and their gradients."""
@@ -273,14 +497,15 @@ class Pretrainer:
         model = self.accelerator.unwrap_model(self.model)
         model.eval()
         assert self.evaluate is not None
-        metrics = self.evaluate(model)
+        found = [self.evaluate(model)]
         model.train()
+        metrics: dict[str, float] = broadcast_object_list(found)[0]  # so that all agree on what is best
         self._log(step, metrics)
         value = metrics.get(self.args.metric_for_best_model)
         if value is None:
             raise ValueError(
                 f"`metric_for_best_model={self.args.metric_for_best_model!r}` is not among the metrics "
-                f"{sorted(metrics)}."
+                f"{sorted(metrics)}: choose one of them."
             )
         best = self.progress.best_metric
         if (best is None or value > best) and self.accelerator.is_main_process:
@@ -303,62 +528,113 @@ class Pretrainer:
 
     def _save_checkpoint(self) -> None:
         target = self.output_dir / f"checkpoint-{self.progress.step}"
+        if target in checkpoints(self.output_dir)[-1:]:  # stopped right after it was written
+            return
         main = self.accelerator.is_main_process
-        if main:
-            begin(target)
-        self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(f"{target}.partial")
-        self.accelerator.wait_for_everyone()
-        if main:
+
+        def together(task: Callable[[], Any]) -> None:
+            failed: Exception | None = None
+            try:
+                task()
+            except (OSError, RuntimeError, SafetensorError) as error:
+                failed = error
+                if main:  # gives room for what is to be saved yet
+                    shutil.rmtree(f"{target}.partial", ignore_errors=True)
+            raise_together(self.accelerator, failed, f"write {target}")
+
+        def put() -> None:
+            shutil.copy(self.output_dir / RUN_FILE, f"{target}.partial")
             commit(target, {"progress": vars(self.progress), "arguments": self._fingerprint()})
             remove_old(self.output_dir, self.args.keep_checkpoints)
-        self.accelerator.wait_for_everyone()
+
+        together(lambda: begin(target) if main else None)
+        together(lambda: self.accelerator.save_state(f"{target}.partial"))
+        together(lambda: put() if main else None)
 
     def _fingerprint(self) -> dict[str, Any]:
         """What must not change between the parts of a run."""
-        names = (
-            "num_steps",
-            "batch_size",
-            "micro_batch_size",
-            "learning_rate",
-            "final_learning_rate",
-            "warmup_steps",
-            "seed",
-            "shuffle_shards",
-        )
         model = self.accelerator.unwrap_model(self.model)
+        processor, augmentation = self.dataset.processor, self.dataset.augmentation
+        views = [
+            processor.video_processor.to_dict(),
+            processor.feature_extractor.to_dict(),
+            processor.num_captions,
+            augmentation,
+            self.dataset.random_window,
+            self.dataset.seed,
+        ]
         return {
-            **{name: getattr(self.args, name) for name in names},
+            **{name: getattr(self.args, name) for name in _FIXED},
+            "mixed_precision": self.accelerator.mixed_precision,
             "num_clips": len(self.dataset),
             "clips_per_video": self.dataset.clips_per_video,
-            "data": self.dataset.fingerprint,
+            "data": self._data_fingerprint,
+            "processing": settings_digest(views),
+            "model_config": settings_digest(_settings_of(model)),
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         }
 
+    @cached_property
+    def _data_fingerprint(self) -> str:
+        """Names, captions and sizes of files; every byte of shards."""
+        clips: Any = self.dataset.clips
+        files = table_fingerprint(clips, "video") if isinstance(clips, datasets.Dataset) else ""
+        return settings_digest([self.dataset.fingerprint, files])
+
     def _resume(self) -> None:
-        self.output_dir.mkdir(parents=True, exist_ok=True)
+        main = self.accelerator.is_main_process
+        if main:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            recover(self.output_dir)
+        self.accelerator.wait_for_everyone()
         found = checkpoints(self.output_dir)
-        metrics_file = self.output_dir / "metrics.jsonl"
-        if not found:
-            if self.accelerator.is_main_process:
-                metrics_file.unlink(missing_ok=True)
-            return
-        state = read_state(found[-1])
-        now = self._fingerprint()
-        changed = [name for name, value in state["arguments"].items() if now[name] != value]
-        if changed:
-            raise ValueError(
-                f"{found[-1]} was written with other arguments "
-                + ", ".join(f"{name}={state['arguments'][name]} (now {now[name]})" for name in changed)
-                + ": use them again, or choose another output folder."
+        seen = gather_object([found[-1].name if found else "none"])
+        if len(set(seen)) > 1:
+            listed = ", ".join(f"process {rank}: {name}" for rank, name in enumerate(seen))
+            raise TrainingError(
+                f"The processes find different checkpoints in {self.output_dir} ({listed}): let them share "
+                "one output folder, or bring its files to all machines."
             )
-        self.accelerator.load_state(str(found[-1]))
-        self.progress = _Progress(**state["progress"])
-        logger.info("Continuing from %s", found[-1])
-        if self.accelerator.is_main_process and metrics_file.exists():
+        metrics_file = self.output_dir / "metrics.jsonl"
+        if found:
+            self._load(found[-1])
+            logger.info("Continuing from %s", found[-1])
+        if main and not found:
+            metrics_file.unlink(missing_ok=True)
+        elif main and metrics_file.exists():
             lines = [line for line in metrics_file.read_text().splitlines() if line.endswith("}")]
             kept = [line for line in lines if json.loads(line)["step"] <= self.progress.step]
             metrics_file.write_text("".join(line + "\n" for line in kept))
+        if main:
+            model = self.accelerator.unwrap_model(self.model)
+            write_run_record(
+                self.output_dir,
+                "pretraining",
+                config=model.config.to_dict(),
+                arguments={"PretrainingArguments": self.args, **self.settings},
+                data={"clips": len(self.dataset), "fingerprint": self._data_fingerprint},
+                step=self.progress.step,
+                num_processes=self.accelerator.num_processes,
+                new=not found,
+            )
+
+    def _load(self, checkpoint: Path) -> None:
+        state = read_state(checkpoint)
+        now = self._fingerprint()
+        changed = [name for name, value in state["arguments"].items() if name in now and now[name] != value]
+        if changed:
+            raise ValueError(
+                f"{checkpoint} was written with other arguments "
+                + ", ".join(f"{name}={state['arguments'][name]} (now {now[name]})" for name in changed)
+                + ": use them again, or choose another output folder."
+            )
+        try:
+            self.accelerator.load_state(str(checkpoint))
+            self.progress = _Progress(**state["progress"])
+        except (OSError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            raise TrainingError(
+                f"{checkpoint} cannot be read ({error}). Delete it: the run continues from the one before."
+            ) from error
 
     def skip_report(self, already: Sequence[SkippedClip] = ()) -> str:
         """What could not be read, for the end of a run; empty if everything could.
@@ -376,5 +652,11 @@ def _due(step: int, every: int) -> bool:
 
 def step_seed(seed: int, step: int, rank: int, part: int = 0) -> int:
     """Distinct streams for dropout and DropToken of every step, process and part of a batch, and of resumed
-    runs the same."""
-    return ((seed * 1_000_003 + step) * 4099 + rank) * 8209 + part
+    runs the same; in the range of torch's seeds."""
+    return (((seed * 1_000_003 + step) * 4099 + rank) * 8209 + part) % 2**63
+
+
+def _settings_of(model: VattForPreTraining) -> dict[str, Any]:
+    """The config, without what versions and places add to it."""
+    passing = ("transformers_version", "_name_or_path", "dtype", "architectures")
+    return {name: value for name, value in model.config.to_diff_dict().items() if name not in passing}

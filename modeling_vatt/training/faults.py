@@ -1,0 +1,210 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What ends a run before its last step: signals of a scheduler, and faults of machine, disk and processes.
+
+Libraries report such faults each in its own words. [`explained`] turns those that are known into a
+[`TrainingError`] that says what happened and what to do.
+"""
+
+import errno
+import os
+import re
+import shutil
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from safetensors import SafetensorError
+
+
+# EX_TEMPFAIL of sysexits.h: by it a scheduler can tell a run that is to go on from one that failed.
+EXIT_STOPPED = 75
+
+_STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+)
+_CHILD_SIGNAL = getattr(signal, "SIGCHLD", None)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_DISK_WORDS = re.compile(
+    "No space left|File too large|Disk quota|Input/output error|Read-only file|StreamWriter|write failed"
+    "|unexpected pos|iostream error",
+    re.IGNORECASE,
+)
+_MEMORY_WORDS = re.compile(r"can't allocate memory|Cannot allocate memory|out of memory", re.IGNORECASE)
+_WORKER_WORDS = re.compile(r"DataLoader worker \(pid")
+_PEER_WORDS = re.compile(
+    r"Connection (closed|reset)|Broken pipe|Timed out waiting|Socket Timeout|NCCL|ProcessGroup|gloo",
+    re.IGNORECASE,
+)
+
+
+class TrainingError(RuntimeError):
+    """A run had to end; the message says why, and how it goes on.
+
+    Attributes:
+        exit_code: that a script ends with.
+    """
+
+    exit_code = 1
+
+
+class NonFiniteLossError(TrainingError):
+    """Loss or gradient is NaN or infinite; the weights are those before the step."""
+
+
+class RunStopped(TrainingError):
+    """A signal asked the run to end, and a checkpoint was written; the same command continues it."""
+
+    exit_code = EXIT_STOPPED
+
+
+class StopSignals:
+    """Within `with`, SIGTERM, SIGINT and SIGUSR1 are noted instead of ending the process.
+
+    A second SIGINT (Ctrl-C) ends it at once, by KeyboardInterrupt. Python hands signals to the main thread
+    only: in another one nothing is noted, and they do what they did before.
+
+    Attributes:
+        received: name of the first signal, None if there was none.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in _STOP_SIGNALS}
+            if _CHILD_SIGNAL is not None:
+                self._before[_CHILD_SIGNAL] = signal.getsignal(_CHILD_SIGNAL)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received == "SIGINT" and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = self.received or signal.Signals(number).name
+
+    def keep_loader_quiet(self) -> None:
+        """To be called when a DataLoader has started its workers.
+
+        Torch then raises the death of a worker wherever the main thread is, in the middle of an update too.
+        Without that the loader finds it out by itself when it waits for a batch (every five seconds).
+        """
+        if _CHILD_SIGNAL in self._before:
+            signal.signal(_CHILD_SIGNAL, signal.SIG_DFL)
+
+
+def quiet_worker(_: int) -> None:
+    """`worker_init_fn` of a DataLoader: Ctrl-C and a scheduler's signal are the main process's affair."""
+    for number in _STOP_SIGNALS:
+        if number != signal.SIGTERM:  # with which the loader ends its workers
+            signal.signal(number, signal.SIG_IGN)
+
+
+def is_worker_death(error: BaseException) -> bool:
+    """Whether a worker process of a DataLoader was killed (an exception in one is another matter)."""
+    if isinstance(error, EOFError | ConnectionError | FileNotFoundError):  # while it handed a tensor over
+        frames = traceback.extract_tb(error.__traceback__)
+        return any(Path(frame.filename).match("torch/multiprocessing/reductions.py") for frame in frames)
+    return isinstance(error, RuntimeError) and bool(_WORKER_WORDS.search(str(error)))
+
+
+@contextmanager
+def explained(
+    where: str | os.PathLike, memory_advice: str, rest: Callable[[], str] | None = None
+) -> Iterator[None]:
+    """Raise faults of disk, memory, loader and other processes as [`TrainingError`]; all else as it is.
+
+    Args:
+        where: folder that is written to.
+        memory_advice: what to do when memory runs out.
+        rest: gives the end of the message, such as what the run continues from.
+
+    Raises:
+        TrainingError: what happened, and what to do.
+    """
+    try:
+        yield
+    except TrainingError:
+        raise
+    except Exception as error:
+        found = explain(error, where, memory_advice)
+        if found is None:
+            raise
+        raise TrainingError(found if rest is None else f"{found} {rest()}") from error
+
+
+def explain(error: Exception, where: str | os.PathLike, memory_advice: str) -> str | None:
+    """What an exception means; None if it is not one of the faults known here. See [`explained`]."""
+    text = " ".join(str(error).split())
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return f"Out of memory ({_short(text)}). {memory_advice}"
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return _disk(text, where)
+    if isinstance(error, SafetensorError) and _DISK_WORDS.search(text):
+        return _disk(text, where)
+    if is_worker_death(error):
+        return (
+            f"A worker process that loads clips died ({_short(text)}). If memory ran out (see `dmesg`), use "
+            "fewer workers, or let each load fewer batches ahead; if a file crashed its decoder, take it out."
+        )
+    if not isinstance(error, RuntimeError):
+        return None
+    if _MEMORY_WORDS.search(text):
+        return f"Out of memory ({_short(text)}). {memory_advice}"
+    if isinstance(error, dist.DistBackendError) or (dist.is_initialized() and _PEER_WORDS.search(text)):
+        return (
+            f"Another process ended, or did not answer in time ({_short(text)}). What it said itself tells "
+            "why; if it was only slow, give it longer with --ddp_timeout."
+        )
+    if _DISK_WORDS.search(text):
+        return _disk(text, where)
+    return None
+
+
+def _disk(text: str, where: str | os.PathLike) -> str:
+    folder = next(path for path in (Path(where).absolute(), *Path(where).absolute().parents) if path.exists())
+    free = shutil.disk_usage(folder).free / 2**20
+    return (
+        f"Cannot write to {where} ({_short(text)}; {free:.0f} MB are free there). Make room, raise the "
+        "quota, or choose another --output_dir."
+    )
+
+
+def _short(text: str) -> str:
+    text = text.strip(" .") or "no more is known"
+    return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
+def raise_together(accelerator: Accelerator, failed: Exception | None, what: str) -> None:
+    """Raise on all processes if one failed, lest the others wait for it. To be called by all of them.
+
+    Args:
+        accelerator: knows the processes.
+        failed: what happened in this process, which it then raises.
+        what: could not be done, for the message of the others.
+
+    Raises:
+        TrainingError: another process failed.
+    """
+    flag = torch.tensor([failed is not None], dtype=torch.float32, device=accelerator.device)
+    if not accelerator.reduce(flag, reduction="sum").item():
+        return
+    if failed is not None:
+        raise failed
+    raise TrainingError(
+        f"Another process could not {what}: read its own message, which says why and what to do."
+    )

@@ -1,0 +1,248 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`run.json`: what a run was made of, beside each of its checkpoints and its result."""
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from enum import Enum
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import transformers
+from transformers.trainer_utils import enable_full_determinism
+
+from .._version import __version__
+from ..layers import fast_cpu
+
+
+RUN_FILE = "run.json"
+
+_PACKAGES = (
+    "accelerate",
+    "av",
+    "datasets",
+    "huggingface_hub",
+    "numpy",
+    "safetensors",
+    "scikit-learn",
+    "soxr",
+)
+_SECRET_NAME = re.compile(
+    r"(^|_)(token|secret|password|passwd|credentials?|api_?key|access_key)s?$", re.IGNORECASE
+)
+_SECRETS = (
+    re.compile(r"\bhf_[A-Za-z0-9]{8,}"),
+    re.compile(r"(?<=://)[^/@\s]+(?=@)"),  # user and password in a URL
+    re.compile(r"(?i)(?<=bearer )[\w.~+/-]+=*"),
+    re.compile(
+        r"(?i)(?<=[?&;])((?:[\w-]*(?:token|signature|secret|password|credential|api[_-]?key|sig)[\w-]*)=)[^&\s'\"]+"
+    ),
+)
+_SECRET_VARIABLES = (
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "WANDB_API_KEY",
+)
+HIDDEN = "(hidden)"
+
+
+def without_secrets(value: Any) -> Any:
+    """A value as JSON can hold it, without what opens doors.
+
+    That is tokens of the Hub, passwords and signatures in URLs, and text under a name like `hub_token`.
+
+    Args:
+        value: text, number, mapping, sequence or dataclass; of other things their text is taken.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {
+            str(name): HIDDEN
+            if isinstance(part, str) and _SECRET_NAME.search(str(name))
+            else without_secrets(part)
+            for name, part in value.items()
+        }
+    if isinstance(value, Enum):
+        return without_secrets(value.value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else str(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return [without_secrets(part) for part in value]
+    text = str(value)
+    for name in _SECRET_VARIABLES:
+        secret = os.environ.get(name, "")
+        if len(secret) >= 8:
+            text = text.replace(secret, HIDDEN)
+    for pattern in _SECRETS:
+        text = pattern.sub(lambda found: (found[1] if found.re.groups else "") + HIDDEN, text)
+    return text
+
+
+def versions() -> dict[str, str]:
+    """Python, this package, and what decides its results."""
+    found = {
+        "python": platform.python_version(),
+        "modeling_vatt": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What the run is computed on; neither its name nor its user's."""
+    return {
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda,
+        "fast_cpu": fast_cpu(),
+    }
+
+
+def git_revision() -> dict[str, Any] | None:
+    """Commit of the package's sources, and whether they were changed since; None outside of a repository."""
+    folder = Path(__file__).parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=False
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout if done.returncode == 0 else None
+
+    # Installed into an environment inside of somebody else's repository, the package is none of its files.
+    if not git("ls-files", "--error-unmatch", Path(__file__).name):
+        return None
+    commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+    return None if commit is None else {"commit": commit.strip(), "changed": bool(changed is None or changed)}
+
+
+def settings_digest(value: Any) -> str:
+    """A short text that differs where settings, configs or lists differ."""
+    return hashlib.sha256(json.dumps(without_secrets(value), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def table_fingerprint(table: datasets.Dataset, column: str, *others: str) -> str:
+    """Tells whether a table is that of an earlier run, wherever its folder is now; reads no media.
+
+    Args:
+        table: of [`~modeling_vatt.data.open_table`] or [`~modeling_vatt.data.load_labelled`].
+        column: of the files, which count by their names, and a thousand of them by their sizes.
+        *others: columns that count too, such as that of the labels.
+    """
+    digest = hashlib.sha256()
+    every, place = max(1, len(table) // 1000), 0
+    for batch in table.select_columns([column, *others]).with_format("arrow").iter(batch_size=1000):
+        paths = [path for chunk in batch[column].chunks for path in chunk.field("path").to_pylist()]
+        for path, *values in zip(paths, *(batch[name].to_pylist() for name in others), strict=True):
+            size = os.path.getsize(path) if path and place % every == 0 and os.path.isfile(path) else None
+            digest.update(repr((os.path.basename(path or ""), size, *values)).encode())
+            place += 1
+    return digest.hexdigest()
+
+
+def write_run_record(
+    folder: str | os.PathLike,
+    kind: str,
+    config: Any = None,
+    arguments: Any = None,
+    data: Any = None,
+    step: int = 0,
+    num_processes: int = 1,
+    new: bool = True,
+    **more: Any,
+) -> Path:
+    """Write `run.json`, the record of a run, without secrets (see [`without_secrets`]).
+
+    It says versions, git revision, machine, config, arguments and data, and under `history` the same of every
+    time the run was started or continued, with its step.
+
+    Args:
+        folder: gets the file, in one step.
+        kind: what runs, such as `"pretraining"`.
+        config: of the model, as a dict.
+        arguments: mapping or dataclass, or a mapping of those.
+        data: fingerprint of the data, and what else tells about them.
+        step: from which the run starts now.
+        num_processes: that share the run.
+        new: begin the history; otherwise this start is added to that of the file.
+        **more: other JSON-serialisable facts, which stand at the top level.
+
+    Returns:
+        The file.
+    """
+    file = Path(folder) / RUN_FILE
+    now = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "step": step,
+        "num_processes": num_processes,
+        "versions": versions(),
+        "revision": git_revision(),
+        "machine": machine(),
+    }
+    before = [] if new else read_run_record(folder).get("history", [])
+    record = {
+        "kind": kind,
+        **{name: now[name] for name in ("versions", "revision", "machine")},
+        "config": config,
+        "arguments": arguments,
+        "data": data,
+        **more,
+        "history": [*before, now],
+    }
+    partial = file.with_suffix(".json.partial")
+    partial.write_text(json.dumps(without_secrets(record), indent=2) + "\n")
+    os.replace(partial, file)
+    return file
+
+
+def read_run_record(folder: str | os.PathLike) -> dict[str, Any]:
+    """The record in a folder; {} if there is none, or none that can be read."""
+    try:
+        record = json.loads((Path(folder) / RUN_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def seed_everything(seed: int, deterministic: bool = False) -> None:
+    """Seed Python, NumPy and torch.
+
+    Args:
+        seed: any integer that is not negative.
+        deterministic: let torch use algorithms only that give the same bits every time; an operation that has
+            none raises. Slower on GPUs.
+
+    Raises:
+        ValueError: a negative seed.
+    """
+    if seed < 0:
+        raise ValueError(f"`seed` must not be negative, got {seed}: use 0 or more.")
+    if deterministic:
+        enable_full_determinism(seed % 2**32)
+    else:
+        transformers.set_seed(seed % 2**32)
