@@ -147,6 +147,8 @@ def check_playing(page: Page, path: str, start: float) -> None:
     wait_until(lambda: state(page)["time"] > start + 0.05)
     first = state(page)
     assert start <= first["time"] < start + 2 and not first["paused"]
+    # Not by playing all that comes before.
+    assert page.evaluate("Math.min(...window.times)") >= start - 0.01
     wait_until(lambda: state(page)["time"] > first["time"] + 0.2)
     page.evaluate("document.getElementById('video').pause()")
     now = state(page)
@@ -189,6 +191,14 @@ def test_play_from_the_right_second(visit, search, path):
     moments = search.text("a tone", top_k=48)
     expect(page.locator(".moment")).to_have_count(COUNT)
     (place,) = [i for i, m in enumerate(moments) if m.path == path and m.start == pytest.approx(4.0)]
+    page.evaluate(
+        """() => {
+            window.times = [];
+            const video = document.getElementById("video");
+            for (const event of ["playing", "timeupdate"])
+                video.addEventListener(event, () => window.times.push(video.currentTime));
+        }"""
+    )
     page.locator(".moment").nth(place).click()
     expect(page.locator("#player-name")).to_have_text(Path(path).name)
     check_playing(page, path, moments[place].start)
