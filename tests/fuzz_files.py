@@ -8,6 +8,7 @@ A mutant is a dict of files. Each check returns what came of it and raises anyth
 from __future__ import annotations
 
 import contextlib
+import copy
 import csv
 import gzip
 import io
@@ -85,18 +86,18 @@ def mutate_json(content: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
         node, key = places[int(rng.integers(len(places)))]
         way = rng.random()
         if way < 0.7:
-            node[key] = _ODD[int(rng.integers(len(_ODD)))]
+            node[key] = copy.deepcopy(_ODD[int(rng.integers(len(_ODD)))])
         elif way < 0.85:
             del node[key]
         elif way < 0.9:
             deep: Any = 0
-            for _ in range(500):
+            for _ in range(200):  # beyond what most readers take, four times within what Python takes
                 deep = [deep]
             node[key] = deep
         else:
             other, there = places[int(rng.integers(len(places)))]
             with contextlib.suppress(IndexError, KeyError, TypeError):
-                node[key] = json.loads(json.dumps(other[there]))
+                node[key] = copy.deepcopy(other[there])
         done.append(str(key))
     return json.dumps(value).encode(), f"JSON at {', '.join(done)}"
 

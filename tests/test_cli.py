@@ -188,3 +188,18 @@ def test_info(place, tmp_path):
         (place / "videos" / "broken1.mp4", "not a readable"),
     ):
         assert message in vatt("info", wrong, expect=1).output
+
+
+def test_media_limits(place, tmp_path):
+    """Both commands decode in another process if told so, and say what a file may cost."""
+    clip = place / "videos" / "clip0.mp4"
+    plain = [json.loads(line) for line in vatt("embed", clip, "--model", place / "model").output.splitlines()]
+    isolated = vatt("embed", clip, "--model", place / "model", "--isolate").output.splitlines()
+    assert [json.loads(line) for line in isolated] == plain and plain
+    (tmp_path / "videos").mkdir()
+    shutil.copy(clip, tmp_path / "videos")
+    options = ("--model", place / "model", "--isolate", "--json")
+    small = vatt("index", tmp_path / "videos", *options, "--media-limits", '{"max_bytes": 100}')
+    assert "more than 100 bytes" in json.loads(small.output)["errors"]["clip0.mp4"]
+    wrong = vatt("index", tmp_path / "videos", *options, "--media-limits", '{"bytes": 100}', expect=1)
+    assert "max_bytes" in wrong.output

@@ -28,7 +28,7 @@ from modeling_vatt.processors import VattTokenizer
 FEW = settings(max_examples=60, deadline=None, derandomize=True)
 
 
-@pytest.fixture(scope="module", params=["checkpoints", "vocabularies", "index"])
+@pytest.fixture(scope="module", params=list(FUZZERS))
 def fuzz(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileFuzz]:
     yield FUZZERS[request.param](tmp_path_factory.mktemp("fuzz") / request.param)
 

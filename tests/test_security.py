@@ -60,6 +60,8 @@ ALLOWED = {
     ("modeling_vatt/remote_code.py", "compile"): "checks the syntax of this package's own source, never run",
     ("modeling_vatt/remote_code.py", "importlib.import_module"): "modules of this package, by constant names",
     ("modeling_vatt/retrieval/embedding.py", "np.load"): "own cache; pickle is off by default",
+    ("modeling_vatt/training/run_record.py", "subprocess"): "git, with constant arguments, no shell",
+    ("modeling_vatt/web/server.py", "socket"): "the page's own port",
     ("processors/media_isolation.py", "subprocess"): "this interpreter with constant arguments, no shell",
     ("processors/media_source.py", "socket"): "shuts connections down when their time is over",
     ("processors/media_source.py", "httpx2"): "hosts of MediaLimits.allowed_hosts, none by default",

@@ -2,9 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the commands share."""
 
+from typing import Annotated
+
 import typer
 
 
+Isolate = Annotated[
+    bool,
+    typer.Option(
+        "--isolate",
+        help="Decode in processes of their own: a file that crashes the decoder or hangs costs itself only.",
+    ),
+]
+Limits = Annotated[
+    str,
+    typer.Option(
+        "--media-limits",
+        help='What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.',
+    ),
+]
 NOTHING_FOUND = 3  # exit code
 
 

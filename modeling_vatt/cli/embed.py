@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import fail, quiet
+from .common import Isolate, Limits, fail, quiet
 
 
 def embed(
@@ -24,6 +24,8 @@ def embed(
         Path | None, typer.Option("--output", "-o", help="File to write, .npz; otherwise JSON is printed.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    isolate: Isolate = False,
+    media_limits: Limits = "{}",
 ) -> None:
     """Embed videos, sounds and words.
 
@@ -46,6 +48,7 @@ def embed(
     import numpy as np
     from tqdm import tqdm
 
+    from ..processors import MediaLimits
     from ..retrieval import embed_query, embed_windows, unit
     from ..retrieval.search import load_model
 
@@ -57,15 +60,22 @@ def embed(
         rows.append({"kind": kind, "source": str(source), "start": start, "end": end, **vectors})
 
     try:
+        limits = MediaLimits.from_json(media_limits, isolated=isolate)
         loaded, processor = load_model(model, device)
         files = tqdm(videos or [], unit="file", desc="Embedding", disable=None)
-        for source, found in embed_windows(loaded, processor, files, stride):
+        for source, found in embed_windows(loaded, processor, files, stride, limits=limits):
             failed += found.errors
             spaces = [unit(found.arrays[f"video_{space}_embeds"]) for space in ("va", "vt") if found.starts]
             for start, end, *vectors in zip(found.starts, found.ends, *spaces, strict=True):
                 add("video", source, (start, end), va=vectors[0], vt=vectors[1])
         for sound in audio or []:
-            add("audio", sound, None, va=unit(embed_query(loaded, processor, audio=sound)), vt=None)
+            add(
+                "audio",
+                sound,
+                None,
+                va=unit(embed_query(loaded, processor, audio=sound, limits=limits)),
+                vt=None,
+            )
         for words in text or []:
             add("text", words, None, va=None, vt=unit(embed_query(loaded, processor, text=words)))
     except (OSError, ValueError) as error:

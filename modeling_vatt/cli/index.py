@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .common import fail, quiet
+from .common import Isolate, Limits, fail, quiet
 
 
 _SHOWN_ERRORS = 5
@@ -38,6 +38,8 @@ def index(
     batch_size: Annotated[int, typer.Option(help="Windows embedded at a time.", min=1)] = 16,
     workers: Annotated[int, typer.Option(help="Threads that decode ahead.", min=1)] = 2,
     wait: Annotated[bool, typer.Option(help="Wait for another process that writes to the index.")] = True,
+    isolate: Isolate = False,
+    media_limits: Limits = "{}",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON report, with all errors.")] = False,
 ) -> None:
     """Make a folder of videos searchable, or bring its index up to date.
@@ -57,6 +59,7 @@ def index(
     quiet()
     from tqdm import tqdm
 
+    from ..processors import MediaLimits
     from ..retrieval import IndexBusy, IndexDamaged, IndexMismatch, VideoSearch
     from ..retrieval.index import DEFAULT_FOLDER
 
@@ -72,6 +75,7 @@ def index(
         typer.echo(f"{where}: another process writes to this index; waiting for it to end.", err=True)
 
     try:
+        limits = MediaLimits.from_json(media_limits, isolated=isolate)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder.")
         search = None
@@ -83,7 +87,7 @@ def index(
         if search is None:
             search = VideoSearch.open(where, model, device)
             _check(search.index, folder, stride, where)
-        report = search.update(batch_size, workers, progress, wait, waiting)
+        report = search.update(batch_size, workers, progress, wait, waiting, limits)
         facts = search.index.info()
     except (OSError, ValueError, IndexBusy, IndexDamaged, IndexMismatch) as error:
         raise fail(error) from None

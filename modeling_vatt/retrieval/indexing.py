@@ -17,7 +17,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ..modeling_vatt import VattForPreTraining, VattModel
-from ..processors import VattProcessor
+from ..processors import DEFAULT_LIMITS, MediaLimits, VattProcessor
 from ..processors.media import VIDEO_SUFFIXES
 from .embedding import embed_windows
 from .index import VattIndex
@@ -131,6 +131,7 @@ def update_index(
     batch_size: int = 16,
     num_workers: int = 1,
     progress: Callable[[int, int, int], None] = lambda files, total, windows: None,
+    limits: MediaLimits = DEFAULT_LIMITS,
 ) -> IndexReport:
     """Bring an index up to date with its folder. The caller holds [`writer_lock`].
 
@@ -143,6 +144,7 @@ def update_index(
         processor: of the model.
         batch_size, num_workers: see [`embed_windows`].
         progress: called with files done, all files, and windows embedded so far.
+        limits: what a file may cost, and whether it is decoded in a process of its own.
 
     Raises:
         FileNotFoundError: the root is gone.
@@ -212,7 +214,7 @@ def update_index(
         progress(done, len(found), report.windows)
 
     for source, result in embed_windows(
-        model, processor, new_content(), index.stride, batch_size, num_workers, count
+        model, processor, new_content(), index.stride, batch_size, num_workers, count, limits
     ):
         path = Path(str(source)).relative_to(root).as_posix()
         stat = found[path]

@@ -123,6 +123,7 @@ class VideoSearch:
         progress: Callable[[int, int, int], None] = lambda files, total, windows: None,
         wait: bool = True,
         waiting: Callable[[], None] | None = None,
+        limits: MediaLimits = DEFAULT_LIMITS,
     ) -> IndexReport:
         """Bring the index up to date with its folder, see [`update_index`].
 
@@ -132,12 +133,15 @@ class VideoSearch:
             progress: called with files done, all files, and windows embedded so far.
             wait: for another process that writes to the index.
             waiting: called once before waiting.
+            limits: what a file may cost, and whether it is decoded in a process of its own.
 
         Raises:
             IndexBusy: another process writes to the index and `wait` is false.
         """
         with writer_lock(self.index, wait, waiting):
-            return update_index(self.index, self.model, self.processor, batch_size, num_workers, progress)
+            return update_index(
+                self.index, self.model, self.processor, batch_size, num_workers, progress, limits
+            )
 
     def text(self, query: str, **options: Any) -> list[Moment]:
         """Moments that words describe.
