@@ -24,6 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _seed() -> None:
+def _alone() -> None:
     """No test depends on the tests before it."""
     torch.manual_seed(1234)
+    torch.set_num_threads(1)  # other libraries set it for the whole process: UMAP's threads do

@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 from web_folder import DAMAGED, FILES, SECONDS, make_search, make_videos, write_video
 
 from modeling_vatt.cli import app
-from modeling_vatt.processors import MediaLimits
+from modeling_vatt.processors import MediaLimits, media_isolation
 from modeling_vatt.retrieval import VideoSearch
 from modeling_vatt.web import WebSettings, create_app
 from modeling_vatt.web.guard import SECURITY_HEADERS
@@ -732,3 +732,38 @@ def test_index_with_next_to_nothing(tmp_path, clips):
         assert len(client.get("/api/search?q=tone").json()["moments"]) == min(windows, 1)
         for layout in ("tsne", "pca"):
             assert len(client.get(f"/api/map?layout={layout}").json()["points"]) == windows
+
+
+# --- hostile uploads ---
+
+# Goes before the start of the process that decodes.
+CRASH = """
+def crash():
+    import ctypes
+    module = importlib.import_module("isolated_media." + stem)
+    honest = module._answer
+    def answer(request, source, *others):
+        with open(source, "rb") as file:
+            if b"crash" in file.read(100):
+                ctypes.string_at(0)
+        return honest(request, source, *others)
+    module._answer = answer
+crash()
+"""
+
+
+def test_upload_that_crashes_the_decoder(client, sound, monkeypatch):
+    """It costs its own search, not the server."""
+    pool = media_isolation._DecoderPool()
+    monkeypatch.setattr(media_isolation, "_decoders", pool)
+    start = media_isolation._BOOTSTRAP.rindex("importlib.import_module")
+    bootstrap = media_isolation._BOOTSTRAP
+    monkeypatch.setattr(media_isolation, "_BOOTSTRAP", bootstrap[:start] + CRASH + bootstrap[start:])
+    try:
+        for content, status in ((sound, 200), (b"crash", 422), (sound, 200)):
+            answer = client.post("/api/search?by=audio&name=tone.wav", content=content)
+            assert answer.status_code == status
+            if status == 422:
+                assert answer.json()["error"] == "tone.wav: the decoder crashed (SIGSEGV). Try another file."
+    finally:
+        pool.close()

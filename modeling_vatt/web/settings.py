@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from ..processors import MediaLimits
 
 
-UPLOAD_LIMITS = MediaLimits(max_bytes=1024**3, max_pixels=4096 * 2304)
+# In another process: a file that crashes the decoder, hangs or eats memory costs its own search only.
+UPLOAD_LIMITS = MediaLimits(
+    max_bytes=1024**3, max_pixels=4096 * 2304, wall_seconds=60.0, max_memory=2 * 1024**3, isolated=True
+)
 
 
 @dataclass(frozen=True)
