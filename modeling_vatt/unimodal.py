@@ -90,7 +90,7 @@ def load_source(modality: str, source: str | PreTrainedModel) -> PreTrainedModel
     if not isinstance(source, PreTrainedModel):
         kind = AutoConfig.from_pretrained(source).model_type
     if kind not in allowed:
-        raise ValueError(f"The {modality} tower must be started from {' or '.join(allowed)}, got {kind!r}.")
+        raise ValueError(f"The {modality} tower starts from {' or '.join(allowed)}, got {kind!r}.")
     model = _LOADERS[kind](source) if isinstance(source, str) else source
     # Classifiers and encoder-decoders hold the encoder somewhere inside.
     wanted = (ViTModel, ASTModel, T5EncoderModel, MT5EncoderModel)

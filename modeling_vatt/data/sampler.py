@@ -27,7 +27,9 @@ def shuffle_shards(shard_sizes: Sequence[int], together: int) -> Order:
         The order function for [`StepSampler`].
     """
     if together < 1:
-        raise ValueError(f"`together` must be at least 1 shard, got {together}.")
+        raise ValueError(
+            f"At least one shard is read at a time: `together` must be 1 or more, got {together}."
+        )
     ends = np.cumsum(shard_sizes)
 
     def order(random: np.random.Generator) -> npt.NDArray[np.int64]:
