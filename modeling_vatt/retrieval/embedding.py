@@ -49,7 +49,8 @@ _WINDOWS_AT_ONCE = 4
 def unit(vectors: npt.NDArray) -> npt.NDArray[np.float32]:
     """Vectors of length 1, in the directions of those given; zeros stay zeros."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return (vectors / np.where(norms == 0, 1, norms)).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # infinite ones become NaN, for the caller to refuse
+        return (vectors / np.where(norms == 0, 1, norms)).astype(np.float32)
 
 
 @torch.no_grad()
