@@ -83,7 +83,12 @@ def make_dataset(data: Path, image_size: int, clips_per_video: int = 1) -> ClipD
     processor = VattProcessor.from_config(config, tokenizer)
     processor.video_processor.decode_size = image_size * 8 // 7
     return ClipDataset(
-        open_clips(data, "train"), processor, True, VattAugmentation(), clips_per_video=clips_per_video
+        open_clips(data, "train"),
+        processor,
+        True,
+        VattAugmentation(),
+        clips_per_video=clips_per_video,
+        late_colors=True,
     )
 
 

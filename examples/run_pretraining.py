@@ -191,6 +191,8 @@ def build(args: ModelArguments, captions: Iterable[list[str]]) -> tuple[VattForP
 
 def shuffle_captions(clips: datasets.Dataset, seed: int) -> datasets.Dataset:
     """Every clip gets the captions of another one (a rotation of a permutation: nobody keeps their own)."""
+    if "captions" not in clips.column_names:
+        raise ValueError("--shuffle_captions needs captions of whole clips, not sentences with times.")
     captions = clips["captions"]
     order = np.random.default_rng(seed).permutation(len(captions))
     moved = dict(zip(order, np.roll(order, 1), strict=True))
@@ -295,6 +297,7 @@ def main() -> None:
         augmentation=augmentation,
         seed=training.seed,
         clips_per_video=data.clips_per_video,
+        late_colors=True,
     )
 
     def evaluate(model: VattForPreTraining) -> dict[str, float]:

@@ -141,6 +141,11 @@ def channels_first(values: torch.Tensor, config: VattVideoConfig | VattAudioConf
         valid = values.ndim == 1 + len(config.patch_shape)
     if not valid:
         raise ValueError(f"`{input_name(config)}` must be {expected}, got {tuple(values.shape)}.")
+    if not values.is_floating_point():
+        raise ValueError(
+            f"`{input_name(config)}` must be floating-point numbers, got {values.dtype}: use the processor, "
+            "or `ClipBatch.to` for clips of a dataset with `late_colors`."
+        )
     return values.transpose(1, 2) if video else values.unsqueeze(1)
 
 

@@ -90,6 +90,23 @@ class VattAugmentation:
         Returns:
             float32 (T, 3, height, width) in [-1, 1].
         """
+        pixels = self.geometry(frames, crop_size, generator)
+        return change_colors(pixels[None], self.colors(generator)[None])[0]
+
+    def geometry(
+        self,
+        frames: torch.Tensor | np.ndarray,
+        crop_size: tuple[int, int] = (224, 224),
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """The part of [`video`] that moves pixels; [`colors`] with the same generator draws the rest.
+
+        Args:
+            frames, crop_size, generator: see [`video`].
+
+        Returns:
+            uint8 (T, 3, height, width).
+        """
         frames = as_tensor(frames)
         if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
             raise ValueError(
@@ -106,7 +123,18 @@ class VattAugmentation:
             pixels = F.interpolate(pixels, size=crop_size, mode="bilinear", align_corners=False)
         flip = _uniform(0, 1, generator) < self.flip_probability
         # Frames come with the channels last; turning them round costs less before they become floats.
-        return self._color((pixels.flip(-1) if flip else pixels).contiguous(), generator)
+        return (pixels.flip(-1) if flip else pixels).contiguous()
+
+    def colors(self, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Draw what [`change_colors`] does to a clip: float64 (4,), brightness, saturation, contrast and hue;
+        NaN if its colours stay."""
+        if _uniform(0, 1, generator) >= self.color_probability:
+            return torch.full((4,), math.nan, dtype=torch.float64)
+        brightness = _uniform(-self.max_brightness_delta, self.max_brightness_delta, generator)
+        saturation = _uniform(*self.saturation_range, generator)
+        contrast = _uniform(*self.contrast_range, generator)
+        hue = _uniform(-self.max_hue_delta, self.max_hue_delta, generator)
+        return torch.tensor([brightness, saturation, contrast, hue], dtype=torch.float64)
 
     def audio(self, waveform: np.ndarray, generator: torch.Generator | None = None) -> np.ndarray:
         """float32 (samples,) plus Gaussian noise of `noise` times its peak."""
@@ -155,24 +183,32 @@ class VattAugmentation:
                 return top, left, rows, columns
         return 0, 0, height, width
 
-    def _color(self, pixels: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        """uint8 (T, 3, H, W) to float32 in [-1, 1], with brightness, saturation, contrast and hue of one
-        draw."""
-        output = torch.empty(pixels.shape, dtype=torch.float32)
-        if _uniform(0, 1, generator) >= self.color_probability:
-            return output.copy_(pixels).mul_(2 / 255).sub_(1)
-        brightness = _uniform(-self.max_brightness_delta, self.max_brightness_delta, generator)
-        saturation = _uniform(*self.saturation_range, generator)
-        contrast = _uniform(*self.contrast_range, generator)
-        hue = _uniform(-self.max_hue_delta, self.max_hue_delta, generator)
-        count = max(1, _CACHE_PIXELS // pixels[0, 0].numel())
-        for part, target in zip(pixels.split(count), output.split(count), strict=True):
+
+def change_colors(pixels: torch.Tensor, colors: torch.Tensor) -> torch.Tensor:
+    """Clips with other colours, on the device they are on.
+
+    Args:
+        pixels: uint8 (clips, T, 3, H, W).
+        colors: float64 (clips, 4) on the CPU, of [`VattAugmentation.colors`].
+
+    Returns:
+        float32 (clips, T, 3, H, W) in [-1, 1].
+    """
+    output = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
+    count = len(pixels[0]) if pixels.is_cuda else max(1, _CACHE_PIXELS // pixels[0, 0, 0].numel())
+    for clip, result, (brightness, saturation, contrast, hue) in zip(
+        pixels, output, colors.tolist(), strict=True
+    ):
+        if math.isnan(brightness):
+            result.copy_(clip).mul_(2 / 255).sub_(1)
+            continue
+        for part, target in zip(clip.split(count), result.split(count), strict=True):
             target.copy_(part).mul_(1 / 255).add_(brightness)
             adjust_saturation(target, saturation)
             adjust_contrast(target, contrast)
             adjust_hue(target, hue)
             target.clamp_(0, 1).mul_(2).sub_(1)
-        return output
+    return output
 
 
 def adjust_saturation(pixels: torch.Tensor, factor: float) -> torch.Tensor:
@@ -245,4 +281,4 @@ def _integer(stop: int, generator: torch.Generator | None) -> int:
     return int(torch.randint(max(1, stop), (), generator=generator))
 
 
-__all__ = ["VattAugmentation"]
+__all__ = ["VattAugmentation", "change_colors"]

@@ -12,7 +12,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import TextKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
-from .augmentation import VattAugmentation
+from .augmentation import VattAugmentation, change_colors
 from .feature_extraction_vatt import VattFeatureExtractor
 from .media import DEFAULT_LIMITS, MediaClip, MediaLimits
 from .video_processing_vatt import VattVideoProcessor, VattVideosKwargs
@@ -113,6 +113,7 @@ class VattProcessor(ProcessorMixin):
         sampling_rate: int | None = None,
         augmentation: VattAugmentation | None = None,
         generator: torch.Generator | None = None,
+        late_colors: bool = False,
         limits: MediaLimits = DEFAULT_LIMITS,
         return_tensors: str | None = "pt",
         **kwargs: Any,
@@ -135,6 +136,8 @@ class VattProcessor(ProcessorMixin):
             sampling_rate: of sound given as arrays, Hz.
             augmentation: training augmentation in place of resizing and centre crop.
             generator: randomness of the augmentation.
+            late_colors: leave the colours of the augmentation to [`change_colors`], which is cheaper on the
+                training device.
             limits: what a file may cost, and which hosts may be fetched from.
             return_tensors: `"pt"` or `"np"`.
             kwargs: parameters of the parts for this call, flat (`num_frames=16`) or by part
@@ -144,6 +147,7 @@ class VattProcessor(ProcessorMixin):
             A [`BatchFeature`] with, for N = clips x `windows` and V = 3 with `crop_mode="three"`, else 1:
 
             - `pixel_values_videos`, float32 (N V, frames, channels, height, width): if `videos` was given;
+              with `late_colors` they are uint8, and `video_colors`, float64 (N, 4), is what to change;
             - `input_values`, float32 (N, samples) or (N, frames, mel bins), and `audio_mask`, int64 (N,), 0
               for
               clips without sound (their values are zeros): if `audio` was given or files were listened to;
@@ -174,9 +178,8 @@ class VattProcessor(ProcessorMixin):
             settings = self.video_processor.settings(**merged["videos_kwargs"])
             clips = self._read(videos, audio, start, windows, load_audio_from_video, settings, limits)
             if videos is not None:
-                data["pixel_values_videos"] = self._frames(
-                    [clip[0] for clip in clips], settings, augmentation, generator
-                )
+                frames = [clip[0] for clip in clips if clip[0] is not None]
+                data |= self._frames(frames, settings, augmentation, generator, late_colors)
             if audio is not None or self._listens(videos, load_audio_from_video):
                 data |= self._sound([clip[1] for clip in clips], augmentation, generator)
         if text is not None:
@@ -223,25 +226,30 @@ class VattProcessor(ProcessorMixin):
 
     def _frames(
         self,
-        clips: list[torch.Tensor | None],
+        clips: list[torch.Tensor],
         settings: dict[str, Any],
         augmentation: VattAugmentation | None,
         generator: torch.Generator | None,
-    ) -> torch.Tensor:
-        tensors = [clip for clip in clips if clip is not None]
+        late_colors: bool,
+    ) -> dict[str, torch.Tensor]:
+        name, stack = "pixel_values_videos", self.video_processor.stack
         if augmentation is None:
-            views = [view for clip in tensors for view in self.video_processor.transform(clip, settings)]
-        else:
-            if settings["crop_mode"] != "center":
-                raise ValueError("Augmentation makes one view of a clip: set `crop_mode='center'`.")
-            size = (settings["crop_size"].height, settings["crop_size"].width)
+            views = [view for clip in clips for view in self.video_processor.transform(clip, settings)]
+            return {name: stack(views)}
+        if settings["crop_mode"] != "center":
+            raise ValueError("Augmentation makes one view of a clip: set `crop_mode='center'`.")
+        size = (settings["crop_size"].height, settings["crop_size"].width)
+        views, colors = [], []
+        for clip in clips:
+            views.append(augmentation.geometry(clip.permute(0, 2, 3, 1), size, generator))
+            colors.append(augmentation.colors(generator))
+        drawn = torch.stack(colors)
+        if not late_colors:
             views = [
-                repeat_to(
-                    augmentation.video(clip.permute(0, 2, 3, 1), size, generator), settings["num_frames"]
-                )
-                for clip in tensors
+                change_colors(pixels[None], draw[None])[0] for pixels, draw in zip(views, drawn, strict=True)
             ]
-        return self.video_processor.stack(views)
+        found = {name: stack([repeat_to(view, settings["num_frames"]) for view in views])}
+        return {**found, "video_colors": drawn} if late_colors else found
 
     def _sound(
         self,

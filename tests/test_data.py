@@ -11,8 +11,11 @@ import pytest
 import torch
 from clip_folders import make_folder, small_processor, write_clip
 from media_factory import tone, truncate, write_media
+from small_models import seeded, small_config
 
+from modeling_vatt import VattModel
 from modeling_vatt.data import (
+    ClipBatch,
     ClipDataset,
     SkippedClip,
     StepSampler,
@@ -91,6 +94,31 @@ def test_items_depend_on_seed_epoch_and_index_only(folder):
         torch.testing.assert_close(value, same[name], rtol=0, atol=0)
     for different in (first[(4, 4)], other[(3, 4)]):
         assert not torch.equal(first[(3, 4)]["input_values"], different["input_values"])
+
+
+def test_colors_changed_later_are_the_same(folder):
+    """Also with several windows of a video, and for draws that leave the colours alone."""
+
+    def batch(late: bool) -> ClipBatch:
+        items = ClipDataset(
+            load_clips(folder, "train"),
+            small_processor(),
+            True,
+            VattAugmentation(color_probability=0.7),
+            clips_per_video=2,
+            late_colors=late,
+        )
+        return collate_clips([items[index] for index in range(5)])
+
+    early, late = batch(False).to("cpu"), batch(True)
+    assert late.inputs["pixel_values_videos"].dtype == torch.uint8
+    unchanged = late.inputs["video_colors"].isnan().any(1)
+    assert unchanged.any() and not unchanged.all()
+    finished = late.to("cpu")
+    assert finished.keys() == early.keys()
+    assert all(torch.equal(finished[name], value) for name, value in early.items())
+    with pytest.raises(ValueError, match=r"must be floating-point numbers, got torch\.uint8"):
+        seeded(VattModel, small_config("specific"))(late.inputs["pixel_values_videos"])
 
 
 def test_training_draws_different_captions_and_evaluation_takes_the_first(folder):

@@ -21,13 +21,14 @@ import numpy as np
 
 from ..processors.media import MediaError, read_clip, read_clips, read_duration
 from ..processors.media_writing import encode_clip
-from .clips import VIDEO_SUFFIXES, load_clips, with_pictures
+from .clips import VIDEO_SUFFIXES, load_clips, part_of, with_pictures
 from .shards import MANIFEST, ShardDataset, read_shard_index, write_index, write_shard
 
 
 FAILURES = "failures.json"
 _PLAN = "plan.json"
 _NEIGHBOURS = 5
+_LONGEST = 300.0  # seconds that are decoded at once: frames are held in memory
 _REENCODED_RATE = 64_000  # bytes a second, roughly, at the default settings
 
 
@@ -60,7 +61,7 @@ class ShardSettings:
     Args:
         reencode: store small re-encoded parts instead of the files as they are.
         segment_seconds: re-encoded parts are cut into equal segments of about this length; None keeps each in
-            one piece.
+            one piece, unless it is longer than five minutes.
         size: pixels of the shorter side of re-encoded frames.
         fps, sampling_rate: of re-encoded parts.
     """
@@ -191,10 +192,19 @@ def audioset_clips(folder: str | os.PathLike, annotations: str | os.PathLike) ->
 
 def _files(folder: str | os.PathLike) -> dict[str, str]:
     """Video files by their names without suffix."""
-    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    paths = sorted(
+        path for path in Path(folder).absolute().rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES
+    )
     if not paths:
         raise ValueError(f"{folder}: no video files in this folder. Check the path.")
-    return {path.stem: str(path) for path in paths}
+    found: dict[str, str] = {}
+    for path in paths:
+        if path.stem in found:
+            raise ValueError(
+                f"{path} and {found[path.stem]} both are the video {path.stem!r}: rename or remove one."
+            )
+        found[path.stem] = str(path)
+    return found
 
 
 def prepare_shards(
@@ -220,10 +230,10 @@ def prepare_shards(
     Raises:
         ValueError: no clips, or a folder that holds something else.
     """
-    folder = Path(output_dir)
+    folder = Path(output_dir).absolute()  # workers of a cluster begin elsewhere
     tasks = _plan(clips, folder, settings, shard_bytes)
-    contents = [{**asdict(task), "path": Path(task.path).name} for task in tasks]
-    plan = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
+    contents = ({**asdict(task), "path": Path(task.path).name} for task in tasks)
+    plan = _hash_of(contents)
     if not tasks:
         raise ValueError(f"{folder}: there are no clips to put into shards.")
     if (folder / MANIFEST).is_file() and _read(folder / MANIFEST).get("plan") == plan:
@@ -252,6 +262,13 @@ def prepare_shards(
     return dataset, failures
 
 
+def _hash_of(contents: Iterable[dict[str, Any]]) -> str:
+    digest = hashlib.sha256()
+    for part in contents:
+        digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
 def _read(path: Path) -> Any:
     return json.loads(path.read_text())
 
@@ -264,8 +281,9 @@ def _plan(
     filled = 0.0
     for clip in clips:
         size = float(os.path.getsize(clip.path)) if clip.path and os.path.exists(clip.path) else 0.0
-        if settings.reencode and clip.end is not None:
-            size = _REENCODED_RATE * (clip.end - (clip.start or 0.0))
+        seconds = math.inf if clip.end is None else clip.end - (clip.start or 0.0)
+        if settings.reencode and math.isfinite(seconds):
+            size = _REENCODED_RATE * max(0.0, seconds)
         if not groups or filled + size > shard_bytes:
             groups.append([])
             filled = 0.0
@@ -306,6 +324,7 @@ def _members(
     try:
         if clip.path is None:
             raise MediaError(clip.name, "no such file", "Add it to the folder.")
+        part_of({"name": clip.name, "start": clip.start, "end": clip.end})
         if settings.reencode:
             parts = _segments(clip, settings)
         else:
@@ -351,7 +370,8 @@ def _segments(clip: RawClip, settings: ShardSettings) -> list[tuple[float, float
     first, last = clip.start or 0.0, min(length, clip.end or length)
     if first >= last:
         raise MediaError(clip.name, "the file ends before the part begins", "Check the file.")
-    count = max(1, round((last - first) / (settings.segment_seconds or math.inf)))
+    wanted = settings.segment_seconds
+    count = max(1, round((last - first) / wanted) if wanted else math.ceil((last - first) / _LONGEST))
     edges = np.linspace(first, last, count + 1).tolist()
     return list(itertools.pairwise(edges))
 

@@ -16,6 +16,7 @@ is decided by the sampler alone, and a run is resumed at the exact clip.
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import tarfile
@@ -27,6 +28,7 @@ from typing import Any
 
 import datasets
 import fsspec
+import numpy as np
 import pyarrow as pa
 
 from ..processors.media import MediaError
@@ -67,7 +69,8 @@ def is_remote(folder: str | os.PathLike) -> bool:
 class ShardDataset:
     """Clips in shards, as the table that [`ClipDataset`] takes.
 
-    A clip whose bytes are not those that were indexed raises `MediaError`: [`ClipDataset`] skips it.
+    A clip whose bytes are not those that were indexed raises `MediaError`: [`ClipDataset`] skips it. Storage
+    that fails raises [`ShardError`] and ends the run: skipping would lose good clips.
 
     Args:
         folder: folder of shards, or a URL of one that fsspec knows (`https://`, `hf://datasets/...`, `s3://`).
@@ -81,7 +84,8 @@ class ShardDataset:
         fingerprint: checksum of the index, which holds those of all clips.
 
     Raises:
-        ShardError: no shards there, or shards that are missing, truncated or changed since they were indexed.
+        ShardError: no shards there, shards that are missing, truncated or changed since they were indexed, or
+            an index that is none of this package's.
     """
 
     def __init__(self, folder: str | os.PathLike, remote: bool = False) -> None:
@@ -92,8 +96,9 @@ class ShardDataset:
         self.fingerprint: str = manifest["index_sha256"]
         self.shards: list[str] = [shard["name"] for shard in manifest["shards"]]
         self.shard_sizes: list[int] = [shard["clips"] for shard in manifest["shards"]]
-        self.table = datasets.Dataset.from_file(str(self._index()))
-        self._check_sizes([shard["bytes"] for shard in manifest["shards"]])
+        sizes: list[int] = [shard["bytes"] for shard in manifest["shards"]]
+        self.table = self._open_index(self._index(), sizes)
+        self._check_sizes(sizes)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -105,7 +110,10 @@ class ShardDataset:
         try:
             content = self._read(shard, row["offset"], row["offset"] + row["size"])
         except OSError as error:
-            raise MediaError(name, f"cannot be read ({error})", "Check that the shard is there.") from error
+            raise ShardError(
+                f"{name}: cannot be read ({error}). Check that the shard is there and its storage works, "
+                "then run the same command again to continue."
+            ) from error
         if zlib.crc32(content) != row["crc32"]:
             reason = "not the bytes that were indexed"
             raise MediaError(name, reason, "Copy the shard again, or index the folder anew.")
@@ -134,6 +142,8 @@ class ShardDataset:
             checksum = manifest["index_sha256"]
             if not all(_NAME.fullmatch(name) for name, _, _ in shards) or not _HASH.fullmatch(checksum):
                 raise ValueError("odd names")
+            if not all(type(count) is int and count >= 0 for _, *counts in shards for count in counts):
+                raise ValueError("odd counts")
         except FileNotFoundError:
             raise ShardError(
                 f"{self.folder}: no {MANIFEST} in it. Check the path, or make shards with "
@@ -165,6 +175,31 @@ class ShardDataset:
                 raise self._damaged(INDEX)
             _write_whole(path, content)
         return path
+
+    def _open_index(self, path: Path, sizes: list[int]) -> datasets.Dataset:
+        """The index as table. A stranger's may claim anything: other columns would be decoded, opening files
+        of this machine."""
+        try:
+            table = datasets.Dataset.from_file(str(path))
+            if table.features != datasets.Features.from_arrow_schema(_SCHEMA):
+                raise ValueError(f"other columns than {_SCHEMA.names}")
+            table.data.table.validate(full=True)
+            columns = table.data.table.select(["shard", "offset", "size"]).to_pydict()
+            places = np.array([columns[name] for name in ("shard", "offset", "size")], dtype=np.float64)
+            shard, offset, size = places.reshape(3, -1)  # float: nulls become NaN and fail the comparisons
+            if not (np.diff(shard) >= 0).all() or not ((shard >= 0) & (shard < len(sizes))).all():
+                raise ValueError("shards out of order")
+            counts = np.bincount(shard.astype(np.int64), minlength=len(sizes))
+            if counts.tolist() != self.shard_sizes:
+                raise ValueError(f"other numbers of clips than in {MANIFEST}")
+            ends = np.array(sizes, dtype=np.float64)[shard.astype(np.int64)]
+            if not ((offset >= 0) & (size >= 0) & (offset + size <= ends)).all():
+                raise ValueError("clips outside of their shards")
+        except (ValueError, TypeError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
+            raise ShardError(
+                f"{self.folder}/{INDEX}: no index of these shards ({error}). Index the folder anew."
+            ) from error
+        return table
 
     def _check_sizes(self, expected: list[int]) -> None:
         files, root = fsspec.url_to_fs(self.folder)
@@ -220,7 +255,7 @@ def write_shard(path: str | os.PathLike, clips: Iterable[tuple[str, dict[str, An
     partial = Path(f"{os.fspath(path)}.partial")
     with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
         for key, text, media in clips:
-            for suffix, content in (("json", json.dumps(text).encode()), ("mp4", media)):
+            for suffix, content in (("json", json.dumps(text, default=str).encode()), ("mp4", media)):
                 member = tarfile.TarInfo(f"{key}.{suffix}")  # its other fields are the same on every machine
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
@@ -269,8 +304,8 @@ def read_shard_index(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def _text_of(text: dict[str, Any]) -> dict[str, Any]:
-    captions: Any = next((text[name] for name in ("captions", "caption", "text") if text.get(name)), [])
-    captions = [captions] if isinstance(captions, str) else list(captions)
+    captions: Any = next((text[name] for name in ("captions", "caption", "text") if name in text), None)
+    captions = [captions] if isinstance(captions, str) else list(captions or [])
     if not all(isinstance(caption, str) for caption in captions):
         raise TypeError("captions are strings")
     sentences = [
@@ -278,6 +313,12 @@ def _text_of(text: dict[str, Any]) -> dict[str, Any]:
         for s in text.get("sentences") or []
     ]
     times = {name: None if text.get(name) is None else float(text[name]) for name in ("start", "end")}
+    told: list[Any] = [
+        *times.values(),
+        *(sentence[name] for sentence in sentences for name in ("start", "end")),
+    ]
+    if not all(value is None or math.isfinite(value) for value in told):
+        raise ValueError("times are finite numbers of seconds")
     source = None if text.get("source") is None else str(text["source"])
     return {"captions": captions, "sentences": sentences, "source": source, **times}
 

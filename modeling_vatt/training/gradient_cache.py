@@ -28,7 +28,7 @@ Inputs = Mapping[str, torch.Tensor]
 
 def cached_backward(
     model: VattForPreTraining,
-    parts: Sequence[Inputs],
+    parts: Sequence[Inputs | Callable[[], Inputs]],
     seeds: Sequence[int],
     backward: Callable[[torch.Tensor], Any] = torch.Tensor.backward,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
@@ -38,7 +38,8 @@ def cached_backward(
     Args:
         model: the model itself, or sharded by FSDP2. In DistributedDataParallel take its `module`, and call
             [`average_gradients`] afterwards.
-        parts: inputs of the model, with the same modalities in all parts.
+        parts: inputs of the model, with the same modalities in all parts; or functions that give them, called
+            in both passes, so that only one part at a time is on the device.
         seeds: one for each part; decides its dropout and DropToken in both of its passes.
         backward: called with the loss (Accelerate's scales it).
         autocast: context of the forward passes.
@@ -65,10 +66,16 @@ def cached_backward(
                 f"FSDP makes the processes pass through the model together, but one has {-least} parts and "
                 f"another {most}: choose `batch_size` so that all get equally many clips."
             )
-    with torch.no_grad():
-        features = [_features(model, part, seed, autocast) for part, seed in zip(parts, seeds, strict=True)]
+    features: list[dict[str, torch.Tensor]] = []
+    present: list[dict[str, torch.Tensor]] = []
+    for part, seed in zip(parts, seeds, strict=True):
+        inputs = part() if callable(part) else part
+        present.append({name: inputs[name] for name in _MASKS if name in inputs})
+        with torch.no_grad():
+            features.append(_features(model, inputs, seed, autocast))
+        del inputs
     pooled = {name: torch.cat([part[name] for part in features]).requires_grad_() for name in features[0]}
-    masks = {name: torch.cat([part[name] for part in parts]) for name in _MASKS if name in parts[0]}
+    masks = {name: torch.cat([part[name] for part in present]) for name in present[0]}
     with autocast():
         output = model(pooler_outputs=pooled, return_logits=False, **masks)
     backward(output.loss)
@@ -77,7 +84,7 @@ def cached_backward(
     # A modality without weight in the loss has no gradient.
     grads = {name: values.grad.split(sizes) for name, values in pooled.items() if values.grad is not None}
     for index, (part, seed) in enumerate(zip(parts, seeds, strict=True)):
-        found = _features(model, part, seed, autocast)
+        found = _features(model, part() if callable(part) else part, seed, autocast)
         trained = [name for name in grads if found[name].requires_grad]
         torch.autograd.backward([found[name] for name in trained], [grads[name][index] for name in trained])
     return output

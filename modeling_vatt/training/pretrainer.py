@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -394,7 +394,7 @@ class Pretrainer:
 
     def _step(self, parts: list[ClipBatch], step: int) -> dict[str, float]:
         """One update; {} if no clip of the batch could be read."""
-        readable = [part.inputs for part in parts if part.inputs]
+        readable = [part for part in parts if part.inputs]
         if not readable:
             with warnings.catch_warnings():  # that the rate changes without a step is meant
                 warnings.simplefilter("ignore", UserWarning)
@@ -473,10 +473,9 @@ class Pretrainer:
             return f"{made} There is no checkpoint yet: the same command begins anew (see --save_every)."
         return f"{made} {found[-1]} is whole: the same command continues from it."
 
-    def _backward(self, parts: list[dict[str, torch.Tensor]], step: int) -> VattForPreTrainingOutput:
+    def _backward(self, parts: list[ClipBatch], step: int) -> VattForPreTrainingOutput:
         """Losses of a step, and their gradients."""
         device = self.accelerator.device
-        parts = [{key: value.to(device, non_blocking=True) for key, value in part.items()} for part in parts]
         seeds = [
             step_seed(self.args.seed, step, self.accelerator.process_index, part)
             for part in range(len(parts))
@@ -484,12 +483,13 @@ class Pretrainer:
         if not self.args.micro_batch_size:
             torch.manual_seed(seeds[0])
             with self.accelerator.autocast():
-                output = self.model(**parts[0], return_logits=False)
+                output = self.model(**parts[0].to(device), return_logits=False)
             self.accelerator.backward(output.loss)
             return output
         wrapped = isinstance(self.model, DistributedDataParallel)
         model = self.model.module if wrapped else self.model
-        output = cached_backward(model, parts, seeds, self.accelerator.backward, self.accelerator.autocast)
+        inputs = [partial(part.to, device) for part in parts]
+        output = cached_backward(model, inputs, seeds, self.accelerator.backward, self.accelerator.autocast)
         if wrapped:
             average_gradients(model)
         return output
