@@ -51,9 +51,20 @@ REVIEWED: dict[str, str] = {
     "{variables.source}": "says what was expected",
     "{type(self).__name__} knows no argument": "names the argument; what is known stands in the "
     "documentation",
-    "odd names": "caught in the same function, which says what to do",
-    "unexpected end of data": "caught in the same function, which says what to do",
-    "captions are strings": "caught in the same function, which says what to do",
+    **dict.fromkeys(
+        (
+            "odd names",
+            "odd counts",
+            "other columns than",
+            "shards out of order",
+            "other numbers of clips",
+            "clips outside of their shards",
+            "times are finite numbers",
+            "unexpected end of data",
+            "captions are strings",
+        ),
+        "caught where shards are read, with what to do added",
+    ),
     "preprocess() makes": "cannot happen",
     "the server answers": "a helper adds what to do",
     "more than {_MAX_REDIRECTS}": "a helper adds what to do",
