@@ -374,18 +374,19 @@ def main() -> None:
         fail(error)
     bar.close()
     accelerator.wait_for_everyone()
+    weights = trainer.whole_weights()
     if main_process:
         finished = accelerator.unwrap_model(trainer.model)
         best = output_dir / "best"
         if best.is_dir() and not run.keep_last:
-            finished = VattForPreTraining.from_pretrained(best)
+            finished, weights = VattForPreTraining.from_pretrained(best), None
             metrics = {**metrics, **json.loads((best / "training_state.json").read_text())["metrics"]}
         try:
             with (
                 explained(output_dir, "The training is done: the same command saves its result."),
                 files_at_once(output_dir) as folder,
             ):
-                finished.save_pretrained(folder)
+                finished.save_pretrained(folder, state_dict=weights)
                 processor.save_pretrained(folder)
                 if run.remote_code:
                     save_remote_code(folder)
@@ -424,7 +425,8 @@ def main() -> None:
             print(report)
         print(f"Saved model, processor and model card to {output_dir}")
         if run.push_to_hub:
-            ignored = ["checkpoint-*", "best/*", "logs/*", "*.partial/*", "metrics.jsonl", "run.json"]
+            ignored = ["checkpoint-*", "best/*", "logs/*", "*.partial/*", "metrics.jsonl"]
+            ignored += ["run.json", "non_finite_step_*.json"]  # hold paths of this machine
             HfApi().upload_folder(repo_id=name, folder_path=output_dir, ignore_patterns=ignored)
             print(f"Uploaded to {name}")
     accelerator.end_training()

@@ -360,10 +360,10 @@ def test_an_index_with_other_columns_opens_no_files(shards, tmp_path):
     [
         (column("shard", lambda values: values[::-1]), "shards out of order"),
         (column("shard", lambda values: [*values[:-1], 99]), "shards out of order"),
-        (column("shard", lambda values: [*values[:-1], None]), "shards out of order"),
+        (column("shard", lambda values: [*values[:-1], None]), "missing values"),
         (column("shard", lambda values: [0] * len(values)), "other numbers of clips"),
         (column("offset", lambda values: [-1, *values[1:]]), "clips outside"),
-        (column("offset", lambda values: [None, *values[1:]]), "clips outside"),
+        (column("offset", lambda values: [None, *values[1:]]), "missing values"),
         (column("size", lambda values: [2**62, *values[1:]]), "clips outside"),
         (lambda table: table.slice(1), "other numbers of clips"),
     ],

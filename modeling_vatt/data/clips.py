@@ -550,11 +550,14 @@ class ClipBatch:
 
     def to(self, device: torch.device | str) -> dict[str, torch.Tensor]:
         """The inputs on a device, with what was left for it done."""
-        inputs = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
-        if "video_colors" in inputs:
-            del inputs["video_colors"]
-            pixels, colors = inputs["pixel_values_videos"], self.inputs["video_colors"]
-            inputs["pixel_values_videos"] = change_colors(pixels, colors)
+        colors = self.inputs.get("video_colors")  # stay on the CPU, where the draws are read
+        inputs = {
+            name: value.to(device, non_blocking=True)
+            for name, value in self.inputs.items()
+            if value is not colors
+        }
+        if colors is not None:
+            inputs["pixel_values_videos"] = change_colors(inputs["pixel_values_videos"], colors)
         return inputs
 
     def pin_memory(self) -> "ClipBatch":

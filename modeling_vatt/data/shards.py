@@ -184,16 +184,16 @@ class ShardDataset:
             if table.features != datasets.Features.from_arrow_schema(_SCHEMA):
                 raise ValueError(f"other columns than {_SCHEMA.names}")
             table.data.table.validate(full=True)
-            columns = table.data.table.select(["shard", "offset", "size"]).to_pydict()
-            places = np.array([columns[name] for name in ("shard", "offset", "size")], dtype=np.float64)
-            shard, offset, size = places.reshape(3, -1)  # float: nulls become NaN and fail the comparisons
+            columns = [table.data.table[name] for name in ("shard", "offset", "size")]
+            if any(column.null_count for column in columns):
+                raise ValueError("missing values")
+            shard, offset, size = (column.to_numpy() for column in columns)
             if not (np.diff(shard) >= 0).all() or not ((shard >= 0) & (shard < len(sizes))).all():
                 raise ValueError("shards out of order")
-            counts = np.bincount(shard.astype(np.int64), minlength=len(sizes))
-            if counts.tolist() != self.shard_sizes:
+            if np.bincount(shard, minlength=len(sizes)).tolist() != self.shard_sizes:
                 raise ValueError(f"other numbers of clips than in {MANIFEST}")
-            ends = np.array(sizes, dtype=np.float64)[shard.astype(np.int64)]
-            if not ((offset >= 0) & (size >= 0) & (offset + size <= ends)).all():
+            ends = np.array(sizes, dtype=np.int64)[shard]
+            if not ((offset >= 0) & (size >= 0) & (size <= ends) & (offset <= ends - size)).all():
                 raise ValueError("clips outside of their shards")
         # Damage that Arrow meets while it reads is an OSError.
         except (

@@ -18,7 +18,7 @@ from typing import Any
 import datasets
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 from safetensors import SafetensorError
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -509,15 +509,23 @@ class Pretrainer:
                 f"{sorted(metrics)}: choose one of them."
             )
         best = self.progress.best_metric
-        if (best is None or value > best) and self.accelerator.is_main_process:
-            folder = begin(self.output_dir / "best")
-            model.save_pretrained(folder)
-            if self.save_extra is not None:
-                self.save_extra(folder)
-            commit(self.output_dir / "best", {"step": step, "metrics": metrics})
         if best is None or value > best:
+            weights = self.whole_weights()
+            if self.accelerator.is_main_process:
+                folder = begin(self.output_dir / "best")
+                model.save_pretrained(folder, state_dict=weights)
+                if self.save_extra is not None:
+                    self.save_extra(folder)
+                commit(self.output_dir / "best", {"step": step, "metrics": metrics})
             self.progress.best_metric, self.progress.best_step = value, step
         return metrics
+
+    def whole_weights(self) -> dict[str, torch.Tensor] | None:
+        """`state_dict` for `save_pretrained`, to be called by all processes: under FSDP it is gathered from
+        them, otherwise None will do."""
+        if self.accelerator.distributed_type != DistributedType.FSDP:
+            return None
+        return self.accelerator.get_state_dict(self.model)
 
     def _log(self, step: int, metrics: dict[str, float]) -> None:
         if not self.accelerator.is_main_process:
