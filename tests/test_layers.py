@@ -213,7 +213,8 @@ def test_training_step_equals_the_plain_one(variant, fast):
         results.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
     assert len(fast) > 30
     for ours, plain in zip(*results, strict=True):
-        torch.testing.assert_close(ours, plain, rtol=1e-2, atol=2e-3)
+        # As a whole: single gradients may be small differences of large numbers.
+        assert (ours - plain).norm() <= 5e-3 * plain.norm() + 2e-3
 
 
 def test_environment_variable(monkeypatch):

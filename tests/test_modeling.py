@@ -1080,9 +1080,12 @@ def test_bfloat16(variant):
 def test_autocast_training_step(variant):
     """Mixed precision as Trainer uses it: finite loss in float32 and finite gradients."""
     model = seeded(VattForPreTraining, small_config(variant)).train()
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = model(**small_inputs(model.config, 4, 2)).loss
-    loss.backward()
+    # In bfloat16 oneDNN reads memory that nobody wrote for the weights of a strided 3 x 3 convolution whose
+    # input is one pixel wide, as at the end of this tiny ResNet.
+    with torch.backends.mkldnn.flags(enabled=variant != "mmv"):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(**small_inputs(model.config, 4, 2)).loss
+        loss.backward()
     assert loss.dtype == torch.float32
     assert loss.isfinite()
     assert all(grad.isfinite().all() for grad in gradients(model).values())

@@ -492,7 +492,7 @@ def test_shard_order_reads_few_shards_at_a_time_and_every_clip_once():
     assert not np.array_equal(one, np.sort(one))
     steps = [index for step in StepSampler(20, 4, 5, seed=7, order=order) for _, index in step]
     assert steps == list(order(np.random.default_rng((7, 0))))
-    with pytest.raises(ValueError, match="at least 1 shard"):
+    with pytest.raises(ValueError, match="At least one shard"):
         shuffle_shards(sizes, 0)
 
 

@@ -207,7 +207,7 @@ def test_play_from_the_right_second(visit, search, path):
     check_playing(page, path, moments[place].start)
     page.keyboard.press("Escape")
     expect(page.locator("#player")).to_be_hidden()
-    assert state(page)["source"] is None
+    wait_until(lambda: state(page)["source"] is None)
     expect(page.locator(".moment").nth(place)).to_be_focused()
 
 
