@@ -205,7 +205,7 @@ class Store:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
-            number = int(self.meta("generation")) + 1
+            number = self.generation() + 1
             connection.execute("UPDATE meta SET value = ? WHERE key = 'generation'", (str(number),))
         except BaseException:
             connection.execute("ROLLBACK")
@@ -219,6 +219,13 @@ class Store:
             return None if row is None else json.loads(row[0])
         except (TypeError, ValueError) as error:
             raise self._damaged(f"`{key}` is no JSON") from error
+
+    def generation(self) -> int:
+        """Grows with every write."""
+        number = self.meta("generation")
+        if not isinstance(number, int):
+            raise self._damaged("`generation` is no number")
+        return number
 
     def set_meta(self, key: str, value: Any) -> None:
         """Write a value of the table `meta`."""
