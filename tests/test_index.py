@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from modeling_vatt.retrieval import (
     embed_windows,
     indexing,
     merge_windows,
+    store,
     strided_starts,
     thumbnail,
     timecode,
@@ -276,6 +278,7 @@ def test_what_is_no_index_is_refused(tmp_path):
     for statement, error in (
         ("UPDATE meta SET value = '99' WHERE key = 'format'", IndexMismatch),
         ("UPDATE meta SET value = '{}' WHERE key = 'settings'", IndexDamaged),
+        ("DELETE FROM meta WHERE key = 'generation'", IndexDamaged),
         ("CREATE TRIGGER t AFTER DELETE ON files BEGIN SELECT 1; END", IndexDamaged),
     ):
         copy = tmp_path / f"copy{len(os.listdir(tmp_path))}"
@@ -286,7 +289,73 @@ def test_what_is_no_index_is_refused(tmp_path):
         connection.commit()
         connection.close()
         with pytest.raises(error):
-            VattIndex.open(copy)
+            VattIndex.open(copy).search(np.ones(12), "va")
+
+
+def test_a_reader_that_may_not_write_sees_what_is_there(tmp_path, monkeypatch):
+    """Also what the owner, who has the index open, has not yet moved into the database itself."""
+    index = synthetic(tmp_path / "i", 1)
+    assert (tmp_path / "i" / f"{DATABASE}-wal").stat().st_size > 0
+    with monkeypatch.context() as patch:
+        patch.setattr(store.os, "access", lambda path, mode: False)
+        with VattIndex.open(tmp_path / "i") as reader:
+            assert len(reader) == 5
+            add(index, 1)
+            assert len(reader) == 10
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                reader.remove(["d00/f0001.mp4"])
+
+
+def test_a_user_who_may_not_write(tmp_path):
+    """Really another user, where there is one to become."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become another user")
+    place = Path(tempfile.mkdtemp(prefix="vatt-owner-"))  # pytest's own folders are for their user only
+    try:
+        place.chmod(0o755)
+        index = synthetic(place / "i", 2)
+        for file, expected in ((place / "i", "10"), (None, "10"), ("wal", "PermissionError")):
+            if file is None:
+                index.close()  # nothing beside the database now
+            elif file == "wal":
+                (place / "i" / f"{DATABASE}-wal").write_bytes(b"x" * 100)
+            seen = subprocess.run(
+                [sys.executable, "-c", ANOTHER_USER, str(place / "i")],
+                env=environment(), capture_output=True, text=True, timeout=120,
+            )  # fmt: skip
+            assert seen.stdout.split() == [expected], seen.stderr
+    finally:
+        shutil.rmtree(place)
+
+
+ANOTHER_USER = """
+import os, sys
+from modeling_vatt.retrieval import VattIndex
+os.setgid(65534)
+os.setuid(65534)
+try:
+    print(len(VattIndex.open(sys.argv[1])))
+except PermissionError as error:
+    assert "owner" in str(error), error
+    print("PermissionError")
+"""
+
+
+def test_two_that_make_an_index_at_once(tmp_path, monkeypatch):
+    """The slower one is told, and does not take the other's settings for its own."""
+    real = os.link
+
+    def late(source, target):
+        monkeypatch.setattr(store.os, "link", real)
+        VattIndex.create(tmp_path / "i", None, IDENTITY, 1.0, 0.25).close()
+        real(source, target)
+
+    monkeypatch.setattr(store.os, "link", late)
+    monkeypatch.setattr(store.os, "getpid", iter(range(1, 9)).__next__)  # another process
+    with pytest.raises(FileExistsError, match="already"):
+        VattIndex.create(tmp_path / "i", None, IDENTITY, 1.0, 0.5)
+    assert VattIndex.open(tmp_path / "i").stride == 0.25
+    assert [path.name for path in (tmp_path / "i").iterdir() if path.suffix == ".tmp"] == []
 
 
 def test_paths_of_a_stranger_do_not_leave_the_folder(tmp_path):

@@ -131,7 +131,8 @@ class VattIndex:
         """An index from a folder, or from a dataset of the Hub.
 
         What [`VattIndex.save_pretrained`] wrote is checked as the work of a stranger and written to a new
-        index; only JSON and Parquet are read.
+        index; only JSON and Parquet are read. A folder that `vatt index` made is opened as it is: that is for
+        your own, since it is read by SQLite and faiss, and names the folder whose videos are shown.
 
         Args:
             name: folder of an index, or that [`VattIndex.save_pretrained`] wrote, or Hub id of a dataset.
@@ -142,6 +143,7 @@ class VattIndex:
 
         Raises:
             FileNotFoundError: no such folder and no such dataset.
+            FileExistsError: there is an index in `folder`.
             IndexDamaged, IndexMismatch: an index that cannot be used.
         """
         from .exchange import load
