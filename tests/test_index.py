@@ -508,6 +508,12 @@ def test_another_model_is_refused(videos, model_folder, tmp_path):
     loaded = VattForPreTraining.from_pretrained(model_folder).eval()
     with pytest.raises(IndexMismatch, match="video setting `fps`"):
         VideoSearch(VattIndex.open(tmp_path / "index"), loaded, processor)
+    changed = shutil.copytree(model_folder, tmp_path / "changed")
+    settings = json.loads((changed / "config.json").read_text())
+    settings["video_config"]["hidden_act"] = "relu"  # other embeddings of the same weights
+    (changed / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(IndexMismatch, match=r"model setting `video_config.hidden_act` \(gelu and relu\)"):
+        VideoSearch.open(tmp_path / "index", changed)
     moved = shutil.copytree(model_folder, tmp_path / "moved")
     assert VideoSearch.open(tmp_path / "index", moved).index.identity.name == str(model_folder)
 

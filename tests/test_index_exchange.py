@@ -140,6 +140,7 @@ STRANGE = {
     "huge width": lambda f: manifest(f, settings__model__dims={"va": 10**9, "vt": 6}),
     "shard elsewhere": lambda f: manifest(f, shards=["../../windows-00000-of-00001.parquet"]),
     "no window": lambda f: manifest(f, settings__window=0),
+    "settings that are none": lambda f: manifest(f, settings__model__video=["x"]),
     "unknown setting": lambda f: manifest(f, settings__model__more=1),
     "no JSON": lambda f: (f / MANIFEST).write_text("{"),
     "no Parquet": lambda f: data(f).write_bytes(b"PAR1" + bytes(100)),
