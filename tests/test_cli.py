@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from clip_folders import make_folder, small_processor, write_clip
 from media_factory import tone, write_media
 from PIL import Image
@@ -77,6 +78,16 @@ def test_index_again(place, tmp_path):
     assert "0 embedded, 0 known by their content, 10 unchanged, 1 removed" in vatt("index", videos).output
 
 
+def test_a_model_in_a_relative_folder_is_found_from_elsewhere(place, tmp_path, monkeypatch):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    shutil.copy(place / "videos" / "clip1.mp4", videos)
+    monkeypatch.chdir(place)
+    vatt("index", videos, "--model", "model")
+    monkeypatch.chdir(tmp_path)
+    assert "clip1.mp4" in vatt("search", "clip 1", "--index", "videos").output
+
+
 def test_index_says_what_is_wrong(place, tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments, message in (
@@ -84,10 +95,14 @@ def test_index_says_what_is_wrong(place, tmp_path):
         ((tmp_path / "empty",), "--model"),
         ((tmp_path / "empty", "--model", tmp_path / "none"), "none"),
         ((place / "videos", "--stride", "0.3"), "stride"),
+        ((place / "videos", "--device", "nowhere"), "another, such as `cpu`"),
         ((tmp_path / "empty", "--index", place / "videos" / ".vatt-index"), "--index"),
     ):
         result = vatt("index", *arguments, expect=1)
         assert "error: " in result.output and message in result.output and "Traceback" not in result.output
+    if not torch.cuda.is_available():
+        result = vatt("search", "a", "--index", place / "videos", "--device", "cuda", expect=1)
+        assert "error: 'cuda': the model cannot be put on this device" in result.output
     vatt("index", place / "videos", "--stride", "0", expect=2)
 
 
@@ -162,6 +177,14 @@ def test_embed(place, tmp_path):
     assert line["va"] is None
     result = vatt("embed", place / "videos" / "broken0.mp4", *model, expect=1)
     assert "broken0.mp4: not a readable media file" in result.output
+    more = vatt(
+        "embed", clip, *model, "--audio", place / "videos" / "broken0.mp4", "--text", "...", "--text", "clip 1",
+        "--audio", place / "missing.wav", "--output", output, expect=1,
+    )  # fmt: skip
+    for message in ("broken0.mp4: not a readable", "missing.wav", "no words", "4 embeddings"):
+        assert message in more.output
+    with np.load(output) as arrays:
+        assert arrays["kind"].tolist() == ["video"] * 3 + ["text"]
     vatt("embed", *model, expect=2)
     vatt("embed", clip, *model, "--output", "x.txt", expect=2)
 

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from modeling_vatt.retrieval import (
     embed_windows,
     indexing,
     merge_windows,
+    store,
     strided_starts,
     thumbnail,
     timecode,
@@ -276,6 +278,7 @@ def test_what_is_no_index_is_refused(tmp_path):
     for statement, error in (
         ("UPDATE meta SET value = '99' WHERE key = 'format'", IndexMismatch),
         ("UPDATE meta SET value = '{}' WHERE key = 'settings'", IndexDamaged),
+        ("DELETE FROM meta WHERE key = 'generation'", IndexDamaged),
         ("CREATE TRIGGER t AFTER DELETE ON files BEGIN SELECT 1; END", IndexDamaged),
     ):
         copy = tmp_path / f"copy{len(os.listdir(tmp_path))}"
@@ -286,7 +289,73 @@ def test_what_is_no_index_is_refused(tmp_path):
         connection.commit()
         connection.close()
         with pytest.raises(error):
-            VattIndex.open(copy)
+            VattIndex.open(copy).search(np.ones(12), "va")
+
+
+def test_a_reader_that_may_not_write_sees_what_is_there(tmp_path, monkeypatch):
+    """Also what the owner, who has the index open, has not yet moved into the database itself."""
+    index = synthetic(tmp_path / "i", 1)
+    assert (tmp_path / "i" / f"{DATABASE}-wal").stat().st_size > 0
+    with monkeypatch.context() as patch:
+        patch.setattr(store.os, "access", lambda path, mode: False)
+        with VattIndex.open(tmp_path / "i") as reader:
+            assert len(reader) == 5
+            add(index, 1)
+            assert len(reader) == 10
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                reader.remove(["d00/f0001.mp4"])
+
+
+def test_a_user_who_may_not_write(tmp_path):
+    """Really another user, where there is one to become."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become another user")
+    place = Path(tempfile.mkdtemp(prefix="vatt-owner-"))  # pytest's own folders are for their user only
+    try:
+        place.chmod(0o755)
+        index = synthetic(place / "i", 2)
+        for file, expected in ((place / "i", "10"), (None, "10"), ("wal", "PermissionError")):
+            if file is None:
+                index.close()  # nothing beside the database now
+            elif file == "wal":
+                (place / "i" / f"{DATABASE}-wal").write_bytes(b"x" * 100)
+            seen = subprocess.run(
+                [sys.executable, "-c", ANOTHER_USER, str(place / "i")],
+                env=environment(), capture_output=True, text=True, timeout=120,
+            )  # fmt: skip
+            assert seen.stdout.split() == [expected], seen.stderr
+    finally:
+        shutil.rmtree(place)
+
+
+ANOTHER_USER = """
+import os, sys
+from modeling_vatt.retrieval import VattIndex
+os.setgid(65534)
+os.setuid(65534)
+try:
+    print(len(VattIndex.open(sys.argv[1])))
+except PermissionError as error:
+    assert "owner" in str(error), error
+    print("PermissionError")
+"""
+
+
+def test_two_that_make_an_index_at_once(tmp_path, monkeypatch):
+    """The slower one is told, and does not take the other's settings for its own."""
+    real = os.link
+
+    def late(source, target):
+        monkeypatch.setattr(store.os, "link", real)
+        VattIndex.create(tmp_path / "i", None, IDENTITY, 1.0, 0.25).close()
+        real(source, target)
+
+    monkeypatch.setattr(store.os, "link", late)
+    monkeypatch.setattr(store.os, "getpid", iter(range(1, 9)).__next__)  # another process
+    with pytest.raises(FileExistsError, match="already"):
+        VattIndex.create(tmp_path / "i", None, IDENTITY, 1.0, 0.5)
+    assert VattIndex.open(tmp_path / "i").stride == 0.25
+    assert [path.name for path in (tmp_path / "i").iterdir() if path.suffix == ".tmp"] == []
 
 
 def test_paths_of_a_stranger_do_not_leave_the_folder(tmp_path):
@@ -439,6 +508,12 @@ def test_another_model_is_refused(videos, model_folder, tmp_path):
     loaded = VattForPreTraining.from_pretrained(model_folder).eval()
     with pytest.raises(IndexMismatch, match="video setting `fps`"):
         VideoSearch(VattIndex.open(tmp_path / "index"), loaded, processor)
+    changed = shutil.copytree(model_folder, tmp_path / "changed")
+    settings = json.loads((changed / "config.json").read_text())
+    settings["video_config"]["hidden_act"] = "relu"  # other embeddings of the same weights
+    (changed / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(IndexMismatch, match=r"model setting `video_config.hidden_act` \(gelu and relu\)"):
+        VideoSearch.open(tmp_path / "index", changed)
     moved = shutil.copytree(model_folder, tmp_path / "moved")
     assert VideoSearch.open(tmp_path / "index", moved).index.identity.name == str(model_folder)
 
@@ -579,11 +654,61 @@ def test_large_indexes_are_searched_approximately(small_limits, tmp_path, monkey
     assert {path.name for path in (tmp_path / "i").glob("*.faiss")} == {f"{space}-{again['generation']}.faiss" for space in ("va", "vt")}  # fmt: skip  # noqa: E501
     assert recall(VattIndex.open(tmp_path / "i"), queries) >= 0.95
 
-    # Without its file the search is slower, not wrong.
-    for file in (tmp_path / "i").glob("*.faiss"):
+    # Without its file the search is slower, not wrong, and the file is made again; leftovers go.
+    for space in ("va", "vt"):
+        file = tmp_path / "i" / f"{space}-{again['generation']}.faiss"
         file.unlink()
-    calls.clear()
-    assert recall(VattIndex.open(tmp_path / "i"), queries) == 1.0 and not calls
+        (tmp_path / "i" / f"{space}-0.tmp").touch()
+        calls.clear()
+        assert recall(VattIndex.open(tmp_path / "i"), queries) == 1.0 or space == "vt"
+        assert space == "vt" or not calls
+        again = VattIndex.open(tmp_path / "i").build()
+        names = {path.name for path in (tmp_path / "i").iterdir() if path.suffix in (".faiss", ".tmp")}
+        assert names == {f"{space}-{again['generation']}.faiss" for space in ("va", "vt")}
+    file = tmp_path / "i" / f"va-{again['generation']}.faiss"
+    file.write_bytes(file.read_bytes()[:100])
+    assert index.build()["generation"] > again["generation"]
+    index.store.set_meta(approximate.META, {})  # notes that make no sense are none
+    assert index.info()["approximate"] is None and recall(index, queries) == 1.0
+    assert index.build() == index.info()["approximate"]
+    # An index that has become small is searched exactly, and says so.
+    index.remove([f"d{n // 10:02d}/f{n:04d}.mp4" for n in range(80, 200)])
+    assert index.info()["approximate"] is None
+
+
+def clustered(folder: Path, topics: int, windows: int) -> tuple[VattIndex, np.ndarray]:
+    """A file for each topic, each in a folder of its own: windows of a topic are alike."""
+    index = VattIndex.create(folder, None, IDENTITY, 1.0)
+    generator = np.random.default_rng(0)
+    centres = unit(generator.standard_normal((topics, 12)))
+    starts = np.arange(windows, dtype=float)
+    for number, centre in enumerate(centres):
+        file = FileRecord(f"t{number}/f.mp4", 1, 1, str(number), float(windows))
+        va = centre + 0.02 * generator.standard_normal((windows, 12))
+        index.add(file, starts, starts + 1, va, generator.standard_normal((windows, 6)))
+    return index, centres
+
+
+def test_a_folder_whose_videos_are_far_from_the_query(small_limits, tmp_path):
+    index, centres = clustered(tmp_path / "i", 9, 300)
+    assert index.build() is not None
+    away = -centres[7]  # nothing in the folder is near
+    assert len(index.search(away, "va", 10, folder="t7", merge=False)) == 10
+    assert recall(index, np.stack([away, centres[3]]), folder="t7") >= 0.95
+    # What was removed since takes no places of what is left.
+    index.remove(["t7/f.mp4"])
+    assert len(index.search(centres[7], "va", 10, merge=False)) == 10
+
+
+def test_one_long_moment_leaves_room_for_others(tmp_path):
+    """Thousands of windows that fit equally are one moment, not as many as are asked for."""
+    index, centres = clustered(tmp_path / "i", 3, 1)
+    starts = np.arange(6000, dtype=float)
+    va = centres[0] + 0.001 * np.random.default_rng(1).standard_normal((6000, 12))
+    index.add(FileRecord("long.mp4", 1, 1, "l", 6000.0), starts, starts + 1, va, np.ones((6000, 6)))
+    found = index.search(centres[0], "va", 4)
+    assert len(found) == 4 and {m.path for m in found} == {"long.mp4", "t0/f.mp4", "t1/f.mp4", "t2/f.mp4"}
+    assert [(m.start, m.end) for m in found if m.path == "long.mp4"] == [(0, 6000)]
 
 
 def test_without_faiss_all_windows_are_compared(small_limits, tmp_path, monkeypatch, caplog):

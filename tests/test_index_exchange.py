@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from clip_folders import write_clip
 from hub_stand_in import TOKEN, HubStandIn
-from test_index import IDENTITY, add, assert_same, synthetic
+from test_index import IDENTITY, add, assert_same, clustered, synthetic
 
 from modeling_vatt.retrieval import (
     IndexDamaged,
@@ -67,6 +67,9 @@ def test_written_and_read_again(index, tmp_path, monkeypatch):
     assert VattIndex.from_pretrained(tmp_path / "index").store.folder == tmp_path / "index"
     with pytest.raises(FileNotFoundError, match="no index here"):
         VattIndex.from_pretrained(tmp_path / "nothing")
+    with pytest.raises(FileExistsError, match="already"):  # the saved one is not to blame
+        VattIndex.from_pretrained(tmp_path / "out", tmp_path / "kept")
+    assert len(VattIndex.open(tmp_path / "kept")) == 60
 
 
 def test_empty_index(tmp_path):
@@ -137,6 +140,7 @@ STRANGE = {
     "huge width": lambda f: manifest(f, settings__model__dims={"va": 10**9, "vt": 6}),
     "shard elsewhere": lambda f: manifest(f, shards=["../../windows-00000-of-00001.parquet"]),
     "no window": lambda f: manifest(f, settings__window=0),
+    "settings that are none": lambda f: manifest(f, settings__model__video=["x"]),
     "unknown setting": lambda f: manifest(f, settings__model__more=1),
     "no JSON": lambda f: (f / MANIFEST).write_text("{"),
     "no Parquet": lambda f: data(f).write_bytes(b"PAR1" + bytes(100)),
@@ -318,6 +322,23 @@ def test_the_same_search_in_postgres(postgres, tmp_path):
     with pytest.raises(IndexMismatch, match="the weights"):
         again.copy_from(other)
     again.close()
+
+
+def test_a_folder_far_from_the_query_in_postgres(postgres, tmp_path, monkeypatch):
+    from modeling_vatt.retrieval import pgvector
+
+    local, centres = clustered(tmp_path / "index", 9, 100)
+    with pgvector.PgVectorIndex.create(postgres, IDENTITY, 1.0, name="hnsw_far") as server:
+        server.copy_from(local)
+        assert server.info()["approximate"] == []  # whatever the name of the index
+        server._run("CREATE INDEX half ON {windows} USING hnsw (va vector_ip_ops)")
+        assert server.build() and len(server.info()["approximate"]) == 2  # the other one was missing
+        for plan in ("seqscan", "bitmapscan", "sort"):  # as in a large table
+            server.connection.execute(f"SET enable_{plan} = off")
+        monkeypatch.setattr(pgvector, "_MAX_SCAN", 200)
+        found = server.search(-centres[7], "va", 10, folder="t7", merge=False)
+        exact = server.search(-centres[7], "va", 10, folder="t7", merge=False, exact=True)
+        assert len(found) == 10 and found == exact
 
 
 def test_a_file_arrives_in_postgres_wholly_or_not(postgres, tmp_path):

@@ -32,7 +32,7 @@ def embed(
     Of each window of a video, of the middle of each sound and of each text there is a row: what it is, where
     it begins and ends, and its normalised embeddings in the space that compares sound with video (`va`) and
     in the one that compares text with video (`vt`), as far as it has them. In an .npz file a missing one is
-    zeros.
+    zeros. What cannot be read is said at the end, with exit code 1; the rest is there.
 
     Examples:
 
@@ -53,7 +53,7 @@ def embed(
     from ..retrieval.search import load_model
 
     rows: list[dict[str, Any]] = []
-    failed = []
+    failed: list[Exception] = []
 
     def add(kind: str, source: object, span: tuple[float, float] | None, **vectors: Any) -> None:
         start, end = span or (None, None)
@@ -68,16 +68,21 @@ def embed(
             spaces = [unit(found.arrays[f"video_{space}_embeds"]) for space in ("va", "vt") if found.starts]
             for start, end, *vectors in zip(found.starts, found.ends, *spaces, strict=True):
                 add("video", source, (start, end), va=vectors[0], vt=vectors[1])
+        # One that cannot be embedded costs itself, not what was done before.
         for sound in audio or []:
-            add(
-                "audio",
-                sound,
-                None,
-                va=unit(embed_query(loaded, processor, audio=sound, limits=limits)),
-                vt=None,
-            )
+            try:
+                vector = unit(embed_query(loaded, processor, audio=sound, limits=limits))
+            except (OSError, ValueError) as error:
+                failed.append(error)
+            else:
+                add("audio", sound, None, va=vector, vt=None)
         for words in text or []:
-            add("text", words, None, va=None, vt=unit(embed_query(loaded, processor, text=words)))
+            try:
+                vector = unit(embed_query(loaded, processor, text=words))
+            except ValueError as error:
+                failed.append(error)
+            else:
+                add("text", words, None, va=None, vt=vector)
     except (OSError, ValueError) as error:
         raise fail(error) from None
     if output is None:

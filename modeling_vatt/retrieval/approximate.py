@@ -45,9 +45,8 @@ def build(store: Store, dims: dict[Space, int]) -> dict[str, Any]:
     Returns:
         the notes.
     """
-    old = store.meta(META)
     with store.reading():
-        generation = int(store.meta("generation"))
+        generation = store.generation()
         ids = store.window_ids()
         notes: dict[str, Any] = {
             "generation": generation,
@@ -58,10 +57,24 @@ def build(store: Store, dims: dict[Space, int]) -> dict[str, Any]:
         for space in SPACES:
             notes[space] = _build_space(store, space, dims[space], ids, _file(store, space, generation))
     store.set_meta(META, notes)
-    if old is not None and old["generation"] != generation:
-        for space in SPACES:
-            _file(store, space, old["generation"]).unlink(missing_ok=True)
+    # Those of earlier builds, and what builds that were killed left behind.
+    current = {_file(store, space, generation) for space in SPACES}
+    for space in SPACES:
+        for ending in ("faiss", "tmp"):
+            for file in set(store.folder.glob(f"{space}-*.{ending}")) - current:
+                file.unlink(missing_ok=True)
     return notes
+
+
+def read_notes(store: Store) -> dict[str, Any] | None:
+    """What [`build`] returned; None if nothing was built, or the notes make no sense."""
+    notes = store.meta(META)
+    try:
+        numbers = [notes[key] for key in ("generation", "windows", "last")]
+        numbers += [notes[space][key] for space in SPACES for key in ("probes", "recall@10")]
+    except (KeyError, TypeError):
+        return None
+    return notes if all(isinstance(number, int | float) for number in numbers) else None
 
 
 def _file(store: Store, space: Space, generation: int) -> Path:
@@ -147,20 +160,30 @@ class ApproximateIndex:
         Args:
             query: (dim,), normalised.
             count: how many are wanted; more are returned.
-            chosen: only these.
+            chosen: only these, compared wherever they lie.
         """
         import faiss
 
-        # Where many are wanted, the nearest lists may hold too few.
         parameters = faiss.SearchParametersIVF()
-        probes = self.probes * (1 + count // 512)
+        # Where many are wanted, the nearest lists may hold too few.
+        parameters.nprobe = min(self._index.nlist, max(1, self.probes * (1 + count // 512)))
         if chosen is not None:
-            # The nearest lists may hold none of them: as many more are looked at as the others are more.
-            probes = probes * self._index.ntotal // max(1, len(chosen))
+            # Videos of a folder are often alike, in lists that are far from the query: all lists are passed
+            # over, but only the chosen are compared.
+            parameters.nprobe = self._index.nlist
             parameters.sel = faiss.IDSelectorBatch(chosen)
-        parameters.nprobe = min(self._index.nlist, max(1, probes))
         found = self._index.search(query[None], 2 * count + 32, params=parameters)[1][0]
         return found[found >= 0]
+
+
+def can_be_read(store: Store, notes: dict[str, Any]) -> bool:
+    """Whether the files are there and whole."""
+    try:
+        for space in SPACES:
+            ApproximateIndex(store, space, notes)
+    except OSError:
+        return False
+    return True
 
 
 def is_stale(notes: dict[str, Any], ids: npt.NDArray[np.int64]) -> bool:

@@ -265,6 +265,8 @@ def _read(source: Path, folder: Path, root: str | os.PathLike | None) -> VattInd
             for file in folder.glob(f"{DATABASE}*"):
                 file.unlink()
             raise
+    except FileExistsError:  # of the new index
+        raise
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise IndexDamaged(f"{source}: cannot be read ({error}). Do not use it.") from error
 

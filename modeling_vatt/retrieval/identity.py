@@ -5,10 +5,11 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 
 from ..modeling_vatt import VattForPreTraining, VattModel
 from ..processors import VattProcessor
@@ -39,6 +40,10 @@ class ModelIdentity:
         video, audio: settings of the video processor and the feature extractor.
         words: SHA-256 of the tokenizer's vocabulary.
         dims: width of the embeddings in the spaces `va` and `vt`.
+        config: settings of the model; indexes of earlier versions have none.
+
+    Raises:
+        TypeError: settings that are no mapping.
     """
 
     name: str
@@ -48,6 +53,12 @@ class ModelIdentity:
     audio: Mapping[str, Any]
     words: str
     dims: Mapping[str, int]
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part in (self.video, self.audio, self.dims, self.config):
+            if not isinstance(part, Mapping):
+                raise TypeError(f"Settings of a model are a mapping, got {part!r}.")
 
     @classmethod
     def of(
@@ -69,6 +80,7 @@ class ModelIdentity:
             audio=_settings(processor.feature_extractor),
             words=hashlib.sha256(vocabulary.encode()).hexdigest(),
             dims={"va": config.va_projection_size, "vt": config.vt_projection_size},
+            config=_model_settings(config),
         )
 
     def differences(self, other: "ModelIdentity") -> list[str]:
@@ -84,6 +96,11 @@ class ModelIdentity:
             for key in sorted(mine.keys() | theirs.keys()):
                 if mine.get(key) != theirs.get(key):
                     found.append(f"{part} setting `{key}` ({mine.get(key)} and {theirs.get(key)})")
+        # A setting that only one of them knows came with a later version, which does by default what was done
+        # before.
+        for key in sorted(self.config.keys() & other.config.keys()):
+            if self.config[key] != other.config[key]:
+                found.append(f"model setting `{key}` ({self.config[key]} and {other.config[key]})")
         if self.words != other.words:
             found.append("the vocabulary")
         return found
@@ -91,6 +108,25 @@ class ModelIdentity:
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
         return asdict(self)
+
+
+def _model_settings(config: PreTrainedConfig) -> dict[str, Any]:
+    """Settings of a VATT and its towers (`video_config.hidden_act`), without those that all models have."""
+    common = PreTrainedConfig().to_dict().keys() | {"model_type"}
+    found: dict[str, Any] = {}
+    for key, value in json.loads(json.dumps(config.to_dict(), default=str)).items():
+        if key.startswith("_") or key in common:
+            continue
+        parts = value.items() if key.endswith("_config") and isinstance(value, dict) else None
+        if parts is None:
+            found[key] = value
+        else:
+            found |= {
+                f"{key}.{name}": setting
+                for name, setting in parts
+                if not name.startswith("_") and name not in common
+            }
+    return found
 
 
 def _settings(part: Any) -> dict[str, Any]:

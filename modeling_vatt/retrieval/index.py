@@ -131,7 +131,8 @@ class VattIndex:
         """An index from a folder, or from a dataset of the Hub.
 
         What [`VattIndex.save_pretrained`] wrote is checked as the work of a stranger and written to a new
-        index; only JSON and Parquet are read.
+        index; only JSON and Parquet are read. A folder that `vatt index` made is opened as it is: that is for
+        your own, since it is read by SQLite and faiss, and names the folder whose videos are shown.
 
         Args:
             name: folder of an index, or that [`VattIndex.save_pretrained`] wrote, or Hub id of a dataset.
@@ -142,6 +143,7 @@ class VattIndex:
 
         Raises:
             FileNotFoundError: no such folder and no such dataset.
+            FileExistsError: there is an index in `folder`.
             IndexDamaged, IndexMismatch: an index that cannot be used.
         """
         from .exchange import load
@@ -206,6 +208,7 @@ class VattIndex:
     def info(self) -> dict[str, Any]:
         """What the index holds and what it was made with."""
         rows = self.store.files()
+        total = sum(windows for _, windows in rows)
         return {
             "index": str(self.store.folder),
             "root": None if self.root is None else str(self.root),
@@ -218,10 +221,11 @@ class VattIndex:
             "stride": self.stride,
             "dims": dict(self.dims),
             "files": sum(windows > 0 for _, windows in rows),
-            "windows": sum(windows for _, windows in rows),
+            "windows": total,
             "seconds": round(sum(file.duration for file, windows in rows if windows), 3),
             "errors": sum(file.error is not None for file, _ in rows),
-            "approximate": self.store.meta(approximate.META),
+            # Up to the limit all windows are compared, even if there were more once.
+            "approximate": approximate.read_notes(self.store) if total > EXACT_LIMIT else None,
             "bytes": sum(path.stat().st_size for path in self.store.folder.iterdir() if path.is_file()),
         }
 
@@ -343,13 +347,16 @@ class VattIndex:
         def nearest(count: int) -> _Candidates:
             found = index.candidates(query, count, chosen)
             ids, scores = self._scan(query, space, found, count)
+            if len(ids) < count:  # windows that were removed took the places, or the lists hold too few
+                ids, scores = self._scan(query, space, chosen, count)
+                return ids, scores
             return _best(np.concatenate([ids, tail]), np.concatenate([scores, late]), count)
 
         return nearest
 
     def _size(self) -> int:
         """`len(self)`, which takes a while to count, as long as nothing has changed."""
-        generation = int(self.store.meta("generation"))
+        generation = self.store.generation()
         known, size = self._counted
         if known != generation:
             size = len(self)
@@ -358,7 +365,7 @@ class VattIndex:
 
     def _approximate_index(self, space: Space) -> ApproximateIndex | None:
         """That of the space, if it has been built and faiss is installed."""
-        notes = self.store.meta(approximate.META)
+        notes = approximate.read_notes(self.store)
         if notes is None or not approximate.is_available():
             return None
         with self._guard:
@@ -375,7 +382,8 @@ class VattIndex:
     def build(self, force: bool = False) -> dict[str, Any] | None:
         """Make the approximate search of a large index, if there is none or it is out of date.
 
-        Does nothing up to `EXACT_LIMIT` windows, and where faiss is not installed. Hold [`writer_lock`].
+        Does nothing up to `EXACT_LIMIT` windows, and where faiss is not installed. Files that are missing or
+        damaged are made again. Hold [`writer_lock`].
 
         Args:
             force: make it in any case.
@@ -386,7 +394,7 @@ class VattIndex:
         Raises:
             ImportError: with `force`, if faiss is not installed.
         """
-        notes = self.store.meta(approximate.META)
+        notes = approximate.read_notes(self.store)
         ids = self.store.window_ids()
         if not force:
             if len(ids) <= EXACT_LIMIT:
@@ -396,7 +404,11 @@ class VattIndex:
                     f"{len(ids)} windows are searched one by one. Faster: pip install '{approximate.EXTRA}'."
                 )
                 return None
-            if notes is not None and not approximate.is_stale(notes, ids):
+            if (
+                notes is not None
+                and not approximate.is_stale(notes, ids)
+                and approximate.can_be_read(self.store, notes)
+            ):
                 return notes
         return approximate.build(self.store, self.dims)
 
@@ -414,7 +426,7 @@ class VattIndex:
     def _loaded(self, space: Space, after: int = 0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Windows of a space from a number on, kept in memory; after a change only what is new is read."""
         with self._guard:
-            generation = int(self.store.meta("generation"))
+            generation = self.store.generation()
             dim = self.dims[space]
             known, ids, vectors = self._cache.get(
                 (space, after), (-1, np.zeros(0, np.int64), np.zeros((0, dim), np.float32))

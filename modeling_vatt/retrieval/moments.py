@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 
 MARGIN = 0.05  # cosine: neighbours of a moment's best window that are at most this much worse belong to it
-_FIRST_WINDOWS, _MOST_WINDOWS = 64, 4096  # looked at to find moments
+_FIRST_WINDOWS = 64  # looked at to find moments; four times as many as long as it takes
 _TOUCHING = 0.05  # seconds between windows that count as neighbours: a frame, rounded times
 
 
@@ -45,7 +45,7 @@ def find_moments(
     merge: bool = True,
     margin: float = MARGIN,
 ) -> list[Moment]:
-    """Moments that fit a query, from as few of the best windows as it takes.
+    """Moments that fit a query, from as few of the best windows as it takes, and from all if it takes all.
 
     Args:
         nearest: gives that many of the best windows, best first, fewer only if there are no more.
@@ -60,7 +60,6 @@ def find_moments(
     if top_k < 1:
         raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
     count = max(_FIRST_WINDOWS, 4 * top_k) if merge else top_k
-    most = max(_MOST_WINDOWS, count)
     while True:
         windows = nearest(count)
         more = len(windows) == count
@@ -70,9 +69,9 @@ def find_moments(
         moments = merge_windows(good, top_k, margin)
         # Enough are seen when none of the others could belong to one of the moments.
         whole = len(moments) == top_k and windows[-1].score < moments[-1].score - margin
-        if whole or not more or len(good) < len(windows) or count == most:
+        if whole or not more or len(good) < len(windows):
             return moments
-        count = min(most, 4 * count)
+        count *= 4
 
 
 def merge_windows(windows: Iterable[Moment], top_k: int, margin: float = MARGIN) -> list[Moment]:

@@ -31,6 +31,7 @@ _FORMAT = 1
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _FILE_COLUMNS = "path, size, mtime_ns, hash, duration, error"
 _MAX_WIDTH = 1000  # of the search in a graph, as far as pgvector goes
+_MAX_SCAN = 100_000  # windows a graph is searched for; reading all is quicker then
 
 
 class PgVectorIndex:
@@ -170,7 +171,7 @@ class PgVectorIndex:
             "windows": len(self),
             "seconds": round(seconds, 3),
             "errors": errors,
-            "approximate": self._graphs(),
+            "approximate": sorted(self._graphs().values()),
         }
 
     def files(self) -> list[dict[str, Any]]:
@@ -258,12 +259,14 @@ class PgVectorIndex:
         self.build()
         return done
 
-    def _graphs(self) -> list[str]:
+    def _graphs(self) -> dict[Space, str]:
+        """Names of the graphs, by space."""
         rows = self.connection.execute(
-            "SELECT indexname FROM pg_indexes WHERE tablename = %s AND indexdef LIKE '%%hnsw%%'",
-            (f"{self.name}_windows",),
-        )
-        return sorted(row[0] for row in rows)
+            "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = %s", (f"{self.name}_windows",)
+        ).fetchall()
+        return {
+            space: name for space in SPACES for name, made in rows if f" USING hnsw ({space} " in made
+        }
 
     def build(self, force: bool = False) -> bool:
         """Make the graphs (HNSW) for approximate search, if the index is large and has none; the server keeps
@@ -275,11 +278,10 @@ class PgVectorIndex:
         Returns:
             whether there are graphs now.
         """
-        if self._graphs():
-            return True
-        if not force and len(self) <= EXACT_LIMIT:
+        missing = set(SPACES) - self._graphs().keys()
+        if len(missing) == len(SPACES) and not force and len(self) <= EXACT_LIMIT:
             return False
-        for space in SPACES:
+        for space in sorted(missing):
             self._run(
                 "CREATE INDEX {graph} ON {windows} USING hnsw ({space} vector_ip_ops)",
                 graph=sql.Identifier(f"{self.name}_{space}_hnsw"),
@@ -307,22 +309,32 @@ class PgVectorIndex:
         bounds = () if prefix is None else (f"{prefix}/", f"{prefix}0")
         statement = (
             "SELECT path, first, last, -({space} <#> %s), duration FROM {windows} w JOIN {files} f "
-            f"ON f.id = w.file WHERE {where} ORDER BY {{space}} <#> %s LIMIT %s"
+            f"ON f.id = w.file WHERE {where} ORDER BY "
         )
 
+        everything = bool(exact)
+
+        def rows(order: str, count: int) -> list[Any]:
+            values = (query, *bounds, query, count)
+            return self._run(f"{statement}{order} LIMIT %s", values, space=sql.Identifier(space)).fetchall()
+
         def nearest(count: int) -> list[Moment]:
-            settings = {
-                "hnsw.iterative_scan": "strict_order",
-                "hnsw.ef_search": str(min(_MAX_WIDTH, 2 * count + 40)),
-            }
-            if exact:
-                settings = {"enable_indexscan": "off"}
-            for key, value in settings.items():
-                self.connection.execute("SELECT set_config(%s, %s, true)", (key, value))
-            rows = self._run(
-                statement, (query, *bounds, query, count), space=sql.Identifier(space)
-            ).fetchall()
-            return [Moment(check_path(path), *row) for path, *row in rows]
+            nonlocal everything
+            found: list[Any] = []
+            if not everything:
+                settings = {
+                    "hnsw.iterative_scan": "strict_order",
+                    "hnsw.ef_search": min(_MAX_WIDTH, 2 * count + 40),
+                    "hnsw.max_scan_tuples": _MAX_SCAN,
+                }
+                for key, value in settings.items():
+                    self.connection.execute("SELECT set_config(%s, %s, true)", (key, str(value)))
+                found = rows("{space} <#> %s", count)
+                # A graph gives up after some windows; a folder's may all lie behind them.
+                everything = len(found) < count
+            if everything:
+                found = rows("({space} <#> %s) + 0", count)  # graphs do not know how to order by a sum
+            return [Moment(check_path(path), *row) for path, *row in found]
 
         with self.connection.transaction():  # one state of the database, and the settings for it alone
             self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")

@@ -5,9 +5,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy.typing as npt
+from typing import Any
 
 from ..modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
@@ -17,16 +15,7 @@ from .identity import ModelIdentity
 from .index import DEFAULT_FOLDER, VattIndex
 from .indexing import IndexReport, update_index, writer_lock
 from .moments import Moment
-from .store import DATABASE, Space
-
-
-class SearchableIndex(Protocol):
-    """What can be searched: a [`VattIndex`], or the same on a server."""
-
-    identity: ModelIdentity
-
-    def search(self, vector: npt.NDArray, space: Space, **options: Any) -> list[Moment]:
-        """See [`VattIndex.search`]."""
+from .store import DATABASE
 
 
 class VideoSearch:
@@ -40,7 +29,7 @@ class VideoSearch:
     ```
 
     Args:
-        index: what is searched.
+        index: what is searched: a [`VattIndex`] or a `PgVectorIndex`.
         model: the one the index was made with, in evaluation mode on its device.
         processor: of the model.
 
@@ -79,11 +68,14 @@ class VideoSearch:
         Raises:
             FileNotFoundError: no such folder.
             FileExistsError: there is an index already.
+            ValueError: no such device.
         """
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{folder}: no such folder.")
         loaded, processor = load_model(model, device)
-        identity = ModelIdentity.of(loaded, processor, str(model))
+        # A folder is found from anywhere later; a name on the Hub is one already.
+        name = str(Path(model).absolute()) if Path(model).is_dir() else str(model)
+        identity = ModelIdentity.of(loaded, processor, name)
         window = processor.video_processor.window_seconds
         where = Path(folder) / DEFAULT_FOLDER if index_dir is None else index_dir
         return cls(VattIndex.create(where, folder, identity, window, stride), loaded, processor)
@@ -104,6 +96,7 @@ class VideoSearch:
             FileNotFoundError: no index there.
             IndexMismatch: the model is another one, or has changed.
             IndexDamaged: the index cannot be used.
+            ValueError: no such device.
         """
         index = VattIndex.from_pretrained(index_dir)
         identity = index.identity
@@ -198,6 +191,16 @@ def load_model(
         name: folder or Hub id.
         device: of the model.
         revision: commit, branch or tag on the Hub.
+
+    Raises:
+        ValueError: no such device, or one that has no room for the model.
     """
-    model = VattForPreTraining.from_pretrained(name, revision=revision)
-    return model.to(device).eval(), VattProcessor.from_pretrained(name, revision=revision)
+    model = VattForPreTraining.from_pretrained(name, revision=revision).eval()
+    try:
+        model = model.to(device)
+    except (AssertionError, RuntimeError, NotImplementedError) as error:  # a torch without CUDA asserts
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"{device!r}: the model cannot be put on this device ({reason}). Use another, such as `cpu`."
+        ) from error
+    return model, VattProcessor.from_pretrained(name, revision=revision)

@@ -96,14 +96,13 @@ class Store:
         """A new, empty database.
 
         Raises:
-            FileExistsError: there is one already.
+            FileExistsError: there is one already, perhaps of a process that was quicker.
         """
         folder = Path(folder)
         file = folder / DATABASE
+        exists = FileExistsError(f"{folder}: there is an index already. Remove it, or choose another folder.")
         if file.exists():
-            raise FileExistsError(
-                f"{folder}: there is an index already. Remove it, or choose another folder."
-            )
+            raise exists
         folder.mkdir(parents=True, exist_ok=True)
         # Under another name until it is whole: a process that dies here leaves no half of an index.
         partial = folder / f"{DATABASE}.{os.getpid()}.tmp"
@@ -125,8 +124,10 @@ class Store:
         try:
             os.link(partial, file)  # unlike renaming, fails if another process was quicker
         except FileExistsError:
-            pass
+            raise exists from None
         except OSError:  # a file system without links
+            if file.exists():
+                raise exists from None
             partial.replace(file)
         finally:
             partial.unlink(missing_ok=True)
@@ -170,12 +171,34 @@ class Store:
             )
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
-        else:  # where nothing can be written, nobody else writes either
-            address = f"{self.file.resolve().as_uri()}?immutable=1"
-            connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+        else:
+            connection = self._connect_to_read()
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA trusted_schema=OFF")
         return connection
+
+    def _connect_to_read(self) -> sqlite3.Connection:
+        """Where this user may not write, the owner still may."""
+        address = self.file.resolve().as_uri()
+
+        def connect(options: str) -> sqlite3.Connection:
+            return sqlite3.connect(
+                f"{address}?{options}", uri=True, timeout=_WAIT, isolation_level=None, check_same_thread=False
+            )
+
+        connection = connect("mode=ro")
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            return connection
+        except sqlite3.OperationalError:  # the files beside it are missing and cannot be made
+            connection.close()
+        log = self.file.with_name(f"{DATABASE}-wal")
+        if log.exists() and log.stat().st_size > 0:
+            raise PermissionError(
+                f"{log}: holds changes that cannot be read without writing here. Let the owner of the index "
+                "run `vatt info` on it, or copy the folder."
+            )
+        return connect("immutable=1")  # nobody writes at present
 
     def close(self) -> None:
         """Close the connections of all threads."""
@@ -205,7 +228,7 @@ class Store:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
-            number = int(self.meta("generation")) + 1
+            number = self.generation() + 1
             connection.execute("UPDATE meta SET value = ? WHERE key = 'generation'", (str(number),))
         except BaseException:
             connection.execute("ROLLBACK")
@@ -219,6 +242,13 @@ class Store:
             return None if row is None else json.loads(row[0])
         except (TypeError, ValueError) as error:
             raise self._damaged(f"`{key}` is no JSON") from error
+
+    def generation(self) -> int:
+        """Grows with every write."""
+        number = self.meta("generation")
+        if not isinstance(number, int):
+            raise self._damaged("`generation` is no number")
+        return number
 
     def set_meta(self, key: str, value: Any) -> None:
         """Write a value of the table `meta`."""
