@@ -5,15 +5,17 @@
 import errno
 import os
 import shutil
+import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 from clip_folders import small_processor, write_clip
 from small_models import seeded, small_config
 
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.processors import MediaLimits
-from modeling_vatt.retrieval import VideoSearch, indexing
+from modeling_vatt.retrieval import VideoSearch, embed_windows, embedding, indexing
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +150,38 @@ def test_files_that_failed_by_limits_are_tried_again_when_asked(search):
     found = paths(search)
     assert found["new.mp4"] == found["moved.mp4"] > 0
     assert search.update(retry=True).unchanged == 5
+
+
+def lying_duration(path: Path, seconds: float) -> None:
+    """Let the header of a Matroska file state another duration (element 0x4489, a float of 8 bytes)."""
+    content = path.read_bytes()
+    place = content.index(b"\x44\x89\x88")
+    path.write_bytes(content[: place + 3] + struct.pack(">d", seconds * 1000) + content[place + 11 :])
+
+
+def test_duration_of_the_header_is_not_believed(search, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding, "_MOST_MISSING", 20)
+    honest, lying = (write_clip(tmp_path / name, 3, 2.0) for name in ("honest.mkv", "lying.mkv"))
+    lying_duration(lying, 1e12)
+    after = search.index.root / "a.mp4"
+    found = embed_windows(search.model, search.processor, [honest, lying, after], stride=0.4, batch_size=4)
+    (_, expected), (_, result), (_, other) = found
+    assert result.errors[0].reason.startswith("left out from ")
+    assert "20 windows in a row" in result.errors[0].reason
+    assert 20 < len(result.errors) < 60
+    assert len(result.starts) >= len(expected.starts) - 1 and result.duration < 3
+    same = [start for start in result.starts if start in expected.starts]
+    assert same[:4] == pytest.approx([0, 0.4, 0.8, 1.2])
+    for name, rows in result.arrays.items():
+        np.testing.assert_allclose(rows[: len(same)], expected.arrays[name][: len(same)], atol=1e-5)
+    assert other.errors == [] and len(other.starts) == len(next(iter(other.arrays.values()))) > 0
+
+
+def test_windows_of_a_file_are_limited(search, monkeypatch):
+    monkeypatch.setattr(embedding, "_MOST_WINDOWS", 8)
+    path = search.index.root / "a.mp4"
+    ((_, whole),) = embed_windows(search.model, search.processor, [path], stride=0.02)
+    assert len(whole.starts) == 8 and "more than 8 windows" in whole.errors[0].reason
+    monkeypatch.setattr(embedding, "_MOST_WINDOWS", 12)
+    ((_, whole),) = embed_windows(search.model, search.processor, [path], stride=0.02)
+    assert len(whole.starts) == 11 and whole.errors == []
