@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from clip_folders import small_processor, write_clip
+from filelock import FileLock
 from media_factory import truncate
 from small_models import seeded, small_config
 
@@ -561,23 +561,38 @@ def test_killed_and_started_again(videos, model_folder, tmp_path):
 
 
 def test_two_processes_at_once(videos, model_folder, tmp_path):
+    """Both find another writer and wait; then one of them does the work, while the other waits on."""
+    where = tmp_path / "index"
+    where.mkdir()
     command = [sys.executable, "-m", "modeling_vatt.cli", "index", videos, "--model", model_folder]
-    command += ["--index", tmp_path / "index", "--json"]
-    both = [
-        subprocess.Popen(
-            command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
+    command += ["--index", where, "--json"]
     reports = []
-    for process in both:
-        output, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-        reports.append(json.loads(output))
+    with FileLock(where / indexing.LOCK) as lock:
+        both = [
+            subprocess.Popen(
+                command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            for _ in range(2)
+        ]
+        for process in both:
+            told = []
+            for line in process.stderr:
+                told.append(line)
+                if "waiting for it to end" in line:
+                    break
+            else:
+                raise AssertionError("".join(told))
+        assert [process.poll() for process in both] == [None, None]
+        lock.release()
+        for process in both:
+            output, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+            reports.append(json.loads(output))
     assert sorted(report["embedded"] for report in reports) == [0, 7]
+    assert sorted(report["unchanged"] for report in reports) == [0, 7]
     fresh = VideoSearch.create(videos, model_folder, tmp_path / "fresh")
     fresh.update()
-    assert_same(VattIndex.open(tmp_path / "index"), fresh.index)
+    assert_same(VattIndex.open(where), fresh.index)
 
 
 def test_one_writer_at_a_time(tmp_path):
@@ -733,8 +748,8 @@ def test_gallery_and_index_agree(videos, model_folder):
     assert found["clip0.mp4"] == pytest.approx(next(h.score for h in hits if "clip0" in h.name), abs=1e-5)
 
 
-def test_interrupted_by_the_user(videos, model_folder, monkeypatch):
-    """Ctrl-C between two files: what was done stays."""
+def test_interrupted_by_the_user(videos, model_folder, tmp_path):
+    """Ctrl-C between two files: what was done stays, the right to write is given back."""
     search = VideoSearch.create(videos, model_folder)
 
     def stop(files: int, total: int, windows: int) -> None:
@@ -743,5 +758,13 @@ def test_interrupted_by_the_user(videos, model_folder, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         search.update(batch_size=1, progress=stop)
-    assert search.update().unchanged >= 3
-    assert torch.get_num_threads() == 1 and indexing.LOCK in os.listdir(videos / ".vatt-index")
+    done = search.index.files()
+    assert len(done) == 3
+    with writer_lock(VattIndex.open(videos), wait=False):
+        pass
+    report = search.update()
+    assert (report.unchanged, report.embedded) == (3, 4)
+    assert [file for file in search.index.files() if file in done] == done
+    whole = VideoSearch.create(videos, model_folder, tmp_path / "whole")
+    whole.update()
+    assert_same(search.index, whole.index)

@@ -27,10 +27,12 @@ from typer.testing import CliRunner
 from web_folder import DAMAGED, FILES, SECONDS, make_search, make_videos, write_video
 
 from modeling_vatt.cli import app
-from modeling_vatt.processors import MediaLimits, media_isolation
+from modeling_vatt.processors import MediaError, MediaLimits, media_isolation
+from modeling_vatt.processors.media import VIDEO_SUFFIXES
 from modeling_vatt.retrieval import VideoSearch
-from modeling_vatt.web import WebSettings, create_app
+from modeling_vatt.web import WebSettings, create_app, service
 from modeling_vatt.web.guard import SECURITY_HEADERS
+from modeling_vatt.web.library import MEDIA_TYPES, Library
 from modeling_vatt.web.server import is_loopback
 from modeling_vatt.web.uploads import Uploads, shown_name, size_text
 
@@ -189,14 +191,14 @@ def test_uploads_leave_no_files(search, sound, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     seen = []
 
-    class Watching:
-        index, processor = search.index, search.processor
+    original = service.read_query
 
-        def audio(self, source, **options):
-            seen.append((source.stat().st_size, source.parent.parent))
-            return search.audio(source, **options)
+    def watched(processor, audio, **options):
+        seen.append((audio.stat().st_size, audio.parent.parent))
+        return original(processor, audio=audio, **options)
 
-    with client_with(Watching(), max_upload_bytes=len(sound)) as client:
+    monkeypatch.setattr(service, "read_query", watched)
+    with client_with(search, max_upload_bytes=len(sound)) as client:
         assert client.post("/api/search?by=audio", content=sound).status_code == 200
         assert client.post("/api/search?by=audio", content=b"bad").status_code == 422
         assert client.post("/api/search?by=audio", content=iter([sound, b"more"])).status_code == 413
@@ -369,6 +371,37 @@ def test_root_that_is_a_link(folder, search, tmp_path):
         assert client.get("/media/secret.txt").status_code == 404
 
 
+def test_only_videos_are_served_whatever_the_index_names(folder, search):
+    """The index of a stranger, who chose its root and its files."""
+
+    class Hostile:
+        root = folder
+
+        def __getattr__(self, name):
+            return getattr(search.index, name)
+
+        def files(self):
+            entry = next(entry for entry in search.index.files() if entry["path"] == BIRD)
+            names = ("secret.txt", ".vatt-index/index.sqlite", ".vatt-index/clip.mp4", BIRD)
+            return [{**entry, "path": name} for name in names]
+
+    hidden = folder / ".vatt-index" / "clip.mp4"
+    shutil.copy(folder / BIRD, hidden)
+    try:
+        library = Library(Hostile())
+        assert (folder / "secret.txt").is_file() and library.locate(BIRD) == (folder / BIRD).resolve()
+        for name in library.files().keys() - {BIRD}:
+            assert library.locate(name) is None, name
+        library.close()
+    finally:
+        hidden.unlink()
+
+
+def test_media_types_are_those_of_videos():
+    assert MEDIA_TYPES.keys() <= VIDEO_SUFFIXES
+    assert all(kind.startswith("video/") for kind in MEDIA_TYPES.values())
+
+
 def test_thumbnails(client):
     answer = client.get(f"/thumbnail/{BIRD}", params={"t": 2.5})
     assert answer.headers["content-type"] == "image/jpeg"
@@ -459,8 +492,6 @@ def test_neighbours_on_the_map_are_alike(client):
 
 
 def test_map_is_capped_and_computed_once(search, monkeypatch):
-    import modeling_vatt.web.service as service
-
     calls = []
     original = service._places
     monkeypatch.setattr(service, "_places", lambda *args: calls.append(args) or original(*args))
@@ -619,8 +650,9 @@ def test_model_works_for_one_at_a_time_and_the_rest_goes_on(search):
         for thread in threads:
             thread.start()
         assert started.wait(30)
-        # Neither files nor the page wait for the model.
+        # Neither files nor the page, with what it asks for at its start, wait for the model.
         assert client.get("/").status_code == 200
+        assert client.get("/api/info").json()["windows"] == len(search.index)
         assert client.get(f"/media/{BIRD}").status_code == 200
         assert client.get(f"/thumbnail/{BIRD}?t=1").status_code == 200
         while True:  # until the three are in the queue
@@ -634,6 +666,36 @@ def test_model_works_for_one_at_a_time_and_the_rest_goes_on(search):
             thread.join()
     assert answers == [200] * 3
     assert max(most) == 1
+
+
+def test_upload_that_hangs_the_decoder_holds_up_nobody_else(search, sound, monkeypatch):
+    started, release = threading.Event(), threading.Event()
+    original = service.read_query
+
+    def hanging(processor, **query):
+        started.set()
+        assert release.wait(60)
+        return original(processor, **query)
+
+    monkeypatch.setattr(service, "read_query", hanging)
+    with client_with(search) as client:
+        answers = []
+        thread = threading.Thread(
+            target=lambda: answers.append(client.post("/api/search?by=audio&top_k=1", content=sound))
+        )
+        thread.start()
+        try:
+            assert started.wait(30)
+            assert client.get("/api/search?q=tone").json()["moments"]
+            assert client.get("/api/info").status_code == 200
+            assert client.get("/api/map?layout=pca").status_code == 200
+            assert client.get(f"/thumbnail/{BIRD}?t=1").status_code == 200
+            assert not answers
+        finally:
+            release.set()
+            thread.join()
+    (expected,) = search.audio(sound, top_k=1)
+    assert answers[0].json()["moments"][0]["path"] == expected.path
 
 
 # --- the command ---
@@ -752,14 +814,21 @@ crash()
 """
 
 
-def test_upload_that_crashes_the_decoder(client, sound, monkeypatch):
-    """It costs its own search, not the server."""
+def test_file_that_crashes_the_decoder(client, search, folder, sound, monkeypatch, tmp_path):
+    """It costs its own search or picture, not the server."""
     pool = media_isolation._DecoderPool()
     monkeypatch.setattr(media_isolation, "_decoders", pool)
     start = media_isolation._BOOTSTRAP.rindex("importlib.import_module")
     bootstrap = media_isolation._BOOTSTRAP
     monkeypatch.setattr(media_isolation, "_BOOTSTRAP", bootstrap[:start] + CRASH + bootstrap[start:])
     try:
+        shutil.copytree(folder, tmp_path / "videos")
+        library = Library(type(search.index).open(tmp_path / "videos"))
+        assert library.thumbnail(BIRD, 1.0) is not None
+        (tmp_path / "videos" / BIRD).write_bytes(b"crash")
+        with pytest.raises(MediaError, match="SIGSEGV"):  # not this process
+            library.thumbnail(BIRD, 1.0)
+        library.close()
         for content, status in ((sound, 200), (b"crash", 422), (sound, 200)):
             answer = client.post("/api/search?by=audio&name=tone.wav", content=content)
             assert answer.status_code == status

@@ -40,13 +40,16 @@ def index(
     wait: Annotated[bool, typer.Option(help="Wait for another process that writes to the index.")] = True,
     isolate: Isolate = False,
     media_limits: Limits = "{}",
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Try unreadable files again, though unchanged.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON report, with all errors.")] = False,
 ) -> None:
     """Make a folder of videos searchable, or bring its index up to date.
 
     Only what is new or has changed is embedded; files that are gone disappear. A run that was stopped,
     however it was stopped, goes on where it was when the command is given again. Files that cannot be read
-    are listed and not tried again until they change.
+    are listed and not tried again until they change, or with --retry.
 
     Examples:
 
@@ -87,7 +90,7 @@ def index(
         if search is None:
             search = VideoSearch.open(where, model, device)
             _check(search.index, folder, stride, where)
-        report = search.update(batch_size, workers, progress, wait, waiting, limits)
+        report = search.update(batch_size, workers, progress, wait, waiting, limits, retry)
         facts = search.index.info()
     except (OSError, ValueError, IndexBusy, IndexDamaged, IndexMismatch) as error:
         raise fail(error) from None

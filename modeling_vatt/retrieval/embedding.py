@@ -30,6 +30,7 @@ from ..processors import (
     read_clips,
     read_duration,
 )
+from ..processors.media_source import source_name
 from ..processors.windows import read_windows
 from .identity import base_model, hash_weights
 
@@ -44,6 +45,10 @@ _Read = TypeVar("_Read")
 _Known = TypeVar("_Known")
 # Windows of a file that are read by one opening of it.
 _WINDOWS_AT_ONCE = 4
+# Headers lie about lengths. After so many windows in a row that cannot be read, and after so many in all, the
+# rest of a file is left out.
+_MOST_MISSING = 500
+_MOST_WINDOWS = 1_000_000
 
 
 def unit(vectors: npt.NDArray) -> npt.NDArray[np.float32]:
@@ -101,7 +106,43 @@ def embed_texts(
     return embed_batches(model, batches)["text_vt_embeds"]
 
 
+def read_query(
+    processor: VattProcessor,
+    text: str | None = None,
+    audio: MediaSource | None = None,
+    video: MediaSource | None = None,
+    limits: MediaLimits = DEFAULT_LIMITS,
+) -> BatchFeature:
+    """Inputs of the model for one query: the part of [`embed_query`] that may take long, and needs no model.
+
+    Args and errors are those of [`embed_query`].
+    """
+    if sum(query is not None for query in (text, audio, video)) != 1:
+        raise ValueError("Give exactly one of `text`, `audio` and `video`.")
+    if text is not None:
+        inputs = processor(text=[text])
+        if not inputs["text_mask"].any():
+            raise ValueError(f"The query {text!r} holds no words.")
+        return inputs
+    if audio is not None:
+        return processor(audio=[audio], limits=limits)
+    return processor(videos=[video], load_audio_from_video=False, limits=limits)
+
+
 @torch.no_grad()
+def embed_read_query(model: VattModel | VattForPreTraining, inputs: BatchFeature) -> npt.NDArray[np.float32]:
+    """Embedding (dim,) of what [`read_query`] returns; see [`embed_query`]."""
+    inputs = inputs.to(model.device)
+    query: Any
+    if "input_ids" in inputs:
+        query = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).vt_embeds
+    elif "input_values" in inputs:
+        query = model.get_audio_features(inputs["input_values"]).va_embeds
+    else:
+        query = model.get_video_features(inputs["pixel_values_videos"]).va_embeds
+    return query[0].float().cpu().numpy()
+
+
 def embed_query(
     model: VattModel | VattForPreTraining,
     processor: VattProcessor,
@@ -124,21 +165,7 @@ def embed_query(
         ValueError: if not exactly one query is given, or text without words.
         MediaError: if the file cannot be read.
     """
-    if sum(query is not None for query in (text, audio, video)) != 1:
-        raise ValueError("Give exactly one of `text`, `audio` and `video`.")
-    query: Any
-    if text is not None:
-        inputs = processor(text=[text]).to(model.device)
-        if not inputs["text_mask"].any():
-            raise ValueError(f"The query {text!r} holds no words.")
-        query = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).vt_embeds
-    elif audio is not None:
-        inputs = processor(audio=[audio], limits=limits).to(model.device)
-        query = model.get_audio_features(inputs["input_values"]).va_embeds
-    else:
-        inputs = processor(videos=[video], load_audio_from_video=False, limits=limits).to(model.device)
-        query = model.get_video_features(inputs["pixel_values_videos"]).va_embeds
-    return query[0].float().cpu().numpy()
+    return embed_read_query(model, read_query(processor, text, audio, video, limits))
 
 
 @dataclass
@@ -266,10 +293,17 @@ def embed_files(
 def strided_starts(duration: float, seconds: float, stride: float) -> list[float]:
     """Start times of windows of `seconds` every `stride` seconds in a file of `duration`; the last one ends
     with the file."""
+    return list(_starts(duration, seconds, stride))
+
+
+def _starts(duration: float, seconds: float, stride: float) -> Iterator[float]:
+    """[`strided_starts`] one by one: a header may state any duration."""
     slack = max(0.0, duration - seconds)
     # A last window that would begin within a frame or so of another one is that one.
     count = max(0, math.ceil(slack / stride - 1e-3))
-    return [round(start, 6) for start in (*(number * stride for number in range(count)), slack)]
+    for number in range(count):
+        yield round(number * stride, 6)
+    yield round(slack, 6)
 
 
 @dataclass
@@ -277,11 +311,12 @@ class WindowEmbeddings:
     """What [`embed_windows`] finds in a file.
 
     Args:
-        duration: of the file, seconds; 0 if it cannot be read.
+        duration: of the file, seconds; 0 if it cannot be read, and the end of the last window that could be
+            read if the rest was left out.
         starts: of the windows that could be read, seconds.
         ends: of these windows; the end of a file that is shorter than a window.
         arrays: as from [`embed_batches`], each (windows, ...); empty if no window could be read.
-        errors: why windows, or the file, could not be read.
+        errors: why windows, or the file, could not be read; first why the rest of it was left out.
     """
 
     duration: float
@@ -293,8 +328,9 @@ class WindowEmbeddings:
 
 @dataclass(frozen=True)
 class _Part:
-    """A few windows of a file; `last` if no others follow, `error` if there are none at all."""
+    """A few windows of the file of this number; `last` if no others follow, `error` why."""
 
+    number: int
     source: MediaSource
     duration: float
     starts: list[float]
@@ -314,7 +350,8 @@ def embed_windows(
 ) -> Iterator[tuple[MediaSource, WindowEmbeddings]]:
     """Embeddings of the video of all windows of each file, file by file.
 
-    Long files are never in memory whole.
+    Long files are never in memory whole. Where 500 windows in a row cannot be read, the file is taken to have
+    ended, whatever its header says.
 
     Args:
         model: in evaluation mode, on its device.
@@ -331,17 +368,34 @@ def embed_windows(
     seconds = processor.video_processor.window_seconds
     options["duration"] = seconds
 
+    missing = 0  # windows in a row that could not be read
+    lost = -1  # number of the last file that was given up
+
     def parts() -> Iterator[_Part]:
-        for source in files:
+        for number, source in enumerate(files):
             try:
                 duration = read_duration(source, limits)
             except MediaError as error:
-                yield _Part(source, 0.0, [], True, error)
+                yield _Part(number, source, 0.0, [], True, error)
                 continue
-            starts = strided_starts(duration, seconds, stride or seconds)
-            for first in range(0, len(starts), _WINDOWS_AT_ONCE):
-                chosen = starts[first : first + _WINDOWS_AT_ONCE]
-                yield _Part(source, duration, chosen, first + len(chosen) == len(starts))
+            groups = _batched(_starts(duration, seconds, stride or seconds), _WINDOWS_AT_ONCE)
+            chosen, tried = next(groups), 0
+            for following in groups:
+                yield _Part(number, source, duration, chosen, False)
+                tried += len(chosen)
+                chosen = following
+                if lost == number or tried >= _MOST_WINDOWS:
+                    why = (
+                        f"{_MOST_MISSING} windows in a row could not be read"
+                        if lost == number
+                        else f"it has more than {_MOST_WINDOWS} windows"
+                    )
+                    reason = f"left out from {following[0]:g} s on, because {why}"
+                    rest = MediaError(source_name(source), reason, "Check that the file is complete.")
+                    yield _Part(number, source, duration, [], True, rest)
+                    break
+            else:
+                yield _Part(number, source, duration, chosen, True)
 
     def batches() -> Iterator[list[_Part]]:
         batch: list[_Part] = []
@@ -369,28 +423,35 @@ def embed_windows(
         return clips(part.starts) if part.starts else []
 
     found = WindowEmbeddings(0.0, [], [], {}, [])
+    blocks: dict[str, list[npt.NDArray[np.float32]]] = {}
     for batch, items in _read_ahead(batches(), num_workers, read):
         pixels = [item for part in items for item in part if isinstance(item, torch.Tensor)]
         arrays = embed_batches(model, [{"pixel_values_videos": torch.stack(pixels)}] if pixels else [])
         row = 0
         for part, windows in zip(batch, items, strict=True):
             found.duration = part.duration
-            found.errors += [part.error] if part.error is not None else []
-            found.errors += [item for item in windows if isinstance(item, MediaError)]
-            good = [
-                start
-                for start, item in zip(part.starts, windows, strict=True)
-                if isinstance(item, torch.Tensor)
-            ]
+            good = []
+            for start, item in zip(part.starts, windows, strict=True):
+                if isinstance(item, MediaError):
+                    found.errors.append(item)
+                    missing += 1
+                else:
+                    good.append(start)
+                    missing = 0
+            if missing >= _MOST_MISSING:
+                lost = part.number
             found.starts += good
             found.ends += [min(start + seconds, part.duration) for start in good]
             for name, rows in arrays.items() if good else ():
-                block = rows[row : row + len(good)]
-                found.arrays[name] = np.concatenate([found.arrays.get(name, block[:0]), block])
+                blocks.setdefault(name, []).append(rows[row : row + len(good)])
             row += len(good)
             if part.last:
+                if part.error is not None:
+                    found.errors.insert(0, part.error)
+                    found.duration = max(found.ends, default=0.0)
+                found.arrays = {name: np.concatenate(block) for name, block in blocks.items()}
                 yield part.source, found
-                found = WindowEmbeddings(0.0, [], [], {}, [])
+                found, blocks, missing = WindowEmbeddings(0.0, [], [], {}, []), {}, 0
         progress(sum(len(part.starts) for part in batch))
 
 

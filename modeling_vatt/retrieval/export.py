@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..processors import MediaError
+from ..processors import MediaError, MediaLimits
 from .moments import Moment, timecode
-from .thumbnails import thumbnail
+from .thumbnails import PICTURE_LIMITS, thumbnail
 
 
 _COLUMNS = ("rank", "score", "path", "from", "to", "start", "end", "duration")
@@ -61,6 +61,7 @@ def export_moments(
     query: str,
     root: str | os.PathLike | None = None,
     size: int = 320,
+    limits: MediaLimits = PICTURE_LIMITS,
 ) -> None:
     """Write found moments to a file; its ending says what is written.
 
@@ -70,6 +71,7 @@ def export_moments(
         query: what was looked for, for the title.
         root: folder of the videos, for pictures and links.
         size: longest side of the pictures, pixels.
+        limits: see [`thumbnail`].
 
     Raises:
         ValueError: another ending.
@@ -85,14 +87,18 @@ def export_moments(
         writer.writerows(records)
         text = table.getvalue()
     elif file.suffix == ".html":
-        text = _page(moments, query, None if root is None else Path(root), file.absolute().parent, size)
+        text = _page(
+            moments, query, None if root is None else Path(root), file.absolute().parent, size, limits
+        )
     else:
         raise ValueError(f"{file}: moments are written as .csv, .json or .html. Choose one of these endings.")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
 
 
-def _page(moments: Sequence[Moment], query: str, root: Path | None, folder: Path, size: int) -> str:
+def _page(
+    moments: Sequence[Moment], query: str, root: Path | None, folder: Path, size: int, limits: MediaLimits
+) -> str:
     items = []
     for moment in moments:
         link, picture = "#", '<span class="none"></span>'
@@ -104,10 +110,11 @@ def _page(moments: Sequence[Moment], query: str, root: Path | None, folder: Path
             )
             try:
                 content = io.BytesIO()
-                thumbnail(video, (moment.start + moment.end) / 2, size).save(content, "JPEG", quality=80)
+                image = thumbnail(video, (moment.start + moment.end) / 2, size, limits)
+                image.save(content, "JPEG", quality=80)
                 data = base64.b64encode(content.getvalue()).decode()
                 picture = f'<img alt="" src="data:image/jpeg;base64,{data}">'
-            except MediaError:  # gone since it was indexed
+            except MediaError:  # gone since it was indexed, or it takes the decoder down
                 pass
         items.append(
             _ITEM.format(

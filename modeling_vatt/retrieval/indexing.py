@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -82,12 +83,14 @@ def writer_lock(index: VattIndex, wait: bool, waiting: Callable[[], None] | None
 
 
 def find_videos(root: str | os.PathLike) -> tuple[dict[str, os.stat_result], dict[str, str]]:
-    """Video files below a folder by their relative POSIX path, sorted, and names that cannot be used.
+    """Video files below a folder by their relative POSIX path, sorted, and why others, or what is in folders,
+    cannot be used.
 
     Hidden files and folders, and links that lead out of the folder, are passed over.
 
     Raises:
         FileNotFoundError: no such folder.
+        OSError: the folder itself cannot be read.
     """
     root = Path(root)
     if not root.is_dir():
@@ -95,7 +98,15 @@ def find_videos(root: str | os.PathLike) -> tuple[dict[str, os.stat_result], dic
     real = root.resolve()
     found: dict[str, os.stat_result] = {}
     errors: dict[str, str] = {}
-    for folder, folders, names in os.walk(root):
+
+    def unreadable(error: OSError) -> None:
+        folder = Path(error.filename)
+        if folder == root:
+            raise error
+        shown = folder.relative_to(root).as_posix().encode(errors="replace").decode()
+        errors[shown] = _unopened(error)
+
+    for folder, folders, names in os.walk(root, onerror=unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if name.startswith(".") or Path(name).suffix.lower() not in VIDEO_SUFFIXES:
@@ -106,13 +117,23 @@ def find_videos(root: str | os.PathLike) -> tuple[dict[str, os.stat_result], dic
                 relative.encode()
                 if path.is_symlink() and real not in path.resolve().parents:
                     continue
-                found[relative] = path.stat()
+                stat = path.stat()
+                if S_ISREG(stat.st_mode):
+                    found[relative] = stat
+                else:  # a pipe would be waited for without end
+                    errors[relative] = "a pipe or a device, not a file. Remove it."
             except UnicodeEncodeError:
                 shown = relative.encode(errors="replace").decode()
                 errors[shown] = "the name is not UTF-8. Rename the file."
             except OSError as error:
-                errors[relative] = f"cannot be opened ({error.strerror}). Check its permissions."
+                errors[relative] = _unopened(error)
+            except RuntimeError:  # of Python before 3.13
+                errors[relative] = "a link that leads to itself. Remove it."
     return dict(sorted(found.items())), errors
+
+
+def _unopened(error: OSError) -> str:
+    return f"cannot be opened ({error.strerror}). Check its permissions."
 
 
 def hash_file(path: str | os.PathLike) -> str:
@@ -132,11 +153,13 @@ def update_index(
     num_workers: int = 1,
     progress: Callable[[int, int, int], None] = lambda files, total, windows: None,
     limits: MediaLimits = DEFAULT_LIMITS,
+    retry: bool = False,
 ) -> IndexReport:
     """Bring an index up to date with its folder. The caller holds [`writer_lock`].
 
     A file of known path, size and time is not opened. One of known content, touched, renamed or copied, is
-    not embedded. Files that cannot be read are kept with the reason, and tried again when they change.
+    not embedded. Files that cannot be read are kept with the reason, and tried again when they change. What
+    lies where nothing can be seen, because a folder cannot be opened, stays as it is.
 
     Args:
         index: with a root.
@@ -145,9 +168,10 @@ def update_index(
         batch_size, num_workers: see [`embed_windows`].
         progress: called with files done, all files, and windows embedded so far.
         limits: what a file may cost, and whether it is decoded in a process of its own.
+        retry: try files again that could not be read, or not wholly: with other limits, for instance.
 
     Raises:
-        FileNotFoundError: the root is gone.
+        FileNotFoundError: the root is gone, or holds no video any more.
         ValueError: the index has no root.
     """
     if index.root is None:
@@ -156,17 +180,34 @@ def update_index(
     found, errors = find_videos(root)
     report = IndexReport(errors=errors)
     known = {file.path: file for file, _ in store.files()}
-    gone = {path: known.pop(path) for path in list(known) if path not in found}
+    gone = {path: known.pop(path) for path in list(known) if path not in found and not _hidden(path, errors)}
+    if gone and not found and not known:
+        raise FileNotFoundError(
+            f"{root}: holds no video any more, but {len(gone)} files of it are indexed. If its drive is not "
+            f"mounted, mount it. If they are gone for good, delete the index ({store.folder})."
+        )
     hashes: dict[str, str] = {}
     reads: dict[str, str] = {}
+
+    def content(path: str) -> str | None:
+        """Hash of a file; None if it cannot be read, which is noted."""
+        if path not in hashes and path not in reads:
+            try:
+                hashes[path] = hash_file(root / path)
+            except OSError as error:
+                reads[path] = _unopened(error)
+        return hashes.get(path)
+
+    def to_retry(file: FileRecord) -> bool:
+        return retry and file.error is not None
+
     # Renamed files first: what is gone afterwards can be removed before the long work begins.
     for path in found.keys() - known.keys():
-        candidates = [file for file in gone.values() if file.size == found[path].st_size]
-        if not candidates:
-            continue
-        hashes[path] = hash_file(root / path)
+        candidates = [
+            file for file in gone.values() if file.size == found[path].st_size and not to_retry(file)
+        ]
         for old in candidates:
-            if old.hash == hashes[path]:
+            if old.hash == content(path):
                 known[path] = _as_found(old, path, found[path])
                 store.update(gone.pop(old.path).path, known[path])
                 report.reused += 1
@@ -178,7 +219,8 @@ def update_index(
     done = 0
     for path, stat in found.items():
         same = known.get(path)
-        if same is not None and (same.size, same.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+        same_time = same is not None and (same.size, same.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+        if same is not None and same_time and not to_retry(same):
             report.unchanged += 1
             done += 1
         else:
@@ -190,14 +232,13 @@ def update_index(
         """Files to embed; those of known content are settled here."""
         nonlocal done
         for path in todo:
-            try:
-                value = hashes.get(path) or hash_file(root / path)
-            except OSError as error:
-                reads[path] = f"cannot be opened ({error.strerror}). Check its permissions."
+            value = content(path)
+            if value is None:
+                done += 1
                 continue
-            hashes[path] = value
             twin = known.get(by_hash.get(value, ""))
-            if twin is not None and twin.hash == value:  # else it was replaced in the meantime
+            # Of another hash by now if it was replaced in the meantime.
+            if twin is not None and twin.hash == value and not to_retry(twin):
                 file = _as_found(twin, path, found[path])
                 if twin.path == path:
                     store.update(path, file)
@@ -234,9 +275,14 @@ def update_index(
         done += 1
         progress(done, len(found), report.windows)
     index.build()
-    report.errors |= reads
-    report.errors |= {file.path: file.error for file, _ in store.files() if file.error is not None}
+    earlier = {file.path: file.error for file, _ in store.files() if file.error is not None}
+    report.errors = earlier | errors | reads
     return report
+
+
+def _hidden(path: str, errors: dict[str, str]) -> bool:
+    """Whether a file, or a folder it lies in, could not be looked at: it may still be there."""
+    return path in errors or any(str(folder) in errors for folder in PurePosixPath(path).parents)
 
 
 def _as_found(file: FileRecord, path: str, stat: os.stat_result) -> FileRecord:

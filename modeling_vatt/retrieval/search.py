@@ -117,6 +117,7 @@ class VideoSearch:
         wait: bool = True,
         waiting: Callable[[], None] | None = None,
         limits: MediaLimits = DEFAULT_LIMITS,
+        retry: bool = False,
     ) -> IndexReport:
         """Bring the index up to date with its folder, see [`update_index`].
 
@@ -127,13 +128,14 @@ class VideoSearch:
             wait: for another process that writes to the index.
             waiting: called once before waiting.
             limits: what a file may cost, and whether it is decoded in a process of its own.
+            retry: try files again that could not be read, or not wholly.
 
         Raises:
             IndexBusy: another process writes to the index and `wait` is false.
         """
         with writer_lock(self.index, wait, waiting):
             return update_index(
-                self.index, self.model, self.processor, batch_size, num_workers, progress, limits
+                self.index, self.model, self.processor, batch_size, num_workers, progress, limits, retry
             )
 
     def text(self, query: str, **options: Any) -> list[Moment]:

@@ -3,27 +3,33 @@
 """Small pictures of moments."""
 
 import os
+from dataclasses import replace
 
 from PIL import Image
 
-from ..processors import MediaError, read_clip
+from ..processors import DEFAULT_LIMITS, MediaError, MediaLimits, read_clip
 
 
 _FPS = 10.0  # of the one frame that is read: the frame on the screen does not depend on it
+# In another process: files that were indexed so may crash the decoder here as they would have there.
+PICTURE_LIMITS = replace(DEFAULT_LIMITS, wall_seconds=60.0, isolated=True)
 
 
-def thumbnail(path: str | os.PathLike, seconds: float, size: int = 320) -> Image.Image:
+def thumbnail(
+    path: str | os.PathLike, seconds: float, size: int = 320, limits: MediaLimits = PICTURE_LIMITS
+) -> Image.Image:
     """The frame on the screen at a moment.
 
     Args:
         path: video file.
         seconds: of the file.
         size: longest side in pixels; smaller frames are not enlarged.
+        limits: what it may cost; by default a minute, in a process of its own.
 
     Raises:
         MediaError: unreadable, or no picture at that moment.
     """
-    frames = read_clip(path, start=seconds, duration=1 / _FPS, fps=_FPS, audio=False).frames
+    frames = read_clip(path, start=seconds, duration=1 / _FPS, fps=_FPS, audio=False, limits=limits).frames
     if frames is None or not len(frames):
         raise MediaError(str(path), f"no picture at {seconds:g} s", "Choose an earlier moment.")
     image = Image.fromarray(frames[0])

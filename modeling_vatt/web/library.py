@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ..processors.media import VIDEO_SUFFIXES
 from ..retrieval import VattIndex, thumbnail
 
 
@@ -17,22 +18,14 @@ _THUMBNAILS = 1000  # kept in memory
 # What browsers are told; anything else is bytes to them, never a page or a script.
 MEDIA_TYPES = {
     ".3gp": "video/3gpp",
-    ".aac": "audio/aac",
-    ".flac": "audio/flac",
-    ".m4a": "audio/mp4",
     ".m4v": "video/mp4",
     ".mkv": "video/x-matroska",
     ".mov": "video/quicktime",
-    ".mp3": "audio/mpeg",
     ".mp4": "video/mp4",
     ".mpeg": "video/mpeg",
     ".mpg": "video/mpeg",
-    ".oga": "audio/ogg",
-    ".ogg": "audio/ogg",
     ".ogv": "video/ogg",
-    ".opus": "audio/ogg",
     ".ts": "video/mp2t",
-    ".wav": "audio/wav",
     ".webm": "video/webm",
 }
 
@@ -68,6 +61,10 @@ class Library:
         """Folders with moments, and the folders above them; sorted."""
         return self._current()[1]
 
+    def info(self) -> dict[str, Any]:
+        """`VattIndex.info`, as it is now."""
+        return self._reader.submit(self.index.info).result()
+
     def _current(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
         return self._reader.submit(self._read).result()
 
@@ -99,7 +96,12 @@ class Library:
         ]
 
     def locate(self, path: str) -> Path | None:
-        """The file itself; None unless it has moments in the index and lies within the root."""
+        """The file itself; None unless it is a video with moments in the index and lies within the root."""
+        # An index from a stranger may name a root and files of its own; `vatt index` takes videos alone, and
+        # nothing that is hidden.
+        hidden = any(part.startswith(".") for part in path.split("/"))
+        if hidden or Path(path).suffix.lower() not in VIDEO_SUFFIXES:
+            return None
         entry = self.files().get(path)
         if entry is None or not entry["windows"] or self.root is None:
             return None

@@ -9,11 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import anyio
+import anyio.to_thread
 import numpy as np
 import numpy.typing as npt
 from fastapi import HTTPException
 
 from ..retrieval import Moment, VideoSearch
+from ..retrieval.embedding import embed_read_query, read_query
 from .library import Library
 from .settings import WebSettings
 
@@ -21,6 +24,7 @@ from .settings import WebSettings
 Space = Literal["va", "vt"]
 Layout = Literal["tsne", "pca"]
 Result = TypeVar("Result")
+_DECODERS = 2  # uploads that are decoded at the same time
 
 
 class SearchService:
@@ -37,6 +41,8 @@ class SearchService:
         self.library = Library(search.index, settings.thumbnail_size)
         # Models and stores need not stand two callers, and two forward passes at a time gain nothing.
         self._worker = ThreadPoolExecutor(1, "vatt-model")
+        # What takes the decoder a minute must not hold up the words of others.
+        self._decoders = anyio.CapacityLimiter(_DECODERS)
         self._waiting = 0
         self._maps: dict[tuple[Space, Layout], tuple[int, dict[str, Any]]] = {}
         self._map_locks: dict[tuple[Space, Layout], asyncio.Lock] = {}
@@ -64,7 +70,7 @@ class SearchService:
         """What the page needs to know at its start."""
 
         def collect() -> dict[str, Any]:
-            known = self.search.index.info()
+            known = self.library.info()
             return {
                 name: known.get(name) for name in ("windows", "files", "seconds", "errors", "created")
             } | {
@@ -76,7 +82,7 @@ class SearchService:
             }
 
         limits = self.settings
-        return await self.run(collect) | {
+        return await asyncio.to_thread(collect) | {
             "max_upload_bytes": limits.max_upload_bytes,
             "max_query_characters": limits.max_query_characters,
             "max_results": limits.max_results,
@@ -106,11 +112,18 @@ class SearchService:
             MediaError: it cannot be read, or costs more than the limits allow.
         """
 
-        def look_up() -> list[Any]:
-            find = self.search.video if by == "video" else self.search.audio
-            return find(path, limits=self.settings.media_limits, **options)
+        search = self.search
 
-        return _as_dicts(await self.run(look_up))
+        def read() -> Any:
+            query: dict[str, Any] = {by: path}
+            return read_query(search.processor, **query, limits=self.settings.media_limits)
+
+        inputs = await anyio.to_thread.run_sync(read, limiter=self._decoders)
+        return _as_dicts(
+            await self.run(
+                lambda: search.index.search(embed_read_query(search.model, inputs), "va", **options)
+            )
+        )
 
     async def sample(self, count: int) -> list[dict[str, Any]]:
         """Some moments, spread evenly over the index."""
