@@ -309,7 +309,7 @@ def _doubted(decoder: _Decoder) -> Any:
 def _number(value: Any) -> float:
     """Seconds."""
     if not 0 <= value < math.inf:
-        raise ValueError(f"no length: {value}")
+        raise ValueError
     return float(value)
 
 
@@ -317,9 +317,9 @@ def _error(answer: dict[str, Any]) -> Exception:
     kind = {"MediaError": MediaError, "ValueError": ValueError}[answer["error"]]
     arguments = answer["arguments"]
     if not isinstance(arguments, list) or not all(isinstance(part, str) for part in arguments):
-        raise TypeError("no arguments of an error")
+        raise TypeError
     if not 1 <= len(arguments) <= 3:
-        raise ValueError("no arguments of an error")
+        raise ValueError
     return kind(*arguments)
 
 

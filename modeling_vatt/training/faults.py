@@ -72,8 +72,8 @@ class RunStopped(TrainingError):
 class StopSignals:
     """Within `with`, SIGTERM, SIGINT and SIGUSR1 are noted instead of ending the process.
 
-    A second SIGINT (Ctrl-C) ends it at once, by KeyboardInterrupt, whatever else came before. Python hands signals to the main thread
-    only: in another one nothing is noted, and they do what they did before.
+    A second SIGINT (Ctrl-C) ends it at once, by KeyboardInterrupt, whatever else came before. Python hands
+    signals to the main thread only: in another one nothing is noted, and they do what they did before.
 
     Attributes:
         received: name of the first signal, None if there was none.

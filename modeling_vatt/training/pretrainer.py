@@ -650,8 +650,8 @@ class Pretrainer:
         except (OSError, EOFError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
             if isinstance(error, OSError) and error.errno in _UNREADABLE:
                 raise TrainingError(
-                    f"{checkpoint} cannot be read ({error}). It may be whole: see to its rights and its disk, "
-                    "then the same command continues from it."
+                    f"{checkpoint} cannot be read ({error}). It may be whole: see to its rights and its "
+                    "disk, then the same command continues from it."
                 ) from error
             # Memory, too many open files, another process, the device: the checkpoint has no part in it.
             if explain(error, self.output_dir, "") is not None or "CUDA error" in str(error):
