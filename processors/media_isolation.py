@@ -38,9 +38,12 @@ from .media_source import MediaError, MediaLimits, MediaSource, is_url, open_sou
 
 
 # The folder stands for a package, so that neither modeling_vatt/__init__.py nor an installation is needed.
+# Loading takes a while: signals are ignored from the beginning.
 _BOOTSTRAP = """
-import importlib, json, sys, types
-folder, stem, paths = sys.argv[1:]
+import importlib, json, signal, sys, types
+folder, stem, paths, *signals = sys.argv[1:]
+for name in signals:
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
 sys.path[:] = json.loads(paths)
 package = types.ModuleType("isolated_media")
 package.__path__ = [folder]
@@ -48,6 +51,8 @@ sys.modules["isolated_media"] = package
 importlib.import_module("isolated_media." + stem).serve_decoding()
 """
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "LC_ALL", "LC_CTYPE")
+# What a terminal or a scheduler sends to all processes of a run is its caller's affair.
+_IGNORED = tuple(name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _CALLS = 500  # of one process; then a fresh one, for what a decoder may have leaked
 _GRACE = 2.0  # seconds the process has to say itself that its time is over
@@ -101,10 +106,15 @@ class _Decoder:
         self.max_memory, self.calls, self._too_late = max_memory, 0, False
         file = Path(__file__)
         paths = json.dumps([os.path.abspath(path) for path in sys.path])
-        command = [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, str(file.parent), file.stem, paths]
+        arguments = (str(file.parent), file.stem, paths, *_IGNORED)
+        command = [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, *arguments]
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**environment, **_ONE_THREAD}
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**environment, **_ONE_THREAD},
+            start_new_session=True,  # signals to the group of its caller do not reach it
         )
         try:
             self.send({"max_memory": max_memory})
@@ -159,6 +169,12 @@ class _Decoder:
             raise MediaError(name, reason, remedy) from error
         finally:
             watch.cancel()
+            watch.join()  # it may be stopping the process just now, after the answer
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may get another file: it lives, and was not told to end."""
+        return not self._too_late and self.process.poll() is None
 
     def _stop(self) -> None:
         self._too_late = True
@@ -191,27 +207,30 @@ class _DecoderPool:
 
     @contextlib.contextmanager
     def decoder(self, max_memory: int) -> Any:
-        with self._lock:
-            fitting = [decoder for decoder in self._idle if decoder.max_memory == max_memory]
-            found = fitting[-1] if fitting else None
-            if found is not None:
-                self._idle.remove(found)
-        found = found or _Decoder(max_memory)
+        found = self._take(max_memory) or _Decoder(max_memory)
         try:
             yield found
-        except MediaError:
-            raise
-        except BaseException:  # an interrupt within an answer: who knows what comes next
+        except BaseException:  # it crashed, or an interrupt within an answer: who knows what comes next
             found.process.kill()
             found.close()
             raise
-        finally:
-            if found.process.returncode is None and found.calls >= _CALLS:
-                found.process.kill()
-                found.close()
-            if found.process.returncode is None:
-                with self._lock:
-                    self._idle.append(found)
+        if found.usable and found.calls < _CALLS:
+            with self._lock:
+                self._idle.append(found)
+        else:
+            found.process.kill()
+            found.close()
+
+    def _take(self, max_memory: int) -> _Decoder | None:
+        """One that waits. Those that ended meanwhile (the system may be short of memory) are no fault of the
+        next file."""
+        with self._lock:
+            for decoder in [decoder for decoder in self._idle if decoder.max_memory == max_memory][::-1]:
+                self._idle.remove(decoder)
+                if decoder.usable:
+                    return decoder
+                decoder.close()
+        return None
 
     def close(self) -> None:
         for decoder in self._idle:
@@ -265,31 +284,53 @@ def call_isolated(function: str, source: MediaSource, limits: MediaLimits, **opt
         decoder.send(header, content)
         answer = decoder.receive()
         if callable(starts) and "length" in answer:
-            decoder.send({"starts": [float(start) for start in starts(float(answer["length"]))]})
+            with _doubted(decoder):
+                length = _number(answer["length"])
+            decoder.send({"starts": [float(start) for start in starts(length)]})
             answer = decoder.receive()
-        result = None if "error" in answer else _unpacked(answer, decoder)
-    if "error" in answer:
-        error = MediaError if answer["error"] == "MediaError" else ValueError
-        raise error(*map(str, answer["arguments"]))
+        with _doubted(decoder):
+            failed = _error(answer) if "error" in answer else None
+            result = None if failed else _result(function, answer, decoder)
+    if failed is not None:
+        raise failed
     return result
 
 
-def _unpacked(answer: dict[str, Any], decoder: _Decoder) -> Any:
+@contextlib.contextmanager
+def _doubted(decoder: _Decoder) -> Any:
+    """Takes an answer that makes no sense for a crash."""
     try:
-        return _result(answer, decoder)
+        yield
     except (KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
         decoder.process.kill()
         raise EOFError("no answer") from error
 
 
-def _result(answer: dict[str, Any], decoder: _Decoder) -> Any:
-    if "clips" in answer:
+def _number(value: Any) -> float:
+    """Seconds."""
+    if not 0 <= value < math.inf:
+        raise ValueError
+    return float(value)
+
+
+def _error(answer: dict[str, Any]) -> Exception:
+    kind = {"MediaError": MediaError, "ValueError": ValueError}[answer["error"]]
+    arguments = answer["arguments"]
+    if not isinstance(arguments, list) or not all(isinstance(part, str) for part in arguments):
+        raise TypeError
+    if not 1 <= len(arguments) <= 3:
+        raise ValueError
+    return kind(*arguments)
+
+
+def _result(function: str, answer: dict[str, Any], decoder: _Decoder) -> Any:
+    if function == "read_clips":
         return [_clip(described, decoder) for described in answer["clips"]]
-    if "info" in answer:
+    if function == "probe":
         return MediaInfo(**answer["info"])
-    if "picture" in answer:
+    if function == "read_picture":
         return decoder.array((*answer["picture"], 3), np.uint8)
-    return float(answer["seconds"])
+    return _number(answer["seconds"])
 
 
 def _clip(described: dict[str, Any], decoder: _Decoder) -> MediaClip:

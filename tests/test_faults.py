@@ -103,6 +103,16 @@ def test_a_second_interrupt_ends_at_once():
         os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGUSR1])
+def test_interrupts_end_a_run_that_a_scheduler_asked_to_stop(first):
+    with pytest.raises(KeyboardInterrupt), StopSignals() as signals:
+        os.kill(os.getpid(), first)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), first)
+        assert signals.received == first.name
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_signals_are_left_alone_outside_of_the_main_thread():
     found: list[Any] = []
 
@@ -164,6 +174,7 @@ def test_workers_that_always_die_end_the_run(clips, tmp_path, monkeypatch):  # n
 
 def test_exceptions_in_workers_are_no_deaths():
     assert is_worker_death(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
+    assert is_worker_death(RuntimeError("Pin memory thread exited unexpectedly"))
     assert not is_worker_death(RuntimeError("Caught RuntimeError in DataLoader worker process 0."))
 
 
@@ -291,6 +302,26 @@ def test_without_memory_advice_is_given(clips, tmp_path):  # noqa: F811
         (SafetensorError("Error while serializing: I/O error: No space left on device"), "Make room"),
         (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), "Make room"),
         (torch.distributed.DistBackendError("NCCL communicator was aborted"), "Another process ended"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Out of memory"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (
+            RuntimeError(
+                "Caught RuntimeError in DataLoader worker process 0. Original Traceback: unable to allocate "
+                "shared memory(shm) for file </torch_7_1>: No space left on device (28)"
+            ),
+            r"shared memory, /dev/shm \(allocate shared memory.*torch_7_1.*--shm-size.*fewer workers",
+        ),
+        (
+            RuntimeError(
+                "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's "
+                "workers are out of shared memory. Please try to raise your shared memory limit."
+            ),
+            "--shm-size",
+        ),
+        (
+            RuntimeError("unable to open shared memory object </torch_7_1>: Too many open files (24)"),
+            "ulimit -n",
+        ),
     ],
 )
 def test_faults_are_told_with_their_remedy(tmp_path, error, part):
@@ -395,6 +426,41 @@ def test_a_damaged_checkpoint_is_named(clips, tmp_path):  # noqa: F811
         pretrainer(clips, tmp_path, num_steps=4).train()
     shutil.rmtree(tmp_path / "checkpoint-4")
     assert pretrainer(clips, tmp_path, num_steps=4).train()["skipped_clips"] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "Out of memory"),
+        (torch.distributed.DistBackendError("NCCL error"), "Another process"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "illegal memory access"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Out of memory"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (PermissionError(errno.EACCES, "Permission denied"), "It may be whole: see to its rights"),
+        (OSError(errno.EIO, "Input/output error"), "It may be whole"),
+    ],
+)
+def test_a_good_checkpoint_is_not_to_be_deleted(clips, tmp_path, monkeypatch, error, message):  # noqa: F811
+    trainer = pretrainer(clips, tmp_path)
+    trainer._resume()
+    trainer._save_checkpoint()
+    again = pretrainer(clips, tmp_path)
+
+    def fails(folder: str) -> None:
+        raise error
+
+    monkeypatch.setattr(again.accelerator, "load_state", fails)
+    with pytest.raises(RuntimeError, match=message) as found:
+        again.train()
+    assert "Delete" not in str(found.value)
+
+
+def test_a_checkpoint_is_written_without_the_record_of_the_run(clips, whole, tmp_path):  # noqa: F811
+    trainer = pretrainer(clips, tmp_path)
+    trainer.on_step = lambda step: (tmp_path / "run.json").unlink(missing_ok=True)
+    trainer.train()
+    assert names(tmp_path) == ["checkpoint-4", "checkpoint-6"]
+    assert losses(tmp_path) == whole
 
 
 class Spy:
@@ -506,6 +572,15 @@ def test_other_views_and_another_model_are_refused_on_resuming(clips, tmp_path):
     other = pretrainer(clips, tmp_path)
     other.dataset.augmentation = dataclasses.replace(other.dataset.augmentation, noise=0.5)
     with pytest.raises(ValueError, match="processing="):
+        other._resume()
+    other = pretrainer(clips, tmp_path)
+    tokenizer = other.dataset.processor.tokenizer
+    tokenizer.add_tokens(["another"])
+    with pytest.raises(ValueError, match="tokenizer="):
+        other._resume()
+    other = pretrainer(clips, tmp_path)
+    other.dataset.clips = clips.add_column("frame_shape", [[1, 1, 1, 3]] * len(clips))
+    with pytest.raises(ValueError, match="decoded_once=False"):
         other._resume()
     with pytest.raises(ValueError, match="model_config="):
         pretrainer(clips, tmp_path, drop_token_rate=0.25)._resume()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -64,6 +65,8 @@ def misbehave(path):
         return [{"clips": [{"frames": [2**40, 2**10, 2], "samples": None, "timestamps": 1, "start": 0}]}]
     if "nonsense" in name:
         return [{"clips": 5}]
+    if "answer" in name:
+        return [json.loads(bytes.fromhex(name.split(".")[1]))]
     if "write" in name:
         try:
             with open(path + ".new", "wb") as file:
@@ -194,6 +197,67 @@ def test_a_decoder_that_misbehaves_costs_one_file(
     assert same(read_clip(film, limits=ISOLATED), good)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"length": "x"}',
+        '{"length": null}',
+        '{"length": NaN}',
+        '{"length": -1}',
+        '{"error": 1}',
+        '{"error": "MediaError"}',
+        '{"error": "MediaError", "arguments": null}',
+        '{"error": "MediaError", "arguments": [1]}',
+        '{"error": "MediaError", "arguments": ["a", "b", "c", "d"]}',
+        '{"error": "SystemExit", "arguments": ["0"]}',
+        '{"seconds": 3}',
+        "{}",
+    ],
+)
+@pytest.mark.usefixtures("hostile")
+def test_answers_that_are_none_cost_one_file(answer: str, film: Path, tmp_path: Path) -> None:
+    name = tmp_path / f"answer.{answer.encode().hex()}.mp4"
+    with pytest.raises(MediaError, match=r"\.mp4: the decoder crashed \(SIGKILL\)"):
+        read_clips(copy(film, name), lambda length: [0.0], limits=ISOLATED)
+    assert len(read_clip(film, limits=ISOLATED).frames) == 20
+
+
+def test_a_process_that_died_while_it_waited_costs_no_file(film: Path, pool: Any) -> None:
+    for _ in range(2):
+        read_clip(film, limits=ISOLATED)
+        (decoder,) = pool._idle
+        decoder.process.send_signal(signal.SIGKILL)
+        os.waitid(os.P_PID, decoder.process.pid, os.WEXITED | os.WNOWAIT)
+    assert len(read_clip(film, limits=ISOLATED).frames) == 20
+    assert len(pool._idle) == 1
+
+
+def test_a_process_stopped_just_after_its_answer_serves_no_other_file(
+    film: Path, pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpack = media_isolation._result
+
+    def late(function: str, answer: dict[str, Any], decoder: Any) -> Any:
+        result = unpack(function, answer, decoder)
+        decoder._stop()
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(media_isolation, "_result", late)
+        assert len(read_clip(film, limits=ISOLATED).frames) == 20
+    assert not pool._idle
+    assert len(read_clip(film, limits=ISOLATED).frames) == 20
+
+
+def test_a_caller_that_fails_leaves_no_half_asked_process(film: Path, pool: Any) -> None:
+    def broken(length: float) -> list[float]:
+        raise MediaError("the list of windows", "gone", "Make it again.")
+
+    with pytest.raises(MediaError, match="list of windows"):
+        read_clips(film, broken, limits=ISOLATED)
+    assert not pool._idle
+
+
 @pytest.mark.usefixtures("hostile")
 def test_what_libraries_print_does_not_get_among_the_answers(film: Path, tmp_path: Path) -> None:
     assert len(read_clip(copy(film, tmp_path / "print.mp4"), limits=ISOLATED).frames) == 20
@@ -276,6 +340,36 @@ def test_forks_do_not_share_a_process(film: Path) -> None:
             os._exit(0 if read() != first else 1)
         assert os.waitpid(child, 0)[1] == 0
         assert read() == first
+        print("as it should be")
+    """
+    assert "as it should be" in alone(script, film)
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups on this system")
+def test_signals_to_all_processes_of_a_run_are_its_callers_affair(film: Path) -> None:
+    """By a terminal to the group, and by a scheduler to each process."""
+    script = """
+        import signal
+        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+        got = []
+        for number in numbers:
+            signal.signal(number, lambda number, frame: got.append(number))
+        def starts(length):  # the process waits for them, in the middle of a file
+            for number in numbers:
+                os.killpg(os.getpgid(0), number)
+                os.kill(isolation._decoders.busy, number)
+            return [0.0]
+        take = isolation._decoders._take
+        def noted(max_memory):
+            found = take(max_memory)
+            isolation._decoders.busy = found.process.pid
+            return found
+        isolation._decoders._take = noted
+        os.setpgid(0, 0)
+        (clip,) = media.read_clips(sys.argv[2], starts, limits=limits)
+        assert clip.frames.shape[0] == 20
+        assert read() == first
+        assert sorted(got) == sorted(numbers), got
         print("as it should be")
     """
     assert "as it should be" in alone(script, film)

@@ -40,7 +40,9 @@ _DISK_WORDS = re.compile(
     re.IGNORECASE,
 )
 _MEMORY_WORDS = re.compile(r"can't allocate memory|Cannot allocate memory|out of memory", re.IGNORECASE)
-_WORKER_WORDS = re.compile(r"DataLoader worker \(pid")
+_SHARED_MEMORY_WORDS = re.compile(r"allocate shared memory|out of shared memory|</torch_")
+_WORKER_WORDS = re.compile(r"DataLoader worker \(pid|Pin memory thread exited")
+_MORE_FILES = "Raise the limit (`ulimit -n`), or use fewer workers."
 _PEER_WORDS = re.compile(
     r"Connection (closed|reset)|Broken pipe|Timed out waiting|Socket Timeout|NCCL|ProcessGroup|gloo",
     re.IGNORECASE,
@@ -70,8 +72,8 @@ class RunStopped(TrainingError):
 class StopSignals:
     """Within `with`, SIGTERM, SIGINT and SIGUSR1 are noted instead of ending the process.
 
-    A second SIGINT (Ctrl-C) ends it at once, by KeyboardInterrupt. Python hands signals to the main thread
-    only: in another one nothing is noted, and they do what they did before.
+    A second SIGINT (Ctrl-C) ends it at once, by KeyboardInterrupt, whatever else came before. Python hands
+    signals to the main thread only: in another one nothing is noted, and they do what they did before.
 
     Attributes:
         received: name of the first signal, None if there was none.
@@ -79,6 +81,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: str | None = None
+        self._interrupts = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -94,7 +97,8 @@ class StopSignals:
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received == "SIGINT" and number == signal.SIGINT:
+        self._interrupts += number == signal.SIGINT
+        if number == signal.SIGINT and self._interrupts > 1:
             raise KeyboardInterrupt
         self.received = self.received or signal.Signals(number).name
 
@@ -151,8 +155,11 @@ def explained(
 def explain(error: Exception, where: str | os.PathLike, memory_advice: str) -> str | None:
     """What an exception means; None if it is not one of the faults known here. See [`explained`]."""
     text = " ".join(str(error).split())
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if no_memory or isinstance(error, torch.OutOfMemoryError | MemoryError):
         return f"Out of memory ({_short(text)}). {memory_advice}"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"Too many files are open ({_short(text)}). {_MORE_FILES}"
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         return _disk(text, where)
     if isinstance(error, SafetensorError) and _DISK_WORDS.search(text):
@@ -162,6 +169,15 @@ def explain(error: Exception, where: str | os.PathLike, memory_advice: str) -> s
             "A file of the checkpoint is damaged, or holds more than numbers "
             f"({_short(str(error).split('. ')[0])})."
             " Delete that checkpoint: the run continues from the one before."
+        )
+    shared = _SHARED_MEMORY_WORDS.search(text) if isinstance(error, RuntimeError) else None
+    if shared is not None:  # which has words of full disks and of full memory
+        if os.strerror(errno.EMFILE) in text:
+            return f"Too many files are open ({_short(text[shared.start() :])}). {_MORE_FILES}"
+        return (
+            "Processes that load clips have no room for them in shared memory, /dev/shm "
+            f"({_short(text[shared.start() :])}). Enlarge it (in a container by --shm-size), use fewer "
+            "workers, or let each load fewer batches ahead."
         )
     if is_worker_death(error):
         return (

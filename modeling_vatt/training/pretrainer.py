@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pretraining loop: on Accelerate, resumable to the same losses, step for step."""
 
+import errno
 import json
 import logging
 import math
@@ -41,6 +42,7 @@ from .faults import (
     RunStopped,
     StopSignals,
     TrainingError,
+    explain,
     explained,
     is_worker_death,
     quiet_worker,
@@ -63,6 +65,8 @@ logger = logging.getLogger(__name__)
 LOSS_NAMES = ("loss", "video_audio_loss", "video_text_loss", "audio_text_loss")
 # Deaths of worker processes at the same step before the run gives up.
 _WORKER_DEATHS = 3
+# When reading: what says nothing about the file itself.
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
 # What decides the result: a run is not continued with other values.
 _FIXED = (
     "num_steps",
@@ -552,7 +556,8 @@ class Pretrainer:
             raise_together(self.accelerator, failed, f"write {target}")
 
         def put() -> None:
-            shutil.copy(self.output_dir / RUN_FILE, f"{target}.partial")
+            if (self.output_dir / RUN_FILE).is_file():  # deleted meanwhile, it is no reason to lose this
+                shutil.copy(self.output_dir / RUN_FILE, f"{target}.partial")
             state = {"progress": vars(self.progress), "scheduler": self.scheduler.state_dict()}
             commit(target, {**state, "arguments": self._fingerprint()})
             remove_old(self.output_dir, self.args.keep_checkpoints)
@@ -581,9 +586,15 @@ class Pretrainer:
             "clips_per_video": self.dataset.clips_per_video,
             "data": self._data_fingerprint,
             "processing": settings_digest(views),
+            "tokenizer": self._vocabulary_digest,
+            "decoded_once": "frame_shape" in (getattr(self.dataset.clips, "column_names", None) or ()),
             "model_config": settings_digest(_settings_of(model)),
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         }
+
+    @cached_property
+    def _vocabulary_digest(self) -> str:
+        return settings_digest(self.dataset.processor.tokenizer.get_vocab())
 
     @cached_property
     def _data_fingerprint(self) -> str:
@@ -644,7 +655,15 @@ class Pretrainer:
             self.scheduler.load_state_dict(state["scheduler"])
             self.progress = _Progress(**state["progress"])
             self._saved_step = self.progress.step
-        except (OSError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, EOFError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            if isinstance(error, OSError) and error.errno in _UNREADABLE:
+                raise TrainingError(
+                    f"{checkpoint} cannot be read ({error}). It may be whole: see to its rights and its "
+                    "disk, then the same command continues from it."
+                ) from error
+            # Memory, too many open files, another process, the device: the checkpoint has no part in it.
+            if explain(error, self.output_dir, "") is not None or "CUDA error" in str(error):
+                raise
             raise TrainingError(
                 f"{checkpoint} cannot be read ({error}). Delete it: the run continues from the one before."
             ) from error
