@@ -29,7 +29,7 @@ from test_finetuning import StopAfter, arguments, classifier, sounds, tones, wei
 from test_training import clips, losses, pretrainer  # noqa: F401
 from transformers import TrainerCallback
 
-from modeling_vatt.data import load_clips
+from modeling_vatt.data import LabelledDataset, load_clips
 from modeling_vatt.training import (
     EXIT_STOPPED,
     NonFiniteLossError,
@@ -588,6 +588,70 @@ def test_a_signal_stops_fine_tuning_after_a_checkpoint(sounds, tmp_path):  # noq
     record = read_run_record(tmp_path / "parts" / "checkpoint-6")
     assert [start["step"] for start in record["history"]] == [0, 3]
     assert record["kind"] == "fine-tuning" and record["data"]["clips"] == 13 and record["data"]["fingerprint"]
+
+
+class Signalling(LabelledDataset):
+    """While the main process waits for the first clip of an epoch, SIGTERM is sent to all processes, as
+    `timeout` does it (workers end if the main process itself sends it)."""
+
+    epoch, killed = 0, False
+    sent = False  # in this worker
+
+    def __getitem__(self, item: Any) -> Any:
+        if not self.sent and (0 if isinstance(item, int) else item[0]) == self.epoch:
+            self.sent = True
+            subprocess.run(["kill", "-TERM", str(os.getppid()), str(os.getpid())], check=True)
+            if self.killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(item)
+
+
+@pytest.mark.parametrize(
+    ("where", "made"),
+    [("first epoch", 1), ("second epoch", 5), ("killed at first", 0), ("killed", 4), ("evaluation", 3)],
+)
+def test_a_signal_to_all_processes_stops_fine_tuning_after_a_checkpoint(sounds, tmp_path, where, made):  # noqa: F811
+    """Workers live on; where they are killed all the same, what has been learnt is saved."""
+    data = tones(sounds, several=False)
+    signalling = Signalling(data.clips, data.processor, "audio")
+    signalling.epoch = 1 if where in ("second epoch", "killed") else 0
+    signalling.killed = where.startswith("killed")
+    options: dict[str, Any] = {"max_steps": 6, "save_strategy": "steps", "save_steps": 100, "seed": 7}
+    options |= {"dataloader_num_workers": 1, "dataloader_prefetch_factor": 1}
+    evaluates = where == "evaluation"  # after step 2
+    if evaluates:
+        options |= {"eval_strategy": "steps", "eval_steps": 2}
+    trainer = VattTrainer(
+        classifier(data),
+        arguments(tmp_path, **options),
+        train_dataset=data if evaluates else signalling,
+        eval_dataset=signalling if evaluates else None,
+    )
+    with pytest.raises(RunStopped, match=rf"Stopped by SIGTERM\. Steps made: {made} of 6.*-{made} is whole"):
+        trainer.train()
+    assert not trainer.skipped
+    again = finetune(sounds, tmp_path)
+    again.train(resume_from_checkpoint=last_checkpoint(tmp_path))
+    whole = finetune(sounds, tmp_path / "whole")
+    whole.train()
+    expected = weights(whole.model)
+    for name, values in weights(again.model).items():
+        assert torch.equal(values, expected[name]), name
+
+
+def test_workers_of_fine_tuning_end_only_for_the_main_process(sounds, tmp_path):  # noqa: F811
+    data = tones(sounds, several=False)
+    args = arguments(tmp_path, dataloader_num_workers=1, per_device_eval_batch_size=1)
+    batches = iter(VattTrainer(classifier(data), args, eval_dataset=data).get_eval_dataloader())
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    for name in ("TERM", "INT", "USR1"):
+        subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
+    for _ in range(6):  # more than lie ready
+        next(batches)
+    worker.terminate()
+    worker.join(60)
+    assert worker.exitcode == 0
 
 
 def test_fine_tuning_keeps_the_last_checkpoint_of_a_full_disk(sounds, tmp_path):  # noqa: F811

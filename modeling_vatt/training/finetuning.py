@@ -9,10 +9,14 @@ Sources: paper sections 4.1, 4.2 and A.2; official modules `VideoFinetune` and `
 import json
 import logging
 import math
+import multiprocessing
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch.distributed.tensor import DTensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import BatchFeature, Trainer, TrainerCallback, TrainerControl, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
@@ -42,6 +46,7 @@ from .faults import (
     StopSignals,
     explained,
     is_worker_death,
+    quiet_worker,
     raise_together,
 )
 from .pretrainer import step_seed
@@ -362,9 +367,13 @@ class VattTrainer(Trainer):
             try:
                 output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
             except (RuntimeError, EOFError, OSError) as error:
-                if self._signals.received is None or not is_worker_death(error):
+                alone = self.args.world_size == 1  # else the others are in the middle of the next step
+                if self._signals.received is None or not is_worker_death(error) or not alone:
                     raise
-                # The signal reached the workers too, before the step was made.
+                # Workers are waited for between updates and in evaluations: no update is half made.
+                target = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+                if target not in checkpoints(target.parent, TRAINER_STATE_NAME):
+                    self._save_checkpoint(self.model_wrapped, trial)
                 raise RunStopped(f"Stopped by {self._signals.received}. {self._how_to_continue()}") from error
             for clips in gather_object([self.skipped]):
                 self.skipped |= clips
@@ -588,6 +597,12 @@ class VattTrainer(Trainer):
         ]
         return torch.stack(norms).norm()
 
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        loader = super()._get_dataloader(*args, **kwargs)
+        inner = getattr(loader, "base_dataloader", loader)  # accelerate's loaders hold the one of torch
+        inner.worker_init_fn = partial(_start_worker, rest=inner.worker_init_fn)
+        return loader
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         clips = self.train_dataset if train_dataset is None else train_dataset
         if not isinstance(clips, LabelledDataset):
@@ -612,6 +627,28 @@ class VattTrainer(Trainer):
             for name, reason in new.items():
                 logger.warning("Skipped %s", reason)
                 file.write(json.dumps({"name": name, "reason": reason}) + "\n")
+
+
+def _start_worker(worker: int, rest: Callable[[int], None] | None) -> None:
+    """`worker_init_fn` of the loaders: `rest`, and signals to the whole process group do not end the worker.
+
+    `timeout` and SLURM send SIGTERM to all processes. Without its workers the main process could neither finish
+    the step nor an evaluation, and other processes would wait for it. The main process itself ends its workers
+    with the same signal, so who sent it counts.
+    """
+    quiet_worker(worker)
+    if rest is not None:
+        rest(worker)
+    main = multiprocessing.parent_process()
+    if main is not None and hasattr(signal, "sigwaitinfo"):  # not there on macOS and Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told, args=(main.pid,), daemon=True).start()
+
+
+def _end_when_told(main: int | None) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != main:
+        pass
+    os._exit(0)  # as torch's own handler does
 
 
 class _StopOnSignal(TrainerCallback):
