@@ -25,6 +25,7 @@ import pytest
 import torch
 from clip_folders import make_folder, write_clip
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from test_finetuning import StopAfter, arguments, classifier, sounds, tones, weights  # noqa: F401
 from test_training import clips, losses, pretrainer  # noqa: F401
 from transformers import TrainerCallback
@@ -420,15 +421,21 @@ def test_checkpoints_run_no_code(clips, tmp_path, name):  # noqa: F811
 
 
 def test_checkpoints_of_fine_tuning_run_no_code(sounds, tmp_path):  # noqa: F811
+    """`training_args.bin`, which holds more than numbers, is not read at all."""
     finetune(sounds, tmp_path, max_steps=2).train()
     trainer = finetune(sounds, tmp_path, max_steps=3)
+    executed = tmp_path / "executed"
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"):
         file = tmp_path / "checkpoint-2" / name
         kept = file.read_bytes()
-        torch.save({"state": Spy(tmp_path / "executed")}, file)
-        with contextlib.suppress(TrainingError):
+        torch.save({"state": Spy(executed)}, file)
+        refused = pytest.raises(TrainingError, match="more than numbers")
+        with contextlib.nullcontext() if name == "training_args.bin" else refused:
             trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-        assert not (tmp_path / "executed").exists(), name
+        assert not executed.exists(), name
+        torch.load(file, weights_only=False)
+        assert executed.exists()  # so that the test can fail
+        executed.unlink()
         file.write_bytes(kept)
 
 
@@ -642,9 +649,10 @@ def test_a_signal_to_all_processes_stops_fine_tuning_after_a_checkpoint(sounds, 
 def test_workers_of_fine_tuning_end_only_for_the_main_process(sounds, tmp_path):  # noqa: F811
     data = tones(sounds, several=False)
     args = arguments(tmp_path, dataloader_num_workers=1, per_device_eval_batch_size=1)
+    before = multiprocessing.active_children()
     batches = iter(VattTrainer(classifier(data), args, eval_dataset=data).get_eval_dataloader())
     next(batches)
-    (worker,) = multiprocessing.active_children()
+    (worker,) = set(multiprocessing.active_children()) - set(before)
     for name in ("TERM", "INT", "USR1"):
         subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
     for _ in range(6):  # more than lie ready
@@ -713,6 +721,44 @@ def test_the_best_checkpoint_is_known_by_its_place(sounds, tmp_path):  # noqa: F
     state = json.loads((tmp_path / "checkpoint-8" / "trainer_state.json").read_text())
     assert state["best_model_checkpoint"] == str(tmp_path / "checkpoint-4")
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-8"]
+    again = VattTrainer(classifier(data), args, train_dataset=data, eval_dataset=data)
+    again.train(resume_from_checkpoint=last_checkpoint(tmp_path))  # finished: the best is loaded again
+    best, last = (load_file(tmp_path / f"checkpoint-{step}" / "model.safetensors") for step in (4, 8))
+    assert not torch.equal(best["classifier.weight"], last["classifier.weight"])
+    for name, values in weights(again.model).items():
+        assert torch.equal(values, best[name]), name
+
+
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+def test_stopping_saves_also_where_only_the_best_is_saved(sounds, tmp_path, strategy):  # noqa: F811
+    """Evaluated after every step, the second of which is worse, or after the epoch, in the middle of which
+    the run is stopped: that is no reason to evaluate."""
+    data = tones(sounds, several=False)
+    scores = iter([0.9, 0.1])
+    args = arguments(
+        tmp_path,
+        max_steps=8,
+        save_strategy="best",
+        eval_strategy=strategy,
+        eval_steps=1,
+        metric_for_best_model="score",
+        greater_is_better=True,
+    )
+    trainer = VattTrainer(
+        classifier(data),
+        args,
+        train_dataset=data,
+        eval_dataset=data,
+        compute_metrics=lambda _: {"score": next(scores)},
+        callbacks=[At(2, lambda: os.kill(os.getpid(), signal.SIGTERM))],
+    )
+    with pytest.raises(RunStopped, match="Steps made: 2 of 8.*checkpoint-2 is whole"):
+        trainer.train()
+    state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
+    best = str(tmp_path / "checkpoint-1") if strategy == "steps" else None
+    assert state["best_model_checkpoint"] == best
+    evaluated = [entry["step"] for entry in trainer.state.log_history if "eval_score" in entry]
+    assert evaluated == ([1, 2] if strategy == "steps" else [])
 
 
 @pytest.mark.parametrize("limit", [0.75, 0.0])

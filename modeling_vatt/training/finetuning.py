@@ -15,6 +15,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,7 @@ from ..classification import (
 )
 from ..configuration import VattConfig
 from ..data import EpochSampler, LabelledDataset, SkippedClip, collate_clips
-from .checkpoints import checkpoints, put_in_place, recover, remove_old
+from .checkpoints import checkpoints, files_at_once, put_in_place, recover, remove_old
 from .faults import (
     NonFiniteLossError,
     RunStopped,
@@ -345,8 +346,7 @@ class VattTrainer(Trainer):
         """See `Trainer`; what was skipped before a resumed run was stopped is remembered, and a run that was
         finished is not trained on."""
         if resume_from_checkpoint and self._skip_file.is_file():
-            lines = map(json.loads, self._skip_file.read_text().splitlines())
-            self.skipped |= {line["name"]: line["reason"] for line in lines}
+            self._read_skipped()
         elif not resume_from_checkpoint and self.is_world_process_zero():
             self._skip_file.unlink(missing_ok=True)
         self._micro_step = (-1, 0)
@@ -355,6 +355,8 @@ class VattTrainer(Trainer):
             if state.global_step >= state.max_steps > 0:  # transformers would make one more step
                 self._load_from_checkpoint(resume_from_checkpoint)
                 self.state = state
+                if self.args.load_best_model_at_end and state.best_model_checkpoint:
+                    self._load_best_model()
                 return TrainOutput(state.global_step, float("nan"), {})
         advice = (
             "Let a process hold fewer clips at a time (--per_device_train_batch_size, now "
@@ -422,6 +424,10 @@ class VattTrainer(Trainer):
         )
         self._stopped = bool(self.accelerator.reduce(flag, reduction="sum").item())
         return self._stopped
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """See `Trainer`, which by it decides under `save_strategy="best"` whether to save: also when stopped."""
+        return super()._determine_best_metric(metrics, trial) or self._stopped
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """See `Trainer`; written elsewhere, and put in its place when all of it is on the disk."""
@@ -617,6 +623,21 @@ class VattTrainer(Trainer):
     def _skip_file(self) -> Path:
         return Path(self.args.output_dir or ".") / "skipped.jsonl"
 
+    def _read_skipped(self) -> None:
+        """What the run skipped before. A line that was being written when it was killed is taken out; its clip
+        is noted again when it is met."""
+        kept = []
+        lines = self._skip_file.read_text(errors="replace").splitlines()
+        for line in lines:
+            with suppress(json.JSONDecodeError, KeyError, TypeError):
+                found = json.loads(line)
+                self.skipped[found["name"]] = found["reason"]
+                kept.append(line + "\n")
+        if len(kept) < len(lines) and self.is_world_process_zero():
+            logger.warning("%s: left out what could not be read of it.", self._skip_file)
+            with files_at_once(self._skip_file.parent) as folder:
+                (folder / self._skip_file.name).write_text("".join(kept))
+
     def _note(self, skipped: Iterable[SkippedClip]) -> None:
         new = {clip.name: clip.reason for clip in skipped if clip.name not in self.skipped}
         if not new:
@@ -663,6 +684,10 @@ class _StopOnSignal(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step < state.max_steps and self.trainer._stop_wanted():
             control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.trainer._stopped and (state.epoch or 0) % 1:  # the Trainer takes every stop for an epoch's end
+            control.should_evaluate = control.should_save = False
 
 
 def last_checkpoint(output_dir: str | Path) -> str | None:
