@@ -752,7 +752,7 @@ def test_stopping_saves_also_where_only_the_best_is_saved(sounds, tmp_path, stra
         compute_metrics=lambda _: {"score": next(scores)},
         callbacks=[At(2, lambda: os.kill(os.getpid(), signal.SIGTERM))],
     )
-    with pytest.raises(RunStopped, match="Steps made: 2 of 8.*checkpoint-2 is whole"):
+    with pytest.raises(RunStopped, match=r"Steps made: 2 of 8.*checkpoint-2 is whole"):
         trainer.train()
     state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
     best = str(tmp_path / "checkpoint-1") if strategy == "steps" else None

@@ -426,7 +426,7 @@ class VattTrainer(Trainer):
         return self._stopped
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """See `Trainer`, which by it decides under `save_strategy="best"` whether to save: also when stopped."""
+        """See `Trainer`, which under `save_strategy="best"` saves what is best; a stopped run is saved too."""
         return super()._determine_best_metric(metrics, trial) or self._stopped
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
@@ -624,16 +624,16 @@ class VattTrainer(Trainer):
         return Path(self.args.output_dir or ".") / "skipped.jsonl"
 
     def _read_skipped(self) -> None:
-        """What the run skipped before. A line that was being written when it was killed is taken out; its clip
-        is noted again when it is met."""
+        """What the run skipped before. A line that was being written when it was killed is taken out: its
+        clip is noted again when it is met."""
         kept = []
-        lines = self._skip_file.read_text(errors="replace").splitlines()
-        for line in lines:
+        text = self._skip_file.read_text(errors="replace")
+        for line in text.splitlines():
             with suppress(json.JSONDecodeError, KeyError, TypeError):
                 found = json.loads(line)
                 self.skipped[found["name"]] = found["reason"]
                 kept.append(line + "\n")
-        if len(kept) < len(lines) and self.is_world_process_zero():
+        if "".join(kept) != text and self.is_world_process_zero():
             logger.warning("%s: left out what could not be read of it.", self._skip_file)
             with files_at_once(self._skip_file.parent) as folder:
                 (folder / self._skip_file.name).write_text("".join(kept))
@@ -653,9 +653,9 @@ class VattTrainer(Trainer):
 def _start_worker(worker: int, rest: Callable[[int], None] | None) -> None:
     """`worker_init_fn` of the loaders: `rest`, and signals to the whole process group do not end the worker.
 
-    `timeout` and SLURM send SIGTERM to all processes. Without its workers the main process could neither finish
-    the step nor an evaluation, and other processes would wait for it. The main process itself ends its workers
-    with the same signal, so who sent it counts.
+    `timeout` and SLURM send SIGTERM to all processes. Without its workers the main process could finish
+    neither the step nor an evaluation, and other processes would wait for it. The main process itself ends
+    its workers with the same signal, so who sent it counts.
     """
     quiet_worker(worker)
     if rest is not None:
@@ -686,7 +686,8 @@ class _StopOnSignal(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.trainer._stopped and (state.epoch or 0) % 1:  # the Trainer takes every stop for an epoch's end
+        # The Trainer takes every stop for the end of an epoch.
+        if self.trainer._stopped and (state.epoch or 0) % 1:
             control.should_evaluate = control.should_save = False
 
 
