@@ -25,11 +25,12 @@ import pytest
 import torch
 from clip_folders import make_folder, write_clip
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from test_finetuning import StopAfter, arguments, classifier, sounds, tones, weights  # noqa: F401
 from test_training import clips, losses, pretrainer  # noqa: F401
 from transformers import TrainerCallback
 
-from modeling_vatt.data import load_clips
+from modeling_vatt.data import LabelledDataset, load_clips
 from modeling_vatt.training import (
     EXIT_STOPPED,
     NonFiniteLossError,
@@ -486,15 +487,21 @@ def test_checkpoints_run_no_code(clips, tmp_path, name):  # noqa: F811
 
 
 def test_checkpoints_of_fine_tuning_run_no_code(sounds, tmp_path):  # noqa: F811
-    finetune(sounds, tmp_path, max_steps=2).train()
+    """`training_args.bin`, which holds more than numbers, is not read at all."""
+    finetune(sounds, tmp_path, max_steps=3).train()  # checkpoint-2 is not the end
     trainer = finetune(sounds, tmp_path, max_steps=3)
+    executed = tmp_path / "executed"
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"):
         file = tmp_path / "checkpoint-2" / name
         kept = file.read_bytes()
-        torch.save({"state": Spy(tmp_path / "executed")}, file)
-        with contextlib.suppress(TrainingError):
+        torch.save({"state": Spy(executed)}, file)
+        refused = pytest.raises(TrainingError, match="more than numbers")
+        with contextlib.nullcontext() if name == "training_args.bin" else refused:
             trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-        assert not (tmp_path / "executed").exists(), name
+        assert not executed.exists(), name
+        torch.load(file, weights_only=False)
+        assert executed.exists()  # so that the test can fail
+        executed.unlink()
         file.write_bytes(kept)
 
 
@@ -665,6 +672,71 @@ def test_a_signal_stops_fine_tuning_after_a_checkpoint(sounds, tmp_path):  # noq
     assert record["kind"] == "fine-tuning" and record["data"]["clips"] == 13 and record["data"]["fingerprint"]
 
 
+class Signalling(LabelledDataset):
+    """While the main process waits for the first clip of an epoch, SIGTERM is sent to all processes, as
+    `timeout` does it (workers end if the main process itself sends it)."""
+
+    epoch, killed = 0, False
+    sent = False  # in this worker
+
+    def __getitem__(self, item: Any) -> Any:
+        if not self.sent and (0 if isinstance(item, int) else item[0]) == self.epoch:
+            self.sent = True
+            subprocess.run(["kill", "-TERM", str(os.getppid()), str(os.getpid())], check=True)
+            if self.killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(item)
+
+
+@pytest.mark.parametrize(
+    ("where", "made"),
+    [("first epoch", 1), ("second epoch", 5), ("killed at first", 0), ("killed", 4), ("evaluation", 3)],
+)
+def test_a_signal_to_all_processes_stops_fine_tuning_after_a_checkpoint(sounds, tmp_path, where, made):  # noqa: F811
+    """Workers live on; where they are killed all the same, what has been learnt is saved."""
+    data = tones(sounds, several=False)
+    signalling = Signalling(data.clips, data.processor, "audio")
+    signalling.epoch = 1 if where in ("second epoch", "killed") else 0
+    signalling.killed = where.startswith("killed")
+    options: dict[str, Any] = {"max_steps": 6, "save_strategy": "steps", "save_steps": 100, "seed": 7}
+    options |= {"dataloader_num_workers": 1, "dataloader_prefetch_factor": 1}
+    evaluates = where == "evaluation"  # after step 2
+    if evaluates:
+        options |= {"eval_strategy": "steps", "eval_steps": 2}
+    trainer = VattTrainer(
+        classifier(data),
+        arguments(tmp_path, **options),
+        train_dataset=data if evaluates else signalling,
+        eval_dataset=signalling if evaluates else None,
+    )
+    with pytest.raises(RunStopped, match=rf"Stopped by SIGTERM\. Steps made: {made} of 6.*-{made} is whole"):
+        trainer.train()
+    assert not trainer.skipped
+    again = finetune(sounds, tmp_path)
+    again.train(resume_from_checkpoint=last_checkpoint(tmp_path))
+    whole = finetune(sounds, tmp_path / "whole")
+    whole.train()
+    expected = weights(whole.model)
+    for name, values in weights(again.model).items():
+        assert torch.equal(values, expected[name]), name
+
+
+def test_workers_of_fine_tuning_end_only_for_the_main_process(sounds, tmp_path):  # noqa: F811
+    data = tones(sounds, several=False)
+    args = arguments(tmp_path, dataloader_num_workers=1, per_device_eval_batch_size=1)
+    before = multiprocessing.active_children()
+    batches = iter(VattTrainer(classifier(data), args, eval_dataset=data).get_eval_dataloader())
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - set(before)
+    for name in ("TERM", "INT", "USR1"):
+        subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
+    for _ in range(6):  # more than lie ready
+        next(batches)
+    worker.terminate()
+    worker.join(60)
+    assert worker.exitcode == 0
+
+
 def test_fine_tuning_keeps_the_last_checkpoint_of_a_full_disk(sounds, tmp_path):  # noqa: F811
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -724,6 +796,44 @@ def test_the_best_checkpoint_is_known_by_its_place(sounds, tmp_path):  # noqa: F
     state = json.loads((tmp_path / "checkpoint-8" / "trainer_state.json").read_text())
     assert state["best_model_checkpoint"] == str(tmp_path / "checkpoint-4")
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-8"]
+    again = VattTrainer(classifier(data), args, train_dataset=data, eval_dataset=data)
+    again.train(resume_from_checkpoint=last_checkpoint(tmp_path))  # finished: the best is loaded again
+    best, last = (load_file(tmp_path / f"checkpoint-{step}" / "model.safetensors") for step in (4, 8))
+    assert not torch.equal(best["classifier.weight"], last["classifier.weight"])
+    for name, values in weights(again.model).items():
+        assert torch.equal(values, best[name]), name
+
+
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+def test_stopping_saves_also_where_only_the_best_is_saved(sounds, tmp_path, strategy):  # noqa: F811
+    """Evaluated after every step, the second of which is worse, or after the epoch, in the middle of which
+    the run is stopped: that is no reason to evaluate."""
+    data = tones(sounds, several=False)
+    scores = iter([0.9, 0.1])
+    args = arguments(
+        tmp_path,
+        max_steps=8,
+        save_strategy="best",
+        eval_strategy=strategy,
+        eval_steps=1,
+        metric_for_best_model="score",
+        greater_is_better=True,
+    )
+    trainer = VattTrainer(
+        classifier(data),
+        args,
+        train_dataset=data,
+        eval_dataset=data,
+        compute_metrics=lambda _: {"score": next(scores)},
+        callbacks=[At(2, lambda: os.kill(os.getpid(), signal.SIGTERM))],
+    )
+    with pytest.raises(RunStopped, match=r"Steps made: 2 of 8.*checkpoint-2 is whole"):
+        trainer.train()
+    state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
+    best = str(tmp_path / "checkpoint-1") if strategy == "steps" else None
+    assert state["best_model_checkpoint"] == best
+    evaluated = [entry["step"] for entry in trainer.state.log_history if "eval_score" in entry]
+    assert evaluated == ([1, 2] if strategy == "steps" else [])
 
 
 @pytest.mark.parametrize("limit", [0.75, 0.0])

@@ -382,9 +382,13 @@ def test_broken_files_do_not_stop_a_run(sounds, tmp_path):
     assert {Path(name).name for name in trainer.skipped} == {"3.wav", "4.wav"}
     found = trainer.predict(data)
     assert found.predictions.shape == (3, 2) and found.label_ids.tolist() == [0, 1, 0]
+    with (tmp_path / "run" / "skipped.jsonl").open("a") as file:
+        file.write('{"name": "a", "reas')  # killed while it wrote
     again = VattTrainer(classifier(data), args, train_dataset=data)
     again.train(resume_from_checkpoint=last_checkpoint(tmp_path / "run"))
     assert again.skipped == trainer.skipped
+    lines = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
+    assert {line["name"]: line["reason"] for line in lines} == trainer.skipped
 
 
 def test_mean_average_precision_on_mixtures_of_tones(sounds, tmp_path):

@@ -9,10 +9,15 @@ Sources: paper sections 4.1, 4.2 and A.2; official modules `VideoFinetune` and `
 import json
 import logging
 import math
+import multiprocessing
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +26,7 @@ import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch.distributed.tensor import DTensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import BatchFeature, Trainer, TrainerCallback, TrainerControl, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
@@ -35,13 +40,14 @@ from ..classification import (
 )
 from ..configuration import VattConfig
 from ..data import EpochSampler, LabelledDataset, SkippedClip, collate_clips
-from .checkpoints import checkpoints, put_in_place, recover, remove_old
+from .checkpoints import checkpoints, files_at_once, put_in_place, recover, remove_old
 from .faults import (
     NonFiniteLossError,
     RunStopped,
     StopSignals,
     explained,
     is_worker_death,
+    quiet_worker,
     raise_together,
 )
 from .pretrainer import step_seed
@@ -340,8 +346,7 @@ class VattTrainer(Trainer):
         """See `Trainer`; what was skipped before a resumed run was stopped is remembered, and a run that was
         finished is not trained on."""
         if resume_from_checkpoint and self._skip_file.is_file():
-            lines = map(json.loads, self._skip_file.read_text().splitlines())
-            self.skipped |= {line["name"]: line["reason"] for line in lines}
+            self._read_skipped()
         elif not resume_from_checkpoint and self.is_world_process_zero():
             self._skip_file.unlink(missing_ok=True)
         self._micro_step = (-1, 0)
@@ -350,6 +355,8 @@ class VattTrainer(Trainer):
             if state.global_step >= state.max_steps > 0:  # transformers would make one more step
                 self._load_from_checkpoint(resume_from_checkpoint)
                 self.state = state
+                if self.args.load_best_model_at_end and state.best_model_checkpoint:
+                    self._load_best_model()
                 return TrainOutput(state.global_step, float("nan"), {})
         advice = (
             "Let a process hold fewer clips at a time (--per_device_train_batch_size, now "
@@ -362,9 +369,13 @@ class VattTrainer(Trainer):
             try:
                 output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
             except (RuntimeError, EOFError, OSError) as error:
-                if self._signals.received is None or not is_worker_death(error):
+                alone = self.args.world_size == 1  # else the others are in the middle of the next step
+                if self._signals.received is None or not is_worker_death(error) or not alone:
                     raise
-                # The signal reached the workers too, before the step was made.
+                # Workers are waited for between updates and in evaluations: no update is half made.
+                target = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+                if target not in checkpoints(target.parent, TRAINER_STATE_NAME):
+                    self._save_checkpoint(self.model_wrapped, trial)
                 raise RunStopped(f"Stopped by {self._signals.received}. {self._how_to_continue()}") from error
             for clips in gather_object([self.skipped]):
                 self.skipped |= clips
@@ -413,6 +424,10 @@ class VattTrainer(Trainer):
         )
         self._stopped = bool(self.accelerator.reduce(flag, reduction="sum").item())
         return self._stopped
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """See `Trainer`, which under `save_strategy="best"` saves what is best; a stopped run is saved too."""
+        return super()._determine_best_metric(metrics, trial) or self._stopped
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """See `Trainer`; written elsewhere, and put in its place when all of it is on the disk."""
@@ -588,6 +603,12 @@ class VattTrainer(Trainer):
         ]
         return torch.stack(norms).norm()
 
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        loader = super()._get_dataloader(*args, **kwargs)
+        inner = getattr(loader, "base_dataloader", loader)  # accelerate's loaders hold the one of torch
+        inner.worker_init_fn = partial(_start_worker, rest=inner.worker_init_fn)
+        return loader
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         clips = self.train_dataset if train_dataset is None else train_dataset
         if not isinstance(clips, LabelledDataset):
@@ -602,6 +623,21 @@ class VattTrainer(Trainer):
     def _skip_file(self) -> Path:
         return Path(self.args.output_dir or ".") / "skipped.jsonl"
 
+    def _read_skipped(self) -> None:
+        """What the run skipped before. A line that was being written when it was killed is taken out: its
+        clip is noted again when it is met."""
+        kept = []
+        text = self._skip_file.read_text(errors="replace")
+        for line in text.splitlines():
+            with suppress(json.JSONDecodeError, KeyError, TypeError):
+                found = json.loads(line)
+                self.skipped[found["name"]] = found["reason"]
+                kept.append(line + "\n")
+        if "".join(kept) != text and self.is_world_process_zero():
+            logger.warning("%s: left out what could not be read of it.", self._skip_file)
+            with files_at_once(self._skip_file.parent) as folder:
+                (folder / self._skip_file.name).write_text("".join(kept))
+
     def _note(self, skipped: Iterable[SkippedClip]) -> None:
         new = {clip.name: clip.reason for clip in skipped if clip.name not in self.skipped}
         if not new:
@@ -612,6 +648,28 @@ class VattTrainer(Trainer):
             for name, reason in new.items():
                 logger.warning("Skipped %s", reason)
                 file.write(json.dumps({"name": name, "reason": reason}) + "\n")
+
+
+def _start_worker(worker: int, rest: Callable[[int], None] | None) -> None:
+    """`worker_init_fn` of the loaders: `rest`, and signals to the whole process group do not end the worker.
+
+    `timeout` and SLURM send SIGTERM to all processes. Without its workers the main process could finish
+    neither the step nor an evaluation, and other processes would wait for it. The main process itself ends
+    its workers with the same signal, so who sent it counts.
+    """
+    quiet_worker(worker)
+    if rest is not None:
+        rest(worker)
+    main = multiprocessing.parent_process()
+    if main is not None and hasattr(signal, "sigwaitinfo"):  # not there on macOS and Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told, args=(main.pid,), daemon=True).start()
+
+
+def _end_when_told(main: int | None) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != main:
+        pass
+    os._exit(0)  # as torch's own handler does
 
 
 class _StopOnSignal(TrainerCallback):
@@ -626,6 +684,11 @@ class _StopOnSignal(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step < state.max_steps and self.trainer._stop_wanted():
             control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        # The Trainer takes every stop for the end of an epoch.
+        if self.trainer._stopped and (state.epoch or 0) % 1:
+            control.should_evaluate = control.should_save = False
 
 
 def last_checkpoint(output_dir: str | Path) -> str | None:
