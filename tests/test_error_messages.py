@@ -83,6 +83,7 @@ REVIEWED: dict[str, str] = {
         (
             "not the database of an index",
             "`{key}` is no JSON",
+            "`generation` is no number",
             "files whose properties",
             "windows whose times",
             "vectors of `{space}`",
@@ -103,6 +104,7 @@ REVIEWED: dict[str, str] = {
     "{store.file}: settings that cannot": "damage; the class of the error says so",
     "The index knows no folder": "`root` of the method says how to name one",
     "no {scope": "never reaches a user",
+    "Settings of a model are": "says what they must be",
     "The process for decoding does not start": "says why, and how to do without it",
     "<name> | <reason> | <remedy>": "made above",
     "<*map(str": "the isolated process's own message, made there",
