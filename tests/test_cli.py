@@ -178,8 +178,8 @@ def test_embed(place, tmp_path):
     result = vatt("embed", place / "videos" / "broken0.mp4", *model, expect=1)
     assert "broken0.mp4: not a readable media file" in result.output
     more = vatt(
-        "embed", clip, *model, "--audio", place / "videos" / "broken0.mp4", "--text", "...", "--text", "clip 1",
-        "--audio", place / "missing.wav", "--output", output, expect=1,
+        "embed", clip, *model, "--audio", place / "videos" / "broken0.mp4", "--text", "...",
+        "--text", "clip 1", "--audio", place / "missing.wav", "--output", output, expect=1,
     )  # fmt: skip
     for message in ("broken0.mp4: not a readable", "missing.wav", "no words", "4 embeddings"):
         assert message in more.output

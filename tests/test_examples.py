@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +219,20 @@ def test_precision_of_a_search(pretrained, videos, tmp_path, monkeypatch):
                 shares.append(np.mean([label[moment.path] == row[column] for moment in found]))
         assert figures["text"]["queries"] == len(shares)
         assert figures["text"]["P@3"] == pytest.approx(texts or np.mean(shares), abs=1e-4)
+        with_sound = figures["audio"]
+        if column == "same":
+            assert with_sound["P@1"] == with_sound["chance"] == figures["text"]["chance"] == 1.0
+        else:  # the video that asked is none of the others of its half
+            assert 0 < with_sound["chance"] < figures["text"]["chance"]
+    ask = search.audio
+
+    def own_first(self: VideoSearch, source: str, top_k: int) -> list:
+        found = ask(source, top_k=top_k)
+        return ([replace(found[0], path=Path(source).name)] * 20 + found)[:top_k]
+
+    # The windows of the video that asked may come before all others.
+    monkeypatch.setattr(VideoSearch, "audio", own_first)
+    assert measure("same")["audio"]["P@3"] == 1.0
     for column, message in (("own", "No two videos agree"), ("size", "no column size")):
         with pytest.raises(SystemExit, match=message):
             measure(column)

@@ -264,9 +264,7 @@ class PgVectorIndex:
         rows = self.connection.execute(
             "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = %s", (f"{self.name}_windows",)
         ).fetchall()
-        return {
-            space: name for space in SPACES for name, made in rows if f" USING hnsw ({space} " in made
-        }
+        return {space: name for space in SPACES for name, made in rows if f" USING hnsw ({space} " in made}
 
     def build(self, force: bool = False) -> bool:
         """Make the graphs (HNSW) for approximate search, if the index is large and has none; the server keeps
