@@ -426,7 +426,7 @@ class VattTrainer(Trainer):
         return self._stopped
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """See `Trainer`, which under `save_strategy="best"` saves what is best; a stopped run is saved too."""
+        """See `Trainer`, which under `save_strategy="best"` saves if this is true; when stopped it is."""
         return super()._determine_best_metric(metrics, trial) or self._stopped
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
