@@ -56,9 +56,9 @@ class ModelIdentity:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for part in (self.video, self.audio, self.dims, self.config):
-            if not isinstance(part, Mapping):
-                raise TypeError(f"Settings of a model are a mapping, got {part!r}.")
+        for name in ("video", "audio", "dims", "config"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise TypeError(f"`{name}` must be a mapping, got {getattr(self, name)!r}.")
 
     @classmethod
     def of(

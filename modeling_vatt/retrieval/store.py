@@ -247,7 +247,7 @@ class Store:
         """Grows with every write."""
         number = self.meta("generation")
         if not isinstance(number, int):
-            raise self._damaged("`generation` is no number")
+            raise self._damaged("`generation` must be a number")
         return number
 
     def set_meta(self, key: str, value: Any) -> None:
