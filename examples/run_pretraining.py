@@ -14,6 +14,7 @@ model, processor and model card, for `AutoModel.from_pretrained(output_dir)`.
 
 import dataclasses
 import datetime
+import importlib.util
 import json
 import logging
 import sys
@@ -250,6 +251,9 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("modeling_vatt").setLevel(logging.INFO)
     transformers_logging.disable_progress_bar()
+    if run.report_to == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
+        logger.info("TensorBoard is not installed: metrics go to metrics.jsonl only.")
+        run.report_to = "none"
     output_dir = Path(training.output_dir)
     accelerator = Accelerator(
         mixed_precision=run.mixed_precision,

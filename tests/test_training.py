@@ -15,7 +15,7 @@ from small_models import small_config
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.data import ClipDataset, load_clips
 from modeling_vatt.processors import VattAugmentation
-from modeling_vatt.training import Pretrainer, PretrainingArguments, write_model_card
+from modeling_vatt.training import Pretrainer, PretrainingArguments, TrainingError, write_model_card
 from modeling_vatt.training.checkpoints import begin, checkpoints, commit, read_state, remove_old
 
 
@@ -125,9 +125,10 @@ def test_broken_clips_are_counted_and_named(clips, tmp_path):
     assert report.startswith("Skipped 1 of 8 clips") and "clip05.mp4" in report
 
 
-def test_a_batch_without_any_readable_clip_does_not_stop_the_run(clips, tmp_path):
+def test_a_run_without_any_readable_clip_goes_to_its_end_and_says_so(clips, tmp_path):
     trainer = pretrainer(clips.select([5, 5]), tmp_path, num_steps=2, batch_size=2)
-    trainer.train()
+    with pytest.raises(TrainingError, match="no clip could be read; the first because"):
+        trainer.train()
     assert trainer.progress.step == 2 and trainer.progress.skipped
 
 

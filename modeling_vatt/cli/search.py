@@ -69,6 +69,7 @@ def search(
     try:
         opened = VideoSearch.open(index_dir, model, device)
         root = opened.index.root
+        unknown = [] if text is None else opened.unknown_words(text)
         if text is not None:
             name, found = text, opened.text(text, **options)
         elif audio is not None:
@@ -86,11 +87,14 @@ def search(
         for record in moment_records(found)
     ]
     if as_json:
-        typer.echo(json.dumps({"query": name, "moments": records}, indent=2, ensure_ascii=False))
+        answer = {"query": name, "unknown_words": unknown, "moments": records}
+        typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
         for rank, moment in enumerate(found, start=1):
             span = f"{timecode(moment.start)}-{timecode(moment.end)}"
             typer.echo(f"{rank:3d}  {moment.score:6.3f}  {span:>17}  {moment.path}")
+    if unknown:
+        typer.echo(f"note: the model does not know {', '.join(map(repr, unknown))}", err=True)
     if not found:
         typer.echo("nothing found", err=True)
         raise typer.Exit(NOTHING_FOUND)

@@ -84,8 +84,14 @@ def table(index: VattIndex) -> pa.Table:
     return pa.Table.from_batches(_batches(index), _schema(index.dims))
 
 
-def save(index: VattIndex, folder: str | os.PathLike) -> None:
-    """See [`VattIndex.save_pretrained`]."""
+def save(index: VattIndex, folder: str | os.PathLike, shared: bool = False) -> None:
+    """See [`VattIndex.save_pretrained`].
+
+    Args:
+        index: to write.
+        folder: to make.
+        shared: for other people: without the places of folders on this machine.
+    """
     folder = Path(folder)
     (folder / DATA).mkdir(parents=True, exist_ok=True)
     with index.store.reading():  # one state of the index for all files
@@ -108,18 +114,31 @@ def save(index: VattIndex, folder: str | os.PathLike) -> None:
                     rest, left = rest.slice(len(part)), left - len(part)
         records = [file for file, _ in index.store.files()]
         columns = {name: [getattr(file, name) for file in records] for name in _FILE_SCHEMA.names}
+        if shared and index.root is not None:
+            place = f"{index.root}{os.sep}"
+            columns["error"] = [error and error.replace(place, "") for error in columns["error"]]
         pq.write_table(pa.table(columns, _FILE_SCHEMA), folder / FILES)
     settings = {key: value for key, value in index.settings.items() if key != "root"}
+    if shared:
+        settings["model"] = {**settings["model"], "name": _shared_name(index)}
     manifest = {"format": _FORMAT, "files": len(records), "windows": windows, "shards": names}
     (folder / MANIFEST).write_text(json.dumps({**manifest, "settings": settings}, indent=2) + "\n")
     for other in (folder / DATA).glob("windows-*.parquet"):  # of a larger index that was saved here before
         if other.name not in names:
             other.unlink()
-    _card(index).save(folder / "README.md")
+    _card(index, shared).save(folder / "README.md")
 
 
-def _card(index: VattIndex) -> DatasetCard:
+def _shared_name(index: VattIndex) -> str:
+    """The model's name on the Hub, or of its folder."""
+    name = index.identity.name
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def _card(index: VattIndex, shared: bool) -> DatasetCard:
     facts = index.info()
+    if shared:
+        facts["model"] = _shared_name(index)
     data = DatasetCardData(
         configs=[{"config_name": "default", "data_files": f"{DATA}/windows-*.parquet"}],
         tags=["vatt", "video", "retrieval", "embeddings", "modeling_vatt"],
@@ -153,7 +172,7 @@ def push(index: VattIndex, repo_id: str, private: bool, token: str | None, commi
     api = HfApi(token=token)
     name = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
     with TemporaryDirectory() as folder:
-        save(index, folder)
+        save(index, folder, shared=True)
         done = api.upload_folder(
             repo_id=name,
             folder_path=folder,

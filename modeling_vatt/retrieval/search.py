@@ -151,6 +151,15 @@ class VideoSearch:
         vector = embed_query(self.model, self.processor, text=query)
         return self.index.search(vector, "vt", **options)
 
+    def unknown_words(self, query: str) -> list[str]:
+        """Words of a query of which the tokenizer makes nothing but its unknown word: they find nothing."""
+        tokenizer = self.processor.tokenizer
+
+        def pieces(word: str) -> set[int]:
+            return set(tokenizer(word)["input_ids"]) - {tokenizer.pad_token_id}
+
+        return [word for word in dict.fromkeys(query.split()) if pieces(word) == {tokenizer.unk_token_id}]
+
     def audio(
         self, source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS, **options: Any
     ) -> list[Moment]:

@@ -295,6 +295,12 @@ class Pretrainer:
                 self._save_checkpoint()
             if self.on_step is not None and self.accelerator.is_main_process:
                 self.on_step(step)
+        if self.progress.skipped and not self.optimizer.state:
+            reason = next(iter(self.progress.skipped.values()))
+            raise TrainingError(
+                f"Nothing was learnt, no clip could be read; the first because {reason} Check the files and "
+                "the limits of media, and begin anew in another folder."
+            )
         return metrics
 
     def _stop(self, parts: list[ClipBatch] | None, signals: StopSignals) -> bool:

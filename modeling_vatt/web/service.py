@@ -98,7 +98,7 @@ class SearchService:
         moments, unknown = await self.run(
             lambda: (
                 self.search.text(query, **options),
-                _unknown_words(self.search.processor.tokenizer, query),
+                self.search.unknown_words(query),
             )
         )
         return {"moments": _as_dicts(moments), "unknown": unknown}
@@ -151,15 +151,6 @@ class SearchService:
             }
             self._maps[space, layout] = (generation, result)
             return result
-
-
-def _unknown_words(tokenizer: Any, query: str) -> list[str]:
-    """Words of which the tokenizer makes nothing but the unknown word."""
-
-    def pieces(word: str) -> set[int]:
-        return set(tokenizer(word)["input_ids"]) - {tokenizer.pad_token_id}
-
-    return [word for word in dict.fromkeys(query.split()) if pieces(word) == {tokenizer.unk_token_id}]
 
 
 def _place(moment: Moment) -> dict[str, Any]:
