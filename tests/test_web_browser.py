@@ -18,7 +18,7 @@ import pytest
 from media_factory import tone, write_media
 from web_folder import DAMAGED, FILES, SECONDS, make_search, make_videos, serving
 
-from modeling_vatt.retrieval import Moment, VideoSearch
+from modeling_vatt.retrieval import Moment, VattIndex, VideoSearch
 from modeling_vatt.web import WebSettings, create_app
 
 
@@ -45,24 +45,25 @@ def folder(tmp_path_factory) -> Path:
 
 
 class Windows:
-    """A search whose moments are single windows, so that they begin everywhere in the files."""
+    """An index whose moments are single windows, so that they begin everywhere in the files."""
 
-    def __init__(self, search: VideoSearch) -> None:
-        self.search, self.index, self.processor = search, search.index, search.processor
+    def __init__(self, index: VattIndex) -> None:
+        self._index = index
 
-    def text(self, query: str, **options: Any) -> list[Moment]:
-        return self.search.text(query, merge=False, **options)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._index, name)
 
-    def audio(self, source: Any, **options: Any) -> list[Moment]:
-        return self.search.audio(source, merge=False, **options)
+    def __len__(self) -> int:
+        return len(self._index)
 
-    def video(self, source: Any, **options: Any) -> list[Moment]:
-        return self.search.video(source, merge=False, **options)
+    def search(self, *args: Any, **options: Any) -> list[Moment]:
+        return self._index.search(*args, merge=False, **options)
 
 
 @pytest.fixture(scope="module")
-def search(folder, tmp_path_factory) -> Windows:
-    return Windows(make_search(folder, tmp_path_factory.mktemp("model")))
+def search(folder, tmp_path_factory) -> VideoSearch:
+    search = make_search(folder, tmp_path_factory.mktemp("model"))
+    return VideoSearch(Windows(search.index), search.model, search.processor)
 
 
 @pytest.fixture(scope="module")
