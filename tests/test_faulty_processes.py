@@ -27,6 +27,8 @@ from modeling_vatt.data import ClipDataset, LabelledDataset, load_clips, load_la
 from modeling_vatt.training import TrainingError, VattTrainer, last_checkpoint
 
 
+pytestmark = pytest.mark.slow  # every test starts processes of its own
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # Seconds that the processes wait for each other, and that the test waits for them all.
 PATIENCE, LIMIT = 8, 150
