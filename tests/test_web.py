@@ -631,7 +631,7 @@ def test_model_works_for_one_at_a_time_and_the_rest_goes_on(search):
     inside, most, release, started = [], [], threading.Event(), threading.Event()
 
     class Slow:
-        index, processor = search.index, search.processor
+        index, processor, unknown_words = search.index, search.processor, search.unknown_words
 
         def text(self, query, **options):
             inside.append(query)
