@@ -306,9 +306,7 @@ class VattIndex:
         Raises:
             ValueError: a vector of another dimension, or an argument out of range.
         """
-        query = unit(np.asarray(vector, dtype=np.float32))
-        if query.shape != (self.dims[space],) or not np.isfinite(query).all():
-            raise ValueError(f"A query in `{space}` has {self.dims[space]} finite values, got {query.shape}.")
+        query = unit_query(vector, space, self.dims[space])
         with self.store.reading():
             nearest = self._nearest(query, space, folder_prefix(folder), exact)
             return find_moments(lambda count: self._moments(*nearest(count)), top_k, min_score, merge, margin)
@@ -456,6 +454,18 @@ class VattIndex:
             blocks = list(self.store.vectors(space, self.dims[space], ids=ids))
         empty = np.zeros((0, self.dims[space]), np.float32)
         return moments, np.concatenate([empty, *(block[1] for block in blocks)])
+
+
+def unit_query(vector: npt.NDArray, space: Space, dim: int) -> npt.NDArray[np.float32]:
+    """A query of length 1.
+
+    Raises:
+        ValueError: a vector of another dimension, or with values that are not finite.
+    """
+    query = unit(np.asarray(vector, dtype=np.float32))
+    if query.shape != (dim,) or not np.isfinite(query).all():
+        raise ValueError(f"A query in `{space}` has {dim} finite values, got {query.shape}.")
+    return query
 
 
 def folder_prefix(folder: str | None) -> str | None:

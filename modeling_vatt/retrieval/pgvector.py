@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 from .embedding import unit
 from .errors import IndexMismatch
 from .identity import ModelIdentity
-from .index import EXACT_LIMIT, VattIndex, folder_prefix
+from .index import EXACT_LIMIT, VattIndex, folder_prefix, unit_query
 from .moments import MARGIN, Moment, find_moments
 from .store import SPACES, FileRecord, Space, check_path
 
@@ -299,9 +299,7 @@ class PgVectorIndex:
         margin: float = MARGIN,
     ) -> list[Moment]:
         """See [`VattIndex.search`]; exact by default as long as there are no graphs."""
-        query = unit(np.asarray(vector, dtype=np.float32))
-        if query.shape != (self.dims[space],) or not np.isfinite(query).all():
-            raise ValueError(f"A query in `{space}` has {self.dims[space]} finite values, got {query.shape}.")
+        query = unit_query(vector, space, self.dims[space])
         prefix = folder_prefix(folder)
         where = "TRUE" if prefix is None else "path >= %s AND path < %s"
         bounds = () if prefix is None else (f"{prefix}/", f"{prefix}0")

@@ -212,22 +212,37 @@ def _short(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
-def raise_together(accelerator: Accelerator, failed: Exception | None, what: str) -> None:
-    """Raise on all processes if one failed, lest the others wait for it. To be called by all of them.
+def write_together(
+    accelerator: Accelerator,
+    task: Callable[[], Any],
+    target: str | os.PathLike,
+    half_written: str | os.PathLike | None,
+) -> None:
+    """A step of writing a checkpoint. If it fails in one process it is raised in all, lest the others wait
+    for it; to be called by all of them.
 
     Args:
         accelerator: knows the processes.
-        failed: what happened in this process, which it then raises.
-        what: could not be done, for the message of the others.
+        task: what this process has to do.
+        target: what is written, for messages.
+        half_written: folder that is deleted on a failure here, as it gives room for what is to be saved yet;
+            None in processes that do not write.
 
     Raises:
-        TrainingError: another process failed.
+        TrainingError: another process failed. A failure of this one is raised as it is.
     """
+    failed: Exception | None = None
+    try:
+        task()
+    except (OSError, RuntimeError, SafetensorError) as error:
+        failed = error
+        if half_written is not None:
+            shutil.rmtree(half_written, ignore_errors=True)
     flag = torch.tensor([failed is not None], dtype=torch.float32, device=accelerator.device)
     if not accelerator.reduce(flag, reduction="sum").item():
         return
     if failed is not None:
         raise failed
     raise TrainingError(
-        f"Another process could not {what}: read its own message, which says why and what to do."
+        f"Another process could not write {target}: read its own message, which says why and what to do."
     )

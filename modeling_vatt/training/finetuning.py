@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from safetensors import SafetensorError
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import BatchFeature, Trainer, TrainerCallback, TrainerControl, TrainingArguments
@@ -48,7 +47,7 @@ from .faults import (
     explained,
     is_worker_death,
     quiet_worker,
-    raise_together,
+    write_together,
 )
 from .pretrainer import step_seed
 from .run_record import RUN_FILE, table_fingerprint, write_run_record
@@ -436,14 +435,7 @@ class VattTrainer(Trainer):
         saving, writes = run_dir / "saving.partial", self.args.should_save
 
         def together(task: Callable[[], Any]) -> None:
-            failed: Exception | None = None
-            try:
-                task()
-            except (OSError, RuntimeError, SafetensorError) as error:
-                failed = error
-                if writes:  # gives room for what is to be saved yet
-                    shutil.rmtree(saving, ignore_errors=True)
-            raise_together(self.accelerator, failed, f"write {target}")
+            write_together(self.accelerator, task, target, saving if writes else None)
 
         def write() -> None:
             self._saving = saving

@@ -46,7 +46,7 @@ from .faults import (
     explained,
     is_worker_death,
     quiet_worker,
-    raise_together,
+    write_together,
 )
 from .gradient_cache import average_gradients, cached_backward
 from .run_record import (
@@ -552,14 +552,7 @@ class Pretrainer:
         main = self.accelerator.is_main_process
 
         def together(task: Callable[[], Any]) -> None:
-            failed: Exception | None = None
-            try:
-                task()
-            except (OSError, RuntimeError, SafetensorError) as error:
-                failed = error
-                if main:  # gives room for what is to be saved yet
-                    shutil.rmtree(f"{target}.partial", ignore_errors=True)
-            raise_together(self.accelerator, failed, f"write {target}")
+            write_together(self.accelerator, task, target, f"{target}.partial" if main else None)
 
         def put() -> None:
             if (self.output_dir / RUN_FILE).is_file():  # deleted meanwhile, it is no reason to lose this
