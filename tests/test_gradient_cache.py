@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gradients of a batch that is computed in parts are those of the batch as a whole; in float64."""
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from small_models import seeded, small_config, small_inputs
 
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.training import cached_backward
+from modeling_vatt.training.gradient_cache import _features
 
 
 NO_DROPPING = {"video": {"drop_token_rate": 0.0}, "audio": {"drop_token_rate": 0.0}}
@@ -87,6 +89,24 @@ def test_random_decisions_are_replayed(variant):
     check(model, whole)
     other, inputs = build(variant=variant, **dropout)
     assert cached_backward(other, cut(inputs, 2, 2, 1), (1, 2, 3)).loss != output.loss
+
+
+@pytest.mark.slow
+def test_random_decisions_are_replayed_in_generated_code():
+    """Code for the pass without gradients and code for that with them draw the same numbers."""
+    every = {"num_hidden_layers": 1, "hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.1}
+    model = seeded(VattForPreTraining, small_config("agnostic", every=every)).train()
+    inputs = small_inputs(model.config, 6, 2)
+    model.compile()
+    found = []
+    for seed in (7, 8):
+        for grad in (False, True):
+            with torch.set_grad_enabled(grad):
+                found.append(_features(model, inputs, seed, nullcontext))
+    for name in ("video", "audio", "text"):
+        torch.testing.assert_close(found[0][name], found[1][name])
+        torch.testing.assert_close(found[2][name], found[3][name])
+        assert not torch.allclose(found[0][name], found[2][name])
 
 
 def test_frozen_towers():

@@ -5,7 +5,8 @@
 The loss ties all clips of a batch together, so gradients cannot simply be accumulated over parts of it. But
 it sees the clips only through their pooled features, which are small: compute those of all parts without a
 graph, then the loss and its gradients on them, then every part once more with a graph, and hand its features
-their gradients (GradCache, Gao et al. 2021, arXiv 2101.06983). Costs one more forward pass.
+their gradients (GradCache, Gao et al. 2021, arXiv 2101.06983). Costs one more forward pass of all parts but
+the last, whose graph is kept from the first pass.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -68,13 +69,17 @@ def cached_backward(
             )
     features: list[dict[str, torch.Tensor]] = []
     present: list[dict[str, torch.Tensor]] = []
-    for part, seed in zip(parts, seeds, strict=True):
+    last = len(parts) - 1
+    for index, (part, seed) in enumerate(zip(parts, seeds, strict=True)):
         inputs = part() if callable(part) else part
         present.append({name: inputs[name] for name in _MASKS if name in inputs})
-        with torch.no_grad():
+        with torch.set_grad_enabled(index == last):
             features.append(_features(model, inputs, seed, autocast))
         del inputs
-    pooled = {name: torch.cat([part[name] for part in features]).requires_grad_() for name in features[0]}
+    found = features[last]
+    pooled = {
+        name: torch.cat([part[name].detach() for part in features]).requires_grad_() for name in features[0]
+    }
     masks = {name: torch.cat([part[name] for part in present]) for name in present[0]}
     with autocast():
         output = model(pooler_outputs=pooled, return_logits=False, **masks)
@@ -83,8 +88,10 @@ def cached_backward(
     del features
     # A modality without weight in the loss has no gradient.
     grads = {name: values.grad.split(sizes) for name, values in pooled.items() if values.grad is not None}
-    for index, (part, seed) in enumerate(zip(parts, seeds, strict=True)):
-        found = _features(model, part() if callable(part) else part, seed, autocast)
+    for index in range(last, -1, -1):
+        if index != last:
+            part = parts[index]
+            found = _features(model, part() if callable(part) else part, seeds[index], autocast)
         trained = [name for name in grads if found[name].requires_grad]
         torch.autograd.backward([found[name] for name in trained], [grads[name][index] for name in trained])
     return output
