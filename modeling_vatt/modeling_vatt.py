@@ -31,6 +31,8 @@ from .losses import contrastive_loss, normalize
 logger = logging.get_logger(__name__)
 
 MODALITIES = ("video", "audio", "text")
+# For GPUs: there Triton failed on what Inductor made of the loss (torch 2.11, 128 clips).
+_uncompiled_loss = torch.compiler.disable(contrastive_loss)
 
 
 @dataclass
@@ -819,7 +821,8 @@ class VattForPreTraining(VattPreTrainedModel):
         for name, weight, anchor, anchor_mask, other, mask in terms:
             if anchor is None or other is None or not weight:
                 continue
-            losses[name] = contrastive_loss(
+            loss_of = _uncompiled_loss if anchor.is_cuda else contrastive_loss
+            losses[name] = loss_of(
                 anchor, other, mask, config.temperature, config.loss_type, video_mask=anchor_mask
             )
             total = weight * losses[name] + (0 if total is None else total)

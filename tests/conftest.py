@@ -1,11 +1,16 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of all tests: offline, one thread, seeded."""
+"""Settings of all tests: offline, one thread, seeded, and on the CPU whatever the machine has.
+
+`VATT_TEST_GPU=1 python -m pytest tests/test_gpu.py` runs those that need a GPU.
+"""
 
 import os
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+if os.environ.get("VATT_TEST_GPU") != "1":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is
 
 import pytest
 import support_table

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import shutil
+import sys
 import warnings
 from fractions import Fraction
 
@@ -1148,6 +1149,26 @@ def test_training_step_compiles(variant):
         loss.backward()
         results.append({"loss": loss.detach(), **gradients(model)})
     assert_same(*results, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_loss_can_be_left_out_of_the_graph(monkeypatch):
+    """As on a GPU: the graph breaks around it, loss and gradients stay."""
+    every_token = {"drop_token_rate": 0.0}
+    config = small_config(every={"num_hidden_layers": 1}, video=every_token, audio=every_token)
+    model = seeded(VattForPreTraining, config).train()
+    inputs = {**small_inputs(config, 3, 2), "audio_mask": torch.tensor([1, 0, 1])}
+    module = sys.modules[VattForPreTraining.__module__]
+    results = []
+    for run in (model, torch.compile(model, backend="aot_eager")):
+        model.zero_grad()
+        loss = run(**inputs).loss
+        loss.backward()
+        results.append({"loss": loss.detach(), **gradients(model)})
+        monkeypatch.setattr(module, "contrastive_loss", module._uncompiled_loss)
+    assert_same(*results, rtol=1e-3, atol=1e-4)
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        compiled(model, "aot_eager")(**inputs)
 
 
 @pytest.mark.slow
