@@ -20,7 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration import VattTextConfig
 from .configuration.configuration_vatt import VattTowerConfig
-from .layers import VattDropout, VattLinear, drop_out, drops_fast
+from .layers import VattDropout, VattLinear, drop_out, drops_fast, project
 
 
 class VattRMSNorm(nn.Module):
@@ -119,9 +119,8 @@ class VattAttention(nn.Module):
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        query = self.q_proj(hidden_states).view(shape).transpose(1, 2)
-        key = self.k_proj(hidden_states).view(shape).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(shape).transpose(1, 2)
+        projected = project(hidden_states, self.q_proj, self.k_proj, self.v_proj)
+        query, key, value = (values.view(shape).transpose(1, 2) for values in projected)
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )

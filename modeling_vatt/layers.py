@@ -1,18 +1,19 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Dense layers and dropout on the fastest path of the processor: the one place where that is chosen.
+"""Dense layers and dropout on the fastest path of the machine: the one place where that is chosen.
 
 PyTorch hands float32 products on x86 to MKL, whose kernels for processors not made by Intel are up to 2.1
-times slower than those of oneDNN, which is in every build of PyTorch too. Its dropout on the CPU draws one
-Bernoulli number after the other, which takes longer than the attention it is applied to. Both are done
-better here where the processor calls for it; the layers are ordinary `nn.Linear` and `nn.Dropout` otherwise,
-and everywhere else: other devices and types, autocast, quantised and sharded weights, export, function
-transforms.
+times slower than those of oneDNN, which is in every build of PyTorch too. Its dropout on such processors
+draws one Bernoulli number after the other, which takes longer than the attention it is applied to. Both are
+done better here where the processor calls for it; the layers are ordinary `nn.Linear` and `nn.Dropout`
+otherwise, and everywhere else: other devices and types, autocast, quantised and sharded weights, export,
+function transforms. On a GPU several layers with one input become one product ([`project`]).
 """
 
 import os
 import platform
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,32 +24,39 @@ from torch.utils import _python_dispatch
 # From here on the fast paths win over what they cost per call (measured).
 _SMALLEST_PRODUCT = 2**24  # multiplications
 _SMALLEST_DROPOUT = 2**14  # elements
+# From so many rows on a GPU computes one product for several layers.
+_FEWEST_ROWS_TO_PACK = 4096
+_PATHS = ("products", "dropout")
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch 2.6 lacks it
 
 
-def _suits_machine() -> bool:
-    """Whether the fast paths are on by default: x86 not made by Intel, which MKL serves on its slow path."""
+def _suitable() -> tuple[str, ...]:
+    """The paths that are on by default, both on x86 not made by Intel: PyTorch makes dropout on its slow path
+    there, MKL products too if the processor has AVX-512, which it then leaves unused (oneDNN's products with
+    AVX2 are the slower ones: measured on Zen 3)."""
     asked = os.environ.get("VATT_FAST_CPU", "")
     if asked not in ("", "0", "1"):
         raise ValueError(f"The environment variable VATT_FAST_CPU is {asked!r}: set it to 0 or 1, or not.")
     if asked == "0" or not torch.backends.mkldnn.is_available():
-        return False
+        return ()
     if asked == "1":
-        return True
+        return _PATHS
     if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkl.is_available():
-        return False
+        return ()
     vendor = platform.processor()  # names it on Windows
     if platform.system() == "Linux":
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             vendor = next((line for line in file if line.startswith("vendor_id")), "")
-    return "AMD" in vendor or "Hygon" in vendor
+    if "AuthenticAMD" not in vendor and "HygonGenuine" not in vendor:
+        return ()
+    return _PATHS if torch.backends.cpu.get_cpu_capability() == "AVX512" else ("dropout",)
 
 
-_state = {"on": _suits_machine()}
+_state = {"on": _suitable()}
 
 
-def fast_cpu() -> bool:
-    """Whether the fast float32 paths of the CPU are on; see [`set_fast_cpu`]."""
+def fast_cpu() -> tuple[str, ...]:
+    """Which fast float32 paths of the CPU are on, of "products" and "dropout"; see [`set_fast_cpu`]."""
     return _state["on"]
 
 
@@ -59,9 +67,10 @@ def set_fast_cpu(enabled: bool | None) -> None:
 
     Args:
         enabled: None for the default: what the environment variable `VATT_FAST_CPU` (0 or 1) says, else on
-            for x86 processors not made by Intel.
+            for x86 processors not made by Intel, products only if they have AVX-512.
     """
-    _state["on"] = _suits_machine() if enabled is None else enabled and torch.backends.mkldnn.is_available()
+    wanted = _PATHS if enabled and torch.backends.mkldnn.is_available() else ()
+    _state["on"] = _suitable() if enabled is None else wanted
 
 
 def _is_plain(*tensors: torch.Tensor | None) -> bool:
@@ -89,7 +98,8 @@ def _is_plain(*tensors: torch.Tensor | None) -> bool:
 def product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """left @ right.T + bias of matrices on the fastest path, without gradients: for backward passes and the
     like."""
-    if fast_cpu() and _is_plain(left, right, bias) and left.numel() * right.shape[0] >= _SMALLEST_PRODUCT:
+    large = left.numel() * right.shape[0] >= _SMALLEST_PRODUCT
+    if "products" in fast_cpu() and _is_plain(left, right, bias) and large:
         return _product(left, right, bias)
     return nn.functional.linear(left, right, bias)
 
@@ -148,7 +158,7 @@ class VattLinear(nn.Linear):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         weight, bias = self.weight, self.bias
         if (
-            fast_cpu()
+            "products" in fast_cpu()
             and _is_plain(inputs, weight, bias)
             and weight.is_contiguous()
             and inputs.numel() * self.out_features >= _SMALLEST_PRODUCT  # last: no export depends on it
@@ -157,9 +167,38 @@ class VattLinear(nn.Linear):
         return super().forward(inputs)
 
 
+def _is_bare(layer: Any) -> bool:
+    """Whether calling the layer does nothing but the product: no adapter, hook, other kind of weight."""
+    return (
+        type(layer) is VattLinear
+        and type(layer.weight) in (torch.Tensor, nn.Parameter)
+        and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+        and "forward" not in layer.__dict__  # Accelerate's hooks
+    )
+
+
+def project(inputs: torch.Tensor, *layers: Any) -> Sequence[torch.Tensor]:
+    """What each dense layer makes of the same input; all have a bias or none has.
+
+    On a GPU by one product, if it is large: that is faster than several, and under autocast the input is
+    converted once. Generated code gains nothing from it. Results differ by rounding.
+    """
+    if (
+        not inputs.is_cuda
+        or torch.compiler.is_compiling()
+        or inputs.numel() < _FEWEST_ROWS_TO_PACK * inputs.shape[-1]
+        or not all(map(_is_bare, layers))
+    ):
+        return [layer(inputs) for layer in layers]
+    biases = [layer.bias for layer in layers if layer.bias is not None]
+    weight = torch.cat([layer.weight for layer in layers])
+    outputs = nn.functional.linear(inputs, weight, torch.cat(biases) if biases else None)
+    return outputs.split([layer.out_features for layer in layers], dim=-1)
+
+
 def drops_fast(inputs: torch.Tensor) -> bool:
     """Whether [`drop_out`] takes its fast path; generated code needs none."""
-    if not fast_cpu() or torch.compiler.is_compiling():
+    if "dropout" not in fast_cpu() or torch.compiler.is_compiling():
         return False
     return inputs.numel() >= _SMALLEST_DROPOUT and _is_plain(inputs)
 

@@ -217,11 +217,30 @@ def test_training_step_equals_the_plain_one(variant, fast):
         assert (ours - plain).norm() <= 5e-3 * plain.norm() + 2e-3
 
 
+@pytest.mark.parametrize(
+    ("vendor", "capability", "expected"),
+    [
+        ("AuthenticAMD", "AVX512", ("products", "dropout")),
+        ("AuthenticAMD", "AVX2", ("dropout",)),
+        ("HygonGenuine", "AVX2", ("dropout",)),
+        ("GenuineIntel", "AVX512", ()),
+    ],
+)
+def test_choice_by_processor(vendor, capability, expected, monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "AMD64")
+    monkeypatch.setattr("platform.system", lambda: "Windows")
+    monkeypatch.setattr("platform.processor", lambda: f"AMD64 Family 1 Model 2 Stepping 3, {vendor}")
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    set_fast_cpu(None)
+    assert layers.fast_cpu() == expected
+
+
 def test_environment_variable(monkeypatch):
-    for value, expected in (("0", False), ("1", True)):
+    for value, expected in (("0", ()), ("1", ("products", "dropout"))):
         monkeypatch.setenv("VATT_FAST_CPU", value)
         set_fast_cpu(None)
-        assert layers.fast_cpu() is expected
+        assert layers.fast_cpu() == expected
     monkeypatch.setenv("VATT_FAST_CPU", "yes")
     with pytest.raises(ValueError, match="set it to 0 or 1"):
         set_fast_cpu(None)
