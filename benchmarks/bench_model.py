@@ -15,9 +15,10 @@ neighbouring runs, which a load on the machine disturbs less. Sections:
 - `packed`: query, key and value of a Base block from one matrix, packed once and for all, against three;
 - `compile`: forward and training step of the Base video encoder through `torch.compile` against eager;
 - `optimizer`: a step of AdamW on the Base video encoder, fused against PyTorch's default;
-- `utilisation`: whole pretraining steps of MBS and the agnostic Medium model under bf16 autocast with
-  fused AdamW (`--frames 32` for the paper's), on CUDA with the largest batch that fits, doubling from
-  `--batch`: the share of the bf16 product rate.
+- `utilisation`: whole pretraining steps of `--presets` under bf16 autocast with fused AdamW, five texts a
+  clip and `--dropouts` (`--frames 32` for the paper's size), uncompiled and as `--compile` says; on CUDA
+  with the largest batch that fits, doubling from `--batch`: the share of the bf16 product rate. Counted are
+  the products of the encoders, not those of patches, words and heads.
 
 Without `--sections`: limits, base, droptoken and optimizer, a few minutes on two cores.
 """
@@ -38,10 +39,12 @@ from torch import nn
 from transformers import VideoMAEConfig, VideoMAEModel, ViTConfig, ViTModel
 
 from modeling_vatt import VattConfig, VattForPreTraining, VattModel
+from modeling_vatt.encoder import VattEncoderLayer
 from modeling_vatt.layers import VattLinear, fast_cpu, set_fast_cpu
 
 
 Runs = dict[str, Callable[[], Any]]
+TEXTS = 5
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "position_dropout_prob")
 
 
@@ -58,10 +61,10 @@ class Bench:
             torch.cuda.synchronize()
         return time.process_time() if self.options.cpu_time else time.perf_counter()
 
-    def time(self, runs: Runs) -> dict[str, list[float]]:
+    def time(self, runs: Runs, repeats: int = 0) -> dict[str, list[float]]:
         """Seconds of each, in turns, after a turn to warm up."""
         times: dict[str, list[float]] = {name: [] for name in runs}
-        for turn in range(self.options.repeats + 1):
+        for turn in range((repeats or self.options.repeats) + 1):
             for name, run in runs.items():
                 start = self.clock()
                 run()
@@ -87,22 +90,26 @@ class Bench:
         return torch.autocast(self.device.type, getattr(torch, dtype))
 
     def best_rate(self, dtype: str) -> float:
-        """FLOP/s of the fastest way to the product of a Base block's MLP."""
-        return max(rate for _, rate in self.product_rates(dtype)[-1])
+        """FLOP/s of the fastest way to the last of the products."""
+        return max(rate for _, rate in self.product_rates(dtype)[-1][1])
 
-    def product_rates(self, dtype: str) -> list[list[tuple[str, float]]]:
+    def product_rates(self, dtype: str) -> list[tuple[str, list[tuple[str, float]]]]:
+        """Of products as in a Base block; on a GPU as in large batches and, last, of a large square one."""
+        shapes = ((784, 768, 768), (784, 768, 3072))
+        if self.device.type == "cuda":
+            shapes = ((25_088, 768, 3072), (25_088, 1024, 4096), (8192, 8192, 8192))
         rates = []
-        for wide in (768, 3072):
-            left = torch.randn(784, 768, device=self.device, dtype=getattr(torch, dtype))
-            right = torch.randn(wide, 768, device=self.device, dtype=getattr(torch, dtype))
-            if self.device.type == "cuda":  # large enough to fill a GPU
-                left, right = left.repeat(32, 1), right.repeat(2, 2)[:, :768].contiguous()
+        for rows, inner, wide in shapes:
+            left = torch.randn(rows, inner, device=self.device, dtype=getattr(torch, dtype))
+            right = torch.randn(wide, inner, device=self.device, dtype=getattr(torch, dtype))
             runs: Runs = {"torch.mm": partial(torch.mm, left, right.t())}
-            if self.device.type == "cpu" and torch.backends.mkldnn.is_available():
+            if self.device.type == "cpu" and onednn_has(dtype):
                 product = partial(torch.ops.mkldnn._linear_pointwise, left, right)
                 runs["oneDNN"] = partial(product, None, "none", [], "")
-            work = 2 * left.shape[0] * left.shape[1] * right.shape[0]
-            rates.append([(n, work / statistics.median(s)) for n, s in self.time(runs).items()])
+            times = self.time(runs, max(10, self.options.repeats))
+            work = 2 * rows * inner * wide
+            found = [(name, work / statistics.median(seconds)) for name, seconds in times.items()]
+            rates.append((f"{rows} x {inner} -> {wide}", found))
         return rates
 
     # --- sections ------------------------------------------------------------------------------------------
@@ -110,8 +117,8 @@ class Bench:
     def limits(self) -> None:
         rows = []
         for dtype in self.options.dtypes:
-            for wide, rates in zip((768, 3072), self.product_rates(dtype), strict=True):
-                rows += [[dtype, f"768 -> {wide}", name, f"{rate / 1e9:.0f}"] for name, rate in rates]
+            for shape, rates in self.product_rates(dtype):
+                rows += [[dtype, shape, name, f"{rate / 1e9:.0f}"] for name, rate in rates]
         show(["type", "product", "through", "GFLOP/s"], rows)
 
     def our_tower(self, section: str, dropout: float = 0.0, keep: float = 1.0) -> nn.Module:
@@ -181,7 +188,8 @@ class Bench:
                     if kind == "forward" and dropout != self.options.dropouts[0]:
                         continue  # has none
                     runs = {"ours": run(ours, our_input, dtype)}
-                    if fast_cpu() and self.device.type == "cpu":
+                    differs = "products" in fast_cpu() or (dropout and passes > 1 and fast_cpu())
+                    if differs and self.device.type == "cpu":
                         runs["ours, VATT_FAST_CPU=0"] = slowly(runs["ours"])
                     runs[type(theirs).__name__] = run(theirs, their_input, dtype)
                     label = f"{section}, {dtype}, {kind}" + (f", dropout {dropout}" if passes > 1 else "")
@@ -249,44 +257,79 @@ class Bench:
     def utilisation(self) -> None:
         rate = self.best_rate("bfloat16")
         rows = []
-        for preset in ("mbs", "ma_medium"):
-            config = VattConfig.from_preset(preset)
-            if self.options.layers:
-                for name in ("video", "audio", "text"):
-                    getattr(config, f"{name}_config").num_hidden_layers = self.options.layers
-            model = VattForPreTraining(config).to(self.device).train()
-            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-            batch, seconds, candidate = 0, float("nan"), self.options.batch
-            while candidate:
-                run = self.pretraining_step(model, optimizer, candidate)
-                try:
-                    times = self.time({"step": run})["step"]
-                except torch.OutOfMemoryError:
-                    break
-                batch, seconds = candidate, statistics.median(times)
-                candidate = 2 * candidate if self.device.type == "cuda" else 0
-            work = 3 * batch * pretraining_flops(config, self.options.frames, self.options.samples)
-            rows.append([preset, str(batch), f"{1e3 * seconds:.0f}", f"{work / seconds / rate:.2f}"])
-        show(["model", "largest batch", "ms", "of the bf16 product rate"], rows)
+        for preset in self.options.presets:
+            for dropout in self.options.dropouts:
+                config = VattConfig.from_preset(preset)
+                for tower in (config.video_config, config.audio_config, config.text_config):
+                    tower.update(dict.fromkeys(DROPOUTS, dropout))
+                    if self.options.layers:
+                        tower.num_hidden_layers = self.options.layers
+                batch = self.largest_batch(config)
+                work = 3 * batch * pretraining_flops(config, self.options.frames, self.options.samples)
+                for how in dict.fromkeys(("no", self.options.compile)):
+                    if self.device.type == "cuda":
+                        torch.cuda.reset_peak_memory_stats()
+                    times = self.time({"step": self.pretraining_step(config, batch, how)})["step"]
+                    seconds = statistics.median(times)
+                    row = [preset, str(dropout), how, str(batch), f"{1e3 * seconds:.0f}"]
+                    row += [f"{batch / seconds:.1f}", f"{work / seconds / 1e12:.3g}"]
+                    rows.append([*row, f"{work / seconds / rate:.3f}", f"{self.peak():.1f}"])
+        head = ["model", "dropout", "compiled", "batch", "ms", "clips/s", "TFLOP/s"]
+        show([*head, "of the bf16 product rate", "peak, GB"], rows)
 
-    def pretraining_step(self, model: nn.Module, optimizer: Any, batch: int) -> Callable[[], Any]:
-        config: Any = model.config
+    def largest_batch(self, config: VattConfig) -> int:
+        """That fits into a GPU's memory, among doublings of the one asked for."""
+        batch = self.options.batch
+        while self.device.type == "cuda":
+            try:
+                self.pretraining_step(config, 2 * batch, "no")()
+            except torch.OutOfMemoryError:
+                break
+            batch *= 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return batch
+
+    def pretraining_step(self, config: VattConfig, batch: int, how: str) -> Callable[[], Any]:
+        """Of a new model; `how` it is compiled: not, block by block, or as a whole."""
+        with self.device:
+            model = VattForPreTraining(config).train()
+        if how == "model":
+            model.compile(dynamic=False)
+        for module in model.modules() if how == "blocks" else ():
+            if isinstance(module, VattEncoderLayer):
+                module.compile(dynamic=False)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
         words = config.text_config.max_position_embeddings
+        ids = torch.randint(1, config.text_config.vocab_size, (batch, TEXTS, words), device=self.device)
+        frames = (batch, self.options.frames, 3, 224, 224)
         inputs = {
-            "pixel_values_videos": torch.randn(batch, self.options.frames, 3, 224, 224),
-            "input_values": torch.randn(batch, self.options.samples),
-            "input_ids": torch.randint(1, config.text_config.vocab_size, (batch, words)),
+            "pixel_values_videos": torch.randn(frames, device=self.device),
+            "input_values": torch.randn(batch, self.options.samples, device=self.device),
+            "input_ids": ids,
         }
-        inputs = {name: values.to(self.device) for name, values in inputs.items()}
 
         def run() -> None:
             with self.context("bfloat16"):
-                loss = model(**inputs).loss
+                loss = model(**inputs, return_logits=False).loss
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
 
         return run
+
+    def peak(self) -> float:
+        """Gigabytes of the GPU's memory or the process's."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated() / 1e9
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def onednn_has(dtype: str) -> bool:
+    """Not every processor has its products in bfloat16."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == "float32" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def slowly(run: Callable[[], Any]) -> Callable[[], Any]:
@@ -297,7 +340,7 @@ def slowly(run: Callable[[], Any]) -> Callable[[], Any]:
         try:
             run()
         finally:
-            set_fast_cpu(True)
+            set_fast_cpu(None)
 
     return plain
 
@@ -310,7 +353,7 @@ def encoder_flops(tower: Any, tokens: int) -> int:
 
 
 def pretraining_flops(config: VattConfig, frames: int, samples: int) -> int:
-    """Of the encoders for one clip with its text, after DropToken."""
+    """Of the encoders for one clip with its texts, after DropToken."""
     video, audio, text = (getattr(config, f"{name}_config") for name in ("video", "audio", "text"))
     tokens = {
         "video": int(frames // video.tubelet_size * 14 * 14 * (1 - video.drop_token_rate)),
@@ -318,7 +361,8 @@ def pretraining_flops(config: VattConfig, frames: int, samples: int) -> int:
         "text": text.max_position_embeddings,
     }
     towers = {"video": video, "audio": audio, "text": text}
-    return sum(encoder_flops(towers[name], 1 + count) for name, count in tokens.items())
+    work = {name: encoder_flops(towers[name], 1 + count) for name, count in tokens.items()}
+    return work["video"] + work["audio"] + TEXTS * work["text"]
 
 
 def show(head: list[str], rows: list[list[str]]) -> None:
@@ -340,6 +384,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=("float32",))
     parser.add_argument("--dropouts", nargs="+", type=float, default=(0.0, 0.1))
+    parser.add_argument("--presets", nargs="+", default=("mbs", "ma_medium"), help="of `utilisation`")
+    parser.add_argument("--compile", choices=("no", "blocks", "model"), default="blocks")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--frames", type=int, default=16, help="16 give 784 tokens")
     parser.add_argument("--samples", type=int, default=153_600, help="153600 give 1200 tokens")
@@ -355,13 +401,10 @@ def main() -> None:
     bench = Bench(arguments)
     name = torch.cuda.get_device_name() if bench.device.type == "cuda" else platform.machine()
     print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__},", end=" ")
-    print(f"transformers {transformers.__version__}, fast paths {'on' if fast_cpu() else 'off'}\n")
+    print(f"transformers {transformers.__version__}, fast paths: {', '.join(fast_cpu()) or 'none'}\n")
     for section in arguments.sections:
         getattr(bench, section)()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if bench.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated()
-    print(f"peak memory {peak / 1e9:.1f} GB")
+    print(f"peak memory {bench.peak():.1f} GB")
 
 
 if __name__ == "__main__":

@@ -30,16 +30,16 @@ from modeling_vatt.training import average_gradients, cached_backward, recompute
 
 
 def random_part(config: VattConfig, clips: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """Inputs of a part of a batch."""
+    """Inputs of a part of a batch, made on the device."""
     video, audio, text = config.video_config, config.audio_config, config.text_config
     shape = (clips, video.num_frames, video.num_channels, video.image_size, video.image_size)
     words = (clips, 5, text.max_position_embeddings)
-    inputs = {
-        "pixel_values_videos": torch.rand(shape) * 2 - 1,
-        "input_values": torch.randn(clips, audio.num_samples) * 0.1,
-        "input_ids": torch.randint(1, text.vocab_size, words),
-    }
-    return {name: value.to(device) for name, value in inputs.items()}
+    with device:
+        return {
+            "pixel_values_videos": torch.rand(shape) * 2 - 1,
+            "input_values": torch.randn(clips, audio.num_samples) * 0.1,
+            "input_ids": torch.randint(1, text.vocab_size, words),
+        }
 
 
 def work(rank: int, processes: int, micro: int, recompute: str, options: dict, folder: str) -> None:
@@ -53,7 +53,8 @@ def work(rank: int, processes: int, micro: int, recompute: str, options: dict, f
         )
     torch.manual_seed(0)
     config = VattConfig.from_preset(options["preset"])
-    model = VattForPreTraining(config).to(device).train()
+    with device:
+        model = VattForPreTraining(config).train()
     recompute_activations(model, recompute)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     clips = options["batch_size"] // processes
