@@ -12,6 +12,7 @@ neighbouring runs, which a load on the machine disturbs less. Sections:
   encoder against VideoMAE and of the Base audio encoder against ViT, both with SDPA, with as many tokens;
   on the CPU also of ours without its fast paths;
 - `droptoken`: training step of the Base video encoder against the kept share of its tokens;
+- `tokens`: training step of the Base video encoder against the length of the clip;
 - `packed`: query, key and value of a Base block from one matrix, packed once and for all, against three;
 - `compile`: forward and training step of the Base video encoder through `torch.compile` against eager;
 - `optimizer`: a step of AdamW on the Base video encoder, fused against PyTorch's default;
@@ -146,15 +147,16 @@ class Bench:
     def audio_tokens(self, tower: Any) -> int:
         return self.options.samples // tower.patch_size
 
-    def inputs(self, tower: Any) -> tuple[torch.Tensor, torch.Tensor, int]:
+    def inputs(self, tower: Any, frames: int = 0) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Ours, theirs, and the tokens."""
+        frames = frames or self.options.frames
         batch = self.options.batch
         if hasattr(tower, "num_samples"):
             tokens = self.audio_tokens(tower)
             ours, theirs = torch.randn(batch, self.options.samples), torch.randn(batch, 3, 16, 16 * tokens)
             return ours.to(self.device), theirs.to(self.device), tokens
-        video = torch.randn(batch, self.options.frames, 3, 224, 224, device=self.device)
-        return video, video, self.options.frames // tower.tubelet_size * 14 * 14
+        video = torch.randn(batch, frames, 3, 224, 224, device=self.device)
+        return video, video, frames // tower.tubelet_size * 14 * 14
 
     def forward(self, model: nn.Module, values: torch.Tensor, dtype: str) -> Callable[[], Any]:
         def run() -> None:
@@ -213,6 +215,15 @@ class Bench:
                 runs[f"{keep:.0%} kept"] = self.step(model, self.inputs(model.config)[0], dtype)
             rows = self.compare(f"base, {dtype}, step", runs, 0, 1)
             show(["encoder", "tokens", "ms", "against all tokens"], [row[:4] for row in rows])
+
+    def tokens(self) -> None:
+        for dtype in self.options.dtypes:
+            model, runs = self.our_tower("base", self.options.dropouts[-1]), {}
+            for part in (4, 2, 1):
+                values, _, tokens = self.inputs(model.config, self.options.frames // part)
+                runs[str(tokens)] = self.step(model, values, dtype)
+            rows = self.compare(f"base, {dtype}, step", runs, 0, 1)
+            show(["encoder", "tokens", "ms", "against the last"], [row[:4] for row in rows])
 
     def packed(self) -> None:
         rows = []
@@ -377,7 +388,7 @@ def main() -> None:
     )
     sections = (
         *("limits", "base", "medium", "audio"),
-        *("droptoken", "packed", "compile", "optimizer", "utilisation"),
+        *("droptoken", "tokens", "packed", "compile", "optimizer", "utilisation"),
     )
     default = ("limits", "base", "droptoken", "optimizer")
     parser.add_argument("--sections", nargs="+", choices=sections, default=default)

@@ -227,13 +227,15 @@ def test_training_step_equals_the_plain_one(variant, fast):
     ],
 )
 def test_choice_by_processor(vendor, capability, expected, monkeypatch):
-    monkeypatch.setattr("platform.machine", lambda: "AMD64")
-    monkeypatch.setattr("platform.system", lambda: "Windows")
-    monkeypatch.setattr("platform.processor", lambda: f"AMD64 Family 1 Model 2 Stepping 3, {vendor}")
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    set_fast_cpu(None)
-    assert layers.fast_cpu() == expected
+    with monkeypatch.context() as patch:  # over before the default is chosen again
+        patch.delenv("VATT_FAST_CPU", raising=False)
+        patch.setattr("platform.machine", lambda: "AMD64")
+        patch.setattr("platform.system", lambda: "Windows")
+        patch.setattr("platform.processor", lambda: f"AMD64 Family 1 Model 2 Stepping 3, {vendor}")
+        patch.setattr(torch.backends.mkl, "is_available", lambda: True)
+        patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+        set_fast_cpu(None)
+        assert layers.fast_cpu() == expected
 
 
 def test_environment_variable(monkeypatch):
