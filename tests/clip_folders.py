@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of tiny videos with captions, and a processor for them."""
+"""Folders of tiny videos with captions, a processor for them, and the losses of runs on them."""
 
 import json
 from collections.abc import Sequence
@@ -50,3 +50,9 @@ def small_processor(config: VattConfig | None = None) -> VattProcessor:
     words = ["clip grey number a tone", *(str(number) for number in range(20))]
     tokenizer = VattTokenizer.train_from_iterator(words, 40, model_max_length=5)
     return VattProcessor.from_config(config or small_config(), tokenizer, num_captions=2)
+
+
+def losses(output_dir: Path) -> list[tuple[int, float]]:
+    """Step and loss of every line that a pretraining run logged."""
+    lines = (output_dir / "metrics.jsonl").read_text().splitlines()
+    return [(line["step"], line["loss"]) for line in map(json.loads, lines) if "loss" in line]

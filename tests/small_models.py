@@ -7,8 +7,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from modeling_vatt import VattAudioConfig, VattConfig, VattModel
+from modeling_vatt.encoder import VattEncoderLayer
 
 
 TOWER: dict[str, Any] = {
@@ -35,6 +39,8 @@ SPECTROGRAM = {
     "drop_token_rate": 0.0,
 }
 NUM_WORDS = 5
+# For `small_config`, where runs in several processes or on several devices are to see the same tokens.
+EVERY_TOKEN: dict[str, Any] = {"video": {"drop_token_rate": 0.0}, "audio": {"drop_token_rate": 0.0}}
 
 # Every variant of the architecture that a user can ask for: name -> overrides of `small_config`.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -117,6 +123,22 @@ def seeded(model_class: type, config: VattConfig, seed: int = 0, **kwargs: Any) 
             elif values.ndim == 1:
                 values.add_(0.1 * torch.randn_like(values))
     return model
+
+
+def outcome(model: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a step left: the loss, gradients (those of shards put together) and buffers."""
+    grads = {f"grad of {n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
+    grads = {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items()}
+    return {"loss": loss.detach(), **grads, **dict(model.named_buffers())}
+
+
+def shard(model: nn.Module, processes: int, device: str = "cpu") -> None:
+    """FSDP2, block by block."""
+    mesh = init_device_mesh(device, (processes,))
+    for module in model.modules():
+        if isinstance(module, VattEncoderLayer):
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
 
 
 class OneTower(nn.Module):

@@ -11,20 +11,14 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from small_models import seeded, small_config, small_inputs
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from small_models import EVERY_TOKEN, outcome, seeded, shard, small_config, small_inputs
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.distributed import all_reduce_sum, gather_rows, world_size
-from modeling_vatt.encoder import VattEncoderLayer
 from modeling_vatt.training import average_gradients, cached_backward
 
 
-# DropToken draws per process; switched off, so that the processes see the same tokens as the single one.
-PLAIN: dict[str, Any] = {"video": {"drop_token_rate": 0.0}, "audio": {"drop_token_rate": 0.0}}
 JOINT = {"variant": "joint", "audio_text_loss_weight": 1.0}
 FIRST, SECOND = [1, 1, 0, 1, 1, 0], [0, 1, 1, 1, 0, 1]
 
@@ -57,28 +51,14 @@ CASES: dict[str, dict[str, Any]] = {
 
 def build(case: dict[str, Any]) -> tuple[VattForPreTraining, dict[str, torch.Tensor]]:
     """The model and the whole batch of a case: the same in every process."""
-    model = seeded(VattForPreTraining, small_config(**{**PLAIN, **case.get("config", {})})).double().train()
+    config = small_config(**{**EVERY_TOKEN, **case.get("config", {})})
+    model = seeded(VattForPreTraining, config).double().train()
     inputs = small_inputs(model.config, 6, 2, dtype=torch.float64)
     if "masks" in case:
         inputs["audio_mask"], inputs["text_mask"] = (torch.tensor(mask) for mask in case["masks"])
     if case.get("checkpointing"):
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model, inputs
-
-
-def outcome(model: VattForPreTraining, loss: torch.Tensor) -> dict[str, torch.Tensor]:
-    grads = {f"grad of {n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
-    grads = {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items()}
-    return {"loss": loss.detach(), **grads, **dict(model.named_buffers())}
-
-
-def shard(model: VattForPreTraining, processes: int) -> None:
-    """FSDP2, block by block."""
-    mesh = init_device_mesh("cpu", (processes,))
-    for module in model.modules():
-        if isinstance(module, VattEncoderLayer):
-            fully_shard(module, mesh=mesh)
-    fully_shard(model, mesh=mesh)
 
 
 def run_case(case: dict[str, Any], rank: int, processes: int) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clip_folders import make_folder
+from clip_folders import losses, make_folder
 from media_factory import damage
 
 from modeling_vatt.retrieval import VideoSearch
@@ -89,11 +89,6 @@ def pretrained(videos, tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("pretrained")
     output = run("run_pretraining.py", folder, dataset=videos, output_dir="model", **PRETRAINING)
     return folder / "model", output
-
-
-def losses(folder: Path) -> list[tuple[int, float]]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [(line["step"], line["loss"]) for line in map(json.loads, lines) if "loss" in line]
 
 
 def test_pretraining_skips_and_counts_broken_files(pretrained):

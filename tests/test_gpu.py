@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What only a GPU can show. The other tests say what is right, these that a GPU agrees."""
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -13,17 +12,22 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from clip_folders import make_folder, small_processor
-from small_models import TOWER, VARIANTS, seeded, small_config, small_inputs
+from clip_folders import losses, make_folder, small_processor
+from small_models import (
+    EVERY_TOKEN,
+    TOWER,
+    VARIANTS,
+    outcome,
+    seeded,
+    shard,
+    small_config,
+    small_inputs,
+)
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_vatt import VattForPreTraining, VattModel
 from modeling_vatt.data import ClipDataset, collate_clips, load_clips
-from modeling_vatt.encoder import VattEncoderLayer
 from modeling_vatt.layers import VattLinear, project
 from modeling_vatt.losses import contrastive_loss
 from modeling_vatt.processors import VattAugmentation
@@ -33,8 +37,6 @@ from modeling_vatt.training import Pretrainer, PretrainingArguments, cached_back
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU and VATT_TEST_GPU=1", allow_module_level=True)
 
-# Draws of a GPU are others than a CPU's.
-PLAIN = {"video": {"drop_token_rate": 0.0}, "audio": {"drop_token_rate": 0.0}}
 MASKS = {"audio_mask": torch.tensor([1, 1, 0, 1, 1]), "text_mask": torch.tensor([0, 1, 1, 1, 0])}
 
 
@@ -44,38 +46,32 @@ def build(variant: str, device: str, **config) -> tuple[VattForPreTraining, dict
     return model, {name: values.to(device) for name, values in inputs.items()}
 
 
-def outcome(model: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
-    grads = {f"grad of {n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
-    grads = {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items()}
-    found = {"loss": loss.detach(), **grads, **dict(model.named_buffers())}
-    return {name.replace("module.", ""): values.cpu() for name, values in found.items()}
-
-
-def check(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], rtol: float = 1e-8) -> None:
-    assert found.keys() == wanted.keys() and len(wanted) > 50
-    for name, value in wanted.items():
-        torch.testing.assert_close(
-            found[name], value, rtol=rtol, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}"
-        )
-
-
-@pytest.fixture(scope="module")
-def on_cpu() -> dict[str, torch.Tensor]:
-    model, inputs = build("specific", "cpu", **PLAIN)
+def step(model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What loss, gradients and buffers are after a step."""
     loss = model(**inputs).loss
     loss.backward()
     return outcome(model, loss)
 
 
+def check(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], rtol: float = 1e-8) -> None:
+    """The same on whatever device, wrapped or not."""
+    found = {name.replace("module.", ""): values.cpu() for name, values in found.items()}
+    assert found.keys() == wanted.keys() and len(wanted) > 50
+    for name, value in wanted.items():
+        torch.testing.assert_close(
+            found[name], value.cpu(), rtol=rtol, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.fixture(scope="module")
+def on_cpu() -> dict[str, torch.Tensor]:
+    return step(*build("specific", "cpu", **EVERY_TOKEN))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_losses_and_gradients_of_the_cpu(variant):
-    results = []
-    for device in ("cpu", "cuda"):
-        model, inputs = build(variant, device, **PLAIN)
-        loss = model(**inputs).loss
-        loss.backward()
-        results.append(outcome(model, loss))
-    check(*results, rtol=1e-6 if variant == "mmv" else 1e-8)
+    on_gpu, on_cpu = (step(*build(variant, device, **EVERY_TOKEN)) for device in ("cuda", "cpu"))
+    check(on_gpu, on_cpu, rtol=1e-6 if variant == "mmv" else 1e-8)
 
 
 @pytest.mark.parametrize("variant", ["specific", "agnostic", "no_bias", "inner_width"])
@@ -84,15 +80,13 @@ def test_one_product_for_query_key_and_value(variant, monkeypatch):
     monkeypatch.setattr("modeling_vatt.layers._FEWEST_ROWS_TO_PACK", 1)
     linear, results, products = nn.functional.linear, [], []
     for device in ("cpu", "cuda"):
-        model, inputs = build(variant, device, **PLAIN)
+        model, inputs = build(variant, device, **EVERY_TOKEN)
         made = []
         with monkeypatch.context() as patch:
             patch.setattr(
                 nn.functional, "linear", lambda *args, made=made: (made.append(1), linear(*args))[1]
             )
-            loss = model(**inputs).loss
-        loss.backward()
-        results.append(outcome(model, loss))
+            results.append(step(model, inputs))
         products.append(len(made))
     check(*results)
     assert products[0] - products[1] == 2 * 3 * TOWER["num_hidden_layers"]
@@ -111,16 +105,14 @@ def test_layers_that_do_more_than_their_product_are_called(monkeypatch):
 
 @pytest.mark.parametrize("recompute", ["full", "selective"])
 def test_recomputed_activations(recompute, on_cpu):
-    model, inputs = build("specific", "cuda", **PLAIN)
+    model, inputs = build("specific", "cuda", **EVERY_TOKEN)
     recompute_activations(model, recompute)
-    loss = model(**inputs).loss
-    loss.backward()
-    check(outcome(model, loss), on_cpu)
+    check(step(model, inputs), on_cpu)
 
 
 def test_a_batch_in_parts(on_cpu):
     """Parts are fetched from main memory when they are needed."""
-    model, inputs = build("specific", "cpu", **PLAIN)
+    model, inputs = build("specific", "cpu", **EVERY_TOKEN)
     model.to("cuda")
     parts = [{name: values[at : at + 2] for name, values in inputs.items()} for at in (0, 2, 4)]
     fetch = [partial(lambda part: {name: values.cuda() for name, values in part.items()}, p) for p in parts]
@@ -133,11 +125,10 @@ def test_random_decisions_are_replayed():
     every = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.1}
     whole, inputs = build("specific", "cuda", every=every)
     torch.manual_seed(7)
-    loss = whole(**inputs).loss
-    loss.backward()
+    expected = step(whole, inputs)
     model, inputs = build("specific", "cuda", every=every)
     output = cached_backward(model, [inputs], [7])
-    check(outcome(model, output.loss), outcome(whole, loss))
+    check(outcome(model, output.loss), expected)
 
 
 @pytest.mark.parametrize("variant", ["specific", "agnostic", "bert_text"])
@@ -152,7 +143,7 @@ def test_training_in_bfloat16(variant, compiled):
         expected = model(**inputs).loss
     run = torch.compile(model, dynamic=False) if compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    losses = []
+    found = []
     for _ in range(30):
         torch.manual_seed(5)
         with torch.autocast("cuda", torch.bfloat16):
@@ -160,10 +151,10 @@ def test_training_in_bfloat16(variant, compiled):
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        found.append(float(loss))
     # Compiled code draws other tokens, so its first loss is another one.
-    assert compiled or abs(losses[0] - float(expected)) < 0.05 * float(expected)
-    assert losses[-1] < 0.6 * losses[0]
+    assert compiled or abs(found[0] - float(expected)) < 0.05 * float(expected)
+    assert found[-1] < 0.6 * found[0]
 
 
 def test_many_clips_compile():
@@ -228,16 +219,10 @@ def test_colours_are_changed_on_the_gpu(clips):
         torch.testing.assert_close(on_gpu[name].cpu(), values, rtol=1e-4, atol=2e-5)
 
 
-def losses_of(folder: Path) -> list[float]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [line["loss"] for line in map(json.loads, lines)]
-
-
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
 @pytest.mark.parametrize("micro_batch_size", [0, 3])
 def test_pretraining_continues_to_the_same_losses(clips, tmp_path, precision, micro_batch_size):
     """Dropout, DropToken, workers, pinned memory; stopped after four of six steps."""
-
     AcceleratorState._reset_state(reset_partial_state=True)  # another precision than the test before
 
     def run(folder: str, **options) -> Pretrainer:
@@ -272,26 +257,19 @@ def test_pretraining_continues_to_the_same_losses(clips, tmp_path, precision, mi
         run("parts", on_step=kill).train()
     run("parts").train()
     near = 1e-5 if precision == "no" else 2e-2
-    assert losses_of(tmp_path / "parts") == pytest.approx(losses_of(tmp_path / "whole"), rel=near)
+    parts, whole = ([loss for _, loss in losses(tmp_path / name)] for name in ("parts", "whole"))
+    assert parts == pytest.approx(whole, rel=near)
 
 
 def alone_in_a_group(rank: int, folder: str, how: str) -> None:
     """One process with NCCL: the collectives of wrappers run, though nobody else is there."""
     torch.cuda.set_device(rank)
     dist.init_process_group("nccl", f"file://{folder}/meet", rank=rank, world_size=1)
-    model, inputs = build("specific", "cuda", **PLAIN)
-    if how == "ddp":
-        loss = DistributedDataParallel(model, device_ids=[0])(**inputs).loss
-        loss.backward()
-    else:
-        mesh = init_device_mesh("cuda", (1,))
-        for module in model.modules():
-            if isinstance(module, VattEncoderLayer):
-                fully_shard(module, mesh=mesh)
-        fully_shard(model, mesh=mesh)
-        loss = model(**inputs).loss
-        loss.backward()
-    torch.save(outcome(model, loss), Path(folder, "outcome.pt"))
+    model, inputs = build("specific", "cuda", **EVERY_TOKEN)
+    if how == "fsdp":
+        shard(model, 1, "cuda")
+    found = step(DistributedDataParallel(model, device_ids=[0]) if how == "ddp" else model, inputs)
+    torch.save(found, Path(folder, "outcome.pt"))
     dist.destroy_process_group()
 
 
@@ -305,7 +283,7 @@ def test_wrappers_with_nccl(how, tmp_path, on_cpu):
 def share_a_gpu(rank: int, folder: str) -> None:
     """Two processes on one GPU; NCCL refuses that, gloo does not."""
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
-    model, inputs = build("specific", "cuda", **PLAIN)
+    model, inputs = build("specific", "cuda", **EVERY_TOKEN)
     model = DistributedDataParallel(model)
     size = (3, 2)[rank]
     loss = model(**{name: values[3 * rank : 3 * rank + size] for name, values in inputs.items()}).loss

@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pretraining loop and its checkpoints."""
 
-import json
 from pathlib import Path
 
 import datasets
 import pytest
 import torch
-from clip_folders import make_folder, small_processor
+from clip_folders import losses, make_folder, small_processor
 from media_factory import truncate
 from small_models import small_config
 
@@ -60,11 +59,6 @@ def pretrainer(
         evaluate=evaluate,
         save_extra=save_extra,
     )
-
-
-def losses(output_dir: Path) -> list[tuple[int, float]]:
-    lines = (output_dir / "metrics.jsonl").read_text().splitlines()
-    return [(line["step"], line["loss"]) for line in map(json.loads, lines) if "loss" in line]
 
 
 class Killed(Exception):
