@@ -36,6 +36,7 @@ from typing import Any
 
 import torch
 import transformers
+from bench_training import TEXTS, random_part
 from torch import nn
 from transformers import VideoMAEConfig, VideoMAEModel, ViTConfig, ViTModel
 
@@ -45,7 +46,6 @@ from modeling_vatt.layers import VattLinear, fast_cpu, set_fast_cpu
 
 
 Runs = dict[str, Callable[[], Any]]
-TEXTS = 5
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "position_dropout_prob")
 
 
@@ -271,12 +271,14 @@ class Bench:
         for preset in self.options.presets:
             for dropout in self.options.dropouts:
                 config = VattConfig.from_preset(preset)
+                config.video_config.num_frames = self.options.frames
+                config.audio_config.num_samples = self.options.samples
                 for tower in (config.video_config, config.audio_config, config.text_config):
                     tower.update(dict.fromkeys(DROPOUTS, dropout))
                     if self.options.layers:
                         tower.num_hidden_layers = self.options.layers
                 batch = self.largest_batch(config)
-                work = 3 * batch * pretraining_flops(config, self.options.frames, self.options.samples)
+                work = 3 * batch * pretraining_flops(config)
                 for how in dict.fromkeys(("no", self.options.compile)):
                     if self.device.type == "cuda":
                         torch.cuda.reset_peak_memory_stats()
@@ -291,14 +293,15 @@ class Bench:
     def largest_batch(self, config: VattConfig) -> int:
         """That fits into a GPU's memory, among doublings of the one asked for."""
         batch = self.options.batch
-        while self.device.type == "cuda":
+        if self.device.type != "cuda":
+            return batch
+        while True:
             try:
                 self.pretraining_step(config, 2 * batch, "no")()
             except torch.OutOfMemoryError:
                 break
             batch *= 2
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
         return batch
 
     def pretraining_step(self, config: VattConfig, batch: int, how: str) -> Callable[[], Any]:
@@ -311,14 +314,7 @@ class Bench:
             if isinstance(module, VattEncoderLayer):
                 module.compile(dynamic=False)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-        words = config.text_config.max_position_embeddings
-        ids = torch.randint(1, config.text_config.vocab_size, (batch, TEXTS, words), device=self.device)
-        frames = (batch, self.options.frames, 3, 224, 224)
-        inputs = {
-            "pixel_values_videos": torch.randn(frames, device=self.device),
-            "input_values": torch.randn(batch, self.options.samples, device=self.device),
-            "input_ids": ids,
-        }
+        inputs = random_part(config, batch, self.device)
 
         def run() -> None:
             with self.context("bfloat16"):
@@ -363,12 +359,13 @@ def encoder_flops(tower: Any, tokens: int) -> int:
     return tower.num_hidden_layers * (dense + 4 * tokens**2 * inner)
 
 
-def pretraining_flops(config: VattConfig, frames: int, samples: int) -> int:
+def pretraining_flops(config: VattConfig) -> int:
     """Of the encoders for one clip with its texts, after DropToken."""
     video, audio, text = (getattr(config, f"{name}_config") for name in ("video", "audio", "text"))
+    patches = video.num_frames // video.tubelet_size * (video.image_size // video.patch_size) ** 2
     tokens = {
-        "video": int(frames // video.tubelet_size * 14 * 14 * (1 - video.drop_token_rate)),
-        "audio": int(samples // audio.patch_size * (1 - audio.drop_token_rate)),
+        "video": int(patches * (1 - video.drop_token_rate)),
+        "audio": int(audio.num_samples // audio.patch_size * (1 - audio.drop_token_rate)),
         "text": text.max_position_embeddings,
     }
     towers = {"video": video, "audio": audio, "text": text}

@@ -29,11 +29,14 @@ from modeling_vatt import VattConfig, VattForPreTraining
 from modeling_vatt.training import average_gradients, cached_backward, recompute_activations
 
 
+TEXTS = 5  # of a clip
+
+
 def random_part(config: VattConfig, clips: int, device: torch.device) -> dict[str, torch.Tensor]:
     """Inputs of a part of a batch, made on the device."""
     video, audio, text = config.video_config, config.audio_config, config.text_config
     shape = (clips, video.num_frames, video.num_channels, video.image_size, video.image_size)
-    words = (clips, 5, text.max_position_embeddings)
+    words = (clips, TEXTS, text.max_position_embeddings)
     with device:
         return {
             "pixel_values_videos": torch.rand(shape) * 2 - 1,

@@ -69,8 +69,10 @@ def set_fast_cpu(enabled: bool | None) -> None:
         enabled: None for the default: what the environment variable `VATT_FAST_CPU` (0 or 1) says, else on
             for x86 processors not made by Intel, products only if they have AVX-512.
     """
-    wanted = _PATHS if enabled and torch.backends.mkldnn.is_available() else ()
-    _state["on"] = _suitable() if enabled is None else wanted
+    if enabled is None:
+        _state["on"] = _suitable()
+    else:
+        _state["on"] = _PATHS if enabled and torch.backends.mkldnn.is_available() else ()
 
 
 def _is_plain(*tensors: torch.Tensor | None) -> bool:
@@ -98,8 +100,11 @@ def _is_plain(*tensors: torch.Tensor | None) -> bool:
 def product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """left @ right.T + bias of matrices on the fastest path, without gradients: for backward passes and the
     like."""
-    large = left.numel() * right.shape[0] >= _SMALLEST_PRODUCT
-    if "products" in fast_cpu() and _is_plain(left, right, bias) and large:
+    if (
+        "products" in fast_cpu()
+        and _is_plain(left, right, bias)
+        and left.numel() * right.shape[0] >= _SMALLEST_PRODUCT
+    ):
         return _product(left, right, bias)
     return nn.functional.linear(left, right, bias)
 

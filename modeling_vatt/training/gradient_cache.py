@@ -88,7 +88,7 @@ def cached_backward(
     del features
     # A modality without weight in the loss has no gradient.
     grads = {name: values.grad.split(sizes) for name, values in pooled.items() if values.grad is not None}
-    for index in range(last, -1, -1):
+    for index in reversed(range(len(parts))):
         if index != last:
             part = parts[index]
             found = _features(model, part() if callable(part) else part, seeds[index], autocast)
