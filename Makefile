@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # What `make test-lowest` runs: quick, and touches every dependency.
-LOWEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,\
-	augmentation classification data error_messages faults feature_extractor finetuning labelled media metrics \
-	modeling probe processor run_record shards tokenizer trainer training video_processor))
+LOWEST_TESTS := tests/processors tests/evaluation \
+	tests/data \
+	tests/training tests/models/test_modeling.py tests/models/test_classification.py
 
 .PHONY: demo test test-fast test-lowest audit lint typecheck check-wheel docs clean
 

@@ -28,7 +28,7 @@ import torch
 from modeling_vatt.processors.media import read_clip
 
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 from media_factory import tone, write_media
 
 

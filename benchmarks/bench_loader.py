@@ -45,7 +45,7 @@ from modeling_vatt.processors import VattAugmentation, VattProcessor, VattTokeni
 
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "benchmarks")]
 from bench_decoders import scene  # noqa: E402
 from media_factory import numbered_frames, tone, write_media  # noqa: E402
 

@@ -20,7 +20,7 @@ import time
 
 import torch
 
-from modeling_vatt.losses import contrastive_loss, normalize
+from modeling_vatt.models.losses import contrastive_loss, normalize
 
 
 def plain_loss(video: torch.Tensor, other: torch.Tensor, temperature: float = 0.07) -> torch.Tensor:

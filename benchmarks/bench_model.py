@@ -41,8 +41,8 @@ from torch import nn
 from transformers import VideoMAEConfig, VideoMAEModel, ViTConfig, ViTModel
 
 from modeling_vatt import VattConfig, VattForPreTraining, VattModel
-from modeling_vatt.encoder import VattEncoderLayer
-from modeling_vatt.layers import VattLinear, fast_cpu, set_fast_cpu
+from modeling_vatt.fast_cpu import VattLinear, fast_cpu, set_fast_cpu
+from modeling_vatt.models.encoder import VattEncoderLayer
 
 
 Runs = dict[str, Callable[[], Any]]

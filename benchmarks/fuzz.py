@@ -38,7 +38,7 @@ SLACK = 20.0  # seconds for a case of any kind; the limit of media is 5 s in its
 
 def load(kind: str, folder: Path, isolated: bool) -> Any:
     """The samples and checks of a kind."""
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests" / "support"))
     if kind == "media":
         # The media room by itself: without torch a process starts in a moment and needs little memory.
         package = types.ModuleType("modeling_vatt_media")

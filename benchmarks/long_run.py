@@ -36,7 +36,7 @@ from modeling_vatt.training import Pretrainer, PretrainingArguments
 
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "benchmarks")]
 from bench_loader import make_dataset, make_videos  # noqa: E402
 from clip_folders import make_folder, small_processor  # noqa: E402
 from small_models import small_config  # noqa: E402

@@ -30,7 +30,7 @@ PUBLIC = (
     "modeling_vatt.analysis.report",
     "modeling_vatt.pipelines",
     "modeling_vatt.convert",
-    "modeling_vatt.remote_code",
+    "modeling_vatt.hub.remote_code",
 )
 REFERENCE = re.compile(r"\[`~?([\w.]+)`\](?![\[(])")
 

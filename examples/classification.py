@@ -23,7 +23,6 @@ from transformers.trainer_utils import PredictionOutput
 from transformers.utils import logging as transformers_logging
 
 from modeling_vatt import VattConfig
-from modeling_vatt.classification import VattClassifier
 from modeling_vatt.data import (
     LabelledDataset,
     class_names,
@@ -39,6 +38,8 @@ from modeling_vatt.evaluation import (
     plot_confusion,
     write_per_class_table,
 )
+from modeling_vatt.hub.remote_code import save_remote_code
+from modeling_vatt.models.classification import VattClassifier
 from modeling_vatt.processors import (
     MediaLimits,
     VattAugmentation,
@@ -48,7 +49,6 @@ from modeling_vatt.processors import (
     VattTokenizer,
     VattVideoProcessor,
 )
-from modeling_vatt.remote_code import save_remote_code
 from modeling_vatt.training import (
     CLASSIFIERS,
     RECIPES,

@@ -44,8 +44,8 @@ from modeling_vatt.data import (
     open_clips,
 )
 from modeling_vatt.evaluation import clip_retrieval
+from modeling_vatt.hub.remote_code import save_remote_code
 from modeling_vatt.processors import MediaError, MediaLimits, VattAugmentation, VattProcessor, VattTokenizer
-from modeling_vatt.remote_code import save_remote_code
 from modeling_vatt.retrieval import embed_batches
 from modeling_vatt.training import (
     Pretrainer,

@@ -14,14 +14,15 @@ from transformers import (
     AutoModelForVideoClassification,
 )
 
+from ._renamed import keep_old_names
 from ._version import __version__
-from .classification import (
+from .configuration import VattAudioConfig, VattConfig, VattTextConfig, VattVideoConfig
+from .models.classification import (
     VattForAudioClassification,
     VattForImageClassification,
     VattForVideoClassification,
 )
-from .configuration import VattAudioConfig, VattConfig, VattTextConfig, VattVideoConfig
-from .modeling_vatt import (
+from .models.modeling_vatt import (
     VattFeaturesOutput,
     VattForPreTraining,
     VattForPreTrainingOutput,
@@ -33,6 +34,7 @@ from .pipelines import register_pipelines
 from .processors import register_processors
 
 
+keep_old_names()
 for _config_class in (VattConfig, VattVideoConfig, VattAudioConfig, VattTextConfig):
     AutoConfig.register(_config_class.model_type, _config_class, exist_ok=True)
 AutoModel.register(VattConfig, VattModel, exist_ok=True)

@@ -30,8 +30,8 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.zero_shot_audio_classification import ZeroShotAudioClassificationPipeline
 from transformers.utils import logging
 
-from .losses import normalize
-from .modeling_vatt import VattForPreTraining, VattModel
+from .models.losses import normalize
+from .models.modeling_vatt import VattForPreTraining, VattModel
 from .processors import MediaError
 from .retrieval import Gallery
 

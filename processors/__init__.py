@@ -31,7 +31,7 @@ from .media import (
     read_clips,
     read_duration,
 )
-from .media_picture import read_picture
+from .media.picture import read_picture
 from .processing_vatt import VattProcessor
 from .tokenization_vatt import VattTokenizer
 from .video_processing_vatt import VattVideoProcessor

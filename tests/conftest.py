@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of all tests: offline, one thread, seeded, and on the CPU whatever the machine has.
 
-`VATT_TEST_GPU=1 python -m pytest tests/test_gpu.py` runs those that need a GPU.
+`VATT_TEST_GPU=1 python -m pytest tests/e2e/test_gpu.py` runs those that need a GPU.
 """
 
 import os

@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..configuration import VattAudioConfig, VattConfig, VattTextConfig, VattVideoConfig
 from ..configuration.configuration_vatt import VattTowerConfig
-from ..embeddings import drop_token_count
-from ..modeling_vatt import MODALITIES, VattModel
+from ..models.embeddings import drop_token_count
+from ..models.modeling_vatt import MODALITIES, VattModel
 
 
 SPECTROGRAM_HOP = 1024  # samples a spectrogram frame advances (release: 0.02134 s at 48 kHz)

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..embeddings import VattPatchEmbeddings
-from ..modeling_vatt import MODALITIES, VattPreTrainedModel
+from ..models.embeddings import VattPatchEmbeddings
+from ..models.modeling_vatt import MODALITIES, VattPreTrainedModel
 from .cost import CostCounter, InputSize
 from .features import INPUT_NAMES
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..modeling_vatt import MODALITIES, VattFeaturesOutput, VattModel, VattPreTrainedModel
+from ..models.modeling_vatt import MODALITIES, VattFeaturesOutput, VattModel, VattPreTrainedModel
 
 
 Place: TypeAlias = Literal["input", "pooled", "va", "vt"]

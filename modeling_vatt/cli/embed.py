@@ -50,7 +50,7 @@ def embed(
 
     from ..processors import MediaLimits
     from ..retrieval import embed_query, embed_windows, unit
-    from ..retrieval.search import load_model
+    from ..retrieval.video_search import load_model
 
     rows: list[dict[str, Any]] = []
     failed: list[Exception] = []

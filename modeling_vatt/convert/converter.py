@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..classification import VattClassifier
-from ..modeling_vatt import VattForPreTraining, VattModel, VattPreTrainedModel
+from ..models.classification import VattClassifier
+from ..models.modeling_vatt import VattForPreTraining, VattModel, VattPreTrainedModel
 from .errors import ConversionError
 from .inspection import infer_config
 from .mapping import Entry, classification_table, pretraining_table

@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..classification import VattForAudioClassification, VattForVideoClassification
 from ..configuration import VattConfig
-from ..modeling_vatt import VattForPreTraining, VattPreTrainedModel
+from ..models.classification import VattForAudioClassification, VattForVideoClassification
+from ..models.modeling_vatt import VattForPreTraining, VattPreTrainedModel
 from .errors import ConversionError
 from .mapping import (
     AGNOSTIC_PATH,

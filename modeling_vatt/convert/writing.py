@@ -16,8 +16,8 @@ import numpy as np
 from huggingface_hub import ModelCardData
 
 from .._version import __version__
-from ..classification import VattClassifier
-from ..modeling_vatt import VattPreTrainedModel
+from ..models.classification import VattClassifier
+from ..models.modeling_vatt import VattPreTrainedModel
 from ..processors import VattFeatureExtractor, VattProcessor, VattTokenizer, VattVideoProcessor
 from .converter import build_model, load_variables, word_table_entry
 from .errors import ConversionError

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clip datasets, shards, samplers and collators."""
 
-from .clips import (
+from .clip_dataset import (
     VIDEO_SUFFIXES,
     ClipBatch,
     ClipDataset,

@@ -14,10 +14,10 @@ from torch.utils.data import Dataset
 from transformers import BatchFeature
 
 from ..processors.media import DEFAULT_LIMITS, MediaError, MediaLimits
-from ..processors.media_picture import read_picture
+from ..processors.media.picture import read_picture
 from ..processors.processing_vatt import VattProcessor
 from ..processors.windows import window_starts
-from .clips import SkippedClip, open_table, read_options, read_row, source_of
+from .clip_dataset import SkippedClip, open_table, read_options, read_row, source_of
 
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedKFold
 
-from .clips import VIDEO_SUFFIXES
+from .clip_dataset import VIDEO_SUFFIXES
 
 
 # (indices of training clips, indices of test clips)

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from ..processors.media import DEFAULT_LIMITS, MediaError, MediaLimits, read_clip, read_clips, read_duration
-from ..processors.media_writing import encode_clip
-from .clips import VIDEO_SUFFIXES, load_clips, part_of, with_pictures
+from ..processors.media.writing import encode_clip
+from .clip_dataset import VIDEO_SUFFIXES, load_clips, part_of, with_pictures
 from .shards import MANIFEST, ShardDataset, read_shard_index, write_index, write_shard
 
 

@@ -32,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..processors.media import MediaError
-from .clips import VIDEO_SUFFIXES, load_clips
+from .clip_dataset import VIDEO_SUFFIXES, load_clips
 
 
 MANIFEST, INDEX = "shards.json", "index.arrow"

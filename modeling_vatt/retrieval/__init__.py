@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embedding and searching clips."""
 
-from .embedding import (
+from ..embedding.embedding import (
     FileEmbeddings,
     WindowEmbeddings,
     embed_batches,
@@ -13,16 +13,16 @@ from .embedding import (
     strided_starts,
     unit,
 )
+from ..embedding.identity import ModelIdentity, hash_weights
 from .errors import IndexDamaged, IndexMismatch
 from .export import export_moments, moment_records
 from .gallery import Gallery, Hit
-from .identity import ModelIdentity, hash_weights
 from .index import VattIndex
-from .indexing import IndexBusy, IndexReport, update_index, writer_lock
 from .moments import Moment, merge_windows, timecode
-from .search import VideoSearch
 from .store import FileRecord
 from .thumbnails import thumbnail
+from .updating import IndexBusy, IndexReport, update_index, writer_lock
+from .video_search import VideoSearch
 
 
 __all__ = [

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .embedding import unit
+from ..embedding.embedding import unit
 from .store import SPACES, Space, Store
 
 

@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard, DatasetCardData, HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from ..embedding.identity import ModelIdentity
 from .errors import IndexDamaged, IndexMismatch
-from .identity import ModelIdentity
 from .index import VattIndex
 from .store import DATABASE, SPACES, FileRecord, Store, check_path
 

@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..modeling_vatt import VattForPreTraining, VattModel
+from ..embedding.embedding import embed_files, embed_query, unit
+from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import MediaError, MediaSource, VattProcessor
-from .embedding import embed_files, embed_query, unit
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from transformers.utils import logging
 
 from .._version import __version__
+from ..embedding.embedding import unit
+from ..embedding.identity import ModelIdentity
 from . import approximate
 from .approximate import ApproximateIndex
-from .embedding import unit
 from .errors import IndexDamaged
-from .identity import ModelIdentity
 from .moments import MARGIN, Moment, find_moments
 from .store import DATABASE, SPACES, FileRecord, Space, Store, check_path
 

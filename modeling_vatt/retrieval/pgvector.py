@@ -17,9 +17,9 @@ from pgvector.psycopg import register_vector
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from .embedding import unit
+from ..embedding.embedding import unit
+from ..embedding.identity import ModelIdentity
 from .errors import IndexMismatch
-from .identity import ModelIdentity
 from .index import EXACT_LIMIT, VattIndex, folder_prefix, unit_query
 from .moments import MARGIN, Moment, find_moments
 from .store import SPACES, FileRecord, Space, check_path

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training: schedules, checkpoints that survive a kill, the pretraining loop, and fine-tuning."""
 
-from ..model_card import build_model_card, write_model_card
+from ..hub.model_card import build_model_card, write_model_card
 from .checkpoints import files_at_once
 from .faults import (
     EXIT_STOPPED,
@@ -11,18 +11,6 @@ from .faults import (
     StopSignals,
     TrainingError,
     explained,
-)
-from .finetuning import (
-    CLASSIFIERS,
-    RECIPES,
-    FinetuningArguments,
-    FinetuningRecipe,
-    VattTrainer,
-    collate_labelled,
-    finetuning_config,
-    last_checkpoint,
-    mixup,
-    smooth_labels,
 )
 from .gradient_cache import average_gradients, cached_backward
 from .pretrainer import Pretrainer, PretrainingArguments
@@ -35,6 +23,18 @@ from .run_record import (
     write_run_record,
 )
 from .schedules import finetuning_learning_rate, get_pretraining_schedule, pretraining_learning_rate
+from .trainer import (
+    CLASSIFIERS,
+    RECIPES,
+    FinetuningArguments,
+    FinetuningRecipe,
+    VattTrainer,
+    collate_labelled,
+    finetuning_config,
+    last_checkpoint,
+    mixup,
+    smooth_labels,
+)
 
 
 __all__ = [

@@ -18,9 +18,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from ..distributed import all_reduce_max, is_distributed, world_size
-from ..heads import VattBatchNorm
-from ..modeling_vatt import MODALITIES, VattForPreTraining, VattForPreTrainingOutput
+from ..models.collectives import all_reduce_max, is_distributed, world_size
+from ..models.heads import VattBatchNorm
+from ..models.modeling_vatt import MODALITIES, VattForPreTraining, VattForPreTrainingOutput
 
 
 _MASKS = ("audio_mask", "text_mask")

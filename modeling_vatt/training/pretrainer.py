@@ -35,7 +35,7 @@ from ..data import (
     collate_clips,
     skip_report,
 )
-from ..modeling_vatt import VattForPreTraining, VattForPreTrainingOutput
+from ..models.modeling_vatt import VattForPreTraining, VattForPreTrainingOutput
 from .checkpoints import begin, checkpoints, commit, read_state, recover, remove_old
 from .faults import (
     NonFiniteLossError,

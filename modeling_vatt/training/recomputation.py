@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch.utils.checkpoint import create_selective_checkpoint_contexts
 
-from ..modeling_vatt import VattPreTrainedModel
+from ..models.modeling_vatt import VattPreTrainedModel
 
 
 # What takes long to compute: products and attention. Norms, activations, dropout and sums take little.

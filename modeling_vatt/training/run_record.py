@@ -22,7 +22,7 @@ import transformers
 from transformers.trainer_utils import enable_full_determinism
 
 from .._version import __version__
-from ..layers import fast_cpu
+from ..fast_cpu import fast_cpu
 
 
 RUN_FILE = "run.json"

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from fastapi import HTTPException
 
+from ..embedding.embedding import embed_read_query, read_query
 from ..retrieval import Moment, VideoSearch
-from ..retrieval.embedding import embed_read_query, read_query
 from .library import Library
 from .settings import WebSettings
 

@@ -1,0 +1,538 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Embedding many clips: in the common spaces, and as pooled features of the frozen backbone."""
+
+import hashlib
+import json
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice, repeat
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import BatchFeature
+
+from .._version import __version__
+from ..models.modeling_vatt import VattForPreTraining, VattModel
+from ..processors import (
+    DEFAULT_LIMITS,
+    MediaError,
+    MediaLimits,
+    MediaSource,
+    VattProcessor,
+    read_clips,
+    read_duration,
+)
+from ..processors.media.source import source_name
+from ..processors.windows import read_windows
+from .identity import base_model, hash_weights
+
+
+EMBEDDINGS = ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_embeds")
+
+# (start, end) of a clip in seconds of its file
+Segment = tuple[float, float]
+_Clip = tuple[Any, Segment | None]
+_Item = TypeVar("_Item")
+_Read = TypeVar("_Read")
+_Known = TypeVar("_Known")
+# Windows of a file that are read by one opening of it.
+_WINDOWS_AT_ONCE = 4
+# Headers lie about lengths. After so many windows in a row that cannot be read, and after so many in all, the
+# rest of a file is left out.
+_MOST_MISSING = 500
+_MOST_WINDOWS = 1_000_000
+
+
+def unit(vectors: npt.NDArray) -> npt.NDArray[np.float32]:
+    """Vectors of length 1, in the directions of those given; zeros stay zeros."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # infinite ones become NaN, for the caller to refuse
+        return (vectors / np.where(norms == 0, 1, norms)).astype(np.float32)
+
+
+@torch.no_grad()
+def embed_batches(
+    model: VattModel | VattForPreTraining,
+    batches: Iterable[Mapping[str, torch.Tensor]],
+    pooled: bool = False,
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Embeddings of all clips, in order; not normalised.
+
+    Args:
+        model: in evaluation mode, on its device.
+        batches: inputs of the model; presence masks (`audio_mask`, `text_mask`) are passed through.
+        pooled: return the features that classifiers and probes work on too: `video_pooled` and
+            `audio_pooled`, the output of the AGG token.
+
+    Returns:
+        Arrays with one row per clip under the names of [`VattModelOutput`], as far as the inputs have the
+        modality, and the presence masks.
+    """
+    base = base_model(model)
+    collected: dict[str, list[npt.NDArray[np.float32]]] = {}
+    for batch in batches:
+        inputs = {name: value for name, value in batch.items() if not name.endswith("_mask")}
+        if "attention_mask" in batch:
+            inputs["attention_mask"] = batch["attention_mask"]
+        output = base(**{name: value.to(base.device) for name, value in inputs.items()})
+        found = {name: output[name] for name in EMBEDDINGS if output.get(name) is not None}
+        if pooled:
+            towers = {name: output.get(f"{name}_model_output") for name in ("video", "audio")}
+            found |= {f"{name}_pooled": tower.pooler_output for name, tower in towers.items() if tower}
+        masks = {name: batch[name] for name in ("audio_mask", "text_mask") if name in batch}
+        for name, value in {**found, **masks}.items():
+            collected.setdefault(name, []).append(value.float().cpu().numpy())
+    return {name: np.concatenate(parts) for name, parts in collected.items()}
+
+
+def embed_texts(
+    model: VattModel | VattForPreTraining,
+    processor: VattProcessor,
+    texts: Sequence[str],
+    batch_size: int = 256,
+) -> npt.NDArray[np.float32]:
+    """Embeddings (texts, dim) of captions in the video-text space; not normalised."""
+    batches = (
+        processor(text=list(texts[first : first + batch_size])) for first in range(0, len(texts), batch_size)
+    )
+    return embed_batches(model, batches)["text_vt_embeds"]
+
+
+def read_query(
+    processor: VattProcessor,
+    text: str | None = None,
+    audio: MediaSource | None = None,
+    video: MediaSource | None = None,
+    limits: MediaLimits = DEFAULT_LIMITS,
+) -> BatchFeature:
+    """Inputs of the model for one query: the part of [`embed_query`] that may take long, and needs no model.
+
+    Args and errors are those of [`embed_query`].
+    """
+    if sum(query is not None for query in (text, audio, video)) != 1:
+        raise ValueError("Give exactly one of `text`, `audio` and `video`.")
+    if text is not None:
+        inputs = processor(text=[text])
+        if not inputs["text_mask"].any():
+            raise ValueError(f"The query {text!r} holds no words.")
+        return inputs
+    if audio is not None:
+        return processor(audio=[audio], limits=limits)
+    return processor(videos=[video], load_audio_from_video=False, limits=limits)
+
+
+@torch.no_grad()
+def embed_read_query(model: VattModel | VattForPreTraining, inputs: BatchFeature) -> npt.NDArray[np.float32]:
+    """Embedding (dim,) of what [`read_query`] returns; see [`embed_query`]."""
+    inputs = inputs.to(model.device)
+    query: Any
+    if "input_ids" in inputs:
+        query = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).vt_embeds
+    elif "input_values" in inputs:
+        query = model.get_audio_features(inputs["input_values"]).va_embeds
+    else:
+        query = model.get_video_features(inputs["pixel_values_videos"]).va_embeds
+    return query[0].float().cpu().numpy()
+
+
+def embed_query(
+    model: VattModel | VattForPreTraining,
+    processor: VattProcessor,
+    text: str | None = None,
+    audio: MediaSource | None = None,
+    video: MediaSource | None = None,
+    limits: MediaLimits = DEFAULT_LIMITS,
+) -> npt.NDArray[np.float32]:
+    """Embedding (dim,) of one query: of text in the video-text space, of sound and video in the video-audio
+    space; not normalised.
+
+    Args:
+        model, processor: of the gallery or index that is searched.
+        text: words.
+        audio: file whose sound is looked for (the sound of a video file, too); its centred window.
+        video: file whose pictures are looked for; its centred window.
+        limits: what the file may cost.
+
+    Raises:
+        ValueError: if not exactly one query is given, or text without words.
+        MediaError: if the file cannot be read.
+    """
+    return embed_read_query(model, read_query(processor, text, audio, video, limits))
+
+
+@dataclass
+class FileEmbeddings:
+    """What [`embed_files`] finds.
+
+    Args:
+        arrays: as from [`embed_batches`], each (files read, windows, ...).
+        kept: which of the files could be read; one index per row of the arrays.
+        errors: why the others could not.
+    """
+
+    arrays: dict[str, npt.NDArray[np.float32]]
+    kept: npt.NDArray[np.int64]
+    errors: list[MediaError]
+
+
+def embed_files(
+    model: VattModel | VattForPreTraining,
+    processor: VattProcessor,
+    files: Iterable[MediaSource],
+    modalities: Sequence[Literal["video", "audio"]] = ("video",),
+    windows: int = 1,
+    segments: Iterable[Segment | None] | None = None,
+    batch_size: int = 16,
+    pooled: bool = False,
+    num_workers: int = 1,
+    cache_dir: str | os.PathLike | None = None,
+    limits: MediaLimits = DEFAULT_LIMITS,
+) -> FileEmbeddings:
+    """Embeddings of windows of media files; a file that cannot be read is left out and reported.
+
+    Args:
+        model: in evaluation mode, on its device.
+        processor: of the model.
+        files: paths, contents of files, or binary file objects that can seek.
+        modalities: what to embed. With both, sound is that of the same windows, and `audio_mask` (files,
+            windows) is 0 where there is none; sound alone must be there.
+        windows: windows spread uniformly over each clip; one window is centred.
+        segments: (start, end) in seconds, for clips inside longer files; None stands for the whole file.
+        batch_size: files at a time.
+        pooled: see [`embed_batches`].
+        num_workers: threads that decode files ahead of the model.
+        cache_dir: folder in which results are kept, batch by batch, so that the same call is quick and one
+            that was interrupted goes on. Other weights, settings, batches, or files that changed are embedded
+            anew.
+        limits: what a file may cost, and whether it is decoded in a process of its own.
+
+    Raises:
+        ValueError: if no file could be read.
+    """
+    options = processor.clip_options()
+    lengths = {
+        "video": processor.video_processor.window_seconds,
+        "audio": processor.feature_extractor.window_seconds,
+    }
+    # Where the parts want windows of different lengths, both begin together.
+    options["seconds"] = max(lengths[name] for name in modalities)
+    del options["duration"]
+    video, audio = "video" in modalities, "audio" in modalities
+
+    def read(clip: _Clip) -> BatchFeature | MediaError:
+        source, segment = clip
+        try:
+            if segment is not None and not 0 <= segment[0] < segment[1]:
+                raise MediaError(str(source), f"no clip from {segment[0]} to {segment[1]} s", "Correct it.")
+            parts = read_windows(
+                source,
+                windows=windows,
+                segment=segment,
+                video=video,
+                audio=audio,
+                limits=limits,
+                **options,
+            )
+            if not video:
+                return processor(audio=parts)
+            return processor(videos=parts, start=0.0, load_audio_from_video=audio)
+        except MediaError as error:
+            return error
+
+    def embed(items: list[BatchFeature | MediaError]) -> FileEmbeddings:
+        read_items = [(index, item) for index, item in enumerate(items) if not isinstance(item, MediaError)]
+        inputs = [item for _, item in read_items]
+        batches = [{key: torch.cat([item[key] for item in inputs]) for key in inputs[0]}] if inputs else []
+        arrays = embed_batches(model, batches, pooled)
+        return FileEmbeddings(
+            {key: rows.reshape(-1, windows, *rows.shape[1:]) for key, rows in arrays.items()},
+            np.array([index for index, _ in read_items], dtype=np.int64),
+            [item for item in items if isinstance(item, MediaError)],
+        )
+
+    settings = [sorted(modalities), windows, pooled, repr(limits)]  # limits decide what cannot be read
+    cache = None if cache_dir is None else _Cache(Path(cache_dir), model, processor, settings)
+    total = 0
+    parts: list[FileEmbeddings] = []
+    clips = zip(
+        (file if isinstance(file, bytes) or hasattr(file, "read") else os.fspath(file) for file in files),
+        repeat(None) if segments is None else segments,
+        strict=segments is not None,
+    )
+    recall = (lambda batch: None) if cache is None else cache.load
+    for batch, items in _read_ahead(_batched(clips, batch_size), num_workers, read, recall):
+        if isinstance(items, FileEmbeddings):
+            part = items
+        else:
+            part = embed(items)
+            if cache is not None:
+                cache.save(batch, part)
+        part.kept += total
+        total += len(batch)
+        parts.append(part)
+    errors = [error for part in parts for error in part.errors]
+    good = [part.arrays for part in parts if part.arrays]
+    if not good:
+        reason = str(errors[0]) if errors else "no files given"
+        raise ValueError(f"No file could be embedded: {reason} Check the files.")
+    return FileEmbeddings(
+        {name: np.concatenate([arrays[name] for arrays in good]) for name in good[0]},
+        np.concatenate([part.kept for part in parts]),
+        errors,
+    )
+
+
+def strided_starts(duration: float, seconds: float, stride: float) -> list[float]:
+    """Start times of windows of `seconds` every `stride` seconds in a file of `duration`; the last one ends
+    with the file."""
+    return list(_starts(duration, seconds, stride))
+
+
+def _starts(duration: float, seconds: float, stride: float) -> Iterator[float]:
+    """[`strided_starts`] one by one: a header may state any duration."""
+    slack = max(0.0, duration - seconds)
+    # A last window that would begin within a frame or so of another one is that one.
+    count = max(0, math.ceil(slack / stride - 1e-3))
+    for number in range(count):
+        yield round(number * stride, 6)
+    yield round(slack, 6)
+
+
+@dataclass
+class WindowEmbeddings:
+    """What [`embed_windows`] finds in a file.
+
+    Args:
+        duration: of the file, seconds; 0 if it cannot be read, and the end of the last window that could be
+            read if the rest was left out.
+        starts: of the windows that could be read, seconds.
+        ends: of these windows; the end of a file that is shorter than a window.
+        arrays: as from [`embed_batches`], each (windows, ...); empty if no window could be read.
+        errors: why windows, or the file, could not be read; first why the rest of it was left out.
+    """
+
+    duration: float
+    starts: list[float]
+    ends: list[float]
+    arrays: dict[str, npt.NDArray[np.float32]]
+    errors: list[MediaError]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A few windows of the file of this number; `last` if no others follow, `error` why."""
+
+    number: int
+    source: MediaSource
+    duration: float
+    starts: list[float]
+    last: bool
+    error: MediaError | None = None
+
+
+def embed_windows(
+    model: VattModel | VattForPreTraining,
+    processor: VattProcessor,
+    files: Iterable[MediaSource],
+    stride: float | None = None,
+    batch_size: int = 16,
+    num_workers: int = 1,
+    progress: Callable[[int], None] = lambda windows: None,
+    limits: MediaLimits = DEFAULT_LIMITS,
+) -> Iterator[tuple[MediaSource, WindowEmbeddings]]:
+    """Embeddings of the video of all windows of each file, file by file.
+
+    Long files are never in memory whole. Where 500 windows in a row cannot be read, the file is taken to have
+    ended, whatever its header says.
+
+    Args:
+        model: in evaluation mode, on its device.
+        processor: of the model.
+        files: paths, contents of files, or binary file objects that can seek.
+        stride: seconds from the start of a window to that of the next; by default their length. The last
+            window ends with the file.
+        batch_size: windows at a time, about.
+        num_workers: threads that decode ahead of the model.
+        progress: called with the number of windows after each batch.
+        limits: what a file may cost, and whether it is decoded in a process of its own.
+    """
+    options = processor.clip_options()
+    seconds = processor.video_processor.window_seconds
+    options["duration"] = seconds
+
+    missing = 0  # windows in a row that could not be read
+    lost = -1  # number of the last file that was given up
+
+    def parts() -> Iterator[_Part]:
+        for number, source in enumerate(files):
+            try:
+                duration = read_duration(source, limits)
+            except MediaError as error:
+                yield _Part(number, source, 0.0, [], True, error)
+                continue
+            groups = _batched(_starts(duration, seconds, stride or seconds), _WINDOWS_AT_ONCE)
+            chosen, tried = next(groups), 0
+            for following in groups:
+                yield _Part(number, source, duration, chosen, False)
+                tried += len(chosen)
+                chosen = following
+                if lost == number or tried >= _MOST_WINDOWS:
+                    why = (
+                        f"{_MOST_MISSING} windows in a row could not be read"
+                        if lost == number
+                        else f"it has more than {_MOST_WINDOWS} windows"
+                    )
+                    reason = f"left out from {following[0]:g} s on, because {why}"
+                    rest = MediaError(source_name(source), reason, "Check that the file is complete.")
+                    yield _Part(number, source, duration, [], True, rest)
+                    break
+            else:
+                yield _Part(number, source, duration, chosen, True)
+
+    def batches() -> Iterator[list[_Part]]:
+        batch: list[_Part] = []
+        for part in parts():
+            batch.append(part)
+            if sum(len(part.starts) for part in batch) >= batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def read(part: _Part) -> list[torch.Tensor | MediaError]:
+        """Pixels of each window, or why there are none."""
+
+        def clips(starts: list[float]) -> list[torch.Tensor | MediaError]:
+            try:
+                windows = read_clips(part.source, starts, audio=False, limits=limits, **options)
+                inputs = processor(videos=windows, start=0.0, load_audio_from_video=False)
+                return list(inputs["pixel_values_videos"])
+            except MediaError as error:
+                if len(starts) == 1:
+                    return [error]
+                return [item for start in starts for item in clips([start])]  # the others may be sound
+
+        return clips(part.starts) if part.starts else []
+
+    found = WindowEmbeddings(0.0, [], [], {}, [])
+    blocks: dict[str, list[npt.NDArray[np.float32]]] = {}
+    for batch, items in _read_ahead(batches(), num_workers, read):
+        pixels = [item for part in items for item in part if isinstance(item, torch.Tensor)]
+        arrays = embed_batches(model, [{"pixel_values_videos": torch.stack(pixels)}] if pixels else [])
+        row = 0
+        for part, windows in zip(batch, items, strict=True):
+            found.duration = part.duration
+            good = []
+            for start, item in zip(part.starts, windows, strict=True):
+                if isinstance(item, MediaError):
+                    found.errors.append(item)
+                    missing += 1
+                else:
+                    good.append(start)
+                    missing = 0
+            if missing >= _MOST_MISSING:
+                lost = part.number
+            found.starts += good
+            found.ends += [min(start + seconds, part.duration) for start in good]
+            for name, rows in arrays.items() if good else ():
+                blocks.setdefault(name, []).append(rows[row : row + len(good)])
+            row += len(good)
+            if part.last:
+                if part.error is not None:
+                    found.errors.insert(0, part.error)
+                    found.duration = max(found.ends, default=0.0)
+                found.arrays = {name: np.concatenate(block) for name, block in blocks.items()}
+                yield part.source, found
+                found, blocks, missing = WindowEmbeddings(0.0, [], [], {}, []), {}, 0
+        progress(sum(len(part.starts) for part in batch))
+
+
+def _batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    iterator = iter(items)
+    return iter(lambda: list(islice(iterator, size)), [])
+
+
+def _read_ahead(
+    batches: Iterable[list[_Item]],
+    num_workers: int,
+    read: Callable[[_Item], _Read],
+    recall: Callable[[list[_Item]], _Known | None] = lambda batch: None,
+) -> Iterator[tuple[list[_Item], list[_Read] | _Known]]:
+    """Batches with what was read, or with what `recall` knows of them; the next batch is read while the
+    caller works on one."""
+    ahead: deque[tuple[list[_Item], list[Future[_Read]] | None, _Known | None]] = deque()
+
+    def finish() -> tuple[list[_Item], list[_Read] | _Known]:
+        batch, items, known = ahead.popleft()
+        if items is None:
+            assert known is not None
+            return batch, known
+        return batch, [item.result() for item in items]
+
+    with ThreadPoolExecutor(num_workers) as pool:
+        for batch in batches:
+            known = recall(batch)
+            ahead.append(
+                (batch, [pool.submit(read, item) for item in batch] if known is None else None, known)
+            )
+            if len(ahead) == 2:
+                yield finish()
+        while ahead:
+            yield finish()
+
+
+class _Cache:
+    """Embeddings of batches on disk, under names that depend on all that they depend on."""
+
+    def __init__(
+        self, folder: Path, model: VattModel | VattForPreTraining, processor: VattProcessor, settings: Any
+    ) -> None:
+        self.folder = folder
+        parts = (processor.video_processor.to_dict(), processor.feature_extractor.to_dict())
+        known = [__version__, hash_weights(model), base_model(model).config.to_dict(), *parts, settings]
+        self.state = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
+
+    def load(self, batch: list[_Clip]) -> FileEmbeddings | None:
+        file = self._file(batch)
+        if not file.is_file():
+            return None
+        with np.load(file) as content:
+            arrays = dict(content)
+        errors = [MediaError(*parts) for parts in json.loads(str(arrays.pop("errors")))]
+        return FileEmbeddings(kept=arrays.pop("kept"), arrays=arrays, errors=errors)
+
+    def save(self, batch: list[_Clip], part: FileEmbeddings) -> None:
+        file = self._file(batch)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial.npz")
+        errors = json.dumps([error.args for error in part.errors])
+        arrays: dict[str, Any] = {"errors": np.array(errors), "kept": part.kept, **part.arrays}
+        np.savez(partial, **arrays)
+        partial.replace(file)
+
+    def _file(self, batch: list[_Clip]) -> Path:
+        digest = self.state.copy()
+        for source, segment in batch:
+            digest.update(repr((_identity(source), segment)).encode())
+        return self.folder / f"{digest.hexdigest()[:32]}.npz"
+
+
+def _identity(source: Any) -> tuple[Any, ...]:
+    """Changes when the content does."""
+    if hasattr(source, "read"):
+        source.seek(0)
+        source = source.read()
+    if isinstance(source, bytes):
+        return (hashlib.sha256(source).hexdigest(),)
+    path = Path(source)
+    if not path.is_file():  # missing, or a URL
+        return (source,)
+    return (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)

@@ -1,0 +1,139 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Which model embeddings come from: two models of equal identity give the same embeddings."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+
+from ..models.modeling_vatt import VattForPreTraining, VattModel
+from ..processors import VattProcessor
+
+
+def base_model(model: VattModel | VattForPreTraining) -> VattModel:
+    """The model without its loss."""
+    return model.vatt if isinstance(model, VattForPreTraining) else model
+
+
+def hash_weights(model: VattModel | VattForPreTraining) -> str:
+    """SHA-256 of names and values of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in base_model(model).state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What embeddings depend on.
+
+    Args:
+        name: folder or Hub id, for `from_pretrained`.
+        revision: commit on the Hub, None for a folder.
+        weights: see [`hash_weights`].
+        video, audio: settings of the video processor and the feature extractor.
+        words: SHA-256 of the tokenizer's vocabulary.
+        dims: width of the embeddings in the spaces `va` and `vt`.
+        config: settings of the model; indexes of earlier versions have none.
+
+    Raises:
+        TypeError: settings that are no mapping.
+    """
+
+    name: str
+    revision: str | None
+    weights: str
+    video: Mapping[str, Any]
+    audio: Mapping[str, Any]
+    words: str
+    dims: Mapping[str, int]
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("video", "audio", "dims", "config"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise TypeError(f"`{name}` must be a mapping, got {getattr(self, name)!r}.")
+
+    @classmethod
+    def of(
+        cls, model: VattModel | VattForPreTraining, processor: VattProcessor, name: str | None = None
+    ) -> "ModelIdentity":
+        """Identity of a loaded model.
+
+        Args:
+            model, processor: both of the same folder or repository.
+            name: by default, where the model was loaded from.
+        """
+        config = base_model(model).config
+        vocabulary = json.dumps(sorted(processor.tokenizer.get_vocab().items()))
+        return cls(
+            name=name or config.name_or_path,
+            revision=getattr(config, "_commit_hash", None),
+            weights=hash_weights(model),
+            video=_settings(processor.video_processor),
+            audio=_settings(processor.feature_extractor),
+            words=hashlib.sha256(vocabulary.encode()).hexdigest(),
+            dims={"va": config.va_projection_size, "vt": config.vt_projection_size},
+            config=_model_settings(config),
+        )
+
+    def differences(self, other: "ModelIdentity") -> list[str]:
+        """What of the other changes embeddings, in words; names and revisions do not."""
+        found = []
+        if self.weights != other.weights:
+            found.append("the weights")
+        for part, mine, theirs in (
+            ("video", self.video, other.video),
+            ("sound", self.audio, other.audio),
+            ("dimension", self.dims, other.dims),
+        ):
+            for key in sorted(mine.keys() | theirs.keys()):
+                if mine.get(key) != theirs.get(key):
+                    found.append(f"{part} setting `{key}` ({mine.get(key)} and {theirs.get(key)})")
+        # A setting that only one of them knows came with a later version, which does by default what was done
+        # before.
+        for key in sorted(self.config.keys() & other.config.keys()):
+            if self.config[key] != other.config[key]:
+                found.append(f"model setting `{key}` ({self.config[key]} and {other.config[key]})")
+        if self.words != other.words:
+            found.append("the vocabulary")
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+def _model_settings(config: PreTrainedConfig) -> dict[str, Any]:
+    """Settings of a VATT and its towers (`video_config.hidden_act`), without those that all models have."""
+    common = PreTrainedConfig().to_dict().keys() | {"model_type"}
+    found: dict[str, Any] = {}
+    for key, value in json.loads(json.dumps(config.to_dict(), default=str)).items():
+        if key.startswith("_") or key in common:
+            continue
+        parts = value.items() if key.endswith("_config") and isinstance(value, dict) else None
+        if parts is None:
+            found[key] = value
+        else:
+            found |= {
+                f"{key}.{name}": setting
+                for name, setting in parts
+                if not name.startswith("_") and name not in common
+            }
+    return found
+
+
+def _settings(part: Any) -> dict[str, Any]:
+    """Settings without what versions of transformers add about classes."""
+    settings = {
+        key: value
+        for key, value in part.to_dict().items()
+        if (not key.startswith("_") and not key.endswith(("_type", "_class"))) or key == "feature_type"
+    }
+    return json.loads(json.dumps(settings, sort_keys=True, default=str))

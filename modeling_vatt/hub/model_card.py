@@ -1,0 +1,294 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Model cards: what a model is, what it was trained on, how well it does, and how to use it.
+
+Everything in a card is read off the model or was handed in; what is not known is said to be unknown.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers import PreTrainedModel
+
+from .._version import __version__
+
+
+# What classes are for: Hub task, first words of the card.
+_KINDS = {
+    "VattForVideoClassification": ("video-classification", "classifies videos into {labels} classes"),
+    "VattForAudioClassification": ("audio-classification", "classifies sounds into {labels} classes"),
+    "VattForImageClassification": ("image-classification", "classifies images into {labels} classes"),
+}
+_EMBEDDING = ("feature-extraction", "puts video, sound and text into common spaces")
+
+_CLASSIFIER_USE = {
+    "video-classification": ("pixel_values_videos", 'videos=["clip.mp4"], load_audio_from_video=False'),
+    "audio-classification": ("input_values", 'audio=["clip.mp4"]'),
+}
+_LOAD = """import torch
+from modeling_vatt import {kind}
+from modeling_vatt.processors import VattProcessor
+
+model = {kind}.from_pretrained("{name}").eval()
+processor = VattProcessor.from_pretrained("{name}")
+"""
+_PREDICT = """with torch.no_grad():
+    logits = model({argument}=inputs["{argument}"]).logits
+print(model.config.id2label[int(logits[0].argmax())])
+"""
+_COMPARE = """inputs = processor(videos=["clip.mp4"], text=["a caption"])
+with torch.no_grad():
+    outputs = model(**inputs, return_loss=False)
+print(torch.cosine_similarity(outputs.text_vt_embeds, outputs.video_vt_embeds))
+"""
+_IMAGE = """image = torch.zeros(1, 3, {size}, {size})  # pixels in [-1, 1]
+with torch.no_grad():
+    logits = model(pixel_values=image).logits
+print(model.config.id2label[int(logits[0].argmax())])
+"""
+
+# Evaluator's prefix -> what is searched with what: type and name of the task.
+_SEARCHES = {
+    "txt2vid_": ("text-to-video-retrieval", "Text-to-video retrieval"),
+    "aud2vid_": ("audio-to-video-retrieval", "Sound-to-video retrieval"),
+}
+_RETRIEVAL_METRICS = {
+    "R1": ("recall_at_1", "R@1"),
+    "R5": ("recall_at_5", "R@5"),
+    "R10": ("recall_at_10", "R@10"),
+    "MedianRank": ("median_rank", "Median rank"),
+}
+# Of a log line, not of an evaluation.
+_TRAINING_METRICS = ("loss", "learning_rate", "clips_per_second", "skipped_clips", "epoch")
+
+_CITATION = """```bibtex
+@inproceedings{akbari2021vatt,
+  title = {{VATT}: Transformers for Multimodal Self-Supervised Learning from Raw Video, Audio and Text},
+  author = {Akbari, Hassan and Yuan, Liangzhe and Qian, Rui and Chuang, Wei-Hong and Chang, Shih-Fu and Cui, Yin and Gong, Boqing},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2021}
+}
+```"""  # noqa: E501
+
+
+def build_model_card(
+    model: PreTrainedModel,
+    name: str,
+    dataset: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    split: str | None = None,
+    data: Mapping[str, Any] | None = None,
+    base_model: str | None = None,
+    license: str | None = None,
+    processor: Any = None,
+) -> ModelCard:
+    """The card of a model, with the metrics also as the Hub's `model-index`.
+
+    Args:
+        model: for its class, config and size.
+        name: of the model: Hub repository or folder.
+        dataset: what it was trained on: name on the Hub, or a folder, of which only the last part is shown.
+        metrics: results of the last evaluation; the names of [`~modeling_vatt.evaluation.clip_retrieval`], or
+            any others. Losses, learning rate and speed are listed as such, not as results.
+        settings: of the training.
+        split: what the metrics were measured on.
+        data: facts about the data, e.g. `{"clips": 1000}`.
+        base_model: Hub name of the checkpoint that the training began with.
+        license: of the weights, as an identifier of the Hub.
+        processor: for the rates at which it reads video and sound.
+    """
+    kind = type(model).__name__
+    task, purpose = _KINDS.get(kind, _EMBEDDING)
+    results, training = _split_metrics(metrics or {})
+    local = dataset is not None and Path(dataset).is_dir()
+    shown = Path(dataset).resolve().name if local and dataset is not None else dataset
+    card_data = ModelCardData(
+        library_name="transformers",
+        license=license,
+        pipeline_tag=task,
+        tags=["vatt", "video", "audio", "text", "contrastive", "retrieval", "modeling_vatt"],
+        base_model=base_model,
+        datasets=dataset if dataset is not None and not local and dataset.count("/") <= 1 else None,
+        model_name=name if results else None,
+        eval_results=_eval_results(results, task, shown, local, split),
+    )
+    sections = [
+        f"# {name}",
+        f"A VATT (Video-Audio-Text Transformer, [arXiv 2104.11178](https://arxiv.org/abs/2104.11178)) that "
+        f"{purpose.format(labels=model.config.num_labels)}. Made with `modeling_vatt`.",
+        _table({"": ""}, _facts(model, processor)),
+        "## Use",
+        "Needs the package `modeling_vatt`. `clip.mp4` stands for your file.",
+        f"```python\n{_use(kind, task, name, model)}```",
+        *([_spaces(model)] if task == _EMBEDDING[0] else []),
+        "## Data",
+        _data_section(shown, data),
+        "## Training",
+        _training_section(settings, training, base_model),
+        "## Results",
+        _results_section(results, shown, split),
+        "## Limits",
+        "The model reflects what was in its training data, including gaps and biases. Captions taken from "
+        "speech recognition describe what is said, which is not always what is seen.",
+        "## Citation",
+        _CITATION,
+        f"modeling_vatt {__version__}, transformers {transformers.__version__}, PyTorch {torch.__version__}.",
+    ]
+    return ModelCard(f"---\n{card_data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
+
+
+def write_model_card(
+    output_dir: str | os.PathLike,
+    name: str,
+    model: PreTrainedModel,
+    dataset: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    license: str | None = "apache-2.0",
+    **kwargs: Any,
+) -> None:
+    """Write the card of [`~modeling_vatt.hub.model_card.build_model_card`] as `README.md` beside a model.
+
+    Args:
+        output_dir: folder of the model.
+        name, model, dataset, metrics, settings, license, kwargs: as there.
+    """
+    card = build_model_card(model, name, dataset, metrics, settings, license=license, **kwargs)
+    card.save(Path(output_dir) / "README.md")
+
+
+def is_empty_card(card: ModelCard) -> bool:
+    """Whether a card is the form that transformers uploads where there is none, not yet filled in."""
+    return "has been automatically generated" in card.content and "[More Information Needed]" in card.content
+
+
+def _split_metrics(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    training = {
+        name: value
+        for name, value in metrics.items()
+        if name in _TRAINING_METRICS or name.endswith("_loss") or name == "gallery_size"
+    }
+    return {name: value for name, value in metrics.items() if name not in training}, training
+
+
+def _eval_results(
+    results: Mapping[str, float], task: str, dataset: str | None, local: bool, split: str | None
+) -> list[EvalResult] | None:
+    entries = []
+    for name, value in results.items():
+        prefix = next((prefix for prefix in _SEARCHES if name.startswith(prefix)), "")
+        task_type, task_name = _SEARCHES.get(prefix, (task, task))
+        metric_type, metric_name = _RETRIEVAL_METRICS.get(name.removeprefix(prefix), (name, name))
+        entries.append(
+            EvalResult(
+                task_type=task_type,
+                task_name=task_name,
+                dataset_type="videofolder" if local or dataset is None else dataset,
+                dataset_name=dataset or "unknown",
+                dataset_split=split,
+                metric_type=metric_type,
+                metric_name=metric_name,
+                metric_value=float(value),
+            )
+        )
+    return entries or None
+
+
+def _facts(model: PreTrainedModel, processor: Any) -> dict[str, str]:
+    config = model.config
+    video, audio, text = config.video_config, config.audio_config, config.text_config
+    fps = rate = ""
+    if processor is not None:
+        fps = f", {processor.video_processor.fps:g} per second"
+        rate = f" at {processor.feature_extractor.sampling_rate} Hz"
+    if audio.input_type == "waveform":
+        sound = f"{audio.num_samples} samples{rate}"
+    else:
+        sound = f"log-mel spectrogram of {audio.spectrogram_length} x {audio.num_mel_bins}{rate}"
+    built = getattr(model, "vatt", model)
+    everything = {
+        "video": f"{video.num_frames} frames of {video.image_size} x {video.image_size} px{fps}",
+        "audio": sound,
+        "text": f"{text.max_position_embeddings} words of a vocabulary of {text.vocab_size:,}",
+    }
+    for name, tower in (("video", video), ("audio", audio)):
+        if tower.is_convolutional:
+            everything[name] += f", {tower.encoder_type} of width {tower.width_multiplier:g}"
+    towers = {name: fact for name, fact in everything.items() if getattr(built, f"{name}_model") is not None}
+    shared = "one encoder for all modalities" if config.modality_agnostic else "an encoder per modality"
+    return {
+        "class": f"`{type(model).__name__}`",
+        "setting": f"{'modality-agnostic' if config.modality_agnostic else 'modality-specific'}: {shared}",
+        "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
+        **towers,
+    }
+
+
+def _use(kind: str, task: str, name: str, model: PreTrainedModel) -> str:
+    if task == "image-classification":
+        load = _LOAD.replace("from modeling_vatt.processors import VattProcessor\n", "")
+        load = load[: load.index("processor =")].format(kind=kind, name=name)
+        return load + _IMAGE.format(size=model.config.video_config.image_size)
+    # A plain VattModel loads into VattForPreTraining too, which takes all that the processor gives.
+    load = _LOAD.format(kind=kind if kind in _KINDS else "VattForPreTraining", name=name)
+    if task in _CLASSIFIER_USE:
+        argument, inputs = _CLASSIFIER_USE[task]
+        return f"{load}inputs = processor({inputs})\n" + _PREDICT.format(argument=argument)
+    return load + _COMPARE
+
+
+def _spaces(model: PreTrainedModel) -> str:
+    config = model.config
+    if config.head_type == "joint":
+        return (
+            f"All three modalities share one space of {config.va_projection_size} dimensions: any two of "
+            "`video_va_embeds`, `audio_va_embeds` and `text_vt_embeds` can be compared."
+        )
+    return (
+        f"Sound is compared with video in a space of {config.va_projection_size} dimensions (`*_va_embeds`), "
+        f"text with video in one of {config.vt_projection_size} (`*_vt_embeds`). Sound and text share no "
+        "space."
+    )
+
+
+def _data_section(dataset: str | None, data: Mapping[str, Any] | None) -> str:
+    if dataset is None:
+        return "Not stated."
+    facts = _table({"": ""}, {name: str(value) for name, value in data.items()}) if data else ""
+    return f"`{dataset}`" + (f"\n\n{facts}" if facts else "")
+
+
+def _training_section(
+    settings: Mapping[str, Any] | None, training: Mapping[str, float], base_model: str | None
+) -> str:
+    begun = f"Started from [{base_model}](https://huggingface.co/{base_model})." if base_model else ""
+    rows = {f"`{name}`": f"{value}" for name, value in (settings or {}).items()}
+    rows |= {f"last {name}": f"{value:.4g}" for name, value in training.items()}
+    table = _table({"setting": "value"}, rows) if rows else "Settings not stated."
+    return f"{begun}\n\n{table}" if begun else table
+
+
+def _results_section(results: Mapping[str, float], dataset: str | None, split: str | None) -> str:
+    if not results:
+        return "Not evaluated."
+    where = f"Measured on `{dataset or 'unknown data'}`" + (f", split `{split}`." if split else ".")
+    names = ""
+    if any(name.startswith(tuple(_SEARCHES)) for name in results):
+        names = (
+            " `txt2vid` searches videos by caption, `aud2vid` by sound; R*k* is the share of queries whose "
+            "own video is among the first *k*, `mean_recall` the mean of these."
+        )
+    rows = {name: f"{value:.4g}" for name, value in results.items()}
+    return f"{where}{names}\n\n{_table({'metric': 'value'}, rows)}"
+
+
+def _table(header: Mapping[str, str], rows: Mapping[str, str]) -> str:
+    ((left, right),) = header.items()
+    lines = [f"| {left} | {right} |", "| --- | --- |", *(f"| {name} | {rows[name]} |" for name in rows)]
+    return "\n".join(lines)

@@ -1,0 +1,269 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Code that travels with a checkpoint, for `trust_remote_code=True` where this package is not installed.
+
+transformers takes such code from files in one flat folder, and makes modules of its own of every file that an
+`auto_map` names: a class that two of them import exists twice, and `isinstance` fails between the two. So the
+modules of this package are joined into two files, one for configurations and models, one for processors.
+They are made from the installed sources when they are asked for; there is no second copy to keep in step.
+"""
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import re
+import textwrap
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .._version import __version__
+
+
+# Not `modeling_vatt.py`: that file would hide the package from a Python started in the folder.
+MODEL_FILE = "vatt_model"
+PROCESSING_FILE = "vatt_processing"
+
+_PACKAGE = __name__.partition(".")[0]
+_ROOTS = {
+    MODEL_FILE: ("models.modeling_vatt", "models.classification"),
+    PROCESSING_FILE: (
+        "processors.processing_vatt",
+        "processors.image_processing_vatt",
+        "processors.tokenization_vatt",
+    ),
+}
+_MODELS = {
+    "AutoConfig": "VattConfig",
+    "AutoModel": "VattModel",
+    "AutoModelForPreTraining": "VattForPreTraining",
+    "AutoModelForVideoClassification": "VattForVideoClassification",
+    "AutoModelForAudioClassification": "VattForAudioClassification",
+    "AutoModelForImageClassification": "VattForImageClassification",
+}
+# Key that names the class in a processor's file -> Auto class. Parts of a processor are nested in its file.
+_PROCESSORS = {
+    "feature_extractor_type": "AutoFeatureExtractor",
+    "image_processor_type": "AutoImageProcessor",
+    "video_processor_type": "AutoVideoProcessor",
+}
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+
+_HEADER = '''# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Code of this checkpoint, for `trust_remote_code=True`.
+
+{made}
+Change it there, not here.
+"""
+'''
+
+
+def save_remote_code(folder: str | os.PathLike) -> list[str]:
+    """Put the code of the classes beside a saved checkpoint, so that it loads without this package.
+
+    Call it after `save_pretrained`, and again whenever the folder is saved anew. Other libraries must still
+    be there (PyAV, soxr and sentencepiece for the processors); transformers names those missing, and the
+    `pip` line for them.
+
+    ```python
+    >>> model.save_pretrained("my_vatt")
+    >>> processor.save_pretrained("my_vatt")
+    >>> save_remote_code("my_vatt")
+    ['vatt_model.py', 'vatt_processing.py']
+    >>> # elsewhere, without the package
+    >>> AutoModel.from_pretrained("my_vatt", trust_remote_code=True)
+    ```
+
+    Args:
+        folder: where a model, a processor or a part of one was saved.
+
+    Returns:
+        Names of the code files.
+
+    Raises:
+        ValueError: if nothing of this package was saved there.
+    """
+    folder = Path(folder)
+    needed: set[str] = set()
+    for name in ("config.json", *_PROCESSOR_FILES, "tokenizer_config.json"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        used = _add_auto_maps(name, settings)
+        if used:
+            path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            needed.add(used)
+    if not needed:
+        raise ValueError(f"{folder}: holds no VATT model or processor. Save one there first.")
+    for name in needed:
+        (folder / f"{name}.py").write_text(flat_source(name), encoding="utf-8")
+    return sorted(f"{name}.py" for name in needed)
+
+
+def _add_auto_maps(name: str, settings: dict[str, Any]) -> str | None:
+    """Name the classes in the content of a file; returns the code file they are in, None if not ours."""
+    if name == "config.json":
+        if settings.get("model_type") != "vatt":
+            return None
+        settings["auto_map"] = {auto: f"{MODEL_FILE}.{cls}" for auto, cls in _MODELS.items()}
+        return MODEL_FILE
+    if name == "tokenizer_config.json":
+        if settings.get("tokenizer_class") != "VattTokenizer":
+            return None
+        settings["auto_map"] = {"AutoTokenizer": [None, f"{PROCESSING_FILE}.VattTokenizer"]}
+        return PROCESSING_FILE
+    found = False
+    for part in (settings, *(value for value in settings.values() if isinstance(value, dict))):
+        for key, auto in _PROCESSORS.items():
+            if str(part.get(key)).startswith("Vatt"):
+                part["auto_map"] = {auto: f"{PROCESSING_FILE}.{part[key]}"}
+                found = True
+    if name == "processor_config.json" and settings.get("processor_class") == "VattProcessor":
+        settings["auto_map"] = {"AutoProcessor": f"{PROCESSING_FILE}.VattProcessor"}
+        found = True
+    return PROCESSING_FILE if found else None
+
+
+def flat_source(name: str) -> str:
+    """Text of one of the code files: all modules it needs, joined into one.
+
+    Raises:
+        ValueError: if two of them give one name two meanings.
+    """
+    modules = _in_order([f"{_PACKAGE}.{root}" for root in _ROOTS[name]])
+    deferred = {module.deferred_annotations for module in modules}
+    if len(deferred) != 1:
+        raise ValueError(f"{name}: some modules import annotations from __future__, some do not.")
+    meanings: dict[str, str] = {}
+    bodies: list[str] = []
+    for module in modules:
+        repeated = [line for bound, line in module.definitions.items() if meanings.get(bound) == line]
+        for bound, meaning in (*module.imports.items(), *module.definitions.items()):
+            if meanings.setdefault(bound, meaning) != meaning:
+                raise ValueError(
+                    f"{name}: {bound!r} has two meanings, the second in {module.name}. Rename it."
+                )
+        text = module.body
+        for line in repeated:  # such as every module's `logger`
+            text = text.replace(line + "\n", "", 1)
+        bodies.append(text)
+    made = f"Made by modeling_vatt {__version__} from {', '.join(module.name for module in modules)}."
+    parts = [_HEADER.format(made=textwrap.fill(made, 110))]
+    parts += ["from __future__ import annotations\n"] if deferred == {True} else []
+    parts += [_grouped({statement for module in modules for statement in module.imports.values()}), *bodies]
+    text = re.sub(r"\n{4,}", "\n\n\n", "\n\n".join(parts)).rstrip() + "\n"
+    compile(text, f"{name}.py", "exec")
+    return text
+
+
+def _grouped(statements: set[str]) -> str:
+    """Import statements, those from one module as one."""
+    plain = sorted(statement for statement in statements if statement.startswith("import "))
+    origins: dict[str, list[str]] = {}
+    for statement in sorted(statements - set(plain)):
+        origin, _, clause = statement.partition(" import ")
+        origins.setdefault(origin, []).append(clause)
+    grouped = [f"{origin} import ({', '.join(clauses)})" for origin, clauses in origins.items()]
+    return "\n".join([*plain, *grouped]) + "\n"
+
+
+@dataclass
+class _Module:
+    """A module of this package, taken apart.
+
+    Attributes:
+        name: full name.
+        body: text without header, imports and `__all__`.
+        imports: what it imports from elsewhere: bound name -> statement.
+        definitions: what it defines: name -> text of its statement if that is one line, else where it is.
+        needs, needs_later: modules of this package imported at its top, and inside functions.
+        deferred_annotations: whether it imports them from `__future__`.
+    """
+
+    name: str
+    body: str = ""
+    imports: dict[str, str] = field(default_factory=dict)
+    definitions: dict[str, str] = field(default_factory=dict)
+    needs: list[str] = field(default_factory=list)
+    needs_later: list[str] = field(default_factory=list)
+    deferred_annotations: bool = False
+
+
+def _in_order(roots: list[str]) -> list[_Module]:
+    """The modules and all they need, each after those it imports at its top; packages that only pass names on
+    are left out."""
+    order: dict[str, _Module] = {}
+    pending = list(roots)
+
+    def visit(name: str) -> None:
+        if name not in order:
+            module = _take_apart(name)
+            for need in module.needs:
+                visit(need)
+            order[name] = module
+            pending.extend(module.needs_later)
+
+    while pending:
+        visit(pending.pop(0))
+    return [module for module in order.values() if module.body.strip()]
+
+
+def _take_apart(name: str) -> _Module:
+    source = importlib.import_module(name)
+    package = name if hasattr(source, "__path__") else name.rpartition(".")[0]
+    text = inspect.getsource(source)
+    tree = ast.parse(text)
+    lines = text.splitlines()
+    module = _Module(name)
+    dropped = set(range(1, tree.body[0].lineno))  # copyright
+    top = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            if node.module is None or any(alias.asname for alias in node.names):
+                raise ValueError(
+                    f"{name}, line {node.lineno}: only `from .module import name` can be joined."
+                )
+            need = importlib.util.resolve_name("." * node.level + node.module, package)
+            (module.needs if id(node) in top else module.needs_later).append(need)
+        elif id(node) not in top or not _is_header(node, tree):
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+            module.deferred_annotations = True
+        elif isinstance(node, ast.Import | ast.ImportFrom) and not getattr(node, "level", 0):
+            for alias in node.names:
+                bound = f" as {alias.asname}" if alias.asname else ""
+                origin = f"from {node.module} " if isinstance(node, ast.ImportFrom) else ""
+                module.imports[alias.asname or alias.name] = f"{origin}import {alias.name}{bound}"
+        assert isinstance(node, ast.stmt)
+        dropped.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    for node in tree.body:
+        if node.lineno not in dropped:
+            one_line = lines[node.lineno - 1] if node.lineno == node.end_lineno else f"{name}:{node.lineno}"
+            module.definitions |= dict.fromkeys(_bound_names(node), one_line)
+    kept = [line for number, line in enumerate(lines, start=1) if number not in dropped]
+    module.body = "\n".join(kept).strip("\n")
+    module.body += "\n" if module.body else ""
+    return module
+
+
+def _is_header(node: ast.AST, tree: ast.Module) -> bool:
+    """Whether a statement at the top of a module is left out: docstring, imports, `__all__`."""
+    if isinstance(node, ast.Assign):
+        return _bound_names(node) == ["__all__"]
+    docstring = node is tree.body[0] and isinstance(node, ast.Expr)
+    return docstring or isinstance(node, ast.Import | ast.ImportFrom)
+
+
+def _bound_names(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+__all__ = ["flat_source", "save_remote_code"]

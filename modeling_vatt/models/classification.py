@@ -1,0 +1,243 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Classifiers on one tower: video, image and sound.
+
+Sources: paper sections 4.1-4.2 and A.2; official modules `VideoFinetune`, `AudioFinetune`. A classifier
+holds a [`VattModel`] with just its tower, so it loads from any pretraining checkpoint, modality-specific or
+agnostic, and ignores the rest.
+"""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_outputs import ImageClassifierOutput, SequenceClassifierOutput
+from transformers.utils.generic import can_return_tuple
+
+from ..configuration import VattConfig
+from .losses import label_balanced_bce
+from .modeling_vatt import MODALITIES, VattModel, VattPreTrainedModel
+
+
+class VattClassifier(VattPreTrainedModel):
+    """What the three classifiers share. Not used on its own.
+
+    A config keeps the DropToken rate of pretraining; the paper fine-tunes without it, so pass
+    `drop_token_rate=0` in the tower's config for its recipe.
+    """
+
+    modality: ClassVar[str]
+
+    def __init__(self, config: VattConfig) -> None:
+        super().__init__(config)
+        if not config.num_labels:
+            raise ValueError("Give the classes: `num_labels`, or `id2label` and `label2id`.")
+        # The other towers and the common spaces of a pretraining checkpoint are not needed here.
+        others = "|".join(f"{name}_model" for name in MODALITIES if name != self.modality)
+        self._keys_to_ignore_on_load_unexpected = [rf"^(vatt\.)?({others}|head)\."]
+        self.vatt = VattModel(config, modalities=(self.modality,))
+        tower = getattr(config, f"{self.modality}_config")
+        self.dropout = nn.Dropout(tower.classifier_dropout)
+        self.classifier = nn.Linear(tower.output_size, config.num_labels)
+        self._freeze()
+        self.post_init()
+
+    def _freeze(self) -> None:
+        super()._freeze()
+        if getattr(self.config, f"{self.modality}_config").freeze_backbone:
+            self.vatt.requires_grad_(False)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self.classifier:
+            if self.modality == "audio":  # sigmoid outputs start at the prior 1 / classes (release)
+                init.constant_(module.bias, -math.log(max(self.config.num_labels - 1, 1)))
+            else:  # Glorot normal: 0.8796 is the standard deviation of a unit normal cut at two sigma
+                std = math.sqrt(2 / (module.in_features + module.out_features)) / 0.87962566103423978
+                init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+
+    def classify(self, inputs: torch.Tensor, native_ndim: int, **kwargs: Any) -> tuple[torch.Tensor, Any]:
+        """Logits (batch, num_labels), averaged over windows if `inputs` has an axis (batch, windows, ...)."""
+        windows = 1
+        if inputs.ndim == native_ndim + 1:
+            windows = inputs.shape[1]
+            inputs = inputs.flatten(0, 1)
+        features = getattr(self.vatt, f"get_{self.modality}_features")(inputs, return_dict=True, **kwargs)
+        logits = self.classifier(self.dropout(features.pooler_output))
+        return logits.view(-1, windows, logits.shape[-1]).mean(1), features
+
+    def classification_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Softmax cross-entropy for class ids, sigmoid cross-entropy for (batch, num_labels) targets; see
+        `config.problem_type`, and `config.label_balancing` for the release's AudioSet weighting."""
+        problem = self.config.problem_type
+        if problem is None:
+            problem = "multi_label_classification" if labels.ndim == 2 else "single_label_classification"
+        if problem == "multi_label_classification":
+            if labels.shape != logits.shape:
+                raise ValueError(
+                    f"`labels` must be {tuple(logits.shape)} for several labels, got {tuple(labels.shape)}."
+                )
+            _check_range(labels, 0, 1, "multi-label targets lie in [0, 1]")
+            if self.config.label_balancing:
+                return label_balanced_bce(logits, labels)
+            return nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+        if problem != "single_label_classification":
+            raise ValueError(
+                f"`config.problem_type` must be single_ or multi_label_classification, got {problem!r}."
+            )
+        if labels.shape not in (logits.shape[:1], logits.shape):
+            raise ValueError(
+                f"`labels` must be ({logits.shape[0]},) class ids or {tuple(logits.shape)} class shares, got "
+                f"{tuple(labels.shape)}."
+            )
+        if labels.ndim == 2:
+            return nn.functional.cross_entropy(logits, labels.to(logits.dtype))
+        if labels.is_floating_point():
+            raise ValueError(f"`labels` must be whole numbers, class ids, got {labels.dtype}.")
+        classes = logits.shape[-1]
+        _check_range(labels, 0, classes - 1, f"class ids run from 0 to {classes - 1} (-100: leave out)", -100)
+        return nn.functional.cross_entropy(logits, labels)
+
+
+def _check_range(
+    labels: torch.Tensor, lowest: int, highest: int, rule: str, allowed: int | None = None
+) -> None:
+    """On a GPU a wrong class id is otherwise an assertion of the device, which ends the process."""
+    if torch.compiler.is_compiling():
+        return
+    wrong = (labels < lowest) | (labels > highest)
+    if allowed is not None:
+        wrong &= labels != allowed
+    if wrong.any():
+        raise ValueError(
+            f"`labels` holds {labels[wrong][0].item()}: {rule}. Check `num_labels` in the config."
+        )
+
+
+class VattForVideoClassification(VattClassifier):
+    r"""
+    Video classifier: dropout and a dense layer on the pooled feature of the video tower.
+
+    ```python
+    >>> import torch
+    >>> from modeling_vatt import VattConfig, VattForVideoClassification
+
+    >>> model = VattForVideoClassification(VattConfig.from_preset("tiny", num_labels=5)).eval()
+    >>> model(torch.zeros(2, 32, 3, 64, 64)).logits.shape
+    torch.Size([2, 5])
+    ```
+    """
+
+    modality = "video"
+    input_modalities: Any = ("video",)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        **kwargs: Any,
+    ) -> ImageClassifierOutput:
+        r"""
+        Logits of clips, and the loss if there are labels.
+
+        Args:
+            pixel_values_videos (`torch.FloatTensor` of shape `(batch[, windows], frames, channels, height,
+                width)`): clips in [-1, 1]; the logits of several windows are averaged.
+            labels (`torch.Tensor` of shape `(batch,)` or `(batch, num_labels)`, *optional*): class ids, or
+                multi-label targets.
+            pixel_values: other name of `pixel_values_videos`, used by transformers' pipeline.
+        """
+        clips = pixel_values if pixel_values_videos is None else pixel_values_videos
+        if clips is None:
+            raise ValueError(
+                "`pixel_values_videos` is missing: this model classifies video, pass it as that."
+            )
+        logits, features = self.classify(clips, 5, **kwargs)
+        return ImageClassifierOutput(
+            loss=None if labels is None else self.classification_loss(logits, labels),
+            logits=logits,
+            hidden_states=features.hidden_states,
+            attentions=features.attentions,
+        )
+
+
+class VattForImageClassification(VattClassifier):
+    r"""
+    Image classifier: the video tower on a clip that repeats the image `tubelet_size` times (paper 4.2.2).
+    """
+
+    modality = "video"
+    input_modalities: Any = ("image",)
+    main_input_name = "pixel_values"
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> ImageClassifierOutput:
+        r"""
+        Logits of images, and the loss if there are labels.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`): images in [-1, 1].
+            labels (`torch.Tensor` of shape `(batch,)` or `(batch, num_labels)`, *optional*): class ids, or
+                multi-label targets.
+        """
+        if pixel_values is None or pixel_values.ndim != 4:
+            shape = None if pixel_values is None else tuple(pixel_values.shape)
+            raise ValueError(f"`pixel_values` must be (batch, channels, height, width), got {shape}.")
+        clips = pixel_values.unsqueeze(1).expand(-1, self.config.video_config.tubelet_size, -1, -1, -1)
+        logits, features = self.classify(clips, 5, **kwargs)
+        return ImageClassifierOutput(
+            loss=None if labels is None else self.classification_loss(logits, labels),
+            logits=logits,
+            hidden_states=features.hidden_states,
+            attentions=features.attentions,
+        )
+
+
+class VattForAudioClassification(VattClassifier):
+    r"""
+    Sound classifier, for one label or several per clip.
+    """
+
+    modality = "audio"
+    input_modalities: Any = ("audio",)
+    main_input_name = "input_values"
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        r"""
+        Logits of sounds, and the loss if there are labels.
+
+        Args:
+            input_values (`torch.FloatTensor` of shape `(batch[, windows], samples)` or `(batch[, windows],
+                frames, mel bins)`): sound; the logits of several windows are averaged.
+            labels (`torch.Tensor` of shape `(batch,)` or `(batch, num_labels)`, *optional*): class ids, or
+                multi-label targets.
+        """
+        if input_values is None:
+            raise ValueError("`input_values` is missing: this model classifies sound, pass it as that.")
+        native_ndim = 1 + len(self.config.audio_config.patch_shape)
+        logits, features = self.classify(input_values, native_ndim, **kwargs)
+        return SequenceClassifierOutput(
+            loss=None if labels is None else self.classification_loss(logits, labels),
+            logits=logits,
+            hidden_states=features.hidden_states,
+            attentions=features.attentions,
+        )
+
+
+__all__ = ["VattForAudioClassification", "VattForImageClassification", "VattForVideoClassification"]

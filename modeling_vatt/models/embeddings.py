@@ -1,0 +1,279 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""From raw inputs to encoder inputs: patches, axis positions, DropToken, AGG token, words.
+
+Sources: paper sections 3.1-3.3; official modules `SpatioTemporalEmbeddings`, `TemporalEmbeddings`,
+`SpectroTemporalEmbeddings`, `ViT`/`WaT`/`SpT`/`UniversalTransformer` and `T5Encoder`.
+"""
+
+import math
+import operator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+from ..configuration import VattAudioConfig, VattTextConfig, VattVideoConfig
+from ..fast_cpu import VattDropout, VattLinear
+
+
+@lru_cache(maxsize=256)
+def spline_matrix(num_source: int, num_target: int) -> np.ndarray:
+    """Matrix that resamples a table of `num_source` rows to `num_target` rows.
+
+    Order-3 polyharmonic spline with a linear term, known points at i / num_source, queries at
+    j / num_target (`tfa.image.interpolate_spline` as the release calls it; the paper says "bi-cubic").
+    Its defining system has a condition number of 1e12 for 1200 rows, where the release's float32 solution is
+    noise and float64 is good to 1e-4. In one dimension it is the natural cubic spline, continued linearly,
+    whose tridiagonal system is well-conditioned; that is solved here, with the release's floor under the
+    radial function as a correction.
+
+    Returns:
+        float64 array of shape (num_target, num_source).
+    """
+    if num_source == 1:  # the linear term has no unique solution; a single row is constant
+        return np.ones((num_target, 1))
+    step = 1 / num_source
+    inner = np.arange(1, num_source - 1)
+    system, known = np.eye(num_source), np.zeros((num_source, num_source))
+    for offset, unknown_weight, known_weight in ((-1, 1, 6), (0, 4, -12), (1, 1, 6)):
+        system[inner, inner + offset] = unknown_weight
+        known[inner, inner + offset] = known_weight / step**2
+    second = np.linalg.solve(system, known)  # second derivatives at the points, zero at the ends
+    # Coefficient of |x - point|^3: a twelfth of the jump of the third derivative.
+    coefficients = np.diff(np.pad(np.diff(second, axis=0) / step, ((1, 1), (0, 0))), axis=0) / 12
+    # The release computes max(r^2, 1e-10)^1.5, so 1e-15 where r^3 is less: on the diagonal of the system, ...
+    floor = 1e-15
+    values = np.eye(num_source) - floor * coefficients
+    second = second @ values
+
+    target = np.arange(num_target)
+    cell = np.minimum(target * num_source // num_target, num_source - 2)
+    place = target * num_source / num_target - cell  # in cells; above 1 behind the last point
+    right = np.minimum(place, 1)[:, None]
+    left = 1 - right
+    matrix = left * values[cell] + right * values[cell + 1]
+    matrix += step**2 / 6 * ((left**3 - left) * second[cell] + (right**3 - right) * second[cell + 1])
+    slope = values[-1] - values[-2] + step**2 / 6 * second[-2]
+    matrix += np.maximum(place - 1, 0)[:, None] * slope
+    # ... and at queries next to a point.
+    nearest = np.minimum(np.rint(target * num_source / num_target).astype(int), num_source - 1)
+    distance = np.abs(target / num_target - nearest / num_source)
+    return matrix + np.maximum(floor - distance**3, 0)[:, None] * coefficients[nearest]
+
+
+@torch.compiler.allow_in_graph
+def _spline_tensor(num_source: int, num_target: int) -> torch.Tensor:
+    return torch.from_numpy(spline_matrix(num_source, num_target))
+
+
+def resample_positions(table: torch.Tensor, num_target: int) -> torch.Tensor:
+    """Resample a position table (num_source, dim) along its axis to (num_target, dim); differentiable."""
+    if table.shape[0] == num_target:
+        return table
+    # index(): torch.compile with dynamic shapes then specialises on the size; the matrix is a constant.
+    matrix = _spline_tensor(table.shape[0], operator.index(num_target))
+    return matrix.to(table.dtype).to(table.device) @ table
+
+
+class VattPositionTable(nn.Embedding):
+    """Positions along one axis. A class of its own for its initialisation: transformers passes only modules
+    with parameters of their own to `_init_weights`. And for its call, at which accelerate loads offloaded
+    weights."""
+
+    def forward(self, num_target: int) -> torch.Tensor:  # type: ignore[override]
+        """Positions (num_target, dim)."""
+        return resample_positions(self.weight, num_target)
+
+
+class VattAxialPositionEmbeddings(nn.Module):
+    """One learnable table per axis; their sum, normalised, is the position of a token.
+
+    Args:
+        axes: table name -> number of rows, slowest axis first.
+        hidden_size: width of the tables.
+        eps: epsilon of the LayerNorm on the sum.
+    """
+
+    def __init__(self, axes: dict[str, int], hidden_size: int, eps: float) -> None:
+        super().__init__()
+        self.tables = nn.ModuleDict(
+            {name: VattPositionTable(rows, hidden_size) for name, rows in axes.items()}
+        )
+        self.layer_norm = nn.LayerNorm(hidden_size, eps=eps)
+
+    def forward(self, grid: tuple[int, ...]) -> torch.Tensor:
+        """Positions (prod(grid), hidden_size) of a grid given in the order of the axes."""
+        total: torch.Tensor | None = None
+        for axis, table in enumerate(self.tables.values()):
+            rows = table(grid[axis])
+            rows = rows.view(*(-1 if i == axis else 1 for i in range(len(grid))), rows.shape[-1])
+            total = rows if total is None else total + rows
+        assert total is not None
+        return self.layer_norm(total.flatten(0, -2))
+
+
+def drop_token_count(num_tokens: int, drop_rate: float) -> int:
+    """Tokens that DropToken keeps: floor of the kept share, at least one (paper 3.3, official `ViT`)."""
+    return max(1, math.floor((1 - drop_rate) * num_tokens + 1e-6))
+
+
+def input_name(config: VattVideoConfig | VattAudioConfig) -> str:
+    """What the input of a tower is called."""
+    return "pixel_values_videos" if isinstance(config, VattVideoConfig) else "input_values"
+
+
+def channels_first(values: torch.Tensor, config: VattVideoConfig | VattAudioConfig) -> torch.Tensor:
+    """Input of a tower as (batch, channels, *extent), after a look at its shape.
+
+    Raises:
+        ValueError: if `values` is not what the config describes.
+    """
+    video = isinstance(config, VattVideoConfig)
+    if video:
+        expected = f"(batch, frames, {config.num_channels}, height, width)"
+        valid = values.ndim == 5 and values.shape[2] == config.num_channels
+    else:
+        expected = "(batch, samples)" if len(config.patch_shape) == 1 else "(batch, frames, mel bins)"
+        valid = values.ndim == 1 + len(config.patch_shape)
+    if not valid:
+        raise ValueError(f"`{input_name(config)}` must be {expected}, got {tuple(values.shape)}.")
+    if not values.is_floating_point():
+        raise ValueError(
+            f"`{input_name(config)}` must be floating-point numbers, got {values.dtype}: use the processor, "
+            "or `ClipBatch.to` for clips of a dataset with `late_colors`."
+        )
+    return values.transpose(1, 2) if video else values.unsqueeze(1)
+
+
+class VattPatchEmbeddings(nn.Module):
+    """Video, waveform or spectrogram -> encoder input.
+
+    Patch projection (a convolution whose kernel equals its stride, done as a matrix product) -> optional
+    input masking -> optional pre-projection -> positions and dropout -> DropToken (training) -> AGG token.
+    DropToken picks the tokens first, so nothing is computed for dropped ones.
+    """
+
+    def __init__(self, config: VattVideoConfig | VattAudioConfig) -> None:
+        super().__init__()
+        self.config = config
+        size = config.hidden_size
+        self.patch_projection = VattLinear(config.num_channels * math.prod(config.patch_shape), size)
+        self.mask_token = nn.Parameter(torch.zeros(size)) if config.use_input_masking else None
+        self.pre_projection = VattLinear(size, size) if config.use_pre_projection else None
+        self.activation = ACT2FN[config.projection_act]
+        self.position_embeddings = VattAxialPositionEmbeddings(
+            config.position_axes, size, config.position_layer_norm_eps
+        )
+        self.dropout = VattDropout(config.position_dropout_prob)
+        self.agg_token = nn.Parameter(torch.zeros(size))
+        # The release enumerates spectrogram positions mel-slowest, its tokens time-slowest.
+        self.reversed_positions = getattr(config, "input_type", None) == "spectrogram"
+
+    def patchify(self, values: torch.Tensor) -> torch.Tensor:
+        """View of shape (batch, *grid, channels, *patch); incomplete patches at the end are left out."""
+        patch = self.config.patch_shape
+        values = channels_first(values, self.config)
+        if any(size < extent for size, extent in zip(values.shape[2:], patch, strict=True)):
+            raise ValueError(
+                f"`{input_name(self.config)}` of extent {tuple(values.shape[2:])} is smaller than one patch "
+                f"{patch}: give it more."
+            )
+        for axis, extent in enumerate(patch):
+            values = values.unfold(2 + axis, extent, extent)
+        return values.movedim(1, 1 + len(patch))
+
+    def forward(self, values: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """
+        Args:
+            values: (batch, frames, channels, height, width) pixels, (batch, samples) waveform or (batch,
+                frames, mel bins) spectrogram.
+
+        Returns:
+            Encoder input (batch, 1 + tokens, hidden_size), and what happened to the tokens:
+            `kept_tokens` (kept,) indices after DropToken, `masked_tokens` (batch, tokens) bool.
+        """
+        patches = self.patchify(values)
+        num_axes = len(self.config.patch_shape)
+        grid = tuple(patches.shape[1 : 1 + num_axes])
+        positions = self.position_embeddings(grid[::-1] if self.reversed_positions else grid)
+        info: dict[str, torch.Tensor] = {}
+        kept = None
+        if self.training and self.config.drop_token_rate > 0:
+            keep = drop_token_count(math.prod(grid), self.config.drop_token_rate)
+            # One draw for the whole batch (release). Sorted for memory locality: order has no meaning.
+            kept = torch.randperm(math.prod(grid), device=values.device)[:keep].sort().values
+            info["kept_tokens"] = kept
+        masking = self.mask_token is not None and self.training
+        if kept is not None and not masking:
+            index: list[Any] = []
+            rest = kept
+            for extent in reversed(grid):
+                index.insert(0, rest % extent)
+                rest = rest // extent
+            every_clip_and_kept = (slice(None), *index)
+            patches = patches[every_clip_and_kept]
+        else:
+            patches = patches.flatten(1, num_axes)
+        # Processors give float32; a model loaded in half precision takes it as well.
+        tokens = self.patch_projection(patches.flatten(2).to(self.agg_token.dtype))
+        if masking:
+            tokens, info["masked_tokens"] = self.mask_inputs(tokens)
+            tokens = tokens if kept is None else tokens[:, kept]
+        if self.pre_projection is not None:
+            tokens = self.activation(self.pre_projection(tokens))
+        tokens = self.dropout(tokens + (positions if kept is None else positions[kept]))
+        agg = self.agg_token.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
+        return torch.cat([agg, tokens], dim=1), info
+
+    def mask_inputs(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Masked-modelling inputs (release 2.9): of the chosen tokens 80 % become the mask vector, 10 % a
+        random token of the batch, 10 % stay."""
+        assert self.mask_token is not None
+        chosen = torch.rand(tokens.shape[:2], device=tokens.device) < self.config.mask_rate
+        fate = torch.rand(tokens.shape[:2], device=tokens.device)
+        flat = tokens.detach().flatten(0, 1)
+        shuffled = flat[torch.randperm(flat.shape[0], device=tokens.device)].view_as(tokens)
+        masked = torch.where((chosen & (fate < 0.8))[..., None], self.mask_token.to(tokens.dtype), tokens)
+        return torch.where((chosen & (fate >= 0.9))[..., None], shuffled, masked), chosen
+
+
+class VattTextEmbeddings(nn.Module):
+    """Word ids -> encoder input: word table, dense layer with activation, AGG token, and positions for the
+    `"bert"` type. The AGG token of the `"t5"` type has word width and passes the dense layer as well."""
+
+    def __init__(self, config: VattTextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.is_t5 = config.encoder_type == "t5"
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.word_embeddings.weight.requires_grad_(config.trainable_embeddings)
+        self.pre_projection = VattLinear(
+            config.embedding_size, config.hidden_size, bias=config.pre_projection_bias
+        )
+        self.activation = ACT2FN[config.projection_act]
+        self.agg_token = nn.Parameter(
+            torch.zeros(config.embedding_size if self.is_t5 else config.hidden_size)
+        )
+        self.position_embeddings = (
+            None
+            if self.is_t5
+            else VattAxialPositionEmbeddings(
+                config.position_axes, config.hidden_size, config.position_layer_norm_eps
+            )
+        )
+        self.dropout = VattDropout(config.hidden_dropout_prob if self.is_t5 else config.position_dropout_prob)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """(batch, words) ids -> (batch, 1 + words, hidden_size)."""
+        words = self.word_embeddings(input_ids)
+        agg = self.agg_token.to(words.dtype).expand(words.shape[0], 1, -1)
+        if self.position_embeddings is None:
+            words = torch.cat([agg, words], dim=1)
+            return self.dropout(self.activation(self.pre_projection(words)))
+        words = self.activation(self.pre_projection(words))
+        words = self.dropout(words + self.position_embeddings((input_ids.shape[1],)))
+        return torch.cat([agg.to(words.dtype), words], dim=1)

@@ -1,0 +1,141 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Projection of pooled features into the common spaces.
+
+Sources: paper section 3.4; official modules `FACBridge` ("fine and coarse") and `JointBridge`.
+"""
+
+import torch
+from torch import nn
+
+from ..configuration import VattConfig
+from .collectives import all_reduce_sum, is_distributed
+
+
+class VattBatchNorm(nn.Module):
+    """Batch norm with Keras' bookkeeping: statistics over the batch of all processes, a running variance made
+    of BIASED batch variances (PyTorch's own keeps the unbiased one), and running statistics in training too
+    where the norm is frozen.
+
+    Args:
+        size: channels, which are axis 1 of vectors (batch, size) and of feature maps (batch, size, ...).
+        eps: epsilon.
+        momentum: share of the new statistic in the running one.
+        sync: batch statistics over all processes.
+        initial_weight: 0 lets a residual branch start silent.
+    """
+
+    def __init__(
+        self, size: int, eps: float, momentum: float, sync: bool, initial_weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.running_mean: torch.Tensor
+        self.running_var: torch.Tensor
+        self.eps = eps
+        self.momentum = momentum
+        self.sync = sync
+        self.initial_weight = initial_weight
+        self.weight = nn.Parameter(torch.full((size,), initial_weight))
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.register_buffer("running_mean", torch.zeros(size))
+        self.register_buffer("running_var", torch.ones(size))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(batch, size, ...) -> (batch, size, ...)"""
+        if not (self.training and self.weight.requires_grad):
+            return nn.functional.batch_norm(
+                features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        rows = features.numel() // features.shape[1]
+        if rows > 1 and not (self.sync and is_distributed()):
+            # With momentum 1 PyTorch leaves the statistics of this batch in the buffers it is given.
+            mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+            normed = nn.functional.batch_norm(
+                features, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps
+            )
+            variance = variance * ((rows - 1) / rows)
+        else:
+            values = features.to(torch.promote_types(features.dtype, torch.float32))
+            mean, variance = self.batch_statistics(values)
+            scale = self.weight * torch.rsqrt(variance + self.eps)
+            shift = self.bias - mean * scale
+            scale, shift = (_along_channels(value, features) for value in (scale, shift))
+            normed = features * scale.to(features.dtype) + shift.to(features.dtype)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+        return normed
+
+    def batch_statistics(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and biased variance over the rows and places of all processes, (size,) each."""
+        axes = [axis for axis in range(values.ndim) if axis != 1]
+        rows = torch.full((1,), values.numel() / values.shape[1], device=values.device, dtype=values.dtype)
+        synced = all_reduce_sum if self.sync else (lambda total: total)
+        count = synced(rows)
+        mean = synced(values.sum(axes)) / count
+        deviation = values - _along_channels(mean, values)
+        return mean, synced(deviation.square().sum(axes)) / count
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, eps={self.eps}, momentum={self.momentum}, sync={self.sync}"
+
+
+def _along_channels(values: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """(size,) values, viewed so that they broadcast over (batch, size, ...)."""
+    return values.view(-1, *(1,) * (features.ndim - 2))
+
+
+class VattFACHead(nn.Module):
+    """Fine and coarse: video and audio meet in one space, video and text in a second one that is reached
+    through the first. Dense layers in front of a batch norm have no bias."""
+
+    def __init__(self, config: VattConfig) -> None:
+        super().__init__()
+        fine, coarse = config.va_projection_size, config.vt_projection_size
+        norm = (config.batch_norm_eps, config.batch_norm_momentum, config.sync_batch_norm)
+        self.video_hidden = nn.Linear(config.video_config.output_size, fine, bias=False)
+        self.video_hidden_norm = VattBatchNorm(fine, *norm)
+        self.video_va = nn.Linear(fine, fine, bias=False)
+        self.video_va_norm = VattBatchNorm(fine, *norm)
+        self.video_vt = nn.Linear(fine, coarse, bias=False)
+        self.video_vt_norm = VattBatchNorm(coarse, *norm)
+        self.audio_va = nn.Linear(config.audio_config.output_size, fine)
+        self.text_vt = nn.Linear(config.text_config.output_size, coarse)
+
+    def video(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = nn.functional.relu(self.video_hidden_norm(self.video_hidden(pooled)))
+        fine = self.video_va_norm(self.video_va(hidden))
+        return fine, self.video_vt_norm(self.video_vt(nn.functional.relu(fine)))
+
+    def audio(self, pooled: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return self.audio_va(pooled), None
+
+    def text(self, pooled: torch.Tensor) -> tuple[None, torch.Tensor]:
+        return None, self.text_vt(pooled)
+
+
+class VattJointHead(nn.Module):
+    """One space for all: ReLU, dense layer without bias, batch norm, per modality."""
+
+    def __init__(self, config: VattConfig) -> None:
+        super().__init__()
+        size = config.va_projection_size
+        norm = (config.batch_norm_eps, config.batch_norm_momentum, config.sync_batch_norm)
+        towers = {"video": config.video_config, "audio": config.audio_config, "text": config.text_config}
+        self.projections = nn.ModuleDict(
+            {name: nn.Linear(tower.output_size, size, bias=False) for name, tower in towers.items()}
+        )
+        self.norms = nn.ModuleDict({name: VattBatchNorm(size, *norm) for name in towers})
+
+    def _project(self, name: str, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        joint = self.norms[name](self.projections[name](nn.functional.relu(pooled)))
+        return joint, joint
+
+    def video(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._project("video", pooled)
+
+    def audio(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._project("audio", pooled)
+
+    def text(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._project("text", pooled)

@@ -1,0 +1,847 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch VATT: "VATT: Transformers for Multimodal Self-Supervised Learning from Raw Video, Audio and Text"
+(Akbari et al., NeurIPS 2021, arXiv 2104.11178), following the official TensorFlow release.
+"""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import ModelOutput, logging
+from transformers.utils.generic import can_return_tuple
+
+from ..configuration import VattAudioConfig, VattConfig, VattTextConfig, VattVideoConfig
+from ..configuration.configuration_vatt import VattTowerConfig
+from .cnn import VattI3D, VattResNet
+from .embeddings import VattPatchEmbeddings, VattPositionTable, VattTextEmbeddings, channels_first
+from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
+from .heads import VattBatchNorm, VattFACHead, VattJointHead
+from .losses import contrastive_loss, normalize
+
+
+logger = logging.get_logger(__name__)
+
+MODALITIES = ("video", "audio", "text")
+# For GPUs: there Triton failed on what Inductor made of the loss (torch 2.11, 128 clips).
+_uncompiled_loss = torch.compiler.disable(contrastive_loss)
+
+
+@dataclass
+class VattFeaturesOutput(BaseModelOutputWithPooling):
+    r"""
+    Output of one modality.
+
+    Args:
+        last_hidden_state (`torch.Tensor` of shape `(batch, 1 + tokens, hidden_size)`):
+            Output of the tower: the AGG token, then the tokens (time slowest, then height, then width). Of a
+            convolutional network the places of its last feature map, of a linear text tower the words;
+            neither has an AGG token.
+        pooler_output (`torch.Tensor` of shape `(batch, output_size)`):
+            The feature of the clip or sentence for classifiers and probes: the AGG output, the mean over the
+            places, the maximum over the words.
+        va_embeds (`torch.Tensor` of shape `(batch, va_projection_size)`, *optional*):
+            Embedding in the video-audio space, not normalised.
+        vt_embeds (`torch.Tensor` of shape `(batch, vt_projection_size)`, *optional*):
+            Embedding in the video-text space, not normalised; for text ids of shape `(batch, candidates,
+            words)` its shape is `(batch, candidates, vt_projection_size)`.
+        hidden_states, attentions (`tuple(torch.Tensor)`, *optional*):
+            Input and output of every block; attention weights of every block. Of a convolutional network the
+            feature maps `(batch, channels, *extent)` of its stem and of every block, and no attention.
+        kept_tokens (`torch.LongTensor` of shape `(kept,)`, *optional*):
+            Indices of the tokens that DropToken kept (training).
+        masked_tokens (`torch.BoolTensor` of shape `(batch, tokens)`, *optional*):
+            Tokens chosen by input masking (training, if configured).
+    """
+
+    va_embeds: torch.FloatTensor | None = None
+    vt_embeds: torch.FloatTensor | None = None
+    kept_tokens: torch.LongTensor | None = None
+    masked_tokens: torch.BoolTensor | None = None
+
+
+@dataclass
+class VattModelOutput(ModelOutput):
+    r"""
+    Output of [`VattModel`]. Embeddings are not normalised; compare them by cosine within one space.
+
+    Args:
+        video_va_embeds, audio_va_embeds (`torch.Tensor` of shape `(batch, va_projection_size)`, *optional*):
+            Video and sound in the video-audio space.
+        video_vt_embeds (`torch.Tensor` of shape `(batch, vt_projection_size)`, *optional*):
+            Video in the video-text space.
+        text_vt_embeds (`torch.Tensor` of shape `(batch[, candidates], vt_projection_size)`, *optional*):
+            Text in the video-text space.
+        video_model_output, audio_model_output, text_model_output ([`VattFeaturesOutput`], *optional*):
+            Everything about one modality.
+    """
+
+    video_va_embeds: torch.FloatTensor | None = None
+    audio_va_embeds: torch.FloatTensor | None = None
+    video_vt_embeds: torch.FloatTensor | None = None
+    text_vt_embeds: torch.FloatTensor | None = None
+    video_model_output: VattFeaturesOutput | None = None
+    audio_model_output: VattFeaturesOutput | None = None
+    text_model_output: VattFeaturesOutput | None = None
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """What is there, in order; the outputs of the modalities become tuples too."""
+        return _nested_tuple(self)
+
+
+@dataclass
+class VattLossOutput(ModelOutput):
+    r"""
+    Losses and similarities, the loss first as everywhere in transformers.
+
+    Args:
+        loss (`torch.Tensor` of shape `()`, *optional*):
+            Contrastive loss.
+        video_audio_loss, video_text_loss, audio_text_loss (`torch.Tensor` of shape `()`, *optional*):
+            Its parts, before weighting.
+        logits_video_audio (`torch.Tensor` of shape `(batch, batch)`, *optional*):
+            Cosine similarity divided by the temperature.
+        logits_video_text (`torch.Tensor` of shape `(batch, batch * candidates)`, *optional*):
+            The same with all texts of the batch.
+    """
+
+    loss: torch.FloatTensor | None = None
+    video_audio_loss: torch.FloatTensor | None = None
+    video_text_loss: torch.FloatTensor | None = None
+    audio_text_loss: torch.FloatTensor | None = None
+    logits_video_audio: torch.FloatTensor | None = None
+    logits_video_text: torch.FloatTensor | None = None
+
+
+@dataclass
+class VattForPreTrainingOutput(VattModelOutput, VattLossOutput):
+    r"""
+    Output of [`VattForPreTraining`]: the fields of [`VattLossOutput`], then those of [`VattModelOutput`].
+    """
+
+
+def _nested_tuple(output: ModelOutput) -> tuple[Any, ...]:
+    values = (output[key] for key in output.keys())  # noqa: SIM118 - iterating a ModelOutput gives its values
+    return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in values)
+
+
+class VattTower(nn.Module):
+    """One modality: embeddings, encoder, optional post-projection; pooled at the AGG token.
+
+    Args:
+        config: config of the modality.
+        own_encoder: False in the modality-agnostic model, which hands its shared encoder to `forward`.
+    """
+
+    def __init__(self, config: VattTowerConfig, own_encoder: bool = True) -> None:
+        super().__init__()
+        self.config = config
+        embeddings = VattTextEmbeddings if isinstance(config, VattTextConfig) else VattPatchEmbeddings
+        self.embeddings = embeddings(config)
+        self.encoder = VattEncoder(config) if own_encoder else None
+        self.post_projection: nn.Linear | None = None
+        if config.use_post_projection:
+            # The T5-style tower's optional projection has no bias (release).
+            bias = not (isinstance(config, VattTextConfig) and config.encoder_type == "t5")
+            self.post_projection = nn.Linear(config.hidden_size, config.projection_size, bias=bias)
+        self.activation = ACT2FN[config.projection_act]
+
+    def forward(
+        self,
+        inputs: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        encoder: VattEncoder | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        **kwargs: Any,
+    ) -> VattFeaturesOutput:
+        """
+        Args:
+            inputs: pixels, samples, spectrogram or word ids; see [`VattPatchEmbeddings`] and
+                [`VattTextEmbeddings`].
+            attention_mask: (batch, words), 1 for words; text only.
+            encoder: the shared encoder, if the tower has none of its own.
+        """
+        info: dict[str, Any] = {}
+        if isinstance(self.embeddings, VattPatchEmbeddings):
+            hidden_states, info = self.embeddings(inputs)
+        else:
+            hidden_states = self.embeddings(inputs)
+        encoder = self.encoder if encoder is None else encoder
+        assert encoder is not None
+        mask = None
+        if attention_mask is not None:
+            agg = attention_mask.new_ones((attention_mask.shape[0], 1))
+            mask = create_bidirectional_mask(
+                config=encoder.config,
+                inputs_embeds=hidden_states,
+                attention_mask=torch.cat([agg, attention_mask], dim=1),
+            )
+        hidden_states, states, attentions = encoder(
+            hidden_states, mask, output_hidden_states, output_attentions, **kwargs
+        )
+        if self.post_projection is not None:
+            hidden_states = self.activation(self.post_projection(hidden_states))
+        return VattFeaturesOutput(
+            last_hidden_state=hidden_states,
+            pooler_output=hidden_states[:, 0],
+            hidden_states=states,
+            attentions=attentions,
+            **info,
+        )
+
+
+class VattLinearTextTower(nn.Module):
+    """The release's `LinearModel`: word table, 1x1 convolution with bias, ReLU, maximum over all words
+    (padding included, as in the release)."""
+
+    def __init__(self, config: VattTextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.word_embeddings.weight.requires_grad_(config.trainable_embeddings)
+        self.projection = nn.Linear(config.embedding_size, config.hidden_size)
+
+    def forward(self, inputs: torch.Tensor, **kwargs: Any) -> VattFeaturesOutput:
+        """(batch, words) ids -> features without an AGG token."""
+        words = nn.functional.relu(self.projection(self.word_embeddings(inputs)))
+        return VattFeaturesOutput(last_hidden_state=words, pooler_output=words.max(dim=1).values)
+
+
+class VattConvolutionalTower(nn.Module):
+    """Video or sound through a convolutional network; pooled by the mean over all places."""
+
+    def __init__(self, config: VattVideoConfig | VattAudioConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = VattI3D(config) if isinstance(config, VattVideoConfig) else VattResNet(config)
+
+    def forward(
+        self, inputs: torch.Tensor, output_hidden_states: bool = False, **kwargs: Any
+    ) -> VattFeaturesOutput:
+        """(batch, frames, channels, height, width) pixels or a (batch, frames, mel bins) spectrogram ->
+        features without an AGG token."""
+        values = channels_first(inputs, self.config)
+        # Processors give float32; a model loaded in half precision takes it as well.
+        values = values.to(self.backbone.stem.convolution.weight.dtype)
+        values, states = self.backbone(values, output_hidden_states)
+        places = values.flatten(2).transpose(1, 2)
+        return VattFeaturesOutput(
+            last_hidden_state=places, pooler_output=places.mean(1), hidden_states=states
+        )
+
+
+def make_tower(config: VattVideoConfig | VattAudioConfig | VattTextConfig, own_encoder: bool) -> nn.Module:
+    """The tower that a config describes; `own_encoder` as in [`VattTower`]."""
+    if isinstance(config, VattTextConfig):
+        return (
+            VattLinearTextTower(config) if config.encoder_type == "linear" else VattTower(config, own_encoder)
+        )
+    assert isinstance(config, VattVideoConfig | VattAudioConfig)
+    return VattConvolutionalTower(config) if config.is_convolutional else VattTower(config, own_encoder)
+
+
+class VattPreTrainedModel(PreTrainedModel):
+    """Initialisation, loading and saving of all VATT models."""
+
+    config: VattConfig
+    config_class = VattConfig
+    base_model_prefix = "vatt"
+    main_input_name = "pixel_values_videos"
+    input_modalities: Any = ("video", "audio", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = [
+        "VattEncoderLayer",
+        "VattPatchEmbeddings",
+        "VattTextEmbeddings",
+        "VattConvNorm",
+        "VattInceptionBlock",
+        "VattBottleneck",
+    ]
+    _skip_keys_device_placement = ["encoder"]  # the shared encoder is an argument, and no tensor
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    # Losses are means over the batch: Trainer has to divide them itself when it accumulates gradients.
+    accepts_loss_kwargs = False
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """See transformers; what the config freezes stays frozen (loading alone would unfreeze it).
+
+        Weights are read from safetensors only: the older format is a pickle, which can hold code. Whoever
+        trusts such a file passes `use_safetensors=False`.
+
+        Raises:
+            ValueError: weights that are damaged.
+        """
+        kwargs.setdefault("use_safetensors", True)
+        try:
+            loaded = super().from_pretrained(*args, **kwargs)
+        except SafetensorError as error:
+            raise ValueError(f"{args[0]}: its weights are damaged ({error}). Download them again.") from error
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model._freeze()
+        return loaded
+
+    @classmethod
+    def from_unimodal_pretrained(
+        cls,
+        video: str | PreTrainedModel | None = None,
+        audio: str | PreTrainedModel | None = None,
+        text: str | PreTrainedModel | None = None,
+        config: VattConfig | None = None,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        r"""
+        Start towers from unimodal checkpoints instead of at random.
+
+        Args:
+            video (`str` or `PreTrainedModel`, *optional*): ViT. Its patch kernel is repeated over the frames
+                of a patch, its 2-D positions are split into axis tables by least squares
+                ([`~unimodal.split_positions`]).
+            audio (`str` or `PreTrainedModel`, *optional*): AST, for a spectrogram tower; or ViT, of which a
+                waveform tower takes the encoder.
+            text (`str` or `PreTrainedModel`, *optional*): T5 or mT5, of which the encoder is taken.
+            config ([`VattConfig`], *optional*): config whose towers fit the sources; by default their sizes
+                follow from the sources, and those of other towers are the defaults.
+            output_loading_info (`bool`): return a [`~unimodal.UnimodalReport`] too. It is logged in any case:
+                which parameters were taken, adapted (and how) and left random.
+            kwargs: fields of the config, if none is given.
+
+        Raises:
+            ValueError: without a source, or if one does not fit.
+        """
+        from .unimodal import load_source, start_towers, tower_config
+
+        given = {"video": video, "audio": audio, "text": text}
+        sources = {name: load_source(name, source) for name, source in given.items() if source is not None}
+        if not sources:
+            raise ValueError("Give at least one of `video`, `audio` and `text`.")
+        if config is not None and kwargs:
+            raise ValueError(f"Set {', '.join(kwargs)} in `config`.")
+        if config is None:
+            towers = {f"{name}_config": tower_config(name, source) for name, source in sources.items()}
+            config = VattConfig(**{**towers, **kwargs})
+        model = cls(config).eval()
+        report = start_towers(model, sources)
+        logger.warning(f"{cls.__name__} started from unimodal checkpoints.\n{report}")
+        return (model, report) if output_loading_info else model
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:  # type: ignore[override]
+        """See transformers; a repository without a filled-in model card gets one made from the model.
+
+        The card goes to the main branch, where the Hub shows it. Fill in data and results with
+        [`~modeling_vatt.training.write_model_card`].
+        """
+        from huggingface_hub import ModelCard, create_repo, upload_file
+        from huggingface_hub.errors import EntryNotFoundError
+
+        from ..hub.model_card import build_model_card, is_empty_card
+
+        token = kwargs.get("token")
+        repo_id = create_repo(repo_id, private=kwargs.get("private"), token=token, exist_ok=True).repo_id
+        try:
+            missing = is_empty_card(ModelCard.load(repo_id, token=token))
+        except EntryNotFoundError:
+            missing = True
+        if missing and not kwargs.get("create_pr"):
+            card = str(build_model_card(self, repo_id)).encode()
+            upload_file(
+                path_or_fileobj=card,
+                path_in_repo="README.md",
+                repo_id=repo_id,
+                token=token,
+                commit_message="Add model card",
+            )
+        return super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]
+
+    def _freeze(self) -> None:
+        """Freeze the word table where the config says so."""
+        for module in self.modules():
+            if not isinstance(module, (VattTextEmbeddings, VattLinearTextTower)):
+                continue
+            if not module.config.trainable_embeddings:
+                module.word_embeddings.weight.requires_grad_(False)
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        # transformers looks for the attention function in the file of the class; ours is in encoder.py.
+        return True
+
+    def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
+        """See transformers; the T5-style text tower never uses flash attention."""
+        towers = {key: getattr(self.config, key) for key in self.config.sub_configs}
+        before = {key: tower._attn_implementation for key, tower in towers.items()}
+        for key, tower in towers.items():
+            # Set here, because transformers warns of sub-configs that belong to no `PreTrainedModel`.
+            chosen = attn_implementation
+            if isinstance(attn_implementation, dict):
+                chosen = attn_implementation.get(key, before[key])
+            if chosen not in ("eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()):
+                known = ", ".join(("eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()))
+                raise ValueError(f"Unknown attention implementation {chosen!r}: choose one of {known}.")
+            tower._attn_implementation = chosen
+        try:
+            super().set_attn_implementation(attn_implementation, *args, **kwargs)
+        except Exception:
+            for key, tower in towers.items():
+                tower._attn_implementation = before[key]
+            raise
+        self._settle_attention()
+
+    def _settle_attention(self) -> None:
+        """Give towers without an attention implementation that of the model; flash attention knows no
+        position bias, so the T5-style text tower then uses SDPA."""
+        config = self.config
+        for tower in (config.video_config, config.audio_config, config.text_config):
+            if tower._attn_implementation is None:
+                tower._attn_implementation = config._attn_implementation
+        text = config.text_config
+        if text.encoder_type == "t5" and "flash" in text._attn_implementation:
+            logger.warning_once(
+                "The T5-style text tower has a position bias, which flash attention lacks: SDPA."
+            )
+            text._attn_implementation = "sdpa"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Keras defaults as the release relies on them: Glorot uniform dense layers and convolutions, zero
+        biases; batch norm at the end of a residual branch zero; relative bias uniform in +-0.05; position
+        tables truncated normal of std d^-0.5; AGG and mask vectors truncated normal of variance 1/d. The word
+        table is standard normal, as in T5: the release always fills it from word2vec, and Keras' +-0.05
+        would drown in the positions where it is trained."""
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, (nn.LayerNorm, VattRMSNorm, VattBatchNorm)):
+            init.constant_(module.weight, getattr(module, "initial_weight", 1.0))
+            bias = getattr(module, "bias", None)
+            if bias is not None:
+                init.zeros_(bias)
+            if isinstance(module, VattBatchNorm):
+                init.zeros_(module.running_mean)
+                init.ones_(module.running_var)
+        elif isinstance(module, VattPositionTable):
+            std = module.embedding_dim**-0.5
+            init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+        elif isinstance(module, VattRelativeBiasTable):
+            init.uniform_(module.weight, -0.05, 0.05)
+        elif isinstance(module, nn.Embedding):  # the word table
+            init.normal_(module.weight, std=1.0)
+        if isinstance(module, (VattPatchEmbeddings, VattTextEmbeddings)):
+            for vector in (module.agg_token, getattr(module, "mask_token", None)):
+                if vector is not None:
+                    # 0.8796: standard deviation of a unit normal cut at two sigma
+                    std = vector.shape[0] ** -0.5 / 0.87962566103423978
+                    init.trunc_normal_(vector, std=std, a=-2 * std, b=2 * std)
+
+
+Mask: TypeAlias = torch.Tensor | None
+
+
+class VattModel(VattPreTrainedModel):
+    r"""
+    Video, audio and text towers with the projections into the common spaces.
+
+    Any subset of the modalities can be given. In the modality-specific setting every tower has its own
+    encoder, in the modality-agnostic one (`config.modality_agnostic`) they share `encoder`; each modality
+    runs through it on its own.
+
+    Args:
+        config ([`VattConfig`]): configuration.
+        modalities (`tuple[str]`, *optional*): towers to build; classifiers build just theirs, and then no
+            common-space head.
+
+    ```python
+    >>> import torch
+    >>> from modeling_vatt import VattConfig, VattModel
+
+    >>> model = VattModel(VattConfig.from_preset("tiny")).eval()
+    >>> outputs = model(
+    ...     pixel_values_videos=torch.zeros(2, 32, 3, 64, 64), input_ids=torch.tensor([[5, 7, 0], [9, 0, 0]])
+    ... )
+    >>> outputs.video_vt_embeds.shape, outputs.text_vt_embeds.shape
+    (torch.Size([2, 64]), torch.Size([2, 64]))
+    ```
+    """
+
+    def __init__(self, config: VattConfig, modalities: tuple[str, ...] = MODALITIES) -> None:
+        super().__init__(config)
+        unknown = set(modalities) - set(MODALITIES)
+        if unknown or not modalities:
+            raise ValueError(f"`modalities` must be taken from {MODALITIES}, got {modalities}.")
+        self._settle_attention()
+        own = not config.modality_agnostic
+        self.encoder = None if own else VattEncoder(config.video_config)
+        self.video_model = make_tower(config.video_config, own) if "video" in modalities else None
+        self.audio_model = make_tower(config.audio_config, own) if "audio" in modalities else None
+        self.text_model = make_tower(config.text_config, own) if "text" in modalities else None
+        self.head: nn.Module | None = None
+        if set(modalities) == set(MODALITIES):
+            self.head = VattFACHead(config) if config.head_type == "fac" else VattJointHead(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The word table; without a text tower the patch projection or first convolution, as vision and audio
+        models have it."""
+        if self.text_model is None:
+            tower: Any = self.video_model or self.audio_model
+            if isinstance(tower, VattConvolutionalTower):
+                return tower.backbone.stem.convolution
+            return tower.embeddings.patch_projection
+        embeddings: Any = getattr(self.text_model, "embeddings", self.text_model)
+        return embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the word table."""
+        if self.text_model is None:
+            raise NotImplementedError(
+                "This model has no text tower, so no word table: build it with `text_config`."
+            )
+        getattr(self.text_model, "embeddings", self.text_model).word_embeddings = value
+
+    def project(self, pooler_outputs: dict[str, torch.Tensor]) -> VattModelOutput:
+        """Embeddings of features that were pooled before.
+
+        Args:
+            pooler_outputs: `"video"`, `"audio"`, `"text"` -> (batch, output_size); text may be (batch,
+                candidates, output_size).
+        """
+        if self.head is None:
+            raise ValueError(
+                "This model has no common spaces, as it was built without some of its towers: use one with "
+                "all."
+            )
+        embeds: dict[str, Any] = {}
+        for name, pooled in pooler_outputs.items():
+            found = getattr(self.head, name)(pooled.flatten(0, -2))
+            for space, values in zip(("va", "vt"), found, strict=True):
+                if values is not None:
+                    embeds[f"{name}_{space}_embeds"] = values.view(*pooled.shape[:-1], -1)
+        fields = ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_embeds")
+        return VattModelOutput(**{field: embeds.get(field) for field in fields})
+
+    def _tower(self, name: str) -> nn.Module:
+        tower = getattr(self, f"{name}_model")
+        if tower is None:
+            raise ValueError(f"This model was built without its {name} tower: use one that has it.")
+        return tower
+
+    def _features(
+        self,
+        name: str,
+        inputs: torch.Tensor,
+        output_hidden_states: bool | None,
+        output_attentions: bool | None,
+        return_embeds: bool = True,
+        **kwargs: Any,
+    ) -> VattFeaturesOutput:
+        """Tower and head of one modality; options left out come from the config."""
+        config = self.config
+        if output_hidden_states is None:
+            output_hidden_states = config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = config.output_attentions
+        features = self._tower(name)(
+            inputs,
+            encoder=self.encoder,
+            output_hidden_states=bool(output_hidden_states),
+            output_attentions=bool(output_attentions),
+            **kwargs,
+        )
+        if self.head is not None and return_embeds:
+            features.va_embeds, features.vt_embeds = getattr(self.head, name)(features.pooler_output)
+        return features
+
+    @can_return_tuple
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.FloatTensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> VattFeaturesOutput:
+        r"""
+        Features of video.
+
+        Args:
+            pixel_values_videos (`torch.FloatTensor` of shape `(batch, frames, channels, height, width)`):
+                Pixels in [-1, 1] at 10 frames per second. Sizes other than the config's use resampled
+                positions.
+
+        Returns:
+            [`VattFeaturesOutput`] with `va_embeds` and `vt_embeds`.
+        """
+        return self._features("video", pixel_values_videos, output_hidden_states, output_attentions, **kwargs)
+
+    @can_return_tuple
+    def get_audio_features(
+        self,
+        input_values: torch.FloatTensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> VattFeaturesOutput:
+        r"""
+        Features of sound.
+
+        Args:
+            input_values (`torch.FloatTensor` of shape `(batch, samples)` or `(batch, frames, mel bins)`):
+                Waveform in about [-1, 1], or log-mel spectrogram, as `config.audio_config.input_type` says.
+
+        Returns:
+            [`VattFeaturesOutput`] with `va_embeds` (FAC head) or both embeddings (joint head).
+        """
+        return self._features("audio", input_values, output_hidden_states, output_attentions, **kwargs)
+
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: Mask = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> VattFeaturesOutput:
+        r"""
+        Features of text.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, words)` or `(batch, candidates, words)`):
+                Word ids.
+            attention_mask (`torch.Tensor` of the same shape, *optional*):
+                1 for words, 0 for padding; by default everything but `config.text_config.pad_token_id`.
+
+        Returns:
+            [`VattFeaturesOutput`] with `vt_embeds` (FAC head) or both embeddings (joint head). Candidates
+            stand in the batch axis of everything but the embeddings.
+        """
+        if input_ids.ndim not in (2, 3):
+            raise ValueError(
+                "`input_ids` must be (batch, words) or (batch, candidates, words), got "
+                f"{tuple(input_ids.shape)}."
+            )
+        if attention_mask is None:
+            attention_mask = (input_ids != self.config.text_config.pad_token_id).long()
+        elif attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"`attention_mask` {tuple(attention_mask.shape)} must have the shape of `input_ids` "
+                f"{tuple(input_ids.shape)}."
+            )
+        batch_shape = input_ids.shape[:-1]
+        features = self._features(
+            "text",
+            input_ids.flatten(0, -2),
+            output_hidden_states,
+            output_attentions,
+            attention_mask=attention_mask.flatten(0, -2),
+            **kwargs,
+        )
+        for name in ("va_embeds", "vt_embeds"):
+            if features.get(name) is not None:
+                features[name] = features[name].view(*batch_shape, -1)
+        return features
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: torch.FloatTensor | None = None,
+        input_values: torch.FloatTensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: Mask = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_embeds: bool = True,
+        **kwargs: Any,
+    ) -> VattModelOutput:
+        r"""
+        Embeddings of the modalities that are given.
+
+        Args:
+            pixel_values_videos (`torch.FloatTensor` of shape `(batch, frames, channels, height, width)`,
+                *optional*): video, see [`~VattModel.get_video_features`].
+            input_values (`torch.FloatTensor` of shape `(batch, samples)` or `(batch, frames, mel bins)`,
+                *optional*): sound, see [`~VattModel.get_audio_features`].
+            input_ids, attention_mask (`torch.Tensor` of shape `(batch, words)` or `(batch, candidates,
+                words)`, *optional*): text, see [`~VattModel.get_text_features`].
+            output_hidden_states, output_attentions (`bool`, *optional*): keep the outputs of every block.
+            return_embeds (`bool`, defaults to `True`): project the features into the common spaces; see
+                [`~VattModel.project`].
+
+        Raises:
+            ValueError: if no modality is given, or a shape does not fit the config.
+        """
+        kwargs["output_hidden_states"] = output_hidden_states
+        kwargs["output_attentions"] = output_attentions
+        kwargs["return_embeds"] = return_embeds
+        kwargs["return_dict"] = True
+        video = audio = text = None
+        if pixel_values_videos is not None:
+            video = self.get_video_features(pixel_values_videos, **kwargs)
+        if input_values is not None:
+            audio = self.get_audio_features(input_values, **kwargs)
+        if input_ids is not None:
+            text = self.get_text_features(input_ids, attention_mask, **kwargs)
+        if video is None and audio is None and text is None:
+            raise ValueError("Give at least one of `pixel_values_videos`, `input_values` and `input_ids`.")
+        return VattModelOutput(
+            video_va_embeds=None if video is None else video.va_embeds,
+            audio_va_embeds=None if audio is None else audio.va_embeds,
+            video_vt_embeds=None if video is None else video.vt_embeds,
+            text_vt_embeds=None if text is None else text.vt_embeds,
+            video_model_output=video,
+            audio_model_output=audio,
+            text_model_output=text,
+        )
+
+
+class VattForPreTraining(VattPreTrainedModel):
+    r"""
+    [`VattModel`] with the contrastive loss: NCE between video and sound, MIL-NCE between video and its
+    candidate texts, over the clips of all processes.
+
+    ```python
+    >>> import torch
+    >>> from modeling_vatt import VattConfig, VattForPreTraining
+
+    >>> model = VattForPreTraining(VattConfig.from_preset("ma_tiny"))
+    >>> outputs = model(
+    ...     pixel_values_videos=torch.randn(4, 32, 3, 64, 64),
+    ...     input_values=torch.randn(4, 51200),
+    ...     input_ids=torch.randint(1, 512, (4, 5, 16)),
+    ...     audio_mask=torch.tensor([1, 1, 0, 1]),
+    ... )
+    >>> outputs.loss.backward()
+    ```
+    """
+
+    def __init__(self, config: VattConfig) -> None:
+        super().__init__(config)
+        self.vatt = VattModel(config)
+        self.post_init()
+
+    def get_video_features(self, *args: Any, **kwargs: Any) -> VattFeaturesOutput:
+        """See [`VattModel.get_video_features`]."""
+        return self.vatt.get_video_features(*args, **kwargs)
+
+    def get_audio_features(self, *args: Any, **kwargs: Any) -> VattFeaturesOutput:
+        """See [`VattModel.get_audio_features`]."""
+        return self.vatt.get_audio_features(*args, **kwargs)
+
+    def get_text_features(self, *args: Any, **kwargs: Any) -> VattFeaturesOutput:
+        """See [`VattModel.get_text_features`]."""
+        return self.vatt.get_text_features(*args, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: torch.FloatTensor | None = None,
+        input_values: torch.FloatTensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: Mask = None,
+        audio_mask: Mask = None,
+        text_mask: Mask = None,
+        return_loss: bool = True,
+        return_logits: bool | None = None,
+        pooler_outputs: dict[str, torch.Tensor] | None = None,
+        **kwargs: Any,
+    ) -> VattForPreTrainingOutput:
+        r"""
+        Embeddings of the modalities that are given, losses and similarities between them.
+
+        Args:
+            pixel_values_videos, input_values, input_ids, attention_mask, **kwargs:
+                see [`~VattModel.forward`].
+            audio_mask (`torch.Tensor` of shape `(batch,)`, *optional*): 1 where the clip has sound.
+            text_mask (`torch.Tensor` of shape `(batch,)`, *optional*): 1 where the clip has text.
+            return_loss (`bool`, defaults to `True`): compute the loss; needs video and another modality.
+            return_logits (`bool`, *optional*): return similarities; by default in evaluation only, because
+                they take memory quadratic in the batch.
+            pooler_outputs (`dict`, *optional*): features in place of inputs, see [`~VattModel.project`].
+        """
+        kwargs["return_dict"] = True
+        if pooler_outputs is not None:
+            base = self.vatt.project(pooler_outputs)
+        else:
+            base = self.vatt(pixel_values_videos, input_values, input_ids, attention_mask, **kwargs)
+        extra: dict[str, Any] = {}
+        if return_loss:
+            extra |= self._losses(base, audio_mask, text_mask)
+        if (not self.training) if return_logits is None else return_logits:
+            for name, video, other in (
+                ("logits_video_audio", base.video_va_embeds, base.audio_va_embeds),
+                ("logits_video_text", base.video_vt_embeds, base.text_vt_embeds),
+            ):
+                if video is not None and other is not None:
+                    flat = normalize(other).flatten(0, -2)
+                    extra[name] = normalize(video) @ flat.T / self.config.temperature
+        return VattForPreTrainingOutput(**extra, **base)
+
+    def _losses(self, base: VattModelOutput, audio_mask: Mask, text_mask: Mask) -> dict[str, torch.Tensor]:
+        config = self.config
+        video_va, audio_va = base.video_va_embeds, base.audio_va_embeds
+        video_vt, text_vt = base.video_vt_embeds, base.text_vt_embeds
+        for name, mask in (("audio_mask", audio_mask), ("text_mask", text_mask)):
+            if mask is not None and mask.ndim != 1:
+                raise ValueError(f"`{name}` must be of shape (batch,), got {tuple(mask.shape)}.")
+        sizes = {
+            "pixel_values_videos": video_va,
+            "input_values": audio_va,
+            "input_ids": text_vt,
+            "audio_mask": audio_mask,
+            "text_mask": text_mask,
+        }
+        rows = {name: value.shape[0] for name, value in sizes.items() if value is not None}
+        if len(set(rows.values())) > 1:
+            raise ValueError(
+                f"The loss needs one row per clip, got {rows}. Several texts of a clip are `input_ids` of "
+                "shape (batch, candidates, words)."
+            )
+        # (name, weight, anchor, its mask, other, its mask); every clip has video
+        terms = (
+            ("video_audio_loss", config.video_audio_loss_weight, video_va, None, audio_va, audio_mask),
+            ("video_text_loss", config.video_text_loss_weight, video_vt, None, text_vt, text_mask),
+            ("audio_text_loss", config.audio_text_loss_weight, audio_va, audio_mask, text_vt, text_mask),
+        )
+        losses: dict[str, torch.Tensor] = {}
+        total, weights = None, 0.0
+        for name, weight, anchor, anchor_mask, other, mask in terms:
+            if anchor is None or other is None or not weight:
+                continue
+            loss_of = _uncompiled_loss if anchor.is_cuda else contrastive_loss
+            losses[name] = loss_of(
+                anchor, other, mask, config.temperature, config.loss_type, video_mask=anchor_mask
+            )
+            total = weight * losses[name] + (0 if total is None else total)
+            weights += weight
+        if total is None:
+            raise ValueError(
+                "The loss needs `pixel_values_videos` with `input_values` or `input_ids`; "
+                "pass `return_loss=False` for embeddings only."
+            )
+        losses["loss"] = total / weights if config.loss_reduction == "mean" else total
+        return losses
+
+
+__all__ = [
+    "VattFeaturesOutput",
+    "VattForPreTraining",
+    "VattForPreTrainingOutput",
+    "VattLossOutput",
+    "VattModel",
+    "VattModelOutput",
+    "VattPreTrainedModel",
+]

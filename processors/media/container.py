@@ -1,0 +1,413 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Containers and decoders. PyAV is known here and nowhere else.
+
+A `MediaReader` is an open source with one clock, in seconds, whose zero is the start of the video or the
+audio stream, the earlier of the two. It gives decoded frames with their times, from any moment on.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_right, insort
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, repeat
+from types import TracebackType
+from typing import Any, BinaryIO, Literal, TypeAlias
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Discard, Disposition
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from .source import MediaError, MediaLimits, MediaSource, open_source, source_name
+
+
+Kind: TypeAlias = Literal["video", "audio"]
+Wanted: TypeAlias = Callable[[float, float], bool]
+
+_KINDS: tuple[Kind, ...] = ("video", "audio")
+# A window is sought this many seconds ahead of itself, further each time, until a frame before it is found.
+# Most containers succeed at once; transport streams have no index of their key frames. Program streams stamp
+# some frames only, and for a while after a seek the times of the others are guesses.
+_SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
+_SEEK_BACK_GUESSING = (10.0, 60.0)
+_REORDER_DEPTH = 17  # packets within which H.264 stores the frames that follow each other on the screen
+_MAX_READ_ERRORS = 16
+_MAX_READ = 1 << 20  # bytes at a time
+_SAMPLE_TYPE = {
+    name: np.dtype(kind)
+    for name, kind in {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}.items()
+}
+_INTEGER_SCALE = {
+    _SAMPLE_TYPE[name]: 2.0**-power for name, power in {"u8": 7, "s16": 15, "s32": 31, "s64": 63}.items()
+}
+_LOUDEST = 2.0**31  # of floats; files with the numbers of 32-bit integers exist, all beyond is damage
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a container says about itself. Decoding does not rely on it.
+
+    Attributes:
+        source: printable name.
+        duration: seconds.
+        width, height: pixels as displayed, that is after turning by `rotation`.
+        fps: average frame rate.
+        rotation: degrees (0, 90, 180, 270) the stored frames are turned counter-clockwise for display.
+        sampling_rate: Hz.
+    None stands for not known, or no such stream.
+    """
+
+    source: str
+    duration: float | None
+    has_video: bool
+    has_audio: bool
+    width: int | None = None
+    height: int | None = None
+    fps: float | None = None
+    num_frames: int | None = None
+    rotation: int = 0
+    sampling_rate: int | None = None
+    channels: int | None = None
+    video_codec: str | None = None
+    audio_codec: str | None = None
+
+
+def error_message(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+class _WatchedFile:
+    """What the decoder reads from; asks before every access whether the time is over."""
+
+    def __init__(self, file: BinaryIO, check: Callable[[], None]) -> None:
+        self._file, self._check = file, check
+        self.tell = file.tell
+        if isinstance(name := getattr(file, "name", None), str):
+            self.name = name  # its ending helps to tell what is in it
+
+    def read(self, size: int) -> bytes:
+        self._check()
+        # Files make room for all they are asked for, and headers may ask for gigabytes.
+        return self._file.read(min(size, _MAX_READ))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._check()
+        return self._file.seek(offset, whence)
+
+
+class MediaReader:
+    """An open source: its container, the chosen stream of each kind, the common clock."""
+
+    def __init__(self, source: MediaSource, limits: MediaLimits) -> None:
+        self.name, self.limits = source_name(source), limits
+        self.last_error: Exception | None = None
+        self._orientation: Orientation | None = None
+        self._container: Any = None
+        self._file, self._owns_file = open_source(source, limits)
+        self._deadline = time.monotonic() + limits.wall_seconds
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        if self._container is not None:
+            self._container.close()
+        pixels = {"max_pixels": str(self.limits.max_pixels)}
+        try:
+            self._file.seek(0)
+            # A playlist must not make the decoder open other files or addresses: no protocol is allowed.
+            self._container = av.open(
+                _WatchedFile(self._file, self.check_time),
+                mode="r",
+                options=pixels,
+                container_options={"protocol_whitelist": "none"},
+                metadata_errors="replace",
+            )
+        except MediaError:
+            raise
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise self.error(
+                f"not a readable media file ({error_message(error)})", "Check the file."
+            ) from error
+        self._fresh = True
+        self.streams: dict[Kind, Any] = {}
+        for kind in _KINDS:
+            streams = [
+                stream
+                for stream in getattr(self._container.streams, kind)
+                if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic
+            ]
+            if streams:
+                self.streams[kind] = max(streams, key=lambda s: bool(s.disposition & Disposition.default))
+        # "tty" draws the characters of a text file as if on a terminal.
+        if not self.streams or self._container.format.name == "tty":
+            raise self.error("no video and no audio stream that can be decoded", "Check the file.")
+        self.tick = {kind: float(stream.time_base) for kind, stream in self.streams.items()}
+        starts = {kind: (stream.start_time or 0) * self.tick[kind] for kind, stream in self.streams.items()}
+        self.origin = min(starts.values())
+        self.begin = {kind: moment - self.origin for kind, moment in starts.items()}
+        for kind, stream in self.streams.items():
+            context = stream.codec_context
+            context.thread_count = 1  # data loaders run a reader on each core
+            context.options = pixels
+            if kind == "video" and context.width * context.height > self.limits.max_pixels:
+                raise self.error(
+                    f"{context.width} x {context.height} is more than {self.limits.max_pixels} pixels",
+                    "Raise MediaLimits.max_pixels if the source can be trusted.",
+                )
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+        if self._owns_file:
+            self._file.close()
+
+    def __enter__(self) -> MediaReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        if isinstance(error, av.FFmpegError | OSError):
+            raise self.error(f"cannot be decoded ({error_message(error)})", "Check the file.") from error
+
+    def error(self, reason: str, remedy: str) -> MediaError:
+        return MediaError(self.name, reason, remedy)
+
+    def check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise self.error(
+                f"not decoded within {self.limits.wall_seconds:g} s",
+                "Leave it out, or raise MediaLimits.wall_seconds.",
+            )
+
+    def check_window(self, seconds: float) -> None:
+        if seconds > self.limits.max_seconds:
+            raise self.error(
+                f"the window is longer than {self.limits.max_seconds:g} s",
+                "Read shorter windows or raise MediaLimits.max_seconds.",
+            )
+
+    def check_memory(self, size: float) -> None:
+        if size > self.limits.max_bytes:
+            raise self.error(
+                f"the window takes {size:.0f} bytes decoded, more than {self.limits.max_bytes}",
+                "Read a shorter window, pass a smaller size, or raise MediaLimits.max_bytes.",
+            )
+
+    def frames_from(
+        self, kind: Kind, seconds: float, wanted: Wanted | None = None
+    ) -> Iterator[tuple[float, Any]]:
+        """(time, decoded frame) in the order of presentation, from one at or before `seconds`, or the first.
+
+        A frame may be left out if `wanted(its time, time of the next)` is false.
+        """
+        seconds = max(seconds, self.begin[kind])
+        from_begin = seconds == self.begin[kind]
+        # Two things need a fresh container: the delay of a sound encoder, which is lost on seeking to the
+        # beginning, and elementary video streams, whose frames have no times and are counted.
+        if kind == "audio":
+            seekable = not from_begin
+        else:
+            seekable = self.streams[kind].start_time is not None and not (from_begin and self._fresh)
+        backs = _SEEK_BACK_GUESSING if self._container.format.name == "mpeg" else _SEEK_BACK
+        for back in backs if seekable else ():
+            self._fresh = False
+            target = round((seconds - back + self.origin) / self.tick[kind])
+            try:
+                self._container.seek(target, stream=self.streams[kind])
+            except av.FFmpegError:
+                continue
+            frames = self._decode(kind, wanted)
+            for moment, frame in frames:
+                if moment > seconds:
+                    break
+                # What precedes a key frame after a seek refers to frames that were not decoded.
+                if kind == "audio" or frame.key_frame:
+                    yield moment, frame
+                    yield from frames
+                    return
+        if not self._fresh:
+            self._open()
+        self._fresh = False
+        yield from self._decode(kind, wanted)
+
+    def _decode(self, kind: Kind, wanted: Wanted | None) -> Iterator[tuple[float, Any]]:
+        """(time, decoded frame) from the current position on; damaged packets are left out."""
+        stream, tick = self.streams[kind], self.tick[kind]
+        context = stream.codec_context
+        for other in self._container.streams:
+            other.discard = Discard.default if other is stream else Discard.all
+        # AVI knows decoding times only. Frames come out in the order of presentation, late by the depth of
+        # the reordering.
+        avi = kind == "video" and self._container.format.name == "avi"
+        # H.264 marks the frames that no other refers to: those need no decoding unless wanted themselves.
+        selective = wanted is not None and context.name == "h264" and not avi
+        following = 0.0
+        for packet, next_stamp in _with_next_stamp(self._demux(stream)):
+            if selective and wanted is not None:
+                known = packet.pts is not None and next_stamp is not None
+                skip = known and not wanted(packet.pts * tick - self.origin, next_stamp * tick - self.origin)
+                context.skip_frame = "NONREF" if skip else "DEFAULT"
+            self.check_time()
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                self.last_error = error
+                continue
+            for frame in frames:
+                self.check_time()
+                stamp = frame.pts
+                if avi:
+                    stamp = None if frame.dts is None else frame.dts - context.reorder_depth
+                moment = following if stamp is None else stamp * tick - self.origin
+                length = frame.samples / frame.sample_rate if kind == "audio" else frame.duration * tick
+                following = moment + length
+                yield moment, frame
+
+    def _demux(self, stream: Any) -> Iterator[Any]:
+        errors = 0
+        while errors < _MAX_READ_ERRORS:
+            try:
+                yield from self._container.demux(stream)
+                return
+            except av.FFmpegError as error:
+                self.last_error = error
+                errors += 1
+            except IndexError:  # PyAV, on a packet of a stream that was not there at the beginning
+                self.check_time()
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds, as the container states it."""
+        return None if self._container.duration is None else self._container.duration / av.time_base
+
+    def end(self, kind: Kind) -> float | None:
+        """When a stream ends, in seconds on the file's clock, as far as the container tells."""
+        ticks = self.streams[kind].duration
+        return None if not ticks or ticks < 0 else self.begin[kind] + ticks * self.tick[kind]
+
+    def orientation(self, frame: Any = None) -> Orientation:
+        """How frames are turned for display, according to a decoded one (None: the first of the file)."""
+        if self._orientation is None:
+            if frame is None:
+                _, frame = next(self.frames_from("video", 0.0), (0.0, None))
+            self._orientation = Orientation() if frame is None else Orientation.of(frame)
+        return self._orientation
+
+    def info(self) -> MediaInfo:
+        claims: dict[str, Any] = {}
+        if "video" in self.streams:
+            orientation = self.orientation()
+            stream = self.streams["video"]
+            sides = stream.codec_context.width, stream.codec_context.height
+            claims["width"], claims["height"] = sides[::-1] if orientation.transposed else sides
+            claims["fps"] = float(stream.average_rate) if stream.average_rate else None
+            claims["num_frames"] = stream.frames or None
+            claims["rotation"] = orientation.rotation
+            claims["video_codec"] = stream.codec_context.name
+        if "audio" in self.streams:
+            context = self.streams["audio"].codec_context
+            claims["sampling_rate"], claims["channels"] = context.sample_rate, context.layout.nb_channels
+            claims["audio_codec"] = context.name
+        return MediaInfo(self.name, self.duration, "video" in self.streams, "audio" in self.streams, **claims)
+
+
+def _with_next_stamp(packets: Iterator[Any]) -> Iterator[tuple[Any, int | None]]:
+    """Packets, each with the presentation stamp that comes after its own, None where that is not known."""
+    queue: deque[Any] = deque()
+    stamps: list[int] = []
+    for packet in chain(packets, repeat(None, _REORDER_DEPTH)):
+        if packet is not None:
+            queue.append(packet)
+            if packet.pts is not None and not packet.is_discard:
+                insort(stamps, packet.pts)
+        if queue and (packet is None or len(queue) > _REORDER_DEPTH):
+            first = queue.popleft()
+            later = len(stamps) if first.pts is None else bisect_right(stamps, first.pts)
+            yield first, stamps[later] if later < len(stamps) else None
+            del stamps[: -4 * _REORDER_DEPTH]
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """A display matrix as exchange of rows and columns, then mirroring; `rotation` is its angle."""
+
+    transposed: bool = False
+    mirror_x: bool = False
+    mirror_y: bool = False
+    rotation: int = 0
+
+    @classmethod
+    def of(cls, frame: Any) -> Orientation:
+        # A stored pixel (x, y) is displayed at (a x + c y, b x + d y).
+        try:
+            matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+        except ValueError:  # some of the data is of a kind without a name in PyAV, such as EXIF
+            turn = math.radians(-frame.rotation)
+            a, b, c, d = math.cos(turn), math.sin(turn), -math.sin(turn), math.cos(turn)
+        else:
+            if matrix is None:
+                return cls()
+            a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()
+        transposed = abs(b) + abs(c) > abs(a) + abs(d)
+        mirror_x, mirror_y = (c < 0, b < 0) if transposed else (a < 0, d < 0)
+        return cls(transposed, mirror_x, mirror_y, round(frame.rotation / 90) % 4 * 90)
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        image = image.swapaxes(0, 1) if self.transposed else image
+        return image[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
+
+
+class FrameConverter:
+    """Decoded frames to RGB arrays (H, W, 3), resized by swscale and turned upright.
+
+    Args:
+        media: where the frames come from.
+        size: pixels of the shorter side; None keeps the stored size.
+        count: frames to come, None if not known.
+    """
+
+    def __init__(self, media: MediaReader, size: int | None, count: int | None) -> None:
+        self._media, self._size, self._count = media, size, count
+        self._reformatter = VideoReformatter()
+        self._sides: tuple[int, int] | None = None
+
+    def __call__(self, frame: Any, number: int) -> np.ndarray:
+        """Convert a frame, the last of `number` so far."""
+        if self._sides is None:
+            scale = 1.0 if self._size is None else self._size / min(frame.width, frame.height)
+            self._sides = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+        self._media.check_memory(3 * self._sides[0] * self._sides[1] * (self._count or number))
+        # swscale resizes to planes twice as fast as to interleaved RGB, with the same result.
+        layout = "rgb24" if self._sides == (frame.width, frame.height) else "gbrp"
+        image = self._reformatter.reformat(
+            frame, *self._sides, layout, interpolation=Interpolation.AREA, threads=1
+        )
+        return self._media.orientation(frame).apply(image.to_ndarray())
+
+
+def mono(frame: Any) -> np.ndarray:
+    """float32 (samples,): the mean of the channels of a decoded frame; what is no number is silent."""
+    # Not frame.to_ndarray(): it reads one plane too many, at any address, of eight or more channels.
+    channels, planes = frame.layout.nb_channels, frame.planes
+    dtype = _SAMPLE_TYPE[frame.format.name.removesuffix("p")]
+    if frame.format.is_planar:
+        stored = np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in planes[:channels]])
+    else:
+        stored = np.frombuffer(planes[0], dtype, frame.samples * channels).reshape(-1, channels).T
+    if dtype.kind == "f":
+        stored = np.where(np.abs(stored) <= _LOUDEST, stored, 0.0)  # also false for NaN
+    samples = stored.astype(np.float32)
+    if dtype in _INTEGER_SCALE:
+        samples = (samples - 128 * (dtype == np.uint8)) * np.float32(_INTEGER_SCALE[dtype])
+    return samples.mean(axis=0) if len(samples) > 1 else samples[0]

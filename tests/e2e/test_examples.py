@@ -1,0 +1,271 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The scripts, run as a user runs them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clip_folders import losses, make_folder
+from media_factory import damage
+
+from modeling_vatt.retrieval import VideoSearch
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+pytestmark = pytest.mark.slow
+
+TINY_TOWER = {
+    "num_hidden_layers": 1,
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 32,
+}
+PRETRAINING = {
+    "preset": "ma_tiny",
+    "config_overrides": json.dumps(
+        {
+            "video_config": {**TINY_TOWER, "num_frames": 8, "image_size": 32},
+            "audio_config": {**TINY_TOWER, "num_samples": 12800},
+            "text_config": TINY_TOWER,
+        }
+    ),
+    "num_steps": 6,
+    "batch_size": 4,
+    "learning_rate": 1e-3,
+    "warmup_steps": 2,
+    "log_every": 1,
+    "eval_every": 3,
+    "save_every": 1,
+    "report_to": "none",
+}
+
+
+def start(script: str, cwd: Path, processes: int = 1, **options: object) -> subprocess.Popen:
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command += [str(EXAMPLES / script)]
+    for name, value in options.items():
+        values = value if isinstance(value, list) else [value]
+        command += [f"--{name}", *map(str, values)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(cwd / "cache")}
+    if processes > 1:
+        environment.setdefault("ACCELERATE_USE_CPU", "1")
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def run(script: str, cwd: Path, expect: int = 0, processes: int = 1, **options: object) -> str:
+    process = start(script, cwd, processes, **options)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == expect, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """20 training clips, 10 % of them broken, and 6 validation clips."""
+    root = make_folder(tmp_path_factory.mktemp("videos") / "videos", 20, silent=[3], speechless=[4])
+    for number in (7, 11):
+        clip = root / "train" / f"clip{number:02d}.mp4"
+        damage(clip, clip, first=0.0, last=1.0)
+    return make_folder(root, 6, split="validation", first=20)
+
+
+@pytest.fixture(scope="module")
+def pretrained(videos, tmp_path_factory) -> tuple[Path, str]:
+    """A pretrained model, and what the run printed."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    output = run("run_pretraining.py", folder, dataset=videos, output_dir="model", **PRETRAINING)
+    return folder / "model", output
+
+
+def test_pretraining_skips_and_counts_broken_files(pretrained):
+    folder, output = pretrained
+    assert "Skipped 2 of 20 clips" in output and "clip07.mp4" in output and "clip11.mp4" in output
+    assert [step for step, _ in losses(folder)] == list(range(1, 7))
+    saved = ("model.safetensors", "config.json", "processor_config.json", "tokenizer.json", "README.md")
+    for name in (*saved, "vatt_model.py", "vatt_processing.py"):
+        assert (folder / name).is_file(), name
+
+
+def test_saved_folder_gives_the_same_embeddings_in_a_new_process(pretrained, videos, tmp_path):
+    folder, _ = pretrained
+    script = f"""
+import sys, torch, modeling_vatt
+from transformers import AutoModel, AutoProcessor
+model = AutoModel.from_pretrained({str(folder)!r}).eval()
+processor = AutoProcessor.from_pretrained({str(folder)!r})
+inputs = processor(videos=[{str(videos / "validation" / "clip20.mp4")!r}], text=["clip 20"])
+with torch.no_grad():
+    out = model(inputs.pixel_values_videos, inputs.input_values, inputs.input_ids, inputs.attention_mask)
+torch.save([out.video_va_embeds, out.audio_va_embeds, out.video_vt_embeds, out.text_vt_embeds], sys.argv[1])
+"""
+    files = [tmp_path / "one.pt", tmp_path / "two.pt"]
+    for file in files:
+        subprocess.run([sys.executable, "-c", script, str(file)], check=True, cwd=tmp_path)
+    for one, two in zip(*(torch.load(file, weights_only=True) for file in files), strict=True):
+        assert one.isfinite().all() and torch.equal(one, two)
+
+
+def test_a_run_killed_with_sigkill_continues_to_the_same_losses(pretrained, videos, tmp_path):
+    folder, _ = pretrained
+    options = {"dataset": videos, "output_dir": "model", **PRETRAINING}
+    process = start("run_pretraining.py", tmp_path, **options)
+    metrics = tmp_path / "model" / "metrics.jsonl"
+    deadline = time.monotonic() + 200
+    while not (metrics.exists() and len(losses(tmp_path / "model")) >= 3):
+        assert process.poll() is None and time.monotonic() < deadline, (
+            "the run ended before it could be killed"
+        )
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    output = run("run_pretraining.py", tmp_path, **options)
+    assert "Continuing from" in output
+    assert losses(tmp_path / "model") == losses(folder)
+
+
+def test_two_processes_train_like_one(tmp_path):
+    """The same global batch on one process, on two, and on two that hold it in parts: the same losses."""
+    videos = make_folder(tmp_path / "videos", 12, silent=[3], speechless=[4])
+    settings = json.loads(PRETRAINING["config_overrides"])
+    for name in ("video_config", "audio_config"):  # DropToken draws per process and part
+        settings[name] = {**settings[name], "drop_token_rate": 0.0}
+    options = {
+        "dataset": videos,
+        **PRETRAINING,
+        "config_overrides": json.dumps(settings),
+        "validation_split": "",
+        "save_every": 0,
+        "num_steps": 4,
+        # Batch norm over six clips amplifies differences by rounding; small updates keep them small.
+        "learning_rate": 1e-4,
+        "adam_epsilon": 1e-3,
+    }
+    options.pop("batch_size")
+    found = {}
+    for name, processes, more in (("one", 1, {}), ("two", 2, {}), ("parts", 2, {"micro_batch_size": 1})):
+        output = tmp_path / name
+        run(
+            "run_pretraining.py",
+            tmp_path,
+            processes=processes,
+            output_dir=output,
+            global_batch_size=6,
+            **more,
+            **options,
+        )
+        found[name] = losses(output)
+    for name in ("two", "parts"):
+        assert [step for step, _ in found[name]] == [step for step, _ in found["one"]]
+        expected = pytest.approx([loss for _, loss in found["one"]], rel=2e-4)
+        assert [loss for _, loss in found[name]] == expected
+
+
+def test_processes_that_do_not_know_of_each_other_stop(videos, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "0")
+    options = {"dataset": videos, "output_dir": "model", **PRETRAINING}
+    output = run("run_pretraining.py", tmp_path, expect=1, processes=2, **options)
+    assert "`accelerate launch --cpu`" in output and not (tmp_path / "model" / "config.json").exists()
+
+
+def test_precision_of_a_search(pretrained, videos, tmp_path, monkeypatch):
+    """Clips are right in the columns that agree; the figures are those of a count by hand."""
+    folder, _ = pretrained
+    rows = [json.loads(line) for line in (videos / "train" / "metadata.jsonl").read_text().splitlines()]
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    kept = [row for row in rows if (videos / "train" / row["file_name"]).stat().st_size > 500][:6]
+    for number, row in enumerate(kept):
+        (clips / row["file_name"]).write_bytes((videos / "train" / row["file_name"]).read_bytes())
+        row.update(same="yes", half="ab"[number % 2], own=number)
+    (clips / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    search = VideoSearch.create(clips, folder)
+    search.update()
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import search_precision
+
+    def measure(column: str) -> dict:
+        output = tmp_path / f"{column}.json"
+        arguments = ["--index", str(clips), "--match", column, "--top_k", "3", "--output", str(output)]
+        monkeypatch.setattr(sys, "argv", ["search_precision.py", *arguments])
+        search_precision.main()
+        return json.loads(output.read_text())
+
+    for column, texts in (("same", 1.0), ("half", None)):
+        figures = measure(column)
+        shares = []
+        for row in kept:
+            if row["captions"]:
+                found = search.text(row["captions"][0], top_k=3)
+                label = {other["file_name"]: other[column] for other in kept}
+                shares.append(np.mean([label[moment.path] == row[column] for moment in found]))
+        assert figures["text"]["queries"] == len(shares)
+        assert figures["text"]["P@3"] == pytest.approx(texts or np.mean(shares), abs=1e-4)
+        with_sound = figures["audio"]
+        if column == "same":
+            assert with_sound["P@1"] == with_sound["chance"] == figures["text"]["chance"] == 1.0
+        else:  # the video that asked is none of the others of its half
+            assert 0 < with_sound["chance"] < figures["text"]["chance"]
+    ask = search.audio
+
+    def own_first(self: VideoSearch, source: str, top_k: int) -> list:
+        found = ask(source, top_k=top_k)
+        return ([replace(found[0], path=Path(source).name)] * 20 + found)[:top_k]
+
+    # The windows of the video that asked may come before all others.
+    monkeypatch.setattr(VideoSearch, "audio", own_first)
+    assert measure("same")["audio"]["P@3"] == 1.0
+    for column, message in (("own", "No two videos agree"), ("size", "no column size")):
+        with pytest.raises(SystemExit, match=message):
+            measure(column)
+
+
+def test_pretraining_on_an_empty_folder(tmp_path):
+    (tmp_path / "nothing").mkdir()
+    output = run(
+        "run_pretraining.py", tmp_path, expect=1, dataset=tmp_path / "nothing", output_dir="o", **PRETRAINING
+    )
+    assert "no video files in this folder" in output and "Traceback" not in output
+
+
+def test_wrong_captions_are_given_to_every_clip(videos):
+    import datasets
+
+    from modeling_vatt.data import load_clips
+
+    sys.path.insert(0, str(EXAMPLES))
+    from run_pretraining import shuffle_captions
+
+    clips = load_clips(videos, "validation", cache_dir=str(videos.parent / "cache"))
+    assert isinstance(clips, datasets.Dataset)
+    shuffled = shuffle_captions(clips, seed=0)
+    assert sorted(map(str, shuffled["captions"])) == sorted(map(str, clips["captions"]))
+    assert not any(one == other for one, other in zip(shuffled["captions"], clips["captions"], strict=True))
+
+
+def test_demo_from_nothing_to_report(tmp_path):
+    output = run(
+        "run_demo.py", tmp_path, output_dir="demo", train_clips=16, test_clips=6, num_steps=2, batch_size=8
+    )
+    demo = tmp_path / "demo"
+    for part in ("text -> video", "sound -> video", "chance", "Report:"):
+        assert part in output
+    metrics = json.loads((demo / "test_metrics.json").read_text())
+    assert metrics["gallery_size"] == 6
+    page = (demo / "report.html").read_text()
+    assert page.count("data:image/png;base64") == 3 and page.count("data:image/jpeg;base64") == 4 * 5
+    assert "http" not in page.replace("http-equiv", "")
+    assert np.isfinite(metrics["mean_recall"])

@@ -1,0 +1,237 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Several gloo processes against one process on the concatenated batch, in float64: loss, averaged gradients
+and batch-norm statistics must be the same."""
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from small_models import EVERY_TOKEN, outcome, seeded, shard, small_config, small_inputs
+from torch.nn.parallel import DistributedDataParallel
+
+from modeling_vatt import VattForPreTraining
+from modeling_vatt.models.collectives import all_reduce_sum, gather_rows, world_size
+from modeling_vatt.training import average_gradients, cached_backward
+
+
+JOINT = {"variant": "joint", "audio_text_loss_weight": 1.0}
+FIRST, SECOND = [1, 1, 0, 1, 1, 0], [0, 1, 1, 1, 0, 1]
+
+# name -> what it is about; `sizes` are the clips of each process, for two and for three processes. Rounding
+# grows through the hundred batch norms of the convolutional baseline, so it gets an `rtol` of its own.
+CASES: dict[str, dict[str, Any]] = {
+    "even": {"sizes": {2: (3, 3), 3: (2, 2, 2)}},
+    "uneven": {"sizes": {2: (5, 1), 3: (1, 3, 2)}},
+    "masked": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "masks": (FIRST, SECOND)},
+    "uneven_masked": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "masks": (FIRST, SECOND)},
+    "process_without_sound": {"sizes": {2: (2, 4), 3: (2, 3, 1)}, "masks": ([0, 0, 1, 1, 0, 1], [1] * 6)},
+    "all_absent": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "masks": ([0] * 6, [0] * 6)},
+    "symmetric": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "config": {"loss_type": "symmetric"}},
+    "symmetric_uneven_masked": {
+        "sizes": {2: (2, 4), 3: (1, 3, 2)},
+        "masks": (FIRST, SECOND),
+        "config": {"loss_type": "symmetric"},
+    },
+    "joint": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "masks": (FIRST, SECOND), "config": JOINT},
+    "agnostic": {"sizes": {2: (4, 2), 3: (3, 1, 2)}, "config": {"variant": "agnostic"}},
+    "mmv": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "config": {"variant": "mmv"}, "rtol": 1e-7},
+    "ddp": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "masks": (FIRST, SECOND), "ddp": True},
+    "cached": {"sizes": {2: (4, 2), 3: (1, 3, 2)}, "masks": (FIRST, SECOND), "cached": True},
+    "fsdp": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "masks": (FIRST, SECOND), "fsdp": True},
+    "fsdp_uneven": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "fsdp": True},
+    "fsdp_cached": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "fsdp": True, "cached": True},
+    "ddp_checkpointing": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "ddp": True, "checkpointing": True},
+}
+
+
+def build(case: dict[str, Any]) -> tuple[VattForPreTraining, dict[str, torch.Tensor]]:
+    """The model and the whole batch of a case: the same in every process."""
+    config = small_config(**{**EVERY_TOKEN, **case.get("config", {})})
+    model = seeded(VattForPreTraining, config).double().train()
+    inputs = small_inputs(model.config, 6, 2, dtype=torch.float64)
+    if "masks" in case:
+        inputs["audio_mask"], inputs["text_mask"] = (torch.tensor(mask) for mask in case["masks"])
+    if case.get("checkpointing"):
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model, inputs
+
+
+def run_case(case: dict[str, Any], rank: int, processes: int) -> dict[str, torch.Tensor]:
+    """One step on this process's clips; losses and gradients are averaged over processes."""
+    model, inputs = build(case)
+    if case.get("fsdp"):
+        shard(model, processes)
+    sizes = case["sizes"][processes]
+    start = sum(sizes[:rank])
+    local = {name: value[start : start + sizes[rank]] for name, value in inputs.items()}
+    module = DistributedDataParallel(model) if case.get("ddp") else model
+    if case.get("cached"):  # two clips at a time
+        parts = -(-sizes[rank] // 2)
+        cut = {name: value.split(2) for name, value in local.items()}
+        loss = cached_backward(
+            model, [{name: value[part] for name, value in cut.items()} for part in range(parts)], range(parts)
+        ).loss
+    else:
+        loss = module(**local).loss
+        loss.backward()
+    loss = loss.detach().clone()
+    dist.all_reduce(loss)
+    if not (case.get("ddp") or case.get("fsdp")):  # these average by themselves
+        average_gradients(model)
+    return outcome(model, loss / processes)
+
+
+def run_collectives(rank: int) -> dict[str, torch.Tensor]:
+    """`gather_rows` of 1, 2, ... rows of two tensors, and `all_reduce_sum`, with gradients."""
+    rows = (torch.arange(2.0 * (rank + 1)).view(rank + 1, 2) + 10 * rank).requires_grad_()
+    (gathered, counted), start = gather_rows(rows, rows.detach()[:, 0])
+    weights = torch.arange(1.0, gathered.numel() + 1).view_as(gathered)
+    (gathered * weights * (rank + 1)).sum().backward()
+    value = torch.tensor(float(rank + 1), requires_grad=True)
+    total = all_reduce_sum(value)
+    (total * (rank + 1)).backward()
+    return {
+        "gathered": gathered.detach(),
+        "counted": counted,
+        "start": torch.tensor(start),
+        "rows.grad": rows.grad,
+        "total": total.detach(),
+        "value.grad": value.grad,
+        "world_size": torch.tensor(world_size()),
+    }
+
+
+def run_unequal_parts(rank: int, processes: int) -> dict[str, torch.Tensor]:
+    """FSDP2, and one process has more parts than the others: an error in all of them; they would hang."""
+    model, inputs = build(CASES["fsdp"])
+    shard(model, processes)
+    parts = [{name: value[:2] for name, value in inputs.items()}] * (2 if rank == 0 else 1)
+    try:
+        cached_backward(model, parts, range(len(parts)))
+    except ValueError as error:
+        return {"refused": torch.tensor("one has 1 parts and another 2" in str(error))}
+    return {}
+
+
+def run_local_batch_norm(rank: int, processes: int) -> dict[str, torch.Tensor]:
+    """`sync_batch_norm=False`: buffers of this process alone."""
+    case = {**CASES["even"], "config": {"sync_batch_norm": False}}
+    model, inputs = build(case)
+    sizes = case["sizes"][processes]
+    start = sum(sizes[:rank])
+    model(**{name: value[start : start + sizes[rank]] for name, value in inputs.items()})
+    return dict(model.named_buffers())
+
+
+def worker(rank: int, folder: str) -> None:
+    """The cases on three processes, then on the first two of them: starting processes takes longest."""
+    torch.set_num_threads(1)
+    for processes in (3, 2):
+        if rank >= processes:
+            return
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{folder}/rendezvous{processes}",
+            rank=rank,
+            world_size=processes,
+            timeout=datetime.timedelta(seconds=120),  # a collective that one process skips fails, not hangs
+        )
+        found = {name: run_case(case, rank, processes) for name, case in CASES.items()}
+        found["collectives"] = run_collectives(rank)
+        found["unequal_parts"] = run_unequal_parts(rank, processes)
+        found["local_batch_norm"] = run_local_batch_norm(rank, processes)
+        torch.save(found, f"{folder}/{rank}of{processes}.pt")
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where the processes, started once for all tests, left what they found."""
+    folder = tmp_path_factory.mktemp("processes")
+    mp.spawn(worker, args=(str(folder),), nprocs=3)
+    return folder
+
+
+@pytest.fixture(params=[2, 3])
+def results(request, folder) -> list[dict[str, dict[str, torch.Tensor]]]:
+    """What each of 2 and of 3 processes found."""
+    return [torch.load(folder / f"{rank}of{request.param}.pt") for rank in range(request.param)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_processes_equal_one_process(results, name):
+    """Contrastive negatives, masks and batch statistics span all processes: splitting a batch, evenly or not,
+    changes nothing, and no process goes its own way."""
+    model, inputs = build(CASES[name])
+    loss = model(**inputs).loss
+    loss.backward()
+    expected = outcome(model, loss)
+    for rank, found in enumerate(results):
+        assert found[name].keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(
+                found[name][key],
+                value,
+                rtol=CASES[name].get("rtol", 1e-9),
+                atol=1e-11,
+                msg=lambda m, k=key, r=rank: f"{k}, rank {r}: {m}",
+            )
+
+
+def test_gather_rows(results):
+    """Rows in rank order, whatever their number per process; each gets its gradient from all processes."""
+    processes = len(results)
+    expected = torch.cat(
+        [torch.arange(2.0 * (rank + 1)).view(rank + 1, 2) + 10 * rank for rank in range(processes)]
+    )
+    weights = torch.arange(1.0, expected.numel() + 1).view_as(expected)
+    share = processes * (processes + 1) / 2  # process r weighs its loss with r + 1
+    for rank, found in enumerate(results):
+        start = rank * (rank + 1) // 2
+        assert torch.equal(found["collectives"]["gathered"], expected)
+        assert torch.equal(found["collectives"]["counted"], expected[:, 0])
+        assert found["collectives"]["start"] == start
+        own = weights[start : start + rank + 1] * share
+        assert torch.equal(found["collectives"]["rows.grad"], own)
+
+
+def test_all_reduce_sum(results):
+    """The sum over processes, and the sum of their gradients."""
+    processes = len(results)
+    total = processes * (processes + 1) / 2
+    for found in results:
+        assert found["collectives"]["total"] == total
+        assert found["collectives"]["value.grad"] == total
+        assert found["collectives"]["world_size"] == processes
+
+
+def test_unequal_parts_under_fsdp_are_refused(results):
+    assert all(found["unequal_parts"]["refused"] for found in results)
+
+
+def test_batch_norm_may_stay_local(results):
+    """`sync_batch_norm=False` keeps each process's statistics to itself."""
+    first, second = results[0]["local_batch_norm"], results[1]["local_batch_norm"]
+    assert not torch.allclose(
+        first["vatt.head.video_va_norm.running_mean"], second["vatt.head.video_va_norm.running_mean"]
+    )
+    model, inputs = build({**CASES["even"], "config": {"sync_batch_norm": False}})
+    clips = CASES["even"]["sizes"][len(results)][0]
+    model(**{name: value[:clips] for name, value in inputs.items()})
+    for name, values in model.named_buffers():
+        torch.testing.assert_close(first[name], values)
+
+
+def test_identity_without_processes():
+    """A single process needs no process group."""
+    rows = torch.randn(3, 2)
+    (same,), start = gather_rows(rows)
+    assert same is rows and start == 0
+    assert all_reduce_sum(rows) is rows
+    assert world_size() == 1

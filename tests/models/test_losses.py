@@ -1,0 +1,409 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Losses and batch norm against slow float64 loops written from the description of the release."""
+
+import math
+
+import numpy as np
+import pytest
+import reference_losses as reference
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from modeling_vatt.models import losses
+from modeling_vatt.models.heads import VattBatchNorm
+from modeling_vatt.models.losses import contrastive_loss, label_balanced_bce
+
+
+# vatt.md, appendix: three clips with two candidates each.
+VIDEO = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
+TEXTS = torch.tensor(
+    [[[1.0, 0.0], [1.0, 0.5]], [[0.0, 1.0], [-0.5, 1.0]], [[1.0, 1.0], [0.0, 1.0]]], dtype=torch.float64
+)
+LOSS_TYPES = ("asymmetric", "symmetric")
+
+
+def embeddings(clips: int, candidates: int, dim: int = 7, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    video = torch.randn(clips, dim, generator=generator, dtype=torch.float64)
+    noise = torch.randn(clips, candidates, dim, generator=generator, dtype=torch.float64)
+    return video, video[:, None] + noise
+
+
+@pytest.mark.parametrize(
+    ("loss_type", "tau", "mask", "candidates", "expected"),
+    [
+        ("asymmetric", 1.0, None, 2, 1.53639807),
+        ("asymmetric", 0.07, None, 2, 1.06213787),
+        # The specification prints 1.27748376, but the clips it lists beside it average to this:
+        ("asymmetric", 1.0, (1, 1, 0), 2, (1.96521379 + 1.86723733) / 3),
+        ("asymmetric", 1.0, None, 1, 1.49658496),
+        ("symmetric", 1.0, None, 2, 1.67882428),
+        ("symmetric", 1.0, (1, 1, 0), 2, 1.11539671),
+        ("symmetric", 1.0, None, 1, 1.60687556),
+    ],
+)
+def test_published_vectors(loss_type, tau, mask, candidates, expected):
+    """The numbers of the specification, by our loss and by the reference loops alike."""
+    texts = TEXTS[:, :candidates]
+    tensor_mask = None if mask is None else torch.tensor(mask)
+    ours = contrastive_loss(VIDEO, texts, tensor_mask, tau, loss_type)
+    assert ours.item() == pytest.approx(expected, abs=1e-8)
+    assert reference.REFERENCE[loss_type](VIDEO, texts, tau, mask) == pytest.approx(expected, abs=1e-8)
+
+
+def test_published_clip_losses():
+    """The single clips of the specification: the loops are right, not only their mean."""
+    clips = reference.asymmetric_clips(VIDEO, TEXTS, 1.0)
+    assert clips == pytest.approx([1.45700136, 1.47965265, 1.67254020], abs=1e-8)
+    masked = reference.asymmetric_clips(VIDEO, TEXTS, 1.0, [1, 1, 0])
+    # The specification lists them after rescaling by clips / present clips = 3 / 2.
+    assert [1.5 * loss for loss in masked[:2]] == pytest.approx([1.96521379, 1.86723733], abs=1e-8)
+
+
+def test_separated_clips_cost_ln_2():
+    """Positives stand in both halves of the asymmetric denominator; not so in the symmetric one."""
+    eye = torch.eye(4, dtype=torch.float64)
+    assert contrastive_loss(eye, eye, temperature=0.01).item() == pytest.approx(math.log(2), abs=1e-9)
+    assert contrastive_loss(eye, eye, None, 0.01, "symmetric").item() == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@pytest.mark.parametrize("tau", [0.07, 0.5, 1.0])
+@pytest.mark.parametrize("candidates", [1, 5])
+@pytest.mark.parametrize("mask", [None, (1, 1, 1, 1), (1, 0, 1, 1), (0, 0, 1, 0), (0, 0, 0, 0)])
+def test_equals_reference_loops(loss_type, tau, candidates, mask):
+    """NCE (one candidate) and MIL-NCE (five), any mask, several temperatures."""
+    video, other = embeddings(4, candidates)
+    ours = contrastive_loss(video, other, None if mask is None else torch.tensor(mask), tau, loss_type)
+    expected = reference.REFERENCE[loss_type](video, other, tau, mask)
+    assert ours.item() == pytest.approx(expected, rel=1e-10, abs=1e-12)
+    if mask is not None and not any(mask):
+        assert ours.item() == 0
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_single_clip(loss_type):
+    """A batch of one has no negatives but its own candidates, and must not divide by zero."""
+    video, other = embeddings(1, 3)
+    ours = contrastive_loss(video, other, None, 0.07, loss_type)
+    assert ours.item() == pytest.approx(reference.REFERENCE[loss_type](video, other, 0.07), rel=1e-10)
+
+
+def test_one_candidate_may_lack_its_axis():
+    """(batch, dim) means (batch, 1, dim): sound and text go through the same code."""
+    video, other = embeddings(4, 1)
+    assert torch.equal(contrastive_loss(video, other), contrastive_loss(video, other[:, 0]))
+
+
+@pytest.mark.parametrize("mask", [torch.tensor([True, False, True]), torch.tensor([1.0, 0.0, 1.0])])
+def test_mask_dtypes(mask):
+    """Collators may give bool, integer or float masks."""
+    expected = contrastive_loss(VIDEO, TEXTS, torch.tensor([1, 0, 1]))
+    assert torch.equal(contrastive_loss(VIDEO, TEXTS, mask), expected)
+
+
+def plain_loss(video, other, mask, video_mask, loss_type, tau=0.07):
+    """On whole matrices, with autograd."""
+    video, other = (torch.nn.functional.normalize(vectors, dim=-1) for vectors in (video, other))
+    scores = torch.einsum("id,jkd->ijk", video, other) / tau
+    numerator = torch.stack([scores[i, i] for i in range(len(video))]).logsumexp(1)
+    to_others = scores.masked_fill(mask[None, :, None] == 0, -1e9).flatten(1).logsumexp(1)
+    to_videos = scores.masked_fill(video_mask[:, None, None] == 0, -1e9).transpose(0, 1)
+    to_videos = to_videos.flatten(1).logsumexp(1)
+    if loss_type == "asymmetric":
+        loss = torch.logaddexp(to_others, to_videos) - numerator
+    else:
+        loss = to_others + to_videos - 2 * numerator
+    return (loss * mask * video_mask).sum() / (mask * video_mask).sum()
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@pytest.mark.parametrize(
+    ("clips", "candidates", "tile"), [(23, 3, 64), (40, 1, 256), (9, 5, 1), (17, 2, 2**21)]
+)
+def test_tiles_make_up_the_whole(monkeypatch, loss_type, clips, candidates, tile):
+    """Loss and gradients do not depend on how the similarities are cut, last incomplete tiles included."""
+    monkeypatch.setitem(losses._TILE, "cpu", tile)
+    generator = torch.Generator().manual_seed(0)
+    masks = [(torch.rand(clips, generator=generator) < 0.7).double() for _ in range(2)]
+    outcomes = []
+    for function in (plain_loss, lambda v, o, m, n, kind: contrastive_loss(v, o, m, 0.07, kind, n)):
+        vectors = [part.requires_grad_() for part in embeddings(clips, candidates)]
+        loss = function(*vectors, *masks, loss_type)
+        loss.backward()
+        outcomes.append([loss.detach(), *(part.grad for part in vectors)])
+    for found, expected in zip(outcomes[1], outcomes[0], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_similarities_are_never_stored_whole(monkeypatch):
+    """No tensor of the loss, forward or backward, has more elements than a tile or the inputs."""
+    monkeypatch.setitem(losses._TILE, "cpu", 4096)
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            result = func(*args, **(kwargs or {}))
+            for value in result if isinstance(result, tuple | list) else [result]:
+                if isinstance(value, torch.Tensor):
+                    largest = max(largest, value.numel())
+            return result
+
+    video, other = (part.requires_grad_() for part in embeddings(300, 5, dim=4))
+    with Watch():
+        contrastive_loss(video, other, torch.ones(300)).backward()
+    assert 4096 / 2 < largest <= 300 * 5 * 4 < 300 * 300 * 5
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@pytest.mark.parametrize(("candidates", "mask"), [(1, None), (3, (1, 0, 1, 1)), (2, (0, 0, 0, 0))])
+def test_gradients_by_gradcheck(loss_type, candidates, mask):
+    """The backward pass belongs to the forward pass (float64 finite differences of our own function)."""
+    video, other = embeddings(4, candidates, dim=3)
+    tensor_mask = None if mask is None else torch.tensor(mask)
+    assert torch.autograd.gradcheck(
+        lambda v, o: contrastive_loss(v, o, tensor_mask, 0.3, loss_type),
+        (video.requires_grad_(), other.requires_grad_()),
+    )
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_gradients_of_reference_loops(loss_type):
+    """Autograd against central differences of the independent loops."""
+    video, other = embeddings(3, 2, dim=3)
+    mask = (1, 0, 1)
+    video.requires_grad_()
+    other.requires_grad_()
+    contrastive_loss(video, other, torch.tensor(mask), 0.2, loss_type).backward()
+    step = 1e-5
+    for tensor in (video, other):
+        values = tensor.detach().numpy()
+        for place in np.ndindex(values.shape):
+            value = values[place]
+            sides = []
+            for moved in (value + step, value - step):
+                values[place] = moved
+                pair = (video.detach().numpy(), other.detach().numpy())
+                sides.append(reference.REFERENCE[loss_type](*pair, 0.2, mask))
+            values[place] = value
+            expected = (sides[0] - sides[1]) / (2 * step)
+            assert tensor.grad[place].item() == pytest.approx(expected, rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_absent_clips_have_no_influence(loss_type):
+    """Whatever an absent sound or text holds, loss and gradients stay; its video remains a negative."""
+    video, other = embeddings(4, 2)
+    mask = torch.tensor([1, 1, 0, 1])
+    results = []
+    for garbage in (0.0, 1e4):
+        v, o = video.clone().requires_grad_(), other.clone()
+        o[2] = garbage
+        o.requires_grad_()
+        loss = contrastive_loss(v, o, mask, 0.07, loss_type)
+        loss.backward()
+        results.append((loss.detach(), v.grad, o.grad))
+    for first, second in zip(*results, strict=True):
+        torch.testing.assert_close(first, second)
+    assert not results[0][2][2].any(), "an absent text received a gradient"
+    assert results[0][1][2].any(), "the video of a clip without text is still a negative for other texts"
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_everything_absent_gives_zero_gradients(loss_type):
+    """A batch without any sound (AudioSet text, silent clips) must train on, not produce NaN."""
+    video, other = (tensor.requires_grad_() for tensor in embeddings(3, 2))
+    contrastive_loss(video, other, torch.zeros(3), 0.07, loss_type).backward()
+    assert not video.grad.any()
+    assert not other.grad.any()
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@pytest.mark.parametrize("masks", [((1, 1, 0, 1), (1, 0, 1, 1)), ((1, 0, 0, 0), (0, 1, 1, 1))])
+def test_masks_on_both_sides(loss_type, masks):
+    """Audio-text term: an absent sound is no negative either, while a sound without text is one."""
+    audio, text = embeddings(4, 3)
+    first, second = (torch.tensor(mask) for mask in masks)
+    ours = contrastive_loss(audio, text, second, 0.2, loss_type, video_mask=first)
+    expected = reference.audio_text_loss(audio, text, 0.2, *masks, loss_type)
+    assert ours.item() == pytest.approx(expected, rel=1e-10, abs=1e-12)
+
+
+def test_only_directions_count():
+    """Embeddings are L2-normalised inside: scaling them changes nothing."""
+    video, other = embeddings(4, 2)
+    torch.testing.assert_close(contrastive_loss(video * 9, other / 5), contrastive_loss(video, other))
+
+
+def test_order_of_clips_does_not_matter():
+    """Shuffling the batch leaves the loss: positives are found by place, not by luck."""
+    video, other = embeddings(5, 3)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    torch.testing.assert_close(contrastive_loss(video[order], other[order]), contrastive_loss(video, other))
+    assert contrastive_loss(video[order], other) > contrastive_loss(video, other)
+
+
+def test_zero_vectors_are_finite():
+    """A dead projection gives zero vectors; normalising them must not yield NaN, forwards or backwards."""
+    video, other = torch.zeros(3, 4, requires_grad=True), torch.zeros(3, 2, 4, requires_grad=True)
+    loss = contrastive_loss(video, other)
+    loss.backward()
+    assert loss.isfinite()
+    assert video.grad.isfinite().all()
+    assert other.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("temperature", [0.001, 0.07])
+def test_float32_does_not_overflow(temperature):
+    """Scores of +-1000 go through logsumexp, never through exp alone."""
+    video, other = embeddings(6, 2)
+    ours = contrastive_loss(video.float(), other.float(), torch.tensor([1, 1, 0, 1, 1, 1]), temperature)
+    expected = reference.asymmetric_loss(video, other, temperature, (1, 1, 0, 1, 1, 1))
+    assert ours.item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_half_precision_embeddings():
+    """Under bfloat16 (model or autocast) the loss itself is computed in float32."""
+    video, other = (tensor.bfloat16() for tensor in embeddings(6, 2))
+    expected = contrastive_loss(video.float(), other.float())
+    assert contrastive_loss(video, other).dtype == torch.float32
+    torch.testing.assert_close(contrastive_loss(video, other), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(contrastive_loss(video, other), expected)
+        torch.testing.assert_close(contrastive_loss(video.float(), other.float()), expected)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "name"),
+    [
+        ({"loss_type": "triplet"}, "loss_type"),
+        ({"other_embeds": torch.randn(4, 2, 2)}, "other_embeds"),
+        ({"other_embeds": torch.randn(2)}, "other_embeds"),
+        ({"mask": torch.ones(3, 1)}, "mask"),
+        ({"mask": torch.ones(2)}, "mask"),
+        ({"video_mask": torch.ones(3, 2)}, "video_mask"),
+    ],
+)
+def test_errors_name_the_argument(kwargs, name):
+    """A mask of shape (batch, 1) would broadcast to a wrong number; it is refused instead."""
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        contrastive_loss(**{"video_embeds": VIDEO, "other_embeds": TEXTS, **kwargs})
+
+
+# --- AudioSet loss ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft", "rare", "unlabelled_clip"])
+def test_label_balanced_bce_equals_loops(kind):
+    """Weights by label rarity, with mixed-up labels, classes nobody has, and clips without labels."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(5, 6, generator=generator, dtype=torch.float64)
+    labels = (torch.rand(5, 6, generator=generator) < 0.5).double()
+    labels[:, 0] = 1
+    if kind == "soft":
+        labels = 0.7 * labels + 0.3 * labels.roll(1, 0)
+    elif kind == "rare":
+        labels[:, 2:4] = 0
+    elif kind == "unlabelled_clip":
+        labels[1] = 0
+    logits.requires_grad_()
+    loss = label_balanced_bce(logits, labels)
+    assert loss.item() == pytest.approx(reference.label_balanced_bce(logits.detach(), labels), rel=1e-10)
+    loss.backward()
+    assert logits.grad.isfinite().all()
+    assert bool(logits.grad[1].any()) == (kind != "unlabelled_clip")
+
+
+def test_label_balanced_bce_prefers_rare_labels():
+    """One clip alone with its label weighs as much as three that share theirs together."""
+    labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    logits = torch.zeros(4, 2, requires_grad=True)
+    label_balanced_bce(logits, labels).backward()
+    strength = logits.grad.abs().sum(1)
+    torch.testing.assert_close(strength[3], strength[:3].sum())
+
+
+def test_label_balanced_bce_takes_integer_labels():
+    """One-hot labels often arrive as integers."""
+    labels = torch.tensor([[1, 0], [0, 1]])
+    logits = torch.randn(2, 2)
+    torch.testing.assert_close(label_balanced_bce(logits, labels), label_balanced_bce(logits, labels.float()))
+
+
+# --- batch norm of the heads -----------------------------------------------------------------------------
+
+
+def test_batch_norm_bookkeeping():
+    """Keras' rules: biased variance also in the running statistic, running = 0.9 * running + 0.1 * batch."""
+    norm = VattBatchNorm(4, eps=1e-5, momentum=0.1, sync=True).double()
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.0, 2.0, 0.5, -1.0]))
+        norm.bias.copy_(torch.tensor([0.0, 1.0, -1.0, 3.0]))
+    weight, bias = norm.weight.detach().numpy(), norm.bias.detach().numpy()
+    running_mean, running_var = np.zeros(4), np.ones(4)
+    for step in range(3):
+        rows = torch.randn(5, 4, dtype=torch.float64) * 3 + step
+        expected, mean, variance = reference.batch_norm(rows, weight, bias, 1e-5)
+        np.testing.assert_allclose(norm(rows).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+        running_mean = 0.9 * running_mean + 0.1 * mean
+        running_var = 0.9 * running_var + 0.1 * variance
+        np.testing.assert_allclose(norm.running_mean.numpy(), running_mean, rtol=1e-10)
+        np.testing.assert_allclose(norm.running_var.numpy(), running_var, rtol=1e-10)
+    norm.eval()
+    rows = torch.randn(2, 4, dtype=torch.float64)
+    expected = (rows.numpy() - running_mean) / np.sqrt(running_var + 1e-5) * weight + bias
+    np.testing.assert_allclose(norm(rows).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(norm.running_mean.numpy(), running_mean, rtol=1e-10)
+
+
+def test_batch_norm_equals_pytorch_but_for_the_running_variance():
+    """Same outputs and gradients as `nn.BatchNorm1d`; only its unbiased running variance differs."""
+    ours = VattBatchNorm(3, eps=1e-5, momentum=0.1, sync=True).double()
+    theirs = torch.nn.BatchNorm1d(3, eps=1e-5, momentum=0.1).double()
+    rows = torch.randn(6, 3, dtype=torch.float64)
+    weights = torch.randn(6, 3, dtype=torch.float64)
+    grads = []
+    for norm in (ours, theirs):
+        inputs = rows.clone().requires_grad_()
+        (norm(inputs) * weights).sum().backward()
+        grads.append(inputs.grad)
+    torch.testing.assert_close(grads[0], grads[1])
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    biased = 0.9 + 0.1 * rows.var(0, correction=0)
+    torch.testing.assert_close(ours.running_var, biased)
+    assert not torch.allclose(theirs.running_var, biased)
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_batch_norm_of_feature_maps(sync):
+    """Every place of a (batch, size, ...) map is a row, in whichever way the statistics are made."""
+    maps, vectors = (VattBatchNorm(3, eps=1e-5, momentum=0.1, sync=sync).double() for _ in range(2))
+    values = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    rows = values.movedim(1, -1).reshape(-1, 3)
+    for _ in range(2):
+        torch.testing.assert_close(maps(values).movedim(1, -1).reshape(-1, 3), vectors(rows))
+        maps.eval(), vectors.eval()
+    torch.testing.assert_close(maps.state_dict(), vectors.state_dict())
+    mean, variance = maps.batch_statistics(values)
+    torch.testing.assert_close(mean, rows.mean(0))
+    torch.testing.assert_close(variance, rows.var(0, correction=0))
+
+
+def test_frozen_batch_norm_keeps_its_statistics():
+    """Keras' rule: a norm that is not trained normalises with its running statistics, and leaves them."""
+    norm = VattBatchNorm(3, eps=1e-5, momentum=0.1, sync=True).requires_grad_(False)
+    rows = torch.randn(6, 3) + 5
+    torch.testing.assert_close(norm(rows), rows, rtol=1e-4, atol=0)
+    assert not norm.running_mean.any()
+
+
+def test_batch_norm_statistics_in_half_precision():
+    """bfloat16 features: statistics are summed in float32 and stay near those of the exact features."""
+    rows = torch.randn(512, 2) * 0.1 + 5
+    norm = VattBatchNorm(2, eps=1e-5, momentum=1.0, sync=True)
+    assert norm(rows.bfloat16()).dtype == torch.bfloat16
+    exact = rows.bfloat16().float()
+    torch.testing.assert_close(norm.running_mean, exact.mean(0))
+    torch.testing.assert_close(norm.running_var, exact.var(0, correction=0))

@@ -1,0 +1,259 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Starting from T5, ViT and AST checkpoints made here: equal arithmetic gives equal numbers."""
+
+import pytest
+import torch
+from transformers import (
+    ASTConfig,
+    ASTModel,
+    T5Config,
+    T5EncoderModel,
+    T5ForConditionalGeneration,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTModel,
+)
+
+from modeling_vatt import VattConfig, VattForPreTraining, VattForVideoClassification, VattModel
+from modeling_vatt.models.unimodal import split_positions
+
+
+SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
+TOWER = {**SMALL, "head_dim": 8}
+SMALL_AUDIO = {**TOWER, "num_samples": 64, "patch_size": 8}
+SMALL_TEXT = {**TOWER, "vocab_size": 20, "embedding_size": 10}
+SMALL_VIDEO = {**TOWER, "num_frames": 4, "image_size": 16, "patch_size": 8}
+
+
+def randomize(model):
+    """Random numbers in every parameter: initial zeros and ones would hide mistakes."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vit")
+    config = ViTConfig(**SMALL, image_size=32, patch_size=8, num_labels=3)
+    randomize(ViTForImageClassification(config)).save_pretrained(path)
+    return str(path)
+
+
+def make_t5(path, act="relu"):
+    config = T5Config(
+        vocab_size=20,
+        d_model=24,
+        d_kv=8,
+        num_heads=3,
+        d_ff=40,
+        num_layers=2,
+        feed_forward_proj=act,
+        decoder_start_token_id=0,
+    )
+    randomize(T5ForConditionalGeneration(config)).save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory):
+    return make_t5(tmp_path_factory.mktemp("t5"))
+
+
+def check_complete(model, report):
+    """Every parameter is in one list, and only there."""
+    names = [name for name, _ in model.named_parameters()]
+    assert sorted([*report.taken, *report.adapted, *report.random]) == sorted(names)
+
+
+def test_text_from_t5(t5):
+    torch.manual_seed(0)
+    model, report = VattModel.from_unimodal_pretrained(
+        text=t5, video_config=SMALL_VIDEO, audio_config=SMALL_AUDIO, output_loading_info=True
+    )
+    source = T5EncoderModel.from_pretrained(t5).eval()
+    check_complete(model, report)
+    encoder, stack = model.text_model.encoder, source.encoder
+    hidden = torch.randn(2, 90, 24)  # long enough for every bucket, T5 reaches 128
+    with torch.no_grad():
+        bias = encoder.relative_position_bias(90, torch.device("cpu"))
+        wanted = stack.block[0].layer[0].SelfAttention.compute_bias(90, 90)
+        torch.testing.assert_close(bias, wanted, atol=1e-6, rtol=0)
+        for ours, block in zip(encoder.layers, stack.block, strict=True):
+            normed = ours.layer_norm1(hidden)
+            torch.testing.assert_close(normed, block.layer[0].layer_norm(hidden), atol=1e-6, rtol=1e-6)
+            attended = ours.self_attn(normed, position_bias=bias)[0]
+            expected = block.layer[0].SelfAttention(normed, position_bias=wanted)[0]
+            torch.testing.assert_close(attended, expected, atol=1e-4, rtol=1e-5)
+            inner = block.layer[1].DenseReluDense(normed)
+            torch.testing.assert_close(ours.mlp(normed), inner, atol=1e-4, rtol=1e-5)
+        final = stack.final_layer_norm(hidden)
+        torch.testing.assert_close(encoder.final_layer_norm(hidden), final, atol=1e-6, rtol=1e-6)
+    assert torch.equal(model.text_model.embeddings.word_embeddings.weight, source.shared.weight)
+    assert not model.text_model.embeddings.word_embeddings.weight.requires_grad
+    # what T5 does otherwise is not called taken
+    norms = [
+        f"text_model.encoder.layers.{i}.layer_norm2.{kind}" for i in (0, 1) for kind in ("weight", "bias")
+    ]
+    assert sorted(name for name in report.adapted) == sorted(norms)
+    assert {"text_model.embeddings.agg_token", "text_model.embeddings.pre_projection.weight"} <= set(
+        report.random
+    )
+    assert not [name for name in report.random if name.startswith("text_model.encoder")]
+    assert any("tokenizer" in note for note in report.notes)
+
+
+def test_gated_t5(tmp_path):
+    path = make_t5(tmp_path, "gated-gelu")
+    model, report = VattModel.from_unimodal_pretrained(
+        text=path, video_config=SMALL_VIDEO, audio_config=SMALL_AUDIO, output_loading_info=True
+    )
+    source = T5EncoderModel.from_pretrained(path).eval()
+    hidden = torch.randn(2, 5, 24)
+    with torch.no_grad():
+        ours = model.text_model.encoder.layers[1].mlp(hidden)
+        wanted = source.encoder.block[1].layer[1].DenseReluDense(hidden)
+    torch.testing.assert_close(ours, wanted, atol=5e-3, rtol=0)  # exact GELU against its tanh approximation
+    assert any("tanh" in note for note in report.notes)
+
+
+def test_video_from_vit(vit, caplog):
+    model, report = VattForPreTraining.from_unimodal_pretrained(
+        video=vit, audio_config=SMALL_AUDIO, text_config=SMALL_TEXT, output_loading_info=True
+    )
+    check_complete(model, report)
+    source = ViTModel.from_pretrained(vit, add_pooling_layer=False).eval()
+    tower = model.vatt.video_model
+    picture = torch.randn(2, 3, 32, 32)
+    clip = picture.unsqueeze(1).expand(-1, 4, -1, -1, -1)
+    with torch.no_grad():
+        # a still clip gives the patch embeddings of its picture
+        patches = tower.embeddings.patchify(clip).flatten(1, 3).flatten(2)
+        ours = tower.embeddings.patch_projection(patches)
+        torch.testing.assert_close(ours, source.embeddings.patch_embeddings(picture), atol=1e-5, rtol=1e-5)
+        # one encoder: the same input gives the same output, layer by layer
+        hidden = source.embeddings(picture)
+        wanted = source(picture, output_hidden_states=True)
+        output, states, _ = tower.encoder(hidden, output_hidden_states=True)
+        for mine, theirs in zip(states[:-1], wanted.hidden_states[:-1], strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(output, wanted.last_hidden_state, atol=1e-4, rtol=1e-4)
+        class_token = source.embeddings.cls_token[0, 0] + source.embeddings.position_embeddings[0, 0]
+        torch.testing.assert_close(tower.embeddings.agg_token, class_token)
+    assert not [name for name in report.random if name.startswith("vatt.video_model")]
+    assert report.taken["vatt.video_model.encoder.final_layer_norm.weight"] == "layernorm.weight"
+    text = str(report)
+    assert "vatt.video_model.encoder.layers.0-1.self_attn.q_proj.weight" in text
+    assert "divided by 4" in text and "least squares" in text
+    # a resampled table is no obstacle
+    model(pixel_values_videos=torch.randn(1, 8, 3, 48, 48), return_loss=False)
+
+
+def test_separable_positions_survive():
+    """Positions that are a sum of axis terms come out of table, sum and norm nearly as they were."""
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = (torch.randn(7, 64, generator=generator, dtype=torch.float64) for _ in range(2))
+    offset = 3 * torch.randn(64, generator=generator, dtype=torch.float64)
+    fit = split_positions(offset + rows[:, None] + columns[None])
+    assert fit["explained"] > 0.97
+    # least squares: every other additive fit is worse
+    noise = torch.randn(7, 7, 64, generator=generator, dtype=torch.float64)
+    grid = offset + rows[:, None] + columns[None] + noise
+    fit = split_positions(grid)
+    residual = (fit["vertical"][:, None] + fit["horizontal"][None] - grid).square().sum()
+    assert residual < (offset + rows[:, None] + columns[None] - grid).square().sum()
+    other = (fit["vertical"][:, None] + 0.01 * rows[:, None] + fit["horizontal"][None] - grid).square().sum()
+    assert residual < other
+
+
+def test_sound_from_ast_and_vit(vit, tmp_path):
+    config = ASTConfig(
+        **SMALL, patch_size=4, max_length=32, num_mel_bins=16, frequency_stride=4, time_stride=4
+    )
+    source = randomize(ASTModel(config))
+    source.save_pretrained(tmp_path)
+    model, report = VattModel.from_unimodal_pretrained(
+        audio=str(tmp_path), video_config=SMALL_VIDEO, text_config=SMALL_TEXT, output_loading_info=True
+    )
+    check_complete(model, report)
+    embeddings = model.audio_model.embeddings
+    mel = torch.randn(2, 32, 16)
+    with torch.no_grad():
+        ours = embeddings.patch_projection(embeddings.patchify(mel).flatten(1, 2).flatten(2))
+        wanted = source.embeddings.patch_embeddings(mel)  # frequency slowest
+        torch.testing.assert_close(
+            ours.view(2, 8, 4, 24).transpose(1, 2).flatten(1, 2), wanted, atol=1e-5, rtol=1e-5
+        )
+    assert {name for name in report.random if name.startswith("audio_model.")} == {
+        f"audio_model.embeddings.position_embeddings.{name}"
+        for name in (
+            "tables.spectral.weight",
+            "tables.temporal.weight",
+            "layer_norm.weight",
+            "layer_norm.bias",
+        )
+    }
+    model, report = VattModel.from_unimodal_pretrained(
+        audio=vit, video_config=SMALL_VIDEO, text_config=SMALL_TEXT, output_loading_info=True
+    )
+    assert "audio_model.embeddings.patch_projection.weight" in report.random
+    assert "audio_model.encoder.layers.1.mlp.fc2.weight" in report.taken
+
+
+def test_shared_encoder_and_classifier(vit):
+    config = VattConfig(
+        modality_agnostic=True, video_config=SMALL_VIDEO, audio_config=SMALL_AUDIO, text_config=SMALL_TEXT
+    )
+    model, report = VattModel.from_unimodal_pretrained(video=vit, config=config, output_loading_info=True)
+    check_complete(model, report)
+    assert "encoder.layers.0.mlp.fc1.weight" in report.taken
+    with pytest.raises(ValueError, match="one encoder"):
+        VattModel.from_unimodal_pretrained(video=vit, audio=vit, config=config)
+    classifier, report = VattForVideoClassification.from_unimodal_pretrained(
+        video=vit, num_labels=3, output_loading_info=True
+    )
+    assert report.random == ["classifier.weight", "classifier.bias"]
+    assert classifier(torch.zeros(1, 4, 3, 32, 32)).logits.shape == (1, 3)
+    with pytest.raises(ValueError, match="no audio tower"):
+        VattForVideoClassification.from_unimodal_pretrained(audio=vit, num_labels=3)
+
+
+def test_model_objects_and_saving(vit, t5, tmp_path):
+    source = T5EncoderModel.from_pretrained(t5)
+    model = VattModel.from_unimodal_pretrained(
+        video=ViTForImageClassification.from_pretrained(vit), text=source, audio_config=SMALL_AUDIO
+    )
+    model.save_pretrained(tmp_path)
+    again = VattModel.from_pretrained(tmp_path)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "at least one"),
+        ({"text": "vit"}, "text tower starts from t5"),
+        ({"video": "t5"}, "video tower starts from vit"),
+        ({"video": "vit", "config": {}, "num_labels": 3}, "in `config`"),
+        (
+            {"video": "vit", "config": {"video_config": {**SMALL_VIDEO, "num_hidden_layers": 3}}},
+            "num_hidden_layers",
+        ),
+        ({"text": "t5", "config": {"text_config": {**SMALL_TEXT, "encoder_type": "bert"}}}, "encoder_type"),
+    ],
+)
+def test_what_does_not_fit(arguments, message, vit, t5):
+    paths = {"vit": vit, "t5": t5}
+    arguments = {
+        name: paths.get(value, value) if isinstance(value, str) else value
+        for name, value in arguments.items()
+    }
+    if "config" in arguments:
+        small = {"video_config": SMALL_VIDEO, "audio_config": SMALL_AUDIO, "text_config": SMALL_TEXT}
+        arguments["config"] = VattConfig(**{**small, **arguments["config"]})
+    with pytest.raises(ValueError, match=message):
+        VattModel.from_unimodal_pretrained(**arguments)

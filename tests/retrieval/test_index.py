@@ -1,0 +1,770 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The index of moments: windows, merging, keeping up with a folder, sudden ends, approximate search."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clip_folders import small_processor, write_clip
+from filelock import FileLock
+from media_factory import truncate
+from small_models import seeded, small_config
+
+from modeling_vatt import VattForPreTraining
+from modeling_vatt.processors import MediaError
+from modeling_vatt.retrieval import (
+    FileRecord,
+    Gallery,
+    IndexBusy,
+    IndexDamaged,
+    IndexMismatch,
+    ModelIdentity,
+    Moment,
+    VattIndex,
+    VideoSearch,
+    approximate,
+    embed_query,
+    embed_windows,
+    merge_windows,
+    store,
+    strided_starts,
+    thumbnail,
+    timecode,
+    unit,
+    writer_lock,
+)
+from modeling_vatt.retrieval import index as index_module
+from modeling_vatt.retrieval import updating as indexing
+from modeling_vatt.retrieval.store import DATABASE
+
+
+DIMS = {"va": 12, "vt": 6}
+IDENTITY = ModelIdentity("synthetic", None, "0", {}, {}, "", DIMS)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    config = small_config()
+    seeded(VattForPreTraining, config).save_pretrained(folder)
+    small_processor(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Six videos of 0.5 to 5.5 s, half of them in a subfolder, and one that is none."""
+    root = tmp_path_factory.mktemp("clips")
+    (root / "sub").mkdir()
+    for number in range(6):
+        write_clip(root / ("sub" if number % 2 else "") / f"clip{number}.mp4", number, 0.5 + number)
+    (root / "broken.mp4").write_bytes(b"not a video" * 10)
+    (root / "notes.txt").write_text("no video")
+    return root
+
+
+@pytest.fixture
+def videos(clips, tmp_path) -> Path:
+    return Path(shutil.copytree(clips, tmp_path / "videos"))
+
+
+def synthetic(folder: Path, files: int, windows: int = 5, dims: dict | None = None) -> VattIndex:
+    """An index without media: files f0000.mp4 ... in folders of ten, windows of a second."""
+    identity = ModelIdentity("synthetic", None, "0", {}, {}, "", dims or DIMS)
+    index = VattIndex.create(folder, None, identity, 1.0)
+    for number in range(files):
+        add(index, number, windows)
+    return index
+
+
+def add(index: VattIndex, number: int, windows: int = 5) -> None:
+    generator = np.random.default_rng(number)
+    centres = {
+        space: np.random.default_rng(number % 20).standard_normal(dim) for space, dim in index.dims.items()
+    }
+    va, vt = (
+        centres[space] + 0.5 * generator.standard_normal((windows, dim)) for space, dim in index.dims.items()
+    )
+    starts = np.arange(windows, dtype=float)
+    file = FileRecord(f"d{number // 10:02d}/f{number:04d}.mp4", 1, 1, str(number), float(windows))
+    index.add(file, starts, starts + 1, va, vt)
+
+
+def content(index: VattIndex) -> dict[str, tuple[list, np.ndarray, np.ndarray]]:
+    """Path -> spans and vectors."""
+    moments, va = index.vectors("va")
+    _, vt = index.vectors("vt")
+    found: dict = {}
+    for moment, *vectors in zip(moments, va, vt, strict=True):
+        spans, *rows = found.setdefault(moment.path, ([], [], []))
+        spans.append((moment.start, moment.end, moment.duration))
+        for collected, vector in zip(rows, vectors, strict=True):
+            collected.append(vector)
+    return {path: (spans, np.array(a), np.array(b)) for path, (spans, a, b) in found.items()}
+
+
+def assert_same(one: VattIndex, other: VattIndex) -> None:
+    first, second = content(one), content(other)
+    assert first.keys() == second.keys() and one.files() == other.files()
+    for path, (spans, va, vt) in first.items():
+        assert spans == second[path][0]
+        # Windows that are embedded beside others differ by rounding.
+        np.testing.assert_allclose(va, second[path][1], atol=1e-5)
+        np.testing.assert_allclose(vt, second[path][2], atol=1e-5)
+
+
+# --- windows and moments ---
+
+
+@pytest.mark.parametrize(
+    ("duration", "stride", "expected"),
+    [
+        (0.5, 1.0, [0.0]),  # shorter than a window
+        (2.0, 2.0, [0.0]),
+        (2.0005, 2.0, [0.0005]),  # a rest of less than a frame makes no window of its own
+        (5.0, 2.0, [0.0, 2.0, 3.0]),  # the last one ends with the file
+        (4.0, 1.0, [0.0, 1.0, 2.0]),
+        (4.0, 5.0, [0.0, 2.0]),
+    ],
+)
+def test_windows_cover_a_file(duration, stride, expected):
+    assert strided_starts(duration, 2.0, stride) == pytest.approx(expected)
+
+
+def window(path: str, start: float, score: float, length: float = 2.0) -> Moment:
+    return Moment(path, start, start + length, score, 100.0)
+
+
+def test_neighbours_of_equal_worth_become_one_moment():
+    windows = [
+        window("a", 0, 0.50),
+        window("a", 2, 0.80),  # the best
+        window("a", 4, 0.78),
+        window("a", 6, 0.77),
+        window("a", 8, 0.60),  # too far below
+        window("a", 12, 0.79),  # not a neighbour
+        window("b", 3, 0.79),
+    ]
+    found = merge_windows(reversed(windows), top_k=10, margin=0.05)
+    assert [(m.path, m.start, m.end, m.score) for m in found] == [
+        ("a", 2, 8, 0.80),
+        ("a", 12, 14, 0.79),
+        ("b", 3, 5, 0.79),
+        ("a", 8, 10, 0.60),
+        ("a", 0, 2, 0.50),
+    ]
+    assert merge_windows(windows, top_k=2) == found[:2]
+
+
+def test_a_window_that_lies_mostly_in_a_moment_is_part_of_it():
+    windows = [window("a", 0, 0.9), window("a", 0.5, 0.6), window("a", 1.5, 0.5)]
+    assert [(m.start, m.end) for m in merge_windows(windows, 5, margin=0.05)] == [(0, 2), (1.5, 3.5)]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00.0"), (83.25, "1:23.2"), (3723.96, "1:02:03.9")])
+def test_time_codes(seconds, text):
+    assert timecode(seconds) == text
+
+
+# --- store and search ---
+
+
+def test_exact_search_finds_what_a_product_finds(tmp_path):
+    index = synthetic(tmp_path / "i", 40)
+    moments, vectors = index.vectors("va")
+    query = np.random.default_rng(1001).standard_normal(12)
+    scores = vectors @ unit(query)
+    best = np.argsort(-scores)[:7]
+    found = index.search(query, "va", top_k=7, merge=False)
+    assert [(m.path, m.start) for m in found] == [(moments[i].path, moments[i].start) for i in best]
+    assert [m.score for m in found] == pytest.approx(scores[best].tolist(), abs=1e-6)
+    # Merged: the windows of all, however many it takes.
+    everything = [
+        Moment(m.path, m.start, m.end, float(s), m.duration) for m, s in zip(moments, scores, strict=True)
+    ]
+    merged = index.search(query, "va", top_k=9, margin=0.3)
+    expected = merge_windows(everything, 9, 0.3)
+    assert [(m.path, m.start, m.end) for m in merged] == [(m.path, m.start, m.end) for m in expected]
+    # Filters.
+    inside = index.search(query, "va", top_k=100, folder="d01", merge=False)
+    assert len(inside) == 50 and all(m.path.startswith("d01/") for m in inside)
+    assert index.search(query, "va", folder="d0") == [] == index.search(query, "va", min_score=1.0)
+    limit = float(np.sort(scores)[-5]) - 1e-6
+    assert len(index.search(query, "va", top_k=100, min_score=limit, merge=False)) == 5
+    sample, rows = index.vectors("vt", limit=11)
+    assert len(sample) == 11 and rows.shape == (11, 6) and sample[-1] == moments[-1]
+
+
+def test_queries_that_make_no_sense_are_refused(tmp_path):
+    index = synthetic(tmp_path / "i", 1)
+    for vector, options, message in (
+        (np.ones(6), {}, "12 finite values"),
+        (np.full(12, np.nan), {}, "12 finite values"),
+        (np.ones(12), {"top_k": 0}, "top_k"),
+        (np.ones(12), {"folder": "../x"}, "folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            index.search(vector, "va", **options)
+    file = FileRecord("a.mp4", 1, 1, "", 1.0)
+    with pytest.raises(ValueError, match="not finite"):
+        index.add(file, [0.0], [1.0], np.full((1, 12), np.nan), np.ones((1, 6)))
+    with pytest.raises(ValueError, match="index wants"):
+        index.add(file, [0.0], [1.0], np.ones((1, 11)), np.ones((1, 6)))
+    with pytest.raises(IndexDamaged, match="not a path inside"):
+        index.add(FileRecord("../a.mp4", 1, 1, "", 1.0), [0.0], [1.0], np.ones((1, 12)), np.ones((1, 6)))
+    assert len(index) == 5
+
+
+def test_readers_see_files_wholly_while_another_connection_writes(tmp_path):
+    index = synthetic(tmp_path / "i", 3, windows=7)
+    seen: list[int] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        reader = VattIndex.open(tmp_path / "i")
+        while not stop.is_set():
+            found = reader.search(np.ones(12), "va", top_k=1000, merge=False)
+            counts = {m.path: sum(other.path == m.path for other in found) for m in found}
+            seen.append(len(counts))
+            assert set(counts.values()) == {7}, counts
+        reader.close()
+
+    errors: list = []
+    thread = threading.Thread(target=lambda: errors.extend(_caught(read)))
+    thread.start()
+    for number in range(3, 40):
+        add(index, number, 7)
+        index.remove([f"d00/f{number - 3:04d}.mp4"])
+    while len(seen) < 5 and thread.is_alive():
+        pass
+    stop.set()
+    thread.join()
+    assert not errors and seen
+
+
+def _caught(function) -> list:
+    try:
+        function()
+    except BaseException as error:
+        return [error]
+    return []
+
+
+def test_what_is_no_index_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="vatt index"):
+        VattIndex.open(tmp_path)
+    (tmp_path / DATABASE).write_bytes(b"x" * 5000)
+    with pytest.raises(IndexDamaged, match="index again"):
+        VattIndex.open(tmp_path)
+    (tmp_path / DATABASE).unlink()
+    connection = sqlite3.connect(tmp_path / DATABASE)
+    connection.execute("CREATE TABLE other (x)")
+    connection.close()
+    with pytest.raises(IndexDamaged, match="not the database"):
+        VattIndex.open(tmp_path)
+    index = synthetic(tmp_path / "i", 1)
+    with pytest.raises(FileExistsError):
+        synthetic(tmp_path / "i", 1)
+    for statement, error in (
+        ("UPDATE meta SET value = '99' WHERE key = 'format'", IndexMismatch),
+        ("UPDATE meta SET value = '{}' WHERE key = 'settings'", IndexDamaged),
+        ("DELETE FROM meta WHERE key = 'generation'", IndexDamaged),
+        ("CREATE TRIGGER t AFTER DELETE ON files BEGIN SELECT 1; END", IndexDamaged),
+    ):
+        copy = tmp_path / f"copy{len(os.listdir(tmp_path))}"
+        index.close()
+        shutil.copytree(tmp_path / "i", copy)
+        connection = sqlite3.connect(copy / DATABASE)
+        connection.execute(statement)
+        connection.commit()
+        connection.close()
+        with pytest.raises(error):
+            VattIndex.open(copy).search(np.ones(12), "va")
+
+
+def test_a_reader_that_may_not_write_sees_what_is_there(tmp_path, monkeypatch):
+    """Also what the owner, who has the index open, has not yet moved into the database itself."""
+    index = synthetic(tmp_path / "i", 1)
+    assert (tmp_path / "i" / f"{DATABASE}-wal").stat().st_size > 0
+    with monkeypatch.context() as patch:
+        patch.setattr(store.os, "access", lambda path, mode: False)
+        with VattIndex.open(tmp_path / "i") as reader:
+            assert len(reader) == 5
+            add(index, 1)
+            assert len(reader) == 10
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                reader.remove(["d00/f0001.mp4"])
+
+
+def test_a_user_who_may_not_write(tmp_path):
+    """Really another user, where there is one to become."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become another user")
+    place = Path(tempfile.mkdtemp(prefix="vatt-owner-"))  # pytest's own folders are for their user only
+    try:
+        place.chmod(0o755)
+        index = synthetic(place / "open", 2)
+        synthetic(place / "closed", 2).close()  # nothing beside the database
+        synthetic(place / "log", 2).close()
+        (place / "log" / f"{DATABASE}-wal").write_bytes(b"x" * 100)
+        seen = subprocess.run(
+            [sys.executable, "-c", ANOTHER_USER, *(str(place / name) for name in ("open", "closed", "log"))],
+            env=environment(), capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+        assert seen.stdout.split() == ["10", "10", "PermissionError"], seen.stderr
+        index.close()
+    finally:
+        shutil.rmtree(place)
+
+
+ANOTHER_USER = """
+import os, sys
+from modeling_vatt.retrieval import VattIndex
+os.setgid(65534)
+os.setuid(65534)
+for folder in sys.argv[1:]:
+    try:
+        print(len(VattIndex.open(folder)))
+    except PermissionError as error:
+        assert "owner" in str(error), error
+        print("PermissionError")
+"""
+
+
+def test_two_that_make_an_index_at_once(tmp_path, monkeypatch):
+    """The slower one is told, and does not take the other's settings for its own."""
+    real = os.link
+
+    def late(source, target):
+        monkeypatch.setattr(store.os, "link", real)
+        VattIndex.create(tmp_path / "i", None, IDENTITY, 1.0, 0.25).close()
+        real(source, target)
+
+    monkeypatch.setattr(store.os, "link", late)
+    monkeypatch.setattr(store.os, "getpid", iter(range(1, 9)).__next__)  # another process
+    with pytest.raises(FileExistsError, match="already"):
+        VattIndex.create(tmp_path / "i", None, IDENTITY, 1.0, 0.5)
+    assert VattIndex.open(tmp_path / "i").stride == 0.25
+    assert [path.name for path in (tmp_path / "i").iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_paths_of_a_stranger_do_not_leave_the_folder(tmp_path):
+    index = synthetic(tmp_path / "i", 1)
+    index.store.connection.execute("UPDATE files SET path = '../../etc/passwd'")
+    with pytest.raises(IndexDamaged, match="not a path inside"):
+        index.search(np.ones(12), "va")
+    with pytest.raises(IndexDamaged, match="not a path inside"):
+        index.files()
+
+
+# --- a folder and its index ---
+
+
+def test_index_of_a_folder(videos, model_folder):
+    search = VideoSearch.create(videos, model_folder, stride=0.4)
+    report = search.update()
+    assert (report.embedded, report.unchanged, report.removed) == (7, 0, 0)
+    assert (
+        list(report.errors) == ["broken.mp4"] and "not a readable media file" in report.errors["broken.mp4"]
+    )
+    files = {file["path"]: file for file in search.index.files()}
+    assert list(files) == sorted(files) and len(files) == 7
+    assert files["broken.mp4"]["windows"] == 0 and files["broken.mp4"]["error"]
+    assert files["clip0.mp4"]["windows"] == 1  # shorter than a window
+    # 0.8 s windows every 0.4 s of 4.5 s: 0, 0.4, ..., 3.6, and 3.7 at the end.
+    assert files["clip4.mp4"]["windows"] == 11
+    spans = content(search.index)["clip4.mp4"][0]
+    assert spans[0][:2] == pytest.approx((0, 0.8)) and spans[-1][:2] == pytest.approx((3.7, 4.5))
+    info = search.index.info()
+    assert info["files"] == 6 and info["errors"] == 1 and info["windows"] == len(search.index)
+    assert info["seconds"] == pytest.approx(6 * 0.5 + 15, abs=0.3) and info["root"] == str(videos)
+
+    # The same as embedding the windows without an index; words are compared in one space, sound in the other.
+    loaded = {Path(str(source)).name: found for source, found in embed_windows(
+        search.model, search.processor, [videos / "clip2.mp4"], 0.4)}  # fmt: skip
+    _, va, vt = content(search.index)["clip2.mp4"]
+    np.testing.assert_allclose(va, unit(loaded["clip2.mp4"].arrays["video_va_embeds"]), atol=1e-5)
+    np.testing.assert_allclose(vt, unit(loaded["clip2.mp4"].arrays["video_vt_embeds"]), atol=1e-5)
+    for words, files_, rows in (({"text": "clip 3"}, {}, 2), ({}, {"audio": videos / "clip4.mp4"}, 1)):
+        query = unit(embed_query(search.model, search.processor, **words, **files_))
+        best = max(content(search.index).items(), key=lambda item: float((item[1][rows] @ query).max()))[0]
+        found = search.text(words["text"]) if words else search.audio(files_["audio"])
+        assert found[0].path == best
+    hit = search.video(videos / "sub" / "clip3.mp4", top_k=1)[0]
+    assert hit.path == "sub/clip3.mp4" and hit.score > 0.99
+    with pytest.raises(ValueError, match="no words"):
+        search.text(" ")
+    with pytest.raises(MediaError):
+        search.audio(videos / "broken.mp4")
+    image = thumbnail(videos / hit.path, hit.start, size=10)
+    assert max(image.size) == 10
+    with pytest.raises(MediaError, match=r"no picture|nothing to decode"):
+        thumbnail(videos / hit.path, 100.0)
+
+
+def test_only_what_changed_is_embedded(videos, model_folder):
+    search = VideoSearch.create(videos, model_folder, stride=0.4)
+    search.update()
+    before = content(search.index)
+    report = search.update()
+    assert (report.embedded, report.reused, report.unchanged, report.windows) == (0, 0, 7, 0)
+    assert list(report.errors) == ["broken.mp4"]  # listed, not tried again
+
+    (videos / "clip0.mp4").rename(videos / "sub" / "zero.mp4")  # renamed
+    shutil.copy(videos / "clip4.mp4", videos / "copy.mp4")  # copied
+    os.utime(videos / "sub" / "clip1.mp4", (1, 1))  # touched
+    (videos / "clip2.mp4").unlink()  # gone
+    write_clip(videos / "sub" / "clip3.mp4", 9, 2.0)  # changed
+    write_clip(videos / "broken.mp4", 8, 1.0)  # repaired
+    report = search.update()
+    assert (report.embedded, report.reused, report.unchanged, report.removed) == (2, 3, 2, 1)
+    assert report.errors == {}
+    after = content(search.index)
+    assert set(after) == {"broken.mp4", "clip4.mp4", "copy.mp4"} | {f"sub/{n}.mp4" for n in ("clip1", "clip3", "clip5", "zero")}  # fmt: skip  # noqa: E501
+    for new, old in (
+        ("sub/zero.mp4", "clip0.mp4"),
+        ("copy.mp4", "clip4.mp4"),
+        ("sub/clip1.mp4", "sub/clip1.mp4"),
+    ):
+        assert after[new][0] == before[old][0] and np.array_equal(after[new][1], before[old][1])
+    assert not np.allclose(after["sub/clip3.mp4"][1][0], before["sub/clip3.mp4"][1][0], atol=1e-4)
+    assert search.update().unchanged == 7
+
+    fresh = VideoSearch.create(videos, model_folder, videos.parent / "fresh", stride=0.4)
+    fresh.update()
+    assert_same(search.index, fresh.index)
+
+
+def test_content_that_changed_places(videos, model_folder):
+    """A moved file whose old name holds something new: neither takes the other's windows."""
+    search = VideoSearch.create(videos, model_folder)
+    search.update()
+    shutil.move(videos / "clip4.mp4", videos / "new.mp4")
+    write_clip(videos / "clip4.mp4", 15, 1.5)
+    search.update()
+    fresh = VideoSearch.create(videos, model_folder, videos.parent / "fresh")
+    fresh.update()
+    assert_same(search.index, fresh.index)
+
+
+def test_files_that_are_damaged_or_odd(videos, model_folder):
+    write_clip(videos / "whole.mkv", 3, 6.0)
+    truncate(videos / "whole.mkv", videos / "half.mkv", 0.5)
+    truncate(videos / "clip4.mp4", videos / "half.mp4", 0.5)
+    (videos / "empty.mp4").touch()
+    (videos / ".hidden.mp4").write_bytes(b"x")
+    outside = write_clip(videos.parent / "outside.mp4", 1)
+    (videos / "link.mp4").symlink_to(outside)
+    Path(os.fsdecode(bytes(videos) + b"/\xff.mp4")).write_bytes(b"x")
+    search = VideoSearch.create(videos, model_folder)
+    report = search.update()
+    assert set(report.errors) == {"broken.mp4", "half.mkv", "half.mp4", "empty.mp4", "?.mp4"}
+    files = {file["path"]: file for file in search.index.files()}
+    assert "link.mp4" not in files and ".hidden.mp4" not in files
+    # What can be read of a file is searched, and what cannot is said.
+    assert files["half.mkv"]["windows"] > 0 and " of " in files["half.mkv"]["error"]
+    assert files["half.mp4"]["windows"] == 0
+
+
+def test_an_index_moves_with_its_folder(videos, model_folder):
+    VideoSearch.create(videos, model_folder).update()
+    moved = videos.rename(videos.parent / "moved")
+    search = VideoSearch.open(moved)
+    assert search.index.root == moved and search.update().unchanged == 7
+
+
+def test_an_index_outside_its_folder_and_a_folder_that_is_gone(videos, model_folder, tmp_path):
+    search = VideoSearch.create(videos, model_folder, tmp_path / "index")
+    search.update()
+    assert not (videos / ".vatt-index").exists()
+    shutil.rmtree(videos)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        search.update()
+    assert len(search.index) > 0  # a drive that is not mounted empties no index
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        VideoSearch.create(videos, model_folder)
+
+
+def test_another_model_is_refused(videos, model_folder, tmp_path):
+    VideoSearch.create(videos, model_folder, tmp_path / "index")
+    other = tmp_path / "other"
+    config = small_config()
+    seeded(VattForPreTraining, config, seed=1).save_pretrained(other)
+    small_processor(config).save_pretrained(other)
+    with pytest.raises(IndexMismatch, match=r"differs .* the weights.*another folder"):
+        VideoSearch.open(tmp_path / "index", other)
+    processor = small_processor(config)
+    processor.video_processor.fps = 5.0
+    loaded = VattForPreTraining.from_pretrained(model_folder).eval()
+    with pytest.raises(IndexMismatch, match="video setting `fps`"):
+        VideoSearch(VattIndex.open(tmp_path / "index"), loaded, processor)
+    changed = shutil.copytree(model_folder, tmp_path / "changed")
+    settings = json.loads((changed / "config.json").read_text())
+    settings["video_config"]["hidden_act"] = "relu"  # other embeddings of the same weights
+    (changed / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(IndexMismatch, match=r"model setting `video_config.hidden_act` \(gelu and relu\)"):
+        VideoSearch.open(tmp_path / "index", changed)
+    moved = shutil.copytree(model_folder, tmp_path / "moved")
+    assert VideoSearch.open(tmp_path / "index", moved).index.identity.name == str(model_folder)
+
+
+KILLED = """
+import os, signal, sys
+from modeling_vatt.retrieval import VideoSearch
+from modeling_vatt.retrieval.store import Store
+
+folder, model, index, files = sys.argv[1:]
+search = VideoSearch.create(folder, model, index, stride=0.4)
+original = Store._insert_file
+count = 0
+
+def insert(connection, file):
+    global count
+    count += 1
+    number = original(connection, file)
+    if count == int(files):  # in the middle of a transaction: the file is in, its windows are not
+        connection.execute("INSERT INTO windows VALUES (9999, ?, 0, 1)", (number,))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+Store._insert_file = staticmethod(insert)
+search.update(batch_size=1)
+"""
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def test_killed_and_started_again(videos, model_folder, tmp_path):
+    command = [sys.executable, "-c", KILLED, videos, model_folder, tmp_path / "killed", "4"]
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    search = VideoSearch.open(tmp_path / "killed")
+    assert len(search.index.files()) == 3  # those before, wholly
+    assert all(len(rows) == len(va) for rows, va, _ in content(search.index).values())
+    report = search.update()
+    assert (report.embedded, report.unchanged) == (4, 3)
+    whole = VideoSearch.create(videos, model_folder, tmp_path / "whole", stride=0.4)
+    whole.update()
+    assert_same(search.index, whole.index)
+
+
+def test_two_processes_at_once(videos, model_folder, tmp_path):
+    """Both find another writer and wait; then one of them does the work, while the other waits on."""
+    where = tmp_path / "index"
+    where.mkdir()
+    command = [sys.executable, "-m", "modeling_vatt.cli", "index", videos, "--model", model_folder]
+    command += ["--index", where, "--json"]
+    reports = []
+    with FileLock(where / indexing.LOCK) as lock:
+        both = [
+            subprocess.Popen(
+                command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            for _ in range(2)
+        ]
+        for process in both:
+            told = []
+            for line in process.stderr:
+                told.append(line)
+                if "waiting for it to end" in line:
+                    break
+            else:
+                raise AssertionError("".join(told))
+        assert [process.poll() for process in both] == [None, None]
+        lock.release()
+        for process in both:
+            output, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+            reports.append(json.loads(output))
+    assert sorted(report["embedded"] for report in reports) == [0, 7]
+    assert sorted(report["unchanged"] for report in reports) == [0, 7]
+    fresh = VideoSearch.create(videos, model_folder, tmp_path / "fresh")
+    fresh.update()
+    assert_same(VattIndex.open(where), fresh.index)
+
+
+def test_one_writer_at_a_time(tmp_path):
+    index = synthetic(tmp_path / "i", 1)
+    told = threading.Event()
+    order = []
+
+    def second() -> None:
+        with writer_lock(VattIndex.open(tmp_path / "i"), wait=True, waiting=told.set):
+            order.append("second")
+
+    with writer_lock(index, wait=False):
+        with pytest.raises(IndexBusy, match="another process"), writer_lock(index, wait=False):
+            pass
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert told.wait(60)
+        order.append("first")
+    thread.join(60)
+    assert order == ["first", "second"]
+
+
+# --- approximate search ---
+
+
+@pytest.fixture
+def small_limits(monkeypatch):
+    pytest.importorskip("faiss", reason="the extra `faiss` is not installed")
+    for name, value in (("EXACT_LIMIT", 2000), ("_FEW", 20)):
+        monkeypatch.setattr(index_module, name, value)
+
+
+def recall(index: VattIndex, queries: np.ndarray, **options) -> float:
+    shares = []
+    for query in queries:
+        best = {(m.path, m.start) for m in index.search(query, "va", 10, merge=False, exact=True, **options)}
+        found = {(m.path, m.start) for m in index.search(query, "va", 10, merge=False, **options)}
+        shares.append(len(best & found) / len(best))
+    return float(np.mean(shares))
+
+
+def test_large_indexes_are_searched_approximately(small_limits, tmp_path, monkeypatch):
+    index = synthetic(tmp_path / "i", 300, windows=10, dims={"va": 16, "vt": 8})
+    assert index.info()["approximate"] is None
+    notes = index.build()
+    assert notes == index.info()["approximate"] and notes["windows"] == 3000
+    assert notes["va"]["recall@10"] >= 0.95 and notes["va"]["lists"] > notes["va"]["probes"] > 0
+    queries = np.random.default_rng(5).standard_normal((20, 16))
+    calls = []
+    original = approximate.ApproximateIndex.candidates
+
+    def spy(self, *args):
+        calls.append(1)
+        return original(self, *args)
+
+    monkeypatch.setattr(approximate.ApproximateIndex, "candidates", spy)
+    assert recall(index, queries) >= 0.95 and len(calls) == 20
+    assert recall(index, queries, folder="d07") >= 0.95
+    scores = index.search(queries[0], "va", 5, merge=False)
+    exact = index.search(queries[0], "va", 5, merge=False, exact=True)
+    assert [m.score for m in scores] == pytest.approx([m.score for m in exact], abs=1e-6)  # scores are exact
+
+    # What is new is found at once, what is gone is not, before anything is built again.
+    add(index, 300, 10)
+    fresh = index.vectors("va")[1][-1]
+    assert index.search(fresh, "va", 1, merge=False)[0].path == "d30/f0300.mp4"
+    gone = index.search(queries[0], "va", 1, merge=False)[0].path
+    index.remove([gone])
+    assert gone not in {m.path for m in index.search(queries[0], "va", 50, merge=False)}
+    assert index.build() == notes  # not worth it yet
+    index.remove([f"d{n // 10:02d}/f{n:04d}.mp4" for n in range(80)])
+    again = index.build()
+    assert again["windows"] == len(index) and again["generation"] > notes["generation"]
+    assert {path.name for path in (tmp_path / "i").glob("*.faiss")} == {f"{space}-{again['generation']}.faiss" for space in ("va", "vt")}  # fmt: skip  # noqa: E501
+    assert recall(VattIndex.open(tmp_path / "i"), queries) >= 0.95
+
+    # Without its file the search is slower, not wrong, and the file is made again; leftovers go.
+    for space in ("va", "vt"):
+        file = tmp_path / "i" / f"{space}-{again['generation']}.faiss"
+        file.unlink()
+        (tmp_path / "i" / f"{space}-0.tmp").touch()
+        calls.clear()
+        assert recall(VattIndex.open(tmp_path / "i"), queries) == 1.0 or space == "vt"
+        assert space == "vt" or not calls
+        again = VattIndex.open(tmp_path / "i").build()
+        names = {path.name for path in (tmp_path / "i").iterdir() if path.suffix in (".faiss", ".tmp")}
+        assert names == {f"{space}-{again['generation']}.faiss" for space in ("va", "vt")}
+    file = tmp_path / "i" / f"va-{again['generation']}.faiss"
+    file.write_bytes(file.read_bytes()[:100])
+    assert index.build()["generation"] > again["generation"]
+    index.store.set_meta(approximate.META, {})  # notes that make no sense are none
+    assert index.info()["approximate"] is None and recall(index, queries) == 1.0
+    assert index.build() == index.info()["approximate"]
+    # An index that has become small is searched exactly, and says so.
+    index.remove([f"d{n // 10:02d}/f{n:04d}.mp4" for n in range(80, 200)])
+    assert index.info()["approximate"] is None
+
+
+def clustered(folder: Path, topics: int, windows: int) -> tuple[VattIndex, np.ndarray]:
+    """A file for each topic, each in a folder of its own: windows of a topic are alike."""
+    index = VattIndex.create(folder, None, IDENTITY, 1.0)
+    generator = np.random.default_rng(0)
+    centres = unit(generator.standard_normal((topics, 12)))
+    starts = np.arange(windows, dtype=float)
+    for number, centre in enumerate(centres):
+        file = FileRecord(f"t{number}/f.mp4", 1, 1, str(number), float(windows))
+        va = centre + 0.02 * generator.standard_normal((windows, 12))
+        index.add(file, starts, starts + 1, va, generator.standard_normal((windows, 6)))
+    return index, centres
+
+
+def test_a_folder_whose_videos_are_far_from_the_query(small_limits, tmp_path):
+    index, centres = clustered(tmp_path / "i", 9, 300)
+    assert index.build() is not None
+    away = -centres[7]  # nothing in the folder is near
+    assert len(index.search(away, "va", 10, folder="t7", merge=False)) == 10
+    assert recall(index, np.stack([away, centres[3]]), folder="t7") >= 0.95
+    # What was removed since takes no places of what is left.
+    index.remove(["t7/f.mp4"])
+    assert len(index.search(centres[7], "va", 10, merge=False)) == 10
+
+
+def test_one_long_moment_leaves_room_for_others(tmp_path):
+    """Thousands of windows that fit equally are one moment, not as many as are asked for."""
+    index, centres = clustered(tmp_path / "i", 3, 1)
+    starts = np.arange(6000, dtype=float)
+    va = centres[0] + 0.001 * np.random.default_rng(1).standard_normal((6000, 12))
+    index.add(FileRecord("long.mp4", 1, 1, "l", 6000.0), starts, starts + 1, va, np.ones((6000, 6)))
+    found = index.search(centres[0], "va", 4)
+    assert len(found) == 4 and {m.path for m in found} == {"long.mp4", "t0/f.mp4", "t1/f.mp4", "t2/f.mp4"}
+    assert [(m.start, m.end) for m in found if m.path == "long.mp4"] == [(0, 6000)]
+
+
+def test_without_faiss_all_windows_are_compared(small_limits, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(approximate, "is_available", lambda: False)
+    index = synthetic(tmp_path / "i", 300, windows=10)
+    assert index.build() is None
+    query = np.ones(12)
+    expected = index.vectors("va")[1] @ unit(query)
+    assert index.search(query, "va", 1, merge=False)[0].score == pytest.approx(
+        float(expected.max()), abs=1e-6
+    )
+
+
+def test_gallery_and_index_agree(videos, model_folder):
+    """One window a file: the mean that a gallery takes is that window."""
+    search = VideoSearch.create(videos, model_folder, stride=100.0)
+    search.update()
+    short = [videos / "clip0.mp4", videos / "sub" / "clip1.mp4"]
+    gallery, _ = Gallery.from_files(search.model, search.processor, short)
+    hits = gallery.search(search.model, search.processor, text="clip 3")
+    found = {m.path: m.score for m in search.text("clip 3")}
+    assert found["clip0.mp4"] == pytest.approx(next(h.score for h in hits if "clip0" in h.name), abs=1e-5)
+
+
+def test_interrupted_by_the_user(videos, model_folder, tmp_path):
+    """Ctrl-C between two files: what was done stays, the right to write is given back."""
+    search = VideoSearch.create(videos, model_folder)
+
+    def stop(files: int, total: int, windows: int) -> None:
+        if files == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search.update(batch_size=1, progress=stop)
+    done = search.index.files()
+    assert len(done) == 3
+    with writer_lock(VattIndex.open(videos), wait=False):
+        pass
+    report = search.update()
+    assert (report.unchanged, report.embedded) == (3, 4)
+    assert [file for file in search.index.files() if file in done] == done
+    whole = VideoSearch.create(videos, model_folder, tmp_path / "whole")
+    whole.update()
+    assert_same(search.index, whole.index)

@@ -1,0 +1,189 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Folders and files that cannot be looked at: nothing of the index is lost, and nothing waits for ever."""
+
+import errno
+import os
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clip_folders import small_processor, write_clip
+from small_models import seeded, small_config
+
+from modeling_vatt import VattForPreTraining
+from modeling_vatt.embedding import embedding
+from modeling_vatt.processors import MediaLimits
+from modeling_vatt.retrieval import VideoSearch, embed_windows
+from modeling_vatt.retrieval import updating as indexing
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory) -> Path:
+    """Three videos, one of them in a subfolder, with their index."""
+    config = small_config()
+    model = tmp_path_factory.mktemp("model")
+    seeded(VattForPreTraining, config).save_pretrained(model)
+    small_processor(config).save_pretrained(model)
+    videos = tmp_path_factory.mktemp("indexed") / "videos"
+    (videos / "sub").mkdir(parents=True)
+    for number, name in enumerate(("a.mp4", "b.mp4", "sub/c.mp4")):
+        write_clip(videos / name, number, 1.0)
+    search = VideoSearch.create(videos, model)
+    assert search.update().embedded == 3
+    search.index.close()
+    return videos
+
+
+@pytest.fixture
+def search(indexed, tmp_path) -> VideoSearch:
+    return VideoSearch.open(shutil.copytree(indexed, tmp_path / "videos"))
+
+
+def paths(search: VideoSearch) -> dict[str, int]:
+    return {file["path"]: file["windows"] for file in search.index.files()}
+
+
+def refuse(monkeypatch, module, name: str, refused: Path, number: int) -> None:
+    """Let a function of a module fail for one path."""
+    original = getattr(module, name)
+
+    def call(path, *args, **options):
+        if os.fspath(path) == str(refused):
+            raise OSError(number, os.strerror(number), str(path))
+        return original(path, *args, **options)
+
+    monkeypatch.setattr(module, name, call)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_folder_that_cannot_be_listed_keeps_its_files(search, monkeypatch, number):
+    before = paths(search)
+    refuse(monkeypatch, os, "scandir", search.index.root / "sub", number)
+    (search.index.root / "a.mp4").unlink()
+    report = search.update()
+    assert report.errors == {"sub": f"cannot be opened ({os.strerror(number)}). Check its permissions."}
+    assert report.removed == 1
+    assert paths(search) == {path: windows for path, windows in before.items() if path != "a.mp4"}
+    monkeypatch.undo()
+    report = search.update()
+    assert (report.errors, report.unchanged, report.embedded) == ({}, 2, 0)
+
+
+def test_root_that_cannot_be_listed(search, monkeypatch):
+    before = paths(search)
+    refuse(monkeypatch, os, "scandir", search.index.root, errno.EIO)
+    with pytest.raises(OSError, match="Input/output"):
+        search.update()
+    assert paths(search) == before
+
+
+def test_file_whose_properties_cannot_be_read_stays(search, monkeypatch):
+    before = paths(search)
+    original = Path.stat
+
+    def stat(self, **options):
+        if self.name == "b.mp4":
+            raise OSError(errno.EIO, "Input/output error")
+        return original(self, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    report = search.update()
+    assert list(report.errors) == ["b.mp4"] and report.removed == 0
+    assert paths(search) == before
+
+
+def test_empty_mount_point_empties_no_index(search):
+    before = paths(search)
+    root = search.index.root
+    elsewhere = root.parent / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("a.mp4", "b.mp4", "sub"):
+        (root / name).rename(elsewhere / name)
+    with pytest.raises(FileNotFoundError, match=r"3 files of it are indexed.*mount it"):
+        search.update()
+    assert paths(search) == before
+    for name in ("a.mp4", "b.mp4", "sub"):
+        (elsewhere / name).rename(root / name)
+    assert search.update().unchanged == 3
+
+
+def test_renamed_file_that_cannot_be_opened(search, monkeypatch):
+    root = search.index.root
+    (root / "a.mp4").rename(root / "z.mp4")
+    original = indexing.hash_file
+
+    def refused(path):
+        if Path(path).name == "z.mp4":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return original(path)
+
+    monkeypatch.setattr(indexing, "hash_file", refused)
+    report = search.update()
+    assert report.errors == {"z.mp4": "cannot be opened (Permission denied). Check its permissions."}
+    assert set(paths(search)) == {"b.mp4", "sub/c.mp4"}
+    monkeypatch.undo()
+    assert search.update().embedded == 1
+
+
+def test_pipes_and_links_in_a_circle_are_not_opened(search):
+    root = search.index.root
+    os.mkfifo(root / "pipe.mp4")
+    (root / "round.mp4").symlink_to("round.mp4")
+    report = search.update()
+    assert set(report.errors) == {"pipe.mp4", "round.mp4"}
+    assert "a pipe" in report.errors["pipe.mp4"]
+    assert report.unchanged == 3
+
+
+def test_files_that_failed_by_limits_are_tried_again_when_asked(search):
+    root = search.index.root
+    write_clip(root / "new.mp4", 7, 1.0)
+    shutil.copy(root / "new.mp4", root / "copy.mp4")
+    report = search.update(limits=MediaLimits(max_pixels=10))
+    assert set(report.errors) == {"new.mp4", "copy.mp4"}
+    report = search.update()
+    assert set(report.errors) == {"new.mp4", "copy.mp4"} and report.unchanged == 5
+    (root / "copy.mp4").rename(root / "moved.mp4")
+    report = search.update(retry=True)
+    assert report.errors == {} and report.unchanged == 3 and report.embedded + report.reused == 2
+    found = paths(search)
+    assert found["new.mp4"] == found["moved.mp4"] > 0
+    assert search.update(retry=True).unchanged == 5
+
+
+def lying_duration(path: Path, seconds: float) -> None:
+    """Let the header of a Matroska file state another duration (element 0x4489, a float of 8 bytes)."""
+    content = path.read_bytes()
+    place = content.index(b"\x44\x89\x88")
+    path.write_bytes(content[: place + 3] + struct.pack(">d", seconds * 1000) + content[place + 11 :])
+
+
+def test_duration_of_the_header_is_not_believed(search, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding, "_MOST_MISSING", 20)
+    honest, lying = (write_clip(tmp_path / name, 3, 2.0) for name in ("honest.mkv", "lying.mkv"))
+    lying_duration(lying, 1e12)
+    after = search.index.root / "a.mp4"
+    found = embed_windows(search.model, search.processor, [honest, lying, after], stride=0.4, batch_size=4)
+    (_, expected), (_, result), (_, other) = found
+    assert result.errors[0].reason.startswith("left out from ")
+    assert "20 windows in a row" in result.errors[0].reason
+    assert 20 < len(result.errors) < 60
+    assert len(result.starts) >= len(expected.starts) - 1 and result.duration < 3
+    same = [start for start in result.starts if start in expected.starts]
+    assert same[:4] == pytest.approx([0, 0.4, 0.8, 1.2])
+    for name, rows in result.arrays.items():
+        np.testing.assert_allclose(rows[: len(same)], expected.arrays[name][: len(same)], atol=1e-5)
+    assert other.errors == [] and len(other.starts) == len(next(iter(other.arrays.values()))) > 0
+
+
+def test_windows_of_a_file_are_limited(search, monkeypatch):
+    monkeypatch.setattr(embedding, "_MOST_WINDOWS", 8)
+    path = search.index.root / "a.mp4"
+    ((_, whole),) = embed_windows(search.model, search.processor, [path], stride=0.02)
+    assert len(whole.starts) == 8 and "more than 8 windows" in whole.errors[0].reason
+    monkeypatch.setattr(embedding, "_MOST_WINDOWS", 12)
+    ((_, whole),) = embed_windows(search.model, search.processor, [path], stride=0.02)
+    assert len(whole.starts) == 11 and whole.errors == []

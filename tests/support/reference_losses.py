@@ -1,0 +1,132 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The losses once more: float64, plain loops, straight from the description of the release (and not from
+`modeling_vatt/models/losses.py`), as something to compare with."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+ABSENT = -1e9
+
+
+def unit(vector: Sequence[float]) -> list[float]:
+    """x * rsqrt(max(sum x^2, 1e-12))"""
+    length = math.sqrt(max(sum(float(x) ** 2 for x in vector), 1e-12))
+    return [float(x) / length for x in vector]
+
+
+def dot(first: Sequence[float], second: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(first, second, strict=True))
+
+
+def logsumexp(values: Sequence[float]) -> float:
+    largest = max(values)
+    return largest + math.log(sum(math.exp(value - largest) for value in values))
+
+
+def _prepare(video, other, mask):
+    video = [unit(row) for row in np.asarray(video, dtype=np.float64)]
+    other = np.asarray(other, dtype=np.float64)
+    if other.ndim == 2:
+        other = other[:, None]
+    other = [[unit(row) for row in rows] for rows in other]
+    mask = [1.0] * len(video) if mask is None else [float(value) for value in mask]
+    return video, other, mask
+
+
+def _masked_mean(losses: list[float], mask: list[float]) -> float:
+    """Own loss zeroed where absent, the sum rescaled by clips / present clips, then the mean."""
+    present = sum(mask)
+    scale = len(losses) / present if present else 0.0
+    return sum(loss * m * scale for loss, m in zip(losses, mask, strict=True)) / len(losses)
+
+
+def asymmetric_clips(video, other, tau: float, mask=None) -> list[float]:
+    """den_i - num_i of every clip, before masking."""
+    video, other, mask = _prepare(video, other, mask)
+    clips = range(len(video))
+    losses = []
+    for i in clips:
+        numerator = logsumexp([dot(video[i], text) / tau for text in other[i]])
+        union = []
+        for j in clips:
+            for text in other[j]:  # this video against all texts
+                union.append(dot(video[i], text) / tau + (0.0 if mask[j] else ABSENT))
+        for j in clips:
+            for text in other[i]:  # all videos against the texts of this clip
+                union.append(dot(video[j], text) / tau + (0.0 if mask[i] else ABSENT))
+        losses.append(logsumexp(union) - numerator)
+    return losses
+
+
+def asymmetric_loss(video, other, tau: float, mask=None) -> float:
+    mask = [1.0] * len(video) if mask is None else [float(value) for value in mask]
+    return _masked_mean(asymmetric_clips(video, other, tau, mask), mask)
+
+
+def symmetric_loss(video, other, tau: float, mask=None) -> float:
+    """Two losses, each with its own denominator, added; absence is subtracted before the division by tau."""
+    video, other, mask = _prepare(video, other, mask)
+    clips = range(len(video))
+    to_videos, to_others = [], []
+    for i in clips:
+        numerator = logsumexp([dot(video[i], text) / tau for text in other[i]])
+        own = [dot(text, video[j]) + (0.0 if mask[i] else ABSENT) for text in other[i] for j in clips]
+        to_videos.append(logsumexp([score / tau for score in own]) - numerator)
+        row = [dot(video[i], text) + (0.0 if mask[j] else ABSENT) for j in clips for text in other[j]]
+        to_others.append(logsumexp([score / tau for score in row]) - numerator)
+    return _masked_mean(to_videos, mask) + _masked_mean(to_others, mask)
+
+
+REFERENCE = {"asymmetric": asymmetric_loss, "symmetric": symmetric_loss}
+
+
+def audio_text_loss(audio, text, tau: float, audio_mask, text_mask, loss_type: str) -> float:
+    """The third term. The release names it and never computes it: no sound or text that is absent counts, as
+    a negative or otherwise, so it is the loss over what remains."""
+    audio, text, _ = _prepare(audio, text, None)
+    clips = range(len(audio))
+    both = [i for i in clips if audio_mask[i] and text_mask[i]]
+    if not both:
+        return 0.0
+    total = 0.0
+    for i in both:
+        numerator = logsumexp([dot(audio[i], t) / tau for t in text[i]])
+        to_texts = [dot(audio[i], t) / tau for j in clips if text_mask[j] for t in text[j]]
+        to_audios = [dot(audio[j], t) / tau for j in clips if audio_mask[j] for t in text[i]]
+        if loss_type == "asymmetric":
+            total += logsumexp(to_texts + to_audios) - numerator
+        else:
+            total += logsumexp(to_texts) + logsumexp(to_audios) - 2 * numerator
+    return total / len(both)
+
+
+def label_balanced_bce(logits, labels) -> float:
+    """AudioSet loss of the release; a clip without labels weighs nothing."""
+    logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    clips, classes = logits.shape
+    count = [sum(labels[b, c] for b in range(clips)) for c in range(classes)]
+    total = 0.0
+    for b in range(clips):
+        own = sum(labels[b, c] for c in range(classes))
+        if own == 0:
+            continue
+        weight = sum(labels[b, c] / count[c] for c in range(classes) if count[c]) / own
+        for c in range(classes):
+            x, y = logits[b, c], labels[b, c]
+            probability = 1 / (1 + math.exp(-x))
+            total += weight * -(y * math.log(probability) + (1 - y) * math.log(1 - probability))
+    return total / clips
+
+
+def batch_norm(rows, weight, bias, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Normalised rows, batch mean, BIASED batch variance."""
+    rows = np.asarray(rows, dtype=np.float64)
+    mean = np.array([sum(column) / len(column) for column in rows.T])
+    variance = np.array(
+        [sum((x - m) ** 2 for x in column) / len(column) for column, m in zip(rows.T, mean, strict=True)]
+    )
+    return (rows - mean) / np.sqrt(variance + eps) * weight + bias, mean, variance

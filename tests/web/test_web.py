@@ -1,0 +1,839 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The server of the web page: what it answers, and what it refuses."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import pytest
+from media_factory import tone, write_media
+from PIL import Image
+from starlette.requests import Request
+from starlette.testclient import TestClient
+from typer.testing import CliRunner
+from web_folder import DAMAGED, FILES, SECONDS, make_search, make_videos, write_video
+
+from modeling_vatt.cli import app
+from modeling_vatt.processors import MediaError, MediaLimits
+from modeling_vatt.processors.media import VIDEO_SUFFIXES
+from modeling_vatt.processors.media import isolation as media_isolation
+from modeling_vatt.retrieval import VideoSearch
+from modeling_vatt.web import WebSettings, create_app, service
+from modeling_vatt.web.guard import SECURITY_HEADERS
+from modeling_vatt.web.library import MEDIA_TYPES, Library
+from modeling_vatt.web.server import is_loopback
+from modeling_vatt.web.uploads import Uploads, shown_name, size_text
+
+
+BIRD = "garden/bird.mp4"
+BASE = "http://127.0.0.1:8000"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return make_videos(tmp_path_factory.mktemp("web") / "videos")
+
+
+@pytest.fixture(scope="module")
+def search(folder, tmp_path_factory) -> VideoSearch:
+    return make_search(folder, tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def client(search) -> TestClient:
+    with TestClient(create_app(search), base_url=BASE) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("sound") / "tone.wav"
+    return write_media(
+        path, waveform=tone(1, 16000), sampling_rate=16000, audio_codec="pcm_s16le"
+    ).read_bytes()
+
+
+def client_with(search: VideoSearch, **settings) -> TestClient:
+    return TestClient(create_app(search, WebSettings(**settings)), base_url=BASE)
+
+
+# --- searching ---
+
+
+def test_text_search_is_that_of_the_index(client, search):
+    answer = client.get("/api/search", params={"q": "  grey \n number ", "top_k": 5})
+    assert answer.status_code == 200
+    expected = search.text("grey number", top_k=5)
+    found = answer.json()["moments"]
+    assert len(found) == len(expected) > 1
+    for moment, other in zip(found, expected, strict=True):
+        assert (moment["path"], moment["start"], moment["end"]) == (other.path, other.start, other.end)
+        assert moment["score"] == pytest.approx(other.score)
+        assert moment["duration"] == pytest.approx(SECONDS, abs=0.2)
+
+
+def test_words_the_model_does_not_know(client):
+    def unknown(query: str) -> list[str]:
+        return client.get("/api/search", params={"q": query}).json()["unknown"]
+
+    assert unknown("grey \u2603 number \u2603") == ["\u2603"]
+    assert unknown("a grey tone") == []
+
+
+def test_filters(client):
+    def paths(**options) -> list[str]:
+        answer = client.get("/api/search", params={"q": "a tone", "top_k": 50, **options})
+        return [moment["path"] for moment in answer.json()["moments"]]
+
+    assert set(paths()) == set(FILES)
+    assert set(paths(folder="street/market")) == {"street/market/stall.mp4"}
+    assert set(paths(folder="street")) == {name for name in FILES if name.startswith("street")}
+    scores = [m["score"] for m in client.get("/api/search?q=a+tone&top_k=50").json()["moments"]]
+    middle = (min(scores) + max(scores)) / 2
+    assert len(paths(min_score=middle)) == sum(score >= middle for score in scores) < len(scores)
+    assert paths(min_score=1.0) == []
+
+
+@pytest.mark.parametrize("by", ["video", "audio"])
+def test_a_clip_finds_by_pictures_and_by_sound(client, search, folder, by):
+    content = (folder / BIRD).read_bytes()
+    answer = client.post("/api/search", params={"by": by, "name": "x.mp4", "top_k": 3}, content=content)
+    assert answer.status_code == 200
+    expected = getattr(search, by)(folder / BIRD, top_k=3)
+    found = answer.json()["moments"]
+    assert [(m["path"], m["start"]) for m in found] == [(m.path, m.start) for m in expected]
+    assert [m["score"] for m in found] == pytest.approx([m.score for m in expected], abs=1e-5)
+
+
+def test_sound_file(client, search, sound):
+    answer = client.post("/api/search?by=audio&name=tone.wav&top_k=2", content=sound)
+    assert [m["path"] for m in answer.json()["moments"]] == [m.path for m in search.audio(sound, top_k=2)]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"q": "   "}, "The query is empty"),
+        ({"q": "x" * 501}, "501 characters; at most 500"),
+        ({"q": "..."}, "holds no words"),
+        ({}, "q: Field required"),
+        ({"q": "dog", "top_k": 0}, "top_k"),
+        ({"q": "dog", "top_k": 201}, "At most 200 results"),
+        ({"q": "dog", "min_score": "nan"}, "min_score"),
+        ({"q": "dog", "folder": "x" * 5000}, "folder"),
+        ({"q": "dog", "folder": "../.."}, "no such folder"),
+        ({"q": "dog", "folder": "nowhere"}, "no such folder"),
+    ],
+)
+def test_wrong_queries_get_a_sentence(client, options, message):
+    answer = client.get("/api/search", params=options)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+    assert set(answer.json()) == {"error"}
+
+
+# --- uploads ---
+
+
+@pytest.mark.parametrize("content", [b"hello, not media", bytes(5000), b"RIFF\x24\x00\x00\x00WAVEfmt "])
+def test_bad_upload(client, content):
+    answer = client.post("/api/search?by=audio&name=../../my%20song.wav", content=content)
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert error.startswith("my song.wav: ") and error.endswith("Try another file.")
+    assert "vatt-upload" not in error and "Traceback" not in error
+
+
+def test_pictures_of_a_sound(client, sound):
+    answer = client.post("/api/search?by=video&name=tone.wav", content=sound)
+    assert answer.status_code == 422
+    assert "no video stream" in answer.json()["error"]
+
+
+def test_empty_and_misdirected_uploads(client):
+    assert "empty" in client.post("/api/search?by=audio", content=b"").json()["error"]
+    answer = client.post("/api/search?by=smell", content=b"x")
+    assert answer.status_code == 400 and "by:" in answer.json()["error"]
+    assert client.put("/api/search?by=audio", content=b"x").status_code == 405
+
+
+def test_upload_limit_with_and_without_a_stated_length(search, sound):
+    with client_with(search, max_upload_bytes=len(sound) - 1) as client:
+        for content in (sound, iter([sound[:9000], sound[9000:]])):
+            answer = client.post("/api/search?by=audio", content=content)
+            assert answer.status_code == 413
+            assert "larger than 31.3 kB" in answer.json()["error"]
+    with client_with(search, max_upload_bytes=len(sound)) as client:
+        assert client.post("/api/search?by=audio", content=iter([sound])).status_code == 200
+
+
+def test_decoding_limits(search, folder):
+    limits = replace(MediaLimits(), max_pixels=64 * 47)
+    with client_with(search, media_limits=limits) as client:
+        answer = client.post("/api/search?by=video", content=(folder / BIRD).read_bytes())
+    assert answer.status_code == 422
+    assert "64 x 48 is more than 3008 pixels" in answer.json()["error"]
+
+
+def test_uploads_leave_no_files(search, sound, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen = []
+
+    original = service.read_query
+
+    def watched(processor, audio, **options):
+        seen.append((audio.stat().st_size, audio.parent.parent))
+        return original(processor, audio=audio, **options)
+
+    monkeypatch.setattr(service, "read_query", watched)
+    with client_with(search, max_upload_bytes=len(sound)) as client:
+        assert client.post("/api/search?by=audio", content=sound).status_code == 200
+        assert client.post("/api/search?by=audio", content=b"bad").status_code == 422
+        assert client.post("/api/search?by=audio", content=iter([sound, b"more"])).status_code == 413
+    assert seen == [(len(sound), tmp_path), (3, tmp_path)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def receive_upload(settings: WebSettings, messages: list, sent: float = 0.0) -> int:
+    """Size of what arrives, with pauses of `sent` seconds."""
+
+    async def receive() -> dict:
+        await asyncio.sleep(sent)
+        return messages.pop(0)
+
+    async def run() -> int:
+        request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+        async with Uploads(settings).receive(request) as path:
+            return path.stat().st_size
+
+    return asyncio.run(run())
+
+
+def test_slow_and_broken_uploads(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    part = {"type": "http.request", "body": b"1234", "more_body": True}
+    last = {**part, "more_body": False}
+    assert receive_upload(WebSettings(), [part, last]) == 8
+    with pytest.raises(Exception, match="took too long"):
+        receive_upload(WebSettings(upload_seconds=0.01), [part, part, last], sent=1.0)
+    with pytest.raises(Exception, match="broken off"):
+        receive_upload(WebSettings(), [part, {"type": "http.disconnect"}])
+    with pytest.raises(Exception, match="Too many uploads"):
+        receive_upload(WebSettings(max_uploads=0), [last])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_texts():
+    assert shown_name("C:\\a\\b.wav") == "b.wav"
+    assert shown_name("../\x1b[31m\n") == "[31m"
+    assert shown_name("") == "the upload"
+    assert [size_text(n) for n in (512, 200 * 1024**2, 3 * 1024**3)] == ["512 bytes", "200 MB", "3 GB"]
+
+
+# --- files ---
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_the_index_are_served(client, folder, name):
+    answer = client.get(f"/media/{quote(name)}")
+    assert answer.status_code == 200
+    assert answer.content == (folder / name).read_bytes()
+    kinds = {".mp4": "video/mp4", ".webm": "video/webm", ".avi": "application/octet-stream"}
+    assert answer.headers["content-type"] == kinds[Path(name).suffix]
+
+
+def test_ranges(client, folder):
+    content = (folder / BIRD).read_bytes()
+    answer = client.get(f"/media/{BIRD}", headers={"Range": "bytes=100-199"})
+    assert answer.status_code == 206
+    assert answer.content == content[100:200]
+    assert answer.headers["content-range"] == f"bytes 100-199/{len(content)}"
+    assert client.get(f"/media/{BIRD}", headers={"Range": "bytes=-5"}).content == content[-5:]
+    assert client.get(f"/media/{BIRD}", headers={"Range": f"bytes={len(content)}-"}).status_code == 416
+    head = client.head(f"/media/{BIRD}")
+    assert (head.headers["accept-ranges"], int(head.headers["content-length"])) == ("bytes", len(content))
+
+
+TRAVERSALS = [
+    "secret.txt",  # inside the folder, not in the index
+    ".vatt-index/index.sqlite",
+    quote(DAMAGED),  # in the index, not readable
+    "garden",
+    "",
+    "../secret.txt",
+    "garden/../secret.txt",
+    "garden/../garden/bird.mp4",
+    "./garden/bird.mp4",
+    "garden//bird.mp4",
+    "%2e%2e/%2e%2e/etc/passwd",
+    "..%2f..%2f..%2fetc%2fpasswd",
+    "%252e%252e/etc/passwd",
+    "....//....//etc/passwd",
+    "/etc/passwd",
+    "%2fetc%2fpasswd",
+    "..\\..\\etc\\passwd",
+    "..%5c..%5cetc%5cpasswd",
+    "garden%5cbird.mp4",
+    "garden/bird.mp4%00",
+    "garden/bird.mp4%00.txt",
+    "%00",
+    "garden/bird.mp4/",
+    "garden/bird.mp4/.",
+    "%c0%ae%c0%ae/etc/passwd",
+    "file:///etc/passwd",
+    "~/.ssh/id_rsa",
+    "x" * 5000,
+]
+
+
+@pytest.mark.parametrize("path", TRAVERSALS)
+@pytest.mark.parametrize("route", ["media", "thumbnail"])
+def test_nothing_else_is_served(search, route, path):
+    """The path as it is on the wire: clients would tidy it up."""
+    page = create_app(search)
+
+    async def ask() -> tuple[int, bytes]:
+        target = f"/{route}/{path}"
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": unquote(target),
+            "raw_path": target.encode(),
+            "query_string": b"",
+            "headers": [(b"host", b"127.0.0.1")],
+            "http_version": "1.1",
+            "scheme": "http",
+            "server": ("127.0.0.1", 80),
+            "root_path": "",
+        }
+        sent = []
+
+        async def receive() -> dict:
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict) -> None:
+            sent.append(message)
+
+        await page(scope, receive, send)
+        return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
+
+    status, body = asyncio.run(ask())
+    assert status == 404
+    assert b"root:" not in body and b"not to be served" not in body
+
+
+def test_links_that_lead_out_are_not_followed(tmp_path):
+    root = tmp_path / "videos"
+    outside = write_video(tmp_path / "outside.mp4", 50, 400.0, 2.0)
+    for name in ("a.mp4", "b.mp4", "deep/c.mp4"):
+        write_video(root / name, 80, 400.0, 2.0)
+    search = make_search(root, tmp_path / "model")
+    with TestClient(create_app(search), base_url=BASE) as client:
+        for name in ("a.mp4", "b.mp4", "deep/c.mp4"):
+            assert client.get(f"/media/{name}").status_code == 200
+        # After indexing, files and a folder become links.
+        (root / "a.mp4").unlink()
+        (root / "a.mp4").symlink_to(outside)
+        shutil.move(root / "deep", tmp_path / "elsewhere")
+        (root / "deep").symlink_to(tmp_path / "elsewhere")
+        for name in ("a.mp4", "deep/c.mp4"):
+            for route in ("media", "thumbnail"):
+                assert client.get(f"/{route}/{name}").status_code == 404, name
+        # A link to a file inside is one of the folder's files.
+        (root / "a.mp4").unlink()
+        (root / "a.mp4").symlink_to(root / "b.mp4")
+        assert client.get("/media/a.mp4").content == (root / "b.mp4").read_bytes()
+        # A pipe would hold the request for ever.
+        (root / "a.mp4").unlink()
+        os.mkfifo(root / "a.mp4")
+        assert client.get("/media/a.mp4").status_code == 404
+        (root / "b.mp4").unlink()
+        assert client.get("/media/b.mp4").status_code == 404
+
+
+def test_root_that_is_a_link(folder, search, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    again = VideoSearch(type(search.index).open(tmp_path / "link"), search.model, search.processor)
+    with TestClient(create_app(again), base_url=BASE) as client:
+        assert client.get(f"/media/{BIRD}").status_code == 200
+        assert client.get("/media/secret.txt").status_code == 404
+
+
+def test_only_videos_are_served_whatever_the_index_names(folder, search):
+    """The index of a stranger, who chose its root and its files."""
+
+    class Hostile:
+        root = folder
+
+        def __getattr__(self, name):
+            return getattr(search.index, name)
+
+        def files(self):
+            entry = next(entry for entry in search.index.files() if entry["path"] == BIRD)
+            names = ("secret.txt", ".vatt-index/index.sqlite", ".vatt-index/clip.mp4", BIRD)
+            return [{**entry, "path": name} for name in names]
+
+    hidden = folder / ".vatt-index" / "clip.mp4"
+    shutil.copy(folder / BIRD, hidden)
+    try:
+        library = Library(Hostile())
+        assert (folder / "secret.txt").is_file() and library.locate(BIRD) == (folder / BIRD).resolve()
+        for name in library.files().keys() - {BIRD}:
+            assert library.locate(name) is None, name
+        library.close()
+    finally:
+        hidden.unlink()
+
+
+def test_media_types_are_those_of_videos():
+    assert MEDIA_TYPES.keys() <= VIDEO_SUFFIXES
+    assert all(kind.startswith("video/") for kind in MEDIA_TYPES.values())
+
+
+def test_thumbnails(client):
+    answer = client.get(f"/thumbnail/{BIRD}", params={"t": 2.5})
+    assert answer.headers["content-type"] == "image/jpeg"
+    picture = Image.open(BytesIO(answer.content))
+    assert picture.size == (64, 48)
+    level = FILES[BIRD][0]
+    assert picture.getpixel((32, 24))[0] == pytest.approx(level + 12, abs=4)
+    assert client.get(f"/thumbnail/{BIRD}", params={"t": 2.5}).content == answer.content
+    assert client.get(f"/thumbnail/{BIRD}", params={"t": 1000}).status_code == 404  # no picture there
+    assert client.get(f"/thumbnail/{BIRD}", params={"t": -1}).status_code == 400
+    assert client.get(f"/thumbnail/{BIRD}", params={"t": "inf"}).status_code == 400
+
+
+def test_index_that_changes_under_the_page(tmp_path):
+    root = tmp_path / "videos"
+    write_video(root / "a.mp4", 50, 400.0, 2.0)
+    search = make_search(root, tmp_path / "model")
+    with TestClient(create_app(search), base_url=BASE) as client:
+        assert client.get("/media/b.mp4").status_code == 404
+        assert {point["path"] for point in client.get("/api/map").json()["points"]} == {"a.mp4"}
+        write_video(root / "b.mp4", 90, 400.0, 2.0)
+        search.update()
+        assert client.get("/media/b.mp4").status_code == 200
+        assert {point["path"] for point in client.get("/api/map").json()["points"]} == {"a.mp4", "b.mp4"}
+        assert client.get("/api/info").json()["files"] == 2
+
+
+def test_index_without_videos(search):
+    """As from the Hub: it can be searched, but there is nothing to see."""
+
+    class Bare:
+        root = None
+
+        def __getattr__(self, name):
+            return getattr(search.index, name)
+
+        def __len__(self):
+            return len(search.index)
+
+    bare = VideoSearch(Bare(), search.model, search.processor)
+    with TestClient(create_app(bare), base_url=BASE) as client:
+        assert client.get("/api/info").json()["name"] is None
+        assert client.get("/api/search?q=tone").json()["moments"]
+        assert client.get(f"/media/{BIRD}").status_code == 404
+
+
+# --- information and map ---
+
+
+def test_info_and_report(client, folder, search):
+    answer = client.get("/api/info").json()
+    assert (answer["files"], answer["windows"], answer["name"]) == (len(FILES), len(search.index), "videos")
+    assert answer["folders"] == ["garden", "old", "street", "street/market"]
+    assert answer["seconds"] == pytest.approx(SECONDS * len(FILES), abs=1)
+    assert answer["max_upload_bytes"] == WebSettings().max_upload_bytes
+    (report,) = answer["unreadable"]
+    assert report["path"] == DAMAGED and report["error"] and not report["partly"]
+    assert str(folder) not in client.get("/api/info").text
+
+
+@pytest.mark.parametrize("layout", ["tsne", "pca"])
+@pytest.mark.parametrize("space", ["vt", "va"])
+def test_map(client, search, space, layout):
+    answer = client.get("/api/map", params={"space": space, "layout": layout}).json()
+    points = answer["points"]
+    assert len(points) == answer["total"] == len(search.index)
+    moments, _ = search.index.vectors(space)
+    assert [(p["path"], p["start"], p["end"]) for p in points] == [(m.path, m.start, m.end) for m in moments]
+    for axis in ("x", "y"):
+        assert all(0 <= point[axis] <= 1 for point in points)
+    assert max(max(p["x"] for p in points), max(p["y"] for p in points)) == pytest.approx(1)
+
+
+def test_neighbours_on_the_map_are_alike(client):
+    """Windows of one file, a nearly even picture, lie closer together than the files do."""
+    points = client.get("/api/map?layout=pca").json()["points"]
+    places = {name: [(p["x"], p["y"]) for p in points if p["path"] == name] for name in FILES}
+    centres = {
+        name: tuple(sum(v) / len(v) for v in zip(*found, strict=True)) for name, found in places.items()
+    }
+
+    def distance(a, b):
+        return ((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2) ** 0.5
+
+    within = [distance(place, centres[name]) for name, found in places.items() for place in found]
+    between = [distance(centres[a], centres[b]) for a in FILES for b in FILES if a < b]
+    assert sum(within) / len(within) < sum(between) / len(between)
+
+
+def test_map_is_capped_and_computed_once(search, monkeypatch):
+    calls = []
+    original = service._places
+    monkeypatch.setattr(service, "_places", lambda *args: calls.append(args) or original(*args))
+    with client_with(search, max_map_points=5) as client:
+        answers = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(client.get("/api/map?layout=pca").json()))
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(calls) == 1
+    assert [len(answer["points"]) for answer in answers] == [5, 5, 5]
+    assert answers[0]["total"] == len(search.index)
+
+
+def test_wrong_map(client):
+    assert client.get("/api/map?space=xx").status_code == 400
+    assert client.get("/api/map?layout=xx").status_code == 400
+
+
+# --- who may ask ---
+
+
+@pytest.mark.parametrize(
+    "host, allowed",
+    [
+        ("127.0.0.1:8000", True),
+        ("localhost", True),
+        ("LocalHost:1", True),
+        ("[::1]:8000", True),
+        ("evil.example", False),
+        ("evil.example:8000", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example", False),
+        ("192.168.0.5:8000", False),
+        ("127.0.0.1:8000@evil.example", False),
+        ("127.0.0.1/", False),
+        ("localhost\x00", False),
+        ("", False),
+    ],
+)
+def test_only_loopback_names(client, host, allowed):
+    for path in ("/", "/api/info", f"/media/{BIRD}", "/static/main.js"):
+        answer = client.get(path, headers={"Host": host})
+        assert (answer.status_code == 200) == allowed, (path, answer.status_code)
+        if not allowed:
+            assert answer.status_code == 421 and "does not go by this name" in answer.json()["error"]
+
+
+def test_remote_settings(search):
+    with client_with(search, allow_remote=True, allowed_hosts=("Films.example",)) as client:
+        for host, allowed in {
+            "192.168.0.5:8000": True,
+            "[fe80::1]": True,
+            "films.example:80": True,
+            "evil.example": False,
+            "localhost": True,
+        }.items():
+            assert (client.get("/api/info", headers={"Host": host}).status_code == 200) == allowed, host
+
+
+@pytest.mark.parametrize(
+    "headers, allowed",
+    [
+        ({}, True),
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),  # another port of this machine
+        ({"Origin": BASE}, True),
+        ({"Origin": "http://evil.example"}, False),
+        ({"Origin": "http://127.0.0.1:9999"}, False),
+        ({"Origin": "null"}, False),
+    ],
+)
+def test_other_sites_are_refused(client, headers, allowed):
+    for answer in (
+        client.get("/api/info", headers=headers),
+        client.get(f"/media/{BIRD}", headers=headers),
+        client.post("/api/search?by=audio", content=b"x", headers=headers),
+    ):
+        assert (answer.status_code != 403) == allowed
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+    # A link from elsewhere leads to the page.
+    assert client.get("/", headers=headers).status_code == 200
+    preflight = client.options("/api/search", headers={**headers, "Access-Control-Request-Method": "POST"})
+    assert preflight.status_code in (403, 405)
+    assert not [name for name in preflight.headers if name.startswith("access-control")]
+
+
+def test_headers_of_every_answer(client):
+    for path in ("/", "/static/main.js", "/api/info", f"/media/{BIRD}", "/media/none", "/api/search"):
+        headers = client.get(path).headers
+        for name, value in SECURITY_HEADERS.items():
+            assert headers[name] == value, path
+    policy = SECURITY_HEADERS["Content-Security-Policy"]
+    assert "unsafe" not in policy and "http" not in policy and "frame-ancestors 'none'" in policy
+    assert client.get("/", headers={"Host": "evil.example"}).headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_page_needs_nothing_from_elsewhere(client):
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    for name in ("style.css", "main.js", "map.js", "player.js", "format.js", "icon.svg"):
+        answer = client.get(f"/static/{name}")
+        assert answer.status_code == 200
+        text = answer.text.replace("http://www.w3.org/2000/svg", "")
+        assert "http:" not in text and "https:" not in text and "innerHTML" not in text
+    assert "<script>" not in page.text and "style=" not in page.text and "onclick" not in page.text
+    for path in ("/docs", "/redoc", "/openapi.json", "/static/../app.py", "/static/%2e%2e/app.py"):
+        assert client.get(path).status_code == 404
+
+
+# --- failures and load ---
+
+
+def test_failures_are_not_shown(search, caplog):
+    class Broken:
+        index, processor = search.index, search.processor
+
+        def text(self, query, **options):
+            raise RuntimeError("secret path /home/me")
+
+    client = TestClient(create_app(Broken()), base_url=BASE, raise_server_exceptions=False)
+    with client:
+        answer = client.get("/api/search?q=dog")
+        assert answer.status_code == 500
+        assert "secret" not in answer.text and "its log says why" in answer.json()["error"]
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert client.get("/api/info").status_code == 200  # the server goes on
+
+
+def test_model_works_for_one_at_a_time_and_the_rest_goes_on(search):
+    inside, most, release, started = [], [], threading.Event(), threading.Event()
+
+    class Slow:
+        index, processor, unknown_words = search.index, search.processor, search.unknown_words
+
+        def text(self, query, **options):
+            inside.append(query)
+            most.append(len(inside))
+            started.set()
+            assert release.wait(30)
+            inside.remove(query)
+            return []
+
+    with client_with(Slow(), max_waiting=3) as client:
+        answers = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(client.get("/api/search?q=dog").status_code))
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        assert started.wait(30)
+        # Neither files nor the page, with what it asks for at its start, wait for the model.
+        assert client.get("/").status_code == 200
+        assert client.get("/api/info").json()["windows"] == len(search.index)
+        assert client.get(f"/media/{BIRD}").status_code == 200
+        assert client.get(f"/thumbnail/{BIRD}?t=1").status_code == 200
+        while True:  # until the three are in the queue
+            extra = client.get("/api/search?q=dog", headers={"X": "y"}) if len(threads) == 3 else None
+            if extra is None or extra.status_code == 503:
+                break
+        assert extra is not None and "Try again" in extra.json()["error"]
+        assert extra.headers["retry-after"] == "5"
+        release.set()
+        for thread in threads:
+            thread.join()
+    assert answers == [200] * 3
+    assert max(most) == 1
+
+
+def test_upload_that_hangs_the_decoder_holds_up_nobody_else(search, sound, monkeypatch):
+    started, release = threading.Event(), threading.Event()
+    original = service.read_query
+
+    def hanging(processor, **query):
+        started.set()
+        assert release.wait(60)
+        return original(processor, **query)
+
+    monkeypatch.setattr(service, "read_query", hanging)
+    with client_with(search) as client:
+        answers = []
+        thread = threading.Thread(
+            target=lambda: answers.append(client.post("/api/search?by=audio&top_k=1", content=sound))
+        )
+        thread.start()
+        try:
+            assert started.wait(30)
+            assert client.get("/api/search?q=tone").json()["moments"]
+            assert client.get("/api/info").status_code == 200
+            assert client.get("/api/map?layout=pca").status_code == 200
+            assert client.get(f"/thumbnail/{BIRD}?t=1").status_code == 200
+            assert not answers
+        finally:
+            release.set()
+            thread.join()
+    (expected,) = search.audio(sound, top_k=1)
+    assert answers[0].json()["moments"][0]["path"] == expected.path
+
+
+# --- the command ---
+
+
+def vatt_serve(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "modeling_vatt.cli", "serve", *arguments]
+
+
+def test_command_serves_until_it_is_interrupted(search, folder):
+    """From the start of the program to its end."""
+    command = vatt_serve(str(folder), "--port", "0", "--max-query", "5")
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            line = process.stdout.readline()
+            address = line.split()[0]
+            assert address.startswith("http://127.0.0.1:")
+            assert f"{len(search.index)} moments of {folder}" in line
+            with urllib.request.urlopen(f"{address}api/search?q=tone&top_k=1", timeout=60) as answer:
+                (moment,) = json.load(answer)["moments"]
+            assert moment["path"] == search.text("tone", top_k=1)[0].path
+            assert answer.headers["Server"] is None
+            with pytest.raises(urllib.error.HTTPError, match="400"):
+                urllib.request.urlopen(f"{address}api/search?q=longer", timeout=60)
+            taken = CliRunner().invoke(
+                app, ["serve", str(folder), "--port", address.split(":")[-1].strip("/")]
+            )
+            assert taken.exit_code == 1 and "Address already in use. Choose another --port" in taken.stderr
+        finally:
+            process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--host", "0.0.0.0"], "add --allow-remote"),
+        (["--host", "::"], "add --allow-remote"),
+        (["--host", "name.invalid"], "Give a name or an address of this machine"),
+        (["--host", "192.0.2.1", "--allow-remote"], "192.0.2.1, port 8000"),
+        (["--port", "0", "--model", "no/such/model"], "no/such/model"),
+    ],
+)
+def test_command_refuses(folder, search, arguments, message):
+    result = CliRunner().invoke(app, ["serve", str(folder), *arguments])
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ")
+
+
+def test_command_without_an_index(tmp_path):
+    result = CliRunner().invoke(app, ["serve", str(tmp_path), "--port", "0"])
+    assert result.exit_code == 1 and "no index here" in result.stderr
+
+
+def test_command_with_remote_visitors(folder, search, monkeypatch):
+    """They are warned of, and asked for addresses of this machine, not for names of others."""
+    served = []
+    monkeypatch.setattr("modeling_vatt.web.server.serve", lambda app, socket: served.append((app, socket)))
+    command = ["serve", str(folder), "--host", "0.0.0.0", "--port", "0", "--allow-remote"]
+    result = CliRunner().invoke(app, [*command, "--allow-host", "films.example"])
+    assert result.exit_code == 0, result.stderr
+    assert "warning: everyone who can reach this machine" in result.stderr
+    ((application, socket),) = served
+    socket.close()
+    with TestClient(application) as client:
+        for host, status in {"10.1.2.3:8000": 200, "films.example": 200, "evil.example": 421}.items():
+            assert client.get("/api/info", headers={"Host": host}).status_code == status
+
+
+@pytest.mark.parametrize(
+    "host, loopback", [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("8.8.8.8", False)]
+)
+def test_loopback(host, loopback):
+    assert is_loopback(host) == loopback
+
+
+@pytest.mark.parametrize("clips", [0, 1])
+def test_index_with_next_to_nothing(tmp_path, clips):
+    root = tmp_path / "videos"
+    root.mkdir()
+    (root / "broken.mp4").write_bytes(b"no video")
+    for number in range(clips):
+        write_video(root / f"{number}.mp4", 100, 300.0, 1.0)
+    search = make_search(root, tmp_path / "model")
+    windows = len(search.index)
+    assert (windows > 0) == (clips > 0) and windows < 4
+    with TestClient(create_app(search), base_url=BASE) as client:
+        assert client.get("/api/info").json()["windows"] == windows
+        assert len(client.get("/api/sample").json()["moments"]) == windows
+        assert len(client.get("/api/search?q=tone").json()["moments"]) == min(windows, 1)
+        for layout in ("tsne", "pca"):
+            assert len(client.get(f"/api/map?layout={layout}").json()["points"]) == windows
+
+
+# --- hostile uploads ---
+
+# Goes before the start of the process that decodes.
+CRASH = """
+def crash():
+    import ctypes
+    module = importlib.import_module("isolated_media." + stem)
+    honest = module._answer
+    def answer(request, source, *others):
+        with open(source, "rb") as file:
+            if b"crash" in file.read(100):
+                ctypes.string_at(0)
+        return honest(request, source, *others)
+    module._answer = answer
+crash()
+"""
+
+
+def test_file_that_crashes_the_decoder(client, search, folder, sound, monkeypatch, tmp_path):
+    """It costs its own search or picture, not the server."""
+    pool = media_isolation._DecoderPool()
+    monkeypatch.setattr(media_isolation, "_decoders", pool)
+    start = media_isolation._BOOTSTRAP.rindex("importlib.import_module")
+    bootstrap = media_isolation._BOOTSTRAP
+    monkeypatch.setattr(media_isolation, "_BOOTSTRAP", bootstrap[:start] + CRASH + bootstrap[start:])
+    try:
+        shutil.copytree(folder, tmp_path / "videos")
+        library = Library(type(search.index).open(tmp_path / "videos"))
+        assert library.thumbnail(BIRD, 1.0) is not None
+        (tmp_path / "videos" / BIRD).write_bytes(b"crash")
+        with pytest.raises(MediaError, match="SIGSEGV"):  # not this process
+            library.thumbnail(BIRD, 1.0)
+        library.close()
+        for content, status in ((sound, 200), (b"crash", 422), (sound, 200)):
+            answer = client.post("/api/search?by=audio&name=tone.wav", content=content)
+            assert answer.status_code == status
+            if status == 422:
+                assert answer.json()["error"] == "tone.wav: the decoder crashed (SIGSEGV). Try another file."
+    finally:
+        pool.close()
