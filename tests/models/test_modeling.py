@@ -28,8 +28,9 @@ from small_models import (
 from torch import nn
 
 from modeling_vatt import VattAudioConfig, VattConfig, VattForPreTraining, VattModel, VattVideoConfig
-from modeling_vatt.models.embeddings import VattPatchEmbeddings, drop_token_count, resample_positions
+from modeling_vatt.models.embeddings import VattPatchEmbeddings, drop_token_count
 from modeling_vatt.models.encoder import VattRelativePositionBias
+from modeling_vatt.models.positions import resample_positions
 
 
 INPUT_OF = {"video": "pixel_values_videos", "audio": "input_values", "text": "input_ids"}
