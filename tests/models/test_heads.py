@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Batch norm of the heads: precision over several processes, and what finds batch norms by PyTorch's class."""
+"""Batch norm of the heads: its precision over several processes, and `update_bn` of PyTorch."""
 
 import pytest
 import torch
@@ -12,7 +12,9 @@ from modeling_vatt.models.heads import VattBatchNorm
 
 
 @pytest.mark.parametrize("mean", [0.0, 10.0])
-def test_several_processes_are_as_precise_as_one_in_bf16(monkeypatch: pytest.MonkeyPatch, mean: float) -> None:
+def test_several_processes_are_as_precise_as_one_in_bf16(
+    monkeypatch: pytest.MonkeyPatch, mean: float
+) -> None:
     values = (torch.randn(512, 64) + mean).bfloat16()
     wide = values.double()
     exact = (wide - wide.mean(0)) / (wide.var(0, unbiased=False) + 1e-5).sqrt()
