@@ -16,7 +16,7 @@ from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import VattConfig
-from .embeddings import VattPatchEmbeddings, VattTextEmbeddings
+from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
 from .heads import VattBatchNorm, VattFACHead, VattJointHead
 from .losses import contrastive_loss, normalize
@@ -65,8 +65,8 @@ class VattPreTrainedModel(PreTrainedModel):
         super().__init__(config, *args, **kwargs)
 
     def enable_input_require_grads(self) -> None:
-        """Let what enters the encoder layers require gradients: adapters in frozen towers need it with reentrant
-        gradient checkpointing. transformers' own version reaches the word table only."""
+        """Let the inputs of the encoder layers require gradients: adapters in frozen towers need it with
+        reentrant gradient checkpointing. transformers' own version reaches the word table only."""
 
         def require_grads(encoder: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             inputs[0].requires_grad_(True)
@@ -433,9 +433,8 @@ class VattModel(VattPreTrainedModel):
                 "`input_ids` must be (batch, words) or (batch, candidates, words), got "
                 f"{tuple(input_ids.shape)}."
             )
-        if attention_mask is None:
-            attention_mask = (input_ids != self.config.text_config.pad_token_id).long()
-        elif attention_mask.shape != input_ids.shape:
+        attention_mask = word_mask(input_ids, attention_mask, self.config.text_config)
+        if attention_mask.shape != input_ids.shape:
             raise ValueError(
                 f"`attention_mask` {tuple(attention_mask.shape)} must have the shape of `input_ids` "
                 f"{tuple(input_ids.shape)}."
