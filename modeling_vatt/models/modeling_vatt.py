@@ -58,6 +58,22 @@ class VattPreTrainedModel(PreTrainedModel):
     # Losses are means over the batch: Trainer has to divide them itself when it accumulates gradients.
     accepts_loss_kwargs = False
 
+    def __init__(self, config: VattConfig, *args: Any, **kwargs: Any) -> None:
+        # A config may have been changed since it was made; saving would find out only after the training.
+        for part in (config, *(getattr(config, name) for name in config.sub_configs_defaults)):
+            part.validate()
+        super().__init__(config, *args, **kwargs)
+
+    def enable_input_require_grads(self) -> None:
+        """Let the inputs of the encoder layers require gradients: adapters in frozen towers need it with
+        reentrant gradient checkpointing. transformers' own version reaches the word table only."""
+
+        def require_grads(encoder: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            inputs[0].requires_grad_(True)
+
+        encoders = [module for module in self.modules() if isinstance(module, VattEncoder)]
+        self._require_grads_hooks = [encoder.register_forward_pre_hook(require_grads) for encoder in encoders]
+
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """See transformers; what the config freezes stays frozen (loading alone would unfreeze it).
