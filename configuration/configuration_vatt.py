@@ -551,8 +551,6 @@ class VattConfig(PreTrainedConfig):
         elif name in agnostic:
             size = encoder_size(agnostic[name])
             preset = {key: dict(size) for key in ("video_config", "audio_config", "text_config")}
-            for tower in preset.values():
-                tower["classifier_dropout"] = 0.2
             preset["modality_agnostic"] = True
         elif name in ("tiny", "ma_tiny"):
             preset = _tiny_preset(agnostic=name == "ma_tiny")

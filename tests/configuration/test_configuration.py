@@ -336,3 +336,10 @@ def test_refusals_name_the_field(build, message):
     """What cannot work is refused when the config is made, by name."""
     with pytest.raises((ValueError, StrictDataclassError), match=message):
         build()
+
+
+@pytest.mark.parametrize("preset", ["mbs", "ma_medium", "ma_tiny"])
+def test_classifier_dropout_is_that_of_fine_tuning(preset):
+    """The release fine-tunes all models with 0.5 (video) and 0 (sound)."""
+    config = VattConfig.from_preset(preset)
+    assert (config.video_config.classifier_dropout, config.audio_config.classifier_dropout) == (0.5, 0.0)

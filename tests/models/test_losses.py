@@ -325,6 +325,13 @@ def test_label_balanced_bce_prefers_rare_labels():
     torch.testing.assert_close(strength[3], strength[:3].sum())
 
 
+def test_label_balanced_bce_is_finite_in_float16():
+    logits, labels = torch.randn(6, 5), torch.zeros(6, 5)
+    labels[:4, 0] = labels[4, 3] = 1
+    half = label_balanced_bce(logits.half(), labels.half())
+    torch.testing.assert_close(half, label_balanced_bce(logits.half().float(), labels))
+
+
 def test_label_balanced_bce_takes_integer_labels():
     """One-hot labels often arrive as integers."""
     labels = torch.tensor([[1, 0], [0, 1]])
