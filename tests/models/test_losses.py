@@ -10,7 +10,7 @@ import reference_losses as reference
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modeling_vatt.models import heads, losses
+from modeling_vatt.models import losses
 from modeling_vatt.models.heads import VattBatchNorm
 from modeling_vatt.models.losses import contrastive_loss, label_balanced_bce
 
