@@ -60,8 +60,7 @@ class VattPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: VattConfig, *args: Any, **kwargs: Any) -> None:
         # A config may have been changed since it was made; saving would find out only after the training.
-        for part in (config, *(getattr(config, name) for name in config.sub_configs_defaults)):
-            part.validate()
+        config.validate()
         super().__init__(config, *args, **kwargs)
 
     def enable_input_require_grads(self) -> None:
@@ -75,7 +74,7 @@ class VattPreTrainedModel(PreTrainedModel):
         self._require_grads_hooks = [encoder.register_forward_pre_hook(require_grads) for encoder in encoders]
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """See transformers; what the config freezes stays frozen (loading alone would unfreeze it).
 
         Weights are read from safetensors only: the older format is a pickle, which can hold code. Whoever
@@ -86,9 +85,11 @@ class VattPreTrainedModel(PreTrainedModel):
         """
         kwargs.setdefault("use_safetensors", True)
         try:
-            loaded = super().from_pretrained(*args, **kwargs)
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except SafetensorError as error:
-            raise ValueError(f"{args[0]}: its weights are damaged ({error}). Download them again.") from error
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: its weights are damaged ({error}). Download them again."
+            ) from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model._freeze()
         return loaded

@@ -164,6 +164,8 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
         (tmp_path / "model.safetensors").write_bytes(damaged)
         with pytest.raises(ValueError, match=r"its weights are damaged \(.*Download them again"):
             VattModel.from_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=r"its weights are damaged \(.*Download them again"):
+            VattModel.from_pretrained(pretrained_model_name_or_path=tmp_path)
 
 
 def test_arrays_that_are_pickles_are_not_read(tmp_path: Path) -> None:
