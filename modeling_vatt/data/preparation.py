@@ -225,7 +225,7 @@ def _lines(path: str | os.PathLike) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is not UTF-8 ({error}). Save it as UTF-8, or remove it.") from error
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error}).") from error
+        raise ValueError(f"{path}: cannot be read ({error}). Allow it, or remove the list.") from error
 
 
 def audioset_clips(folder: str | os.PathLike, annotations: str | os.PathLike) -> list[RawClip]:

@@ -537,7 +537,10 @@ def write_index(
     left_out += Counter()  # without what did not occur
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
     if foreign and not any(shard["clips"] for shard in listed):
-        raise ShardError(f"{folder}: no videos in the tar files ({reasons or 'they are empty'}).")
+        raise ShardError(
+            f"{folder}: no videos in the tar files ({reasons or 'they are empty'}). Name the files of "
+            "a clip alike: KEY.mp4, KEY.txt or KEY.json."
+        )
     if reasons:
         logger.warning(f"{folder}: not used of these shards: {reasons}.")
     manifest = {
