@@ -21,8 +21,9 @@ import numpy as np
 
 from ..processors.media import DEFAULT_LIMITS, MediaError, MediaLimits, read_clip, read_clips, read_duration
 from ..processors.media.writing import encode_clip
-from .clip_dataset import VIDEO_SUFFIXES, load_clips, part_of, with_pictures
+from .reading import part_of, with_pictures
 from .shards import MANIFEST, ShardDataset, read_shard_index, write_index, write_shard
+from .tables import VIDEO_SUFFIXES, load_clips
 
 
 FAILURES = "failures.json"
@@ -339,7 +340,10 @@ def _members(
     key: str, clip: RawClip, task: ShardTask, failures: list[dict[str, str]]
 ) -> Iterator[tuple[str, dict[str, Any], bytes]]:
     """What a shard gets of a clip; nothing of it if it cannot be decoded."""
-    text = {**clip.more, "source": clip.name, "captions": clip.captions}
+    # Columns of the user's stay as they are; `__source__` is ours where `source` is one of them.
+    text = {"source": clip.name, **clip.more, "captions": clip.captions}
+    if "source" in clip.more:
+        text["__source__"] = clip.name
     try:
         if clip.path is None:
             raise MediaError(clip.name, "no such file", "Add it to the folder.")
@@ -361,7 +365,7 @@ def _members(
         except (MediaError, OSError) as error:
             failures.append(_failure(f"{clip.name} at {start:g} s", error))
             continue
-        part = {**text, "sentences": sentences, "source_start": start, "start": None, "end": None}
+        part = {"source_start": start, **text, "sentences": sentences, "start": None, "end": None}
         yield f"{key}-{number:05d}", part, content
 
 

@@ -32,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..processors.media import MediaError
-from .clip_dataset import VIDEO_SUFFIXES, load_clips
+from .tables import VIDEO_SUFFIXES, load_clips
 
 
 MANIFEST, INDEX = "shards.json", "index.arrow"
@@ -326,7 +326,8 @@ def _text_of(text: dict[str, Any]) -> dict[str, Any]:
     ]
     if not all(value is None or math.isfinite(value) for value in told):
         raise ValueError("times are finite numbers of seconds")
-    source = None if text.get("source") is None else str(text["source"])
+    source = text.get("__source__", text.get("source"))
+    source = None if source is None else str(source)
     return {"captions": captions, "sentences": sentences, "source": source, **times}
 
 
