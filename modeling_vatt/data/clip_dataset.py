@@ -18,9 +18,10 @@ from ..processors.augmentation import change_colors
 from ..processors.media import DEFAULT_LIMITS, MediaClip, MediaError, MediaLimits
 from ..processors.processing_vatt import VattProcessor
 from ..processors.windows import window_places
+from .captions import usable_captions
 from .reading import SkippedClip, read_options, read_row
 from .sampler import Order, shuffle_shards
-from .tables import ClipTable, all_captions, nearest_sentences, spoken, video_paths
+from .tables import ClipTable, all_captions, nearest_sentences, video_paths
 
 
 class ClipDataset(Dataset):
@@ -93,7 +94,7 @@ class ClipDataset(Dataset):
         wanted = self.processor.num_captions
         if row.get("sentences"):
             return nearest_sentences(row["sentences"], clip.start, clip.start + clip.duration, wanted)
-        captions = spoken(row.get("captions"))
+        captions = usable_captions(row.get("captions"))
         if self.random_window and len(captions) > wanted:
             captions = [captions[i] for i in random.permutation(len(captions))[:wanted]]
         return captions

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -22,6 +21,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.data_files import SPLIT_KEYWORDS, DataFilesDict, EmptyDatasetError, get_data_patterns
+
+from ..files import write_whole
 
 
 _METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
@@ -235,10 +236,7 @@ def _on_disk(table: pa.Table, files: Sequence[str], cache_dir: str | os.PathLike
         digest.update(repr((file, status.st_size, status.st_mtime_ns)).encode(errors="surrogateescape"))
     path = Path(cache_dir, "folders", digest.hexdigest()[:32], "table.arrow")
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as partial:
-            partial.write(content)
-        os.replace(partial.name, path)
+        write_whole(path, content)
     return path
 
 

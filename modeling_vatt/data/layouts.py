@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedKFold
 
+from .captions import usable_captions
 from .folders import read_csv, read_text
-from .tables import VIDEO_SUFFIXES, spoken
+from .tables import VIDEO_SUFFIXES
 
 
 # (indices of training clips, indices of test clips)
@@ -276,7 +277,7 @@ def _text(value: Any) -> str:
 
 def _captions(value: Any) -> list[str]:
     """What is said, nothing where it is missing or blank."""
-    return spoken([None if value is None else _text(value)])
+    return usable_captions(None if value is None else _text(value))
 
 
 def _seconds(value: Any) -> float:

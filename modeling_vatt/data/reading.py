@@ -21,7 +21,7 @@ from ..processors.media import (
 )
 from ..processors.processing_vatt import VattProcessor
 from ..processors.windows import Part, check_part, read_windows, take_frames, take_samples, window_starts
-from .tables import is_sentence
+from .captions import usable_sentences
 
 
 # Column of what [`decode_clips`] decoded; no column of a user is called so.
@@ -169,7 +169,7 @@ def decode_clips(
         if timed and first:
             result["sentences"] = [
                 {**sentence, "start": sentence["start"] - first, "end": sentence["end"] - first}
-                for sentence in filter(is_sentence, row["sentences"] or [])
+                for sentence in usable_sentences(row["sentences"])[0]
             ]
         return result
 

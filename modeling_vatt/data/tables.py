@@ -13,6 +13,7 @@ import datasets
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
 from ..processors.media import VIDEO_SUFFIXES
+from .captions import usable_captions, usable_sentences
 from .folders import open_folder
 
 
@@ -171,26 +172,12 @@ def load_clips(
             table = table.rename_column(caption_column, "sentences")
     else:
         try:
-            captions = [_as_list(value) for value in table[caption_column]]
+            captions = [usable_captions(value) for value in table[caption_column]]
         except ValueError as error:
             raise ValueError(f"{data}: column {caption_column!r}: {error}. Correct the metadata.") from error
         feature = datasets.List(datasets.Value("string"))
         table = table.remove_columns(caption_column).add_column("captions", captions, feature=feature)
     return _with_good_sentences(table, data) if "sentences" in table.column_names else table
-
-
-def _as_list(captions: str | Sequence[str] | None) -> list[str]:
-    if captions is None:
-        return []
-    captions = [captions] if isinstance(captions, str) else captions
-    if not isinstance(captions, list) or not all(isinstance(text, str | None) for text in captions):
-        raise ValueError(f"{captions!r} is neither a caption nor a list of captions")
-    return spoken(captions)
-
-
-def spoken(captions: Sequence[str | None] | None) -> list[str]:
-    """Captions that say something: not missing, not blank."""
-    return [caption for caption in captions or () if caption and caption.strip()]
 
 
 def _is_timed(feature: Any) -> bool:
@@ -204,30 +191,23 @@ def _is_timed(feature: Any) -> bool:
     )
 
 
-def is_sentence(sentence: dict[str, Any]) -> bool:
-    """Whether a sentence `{"start", "end", "text"}` has words, and times that are numbers."""
-    text, times = sentence.get("text"), (sentence.get("start"), sentence.get("end"))
-    numbers = all(isinstance(time, int | float) and math.isfinite(time) for time in times)
-    return numbers and isinstance(text, str) and bool(text.strip())
-
-
 def _with_good_sentences(table: datasets.Dataset, data: str | os.PathLike) -> datasets.Dataset:
     """The table without sentences that are none; they are listed."""
     kept: list[list[dict[str, Any]]] = []
     bad: list[str] = []
     for path, sentences in zip(video_paths(table), table["sentences"], strict=True):
-        kept.append([sentence for sentence in sentences or () if is_sentence(sentence)])
-        bad += [f"{path}: {sentence}" for sentence in sentences or () if not is_sentence(sentence)]
+        good, others = usable_sentences(sentences)
+        kept.append(good)
+        bad += [f"{path}: {why}: {sentences[place]}" for why, places in others.items() for place in places]
     if not bad:
         return table
     listed = "".join(f"\n  {sentence}" for sentence in bad[:5]) + ("\n  ..." if len(bad) > 5 else "")
-    logger.warning("%s: left out %d sentences without words or times:%s", data, len(bad), listed)
+    logger.warning("%s: left out %d sentences that cannot be used:%s", data, len(bad), listed)
     item = {
         "start": datasets.Value("float64"),
         "end": datasets.Value("float64"),
         "text": datasets.Value("string"),
     }
-    kept = [[{name: sentence[name] for name in item} for sentence in sentences] for sentences in kept]
     return table.remove_columns("sentences").add_column("sentences", kept, feature=datasets.List(item))
 
 
@@ -254,7 +234,7 @@ def all_captions(clips: Any) -> Iterator[list[str]]:
     names = [name for name in ("captions", "sentences") if name in table.column_names]
     for row in table.select_columns(names):
         timed = [sentence["text"] for sentence in row.get("sentences") or []]
-        yield spoken([*(row.get("captions") or []), *timed])
+        yield usable_captions([*(row.get("captions") or []), *timed])
 
 
 def clip_name(clips: Any, index: int) -> str:
@@ -294,4 +274,4 @@ def nearest_sentences(sentences: Sequence[dict[str, Any]], start: float, end: fl
         first, last = sentence["start"], sentence["end"]
         return max(0.0, first - end, start - last), abs(first + last - start - end), first
 
-    return [sentence["text"] for sentence in sorted(filter(is_sentence, sentences), key=distance)[:count]]
+    return [sentence["text"] for sentence in sorted(usable_sentences(sentences)[0], key=distance)[:count]]

@@ -17,7 +17,7 @@ from transformers import ASTModel, AutoConfig, MT5EncoderModel, PreTrainedModel,
 
 from ..configuration import VattAudioConfig, VattTextConfig, VattVideoConfig
 from ..configuration.configuration_vatt import VattTowerConfig
-from .embeddings import resample_positions
+from .positions import resample_positions
 
 
 # Submodules reached by attribute have no static types in torch.

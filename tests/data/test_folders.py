@@ -201,4 +201,4 @@ def test_columns_of_the_user_stay_as_they_are(tmp_path):
         assert clip_name(shards, 0) == "train/a.mp4"
         with tarfile.open(out / "shard-000000.tar") as tar:
             (text,) = [json.load(tar.extractfile(m)) for m in tar if m.name.endswith(".json")]  # type: ignore
-        assert {name: text[name] for name in own} == own
+        assert {name: {**text, **text["more"]}[name] for name in own} == own
