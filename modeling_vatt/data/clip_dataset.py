@@ -18,7 +18,7 @@ from ..processors.augmentation import change_colors
 from ..processors.media import DEFAULT_LIMITS, MediaClip, MediaError, MediaLimits
 from ..processors.processing_vatt import VattProcessor
 from ..processors.windows import window_places
-from .captions import usable_captions
+from .captions import usable_captions, usable_sentences
 from .reading import SkippedClip, read_options, read_row
 from .sampler import Order, shuffle_shards
 from .tables import ClipTable, all_captions, nearest_sentences, video_paths
@@ -92,8 +92,8 @@ class ClipDataset(Dataset):
 
     def _captions(self, row: dict[str, Any], clip: MediaClip, random: np.random.Generator) -> list[str]:
         wanted = self.processor.num_captions
-        if row.get("sentences"):
-            return nearest_sentences(row["sentences"], clip.start, clip.start + clip.duration, wanted)
+        if sentences := usable_sentences(row.get("sentences"))[0]:
+            return nearest_sentences(sentences, clip.start, clip.start + clip.duration, wanted)
         captions = usable_captions(row.get("captions"))
         if self.random_window and len(captions) > wanted:
             captions = [captions[i] for i in random.permutation(len(captions))[:wanted]]

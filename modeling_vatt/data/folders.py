@@ -176,10 +176,12 @@ def _metadata_table(files: Sequence[str], media: str, column: str | None) -> pa.
     columns = {}
     for name in dict.fromkeys(key for row in rows for key in row):
         try:
+            if b"\0" in name.encode():  # raises for halves of surrogate pairs
+                raise ValueError("a name that no table takes")
             columns[name] = pa.array([row.get(name) for row in rows])
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
             raise ValueError(
-                f"{files[0]}: column {name!r} holds values that do not belong together ({error}). Correct it."
+                f"{files[0]}: column {name!r} cannot be read as values of one kind ({error}). Correct it."
             ) from error
     return pa.table(columns) if columns else pa.table({media: pa.array([], pa.string())})
 

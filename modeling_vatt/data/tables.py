@@ -262,7 +262,6 @@ def nearest_sentences(sentences: Sequence[dict[str, Any]], start: float, end: fl
 
     The distance of a sentence is the time between it and the window, 0 if they overlap. Of sentences at the
     same distance the one comes first whose middle is nearer to that of the window, then the earlier one.
-    Sentences without words or times are passed over.
 
     Args:
         sentences: `{"start", "end", "text"}`, seconds.
@@ -274,4 +273,4 @@ def nearest_sentences(sentences: Sequence[dict[str, Any]], start: float, end: fl
         first, last = sentence["start"], sentence["end"]
         return max(0.0, first - end, start - last), abs(first + last - start - end), first
 
-    return [sentence["text"] for sentence in sorted(usable_sentences(sentences)[0], key=distance)[:count]]
+    return [sentence["text"] for sentence in sorted(sentences, key=distance)[:count]]

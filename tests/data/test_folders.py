@@ -117,6 +117,7 @@ def test_cells_with_newlines_marks_and_odd_spaces(folder):
         ("file_name,caption\n0.mp4,a, b\n", "line 2 has 3 cells for 2 columns"),
         ("file_name,caption,caption\n0.mp4,a,b\n", "two columns are called 'caption'"),
         ("file,caption\n0.mp4,a\n", "no column `file_name`"),
+        ("file_name,\0\n0.mp4,a\n", "cannot be read as values of one kind"),
         ("file_name,caption\n../0.mp4,a\n", "no name of a file in its folder"),
         ("file_name,start\n0.mp4,00:01\n", "column 'start' holds .* read as seconds"),
     ):
