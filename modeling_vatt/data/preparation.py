@@ -36,8 +36,9 @@ from ..processors.media import (
 )
 from ..processors.media.writing import encode_clip
 from .captions import usable_captions, usable_sentences, usable_text
-from .clip_dataset import VIDEO_SUFFIXES, load_clips, part_of, source_of, with_pictures
+from .reading import part_of, source_of, with_pictures
 from .shards import MANIFEST, ShardDataset, ShardError, read_shard_index, write_index, write_shard
+from .tables import VIDEO_SUFFIXES, load_clips
 
 
 logger = logging.get_logger(__name__)

@@ -38,7 +38,7 @@ from transformers.utils import logging
 from ..files import hash_file, whole_file, write_whole
 from ..processors.media import MediaError
 from .captions import usable_captions, usable_sentences, usable_text
-from .clip_dataset import VIDEO_SUFFIXES, load_clips
+from .tables import VIDEO_SUFFIXES, load_clips
 
 
 logger = logging.get_logger(__name__)

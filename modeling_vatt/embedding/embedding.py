@@ -4,7 +4,6 @@
 
 import hashlib
 import json
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,14 +30,14 @@ from ..processors import (
     read_duration,
 )
 from ..processors.media.source import source_name
-from ..processors.windows import read_windows
+from ..processors.windows import iterate_strided_starts, read_windows, window_places
 from .identity import base_model, hash_weights
 
 
 EMBEDDINGS = ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_embeds")
 
-# (start, end) of a clip in seconds of its file
-Segment = tuple[float, float]
+# (start, end) of a clip in seconds of its file; None for the beginning and the end of the file
+Segment = tuple[float | None, float | None]
 _Clip = tuple[Any, Segment | None]
 _Item = TypeVar("_Item")
 _Read = TypeVar("_Read")
@@ -205,7 +204,8 @@ def embed_files(
         modalities: what to embed. With both, sound is that of the same windows, and `audio_mask` (files,
             windows) is 0 where there is none; sound alone must be there.
         windows: windows spread uniformly over each clip; one window is centred.
-        segments: (start, end) in seconds, for clips inside longer files; None stands for the whole file.
+        segments: (start, end) in seconds, for clips inside longer files; None stands for the whole file, for
+            its beginning and for its end.
         batch_size: files at a time.
         pooled: see [`embed_batches`].
         num_workers: threads that decode files ahead of the model.
@@ -226,15 +226,14 @@ def embed_files(
     options["seconds"] = max(lengths[name] for name in modalities)
     del options["duration"]
     video, audio = "video" in modalities, "audio" in modalities
+    places = window_places(windows)
 
     def read(clip: _Clip) -> BatchFeature | MediaError:
         source, segment = clip
         try:
-            if segment is not None and not 0 <= segment[0] < segment[1]:
-                raise MediaError(str(source), f"no clip from {segment[0]} to {segment[1]} s", "Correct it.")
             parts = read_windows(
                 source,
-                windows=windows,
+                places=places,
                 segment=segment,
                 video=video,
                 audio=audio,
@@ -288,22 +287,6 @@ def embed_files(
         np.concatenate([part.kept for part in parts]),
         errors,
     )
-
-
-def strided_starts(duration: float, seconds: float, stride: float) -> list[float]:
-    """Start times of windows of `seconds` every `stride` seconds in a file of `duration`; the last one ends
-    with the file."""
-    return list(_starts(duration, seconds, stride))
-
-
-def _starts(duration: float, seconds: float, stride: float) -> Iterator[float]:
-    """[`strided_starts`] one by one: a header may state any duration."""
-    slack = max(0.0, duration - seconds)
-    # A last window that would begin within a frame or so of another one is that one.
-    count = max(0, math.ceil(slack / stride - 1e-3))
-    for number in range(count):
-        yield round(number * stride, 6)
-    yield round(slack, 6)
 
 
 @dataclass
@@ -378,7 +361,7 @@ def embed_windows(
             except MediaError as error:
                 yield _Part(number, source, 0.0, [], True, error)
                 continue
-            groups = _batched(_starts(duration, seconds, stride or seconds), _WINDOWS_AT_ONCE)
+            groups = _batched(iterate_strided_starts(duration, seconds, stride or seconds), _WINDOWS_AT_ONCE)
             chosen, tried = next(groups), 0
             for following in groups:
                 yield _Part(number, source, duration, chosen, False)

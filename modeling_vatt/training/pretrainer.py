@@ -33,6 +33,7 @@ from ..data import (
     StepSampler,
     clip_name,
     collate_clips,
+    is_decoded,
     skip_report,
 )
 from ..models.modeling_vatt import VattForPreTraining, VattForPreTrainingOutput
@@ -586,7 +587,7 @@ class Pretrainer:
             "data": self._data_fingerprint,
             "processing": settings_digest(views),
             "tokenizer": self._vocabulary_digest,
-            "decoded_once": "frame_shape" in (getattr(self.dataset.clips, "column_names", None) or ()),
+            "decoded_once": is_decoded(self.dataset.clips),
             "model_config": settings_digest(_settings_of(model)),
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         }

@@ -25,8 +25,7 @@ from modeling_vatt import VattForPreTraining, VattModel
 from modeling_vatt.convert import ConversionError, open_variables, read_misc_data
 from modeling_vatt.convert import misc_data as misc_data_module
 from modeling_vatt.convert.misc_data import load_array_pickle
-from modeling_vatt.data import ShardDataset, ShardError, open_clips, write_index, write_shard
-from modeling_vatt.data.clip_dataset import source_of
+from modeling_vatt.data import ShardDataset, ShardError, open_clips, source_of, write_index, write_shard
 from modeling_vatt.processors import MediaLimits, read_clip
 
 
