@@ -156,7 +156,7 @@ class VattTextPositionEmbeddings(VattAxialPositionEmbeddings):
 
     def forward(self, attention_mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """(batch, words) mask -> positions (words, dim), or (batch, words, dim) beyond the table."""
-        (table,) = self.tables.values()
+        table: Any = next(iter(self.tables.values()))
         num_rows, num_words = table.num_embeddings, attention_mask.shape[1]
         rows = table(num_rows)
         if num_words <= num_rows:
