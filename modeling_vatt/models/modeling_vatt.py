@@ -63,16 +63,6 @@ class VattPreTrainedModel(PreTrainedModel):
         config.validate()
         super().__init__(config, *args, **kwargs)
 
-    def enable_input_require_grads(self) -> None:
-        """Let the inputs of the encoder layers require gradients: adapters in frozen towers need it with
-        reentrant gradient checkpointing. transformers' own version reaches the word table only."""
-
-        def require_grads(encoder: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            inputs[0].requires_grad_(True)
-
-        encoders = [module for module in self.modules() if isinstance(module, VattEncoder)]
-        self._require_grads_hooks = [encoder.register_forward_pre_hook(require_grads) for encoder in encoders]
-
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """See transformers; what the config freezes stays frozen (loading alone would unfreeze it).
