@@ -14,7 +14,7 @@ from transformers.activations import ACT2FN
 
 from ..configuration import VattAudioConfig, VattTextConfig, VattVideoConfig
 from ..fast_cpu import VattDropout, VattLinear
-from .positions import VattAxialPositionEmbeddings, length_matrices
+from .positions import VattAxialPositionEmbeddings, VattPositionTable, length_matrices
 
 
 def drop_token_count(num_tokens: int, drop_rate: float) -> int:
@@ -165,6 +165,7 @@ class VattTextPositionEmbeddings(VattAxialPositionEmbeddings):
     def forward(self, attention_mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """(batch, words) mask -> positions (words, dim), or (batch, words, dim) beyond the table."""
         (table,) = self.tables.values()
+        assert isinstance(table, VattPositionTable)
         num_rows, num_words = table.num_embeddings, attention_mask.shape[1]
         rows = table(num_rows)
         if num_words <= num_rows:

@@ -425,10 +425,10 @@ class VattModel(VattPreTrainedModel):
                 f"{tuple(input_ids.shape)}."
             )
         batch_shape = input_ids.shape[:-1]
-        input_ids, attention_mask = words_first(input_ids.flatten(0, -2), attention_mask.flatten(0, -2))
+        ids, attention_mask = words_first(input_ids.flatten(0, -2), attention_mask.flatten(0, -2))
         features = self._features(
             "text",
-            input_ids,
+            ids,
             output_hidden_states,
             output_attentions,
             attention_mask=attention_mask,
