@@ -14,7 +14,7 @@ from transformers.activations import ACT2FN
 
 from ..configuration import VattAudioConfig, VattTextConfig, VattVideoConfig
 from ..fast_cpu import VattDropout, VattLinear
-from .positions import VattAxialPositionEmbeddings, length_matrices
+from .positions import VattAxialPositionEmbeddings, VattPositionTable, length_matrices
 
 
 def drop_token_count(num_tokens: int, drop_rate: float) -> int:
@@ -149,6 +149,14 @@ def word_mask(
     return (input_ids != config.pad_token_id).long() if attention_mask is None else attention_mask
 
 
+def words_first(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask (batch, words) turned so that padding on the left comes last: places count from the
+    first word."""
+    first = (attention_mask > 0).int().argmax(dim=1, keepdim=True)
+    places = (torch.arange(input_ids.shape[1], device=input_ids.device) + first) % input_ids.shape[1]
+    return input_ids.gather(1, places), attention_mask.gather(1, places)
+
+
 class VattTextPositionEmbeddings(VattAxialPositionEmbeddings):
     """Positions of words: the rows of the table in their order, as if every text were padded to its length;
     of a text with more words than the table, the table resampled to their number. So a text has the same
@@ -156,7 +164,8 @@ class VattTextPositionEmbeddings(VattAxialPositionEmbeddings):
 
     def forward(self, attention_mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """(batch, words) mask -> positions (words, dim), or (batch, words, dim) beyond the table."""
-        table: Any = next(iter(self.tables.values()))
+        (table,) = self.tables.values()
+        assert isinstance(table, VattPositionTable)
         num_rows, num_words = table.num_embeddings, attention_mask.shape[1]
         rows = table(num_rows)
         if num_words <= num_rows:

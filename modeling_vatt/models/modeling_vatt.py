@@ -16,7 +16,7 @@ from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import VattConfig
-from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask
+from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
 from .heads import VattBatchNorm, VattFACHead, VattJointHead
 from .losses import contrastive_loss, normalize
@@ -414,6 +414,7 @@ class VattModel(VattPreTrainedModel):
                 Word ids.
             attention_mask (`torch.Tensor` of the same shape, *optional*):
                 1 for words, 0 for padding; by default everything but `config.text_config.pad_token_id`.
+                Padding on the left is moved behind the words, where the outputs have it too.
 
         Returns:
             [`VattFeaturesOutput`] with `vt_embeds` (FAC head) or both embeddings (joint head). Candidates
@@ -431,12 +432,13 @@ class VattModel(VattPreTrainedModel):
                 f"{tuple(input_ids.shape)}."
             )
         batch_shape = input_ids.shape[:-1]
+        ids, attention_mask = words_first(input_ids.flatten(0, -2), attention_mask.flatten(0, -2))
         features = self._features(
             "text",
-            input_ids.flatten(0, -2),
+            ids,
             output_hidden_states,
             output_attentions,
-            attention_mask=attention_mask.flatten(0, -2),
+            attention_mask=attention_mask,
             **kwargs,
         )
         for name in ("va_embeds", "vt_embeds"):

@@ -450,6 +450,8 @@ def test_text_depends_on_no_padding_and_no_neighbours(variant):
         ids = torch.stack([torch.nn.functional.pad(text, (0, width - len(text))) for text, _ in fitting])
         embeds = model.get_text_features(ids).vt_embeds
         torch.testing.assert_close(embeds, torch.stack([one for _, one in fitting]), atol=1e-5, rtol=1e-5)
+        ids = torch.stack([torch.nn.functional.pad(text, (width - len(text), 0)) for text, _ in fitting])
+        torch.testing.assert_close(model.get_text_features(ids).vt_embeds, embeds, atol=1e-5, rtol=1e-5)
 
 
 def test_positions_of_words():
