@@ -5,6 +5,8 @@
 import hashlib
 import json
 import os
+import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import BatchFeature
+from transformers.utils import logging
 
 from .._version import __version__
+from ..files import whole_file
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import (
     DEFAULT_LIMITS,
@@ -33,6 +37,8 @@ from ..processors.media.source import source_name
 from ..processors.windows import iterate_strided_starts, read_windows, window_places
 from .identity import base_model, hash_weights
 
+
+logger = logging.get_logger(__name__)
 
 EMBEDDINGS = ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_embeds")
 
@@ -485,21 +491,22 @@ class _Cache:
 
     def load(self, batch: list[_Clip]) -> FileEmbeddings | None:
         file = self._file(batch)
-        if not file.is_file():
+        try:
+            with np.load(file) as content:
+                arrays = dict(content)
+            errors = [MediaError(*parts) for parts in json.loads(str(arrays.pop("errors")))]
+            return FileEmbeddings(kept=arrays.pop("kept"), arrays=arrays, errors=errors)
+        except FileNotFoundError:
             return None
-        with np.load(file) as content:
-            arrays = dict(content)
-        errors = [MediaError(*parts) for parts in json.loads(str(arrays.pop("errors")))]
-        return FileEmbeddings(kept=arrays.pop("kept"), arrays=arrays, errors=errors)
+        except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            logger.warning(f"{file}: damaged ({error!r}); its files are embedded anew.")
+            return None
 
     def save(self, batch: list[_Clip], part: FileEmbeddings) -> None:
-        file = self._file(batch)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial.npz")
         errors = json.dumps([error.args for error in part.errors])
         arrays: dict[str, Any] = {"errors": np.array(errors), "kept": part.kept, **part.arrays}
-        np.savez(partial, **arrays)
-        partial.replace(file)
+        with whole_file(self._file(batch)) as partial, partial.open("wb") as file:
+            np.savez(file, **arrays)
 
     def _file(self, batch: list[_Clip]) -> Path:
         digest = self.state.copy()

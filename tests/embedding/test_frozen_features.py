@@ -150,6 +150,36 @@ def test_a_changed_file_is_embedded_anew(tmp_path, model, processor):
     assert (before != after).any()
 
 
+def test_a_damaged_cache_is_made_again(tmp_path, model, processor, files):
+    """Cut off at any place, or with flipped bits, as a machine that fails leaves it."""
+    embed_files(model, processor, files[:1], cache_dir=tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    flipped = whole[:300] + bytes([whole[300] ^ 255]) + whole[301:]
+    for damaged in (b"", whole[:40], whole[: len(whole) // 2], whole[:-30], b"no archive" * 9, flipped):
+        file.write_bytes(damaged)
+        found = embed_files(model, processor, files[:1], cache_dir=tmp_path)
+        assert found.kept.tolist() == [0] and file.read_bytes() == whole
+
+
+def test_two_that_write_the_same_cache_file(tmp_path, model, processor, files, monkeypatch):
+    """The second begins and ends while the first is writing."""
+    save, begun = np.savez, []
+
+    def slowly(file, **arrays) -> None:
+        save(file, **arrays)
+        if not begun:
+            begun.append(1)
+            embed_files(model, processor, files[:1], cache_dir=tmp_path)
+
+    monkeypatch.setattr(np, "savez", slowly)
+    embed_files(model, processor, files[:1], cache_dir=tmp_path)
+    monkeypatch.undo()
+    (file,) = tmp_path.iterdir()
+    with np.load(file) as content:
+        assert "video_va_embeds" in content
+
+
 def test_gallery_is_the_mean_of_windows(model, processor, files):
     gallery, errors = Gallery.from_files(model, processor, files, windows=3, batch_size=2)
     found = embed_files(model, processor, files, windows=3)
