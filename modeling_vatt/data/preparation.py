@@ -322,7 +322,7 @@ def prepare_shards(
         return done
     left_out = [entry for clip in clips for entry in clip.left_out]
     if left_out:
-        named = "; ".join(f"{entry['name']}: {entry['reason']}" for entry in left_out[:5])
+        named = "; ".join(f"{entry['name']!r}: {entry['reason']}" for entry in left_out[:5])
         logger.warning(f"{folder}: sentences are left out ({named}{'; ...' if left_out[5:] else ''}).")
     if not is_untouched(folder):
         _kept_plan(folder, plan)
