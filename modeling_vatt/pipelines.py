@@ -394,7 +394,6 @@ def _embedded_labels(
     if not labels or "{}" not in template:
         raise ValueError("`candidate_labels` must not be empty, and `hypothesis_template` must hold `{}`.")
     sentences = [template.format(label) for label in labels]
-    # As long as in training: the linear text tower looks at padding too.
     encoding = tokenizer(sentences, padding="max_length", truncation=True, return_tensors="pt")
     masks = zip(labels, encoding["attention_mask"], strict=True)
     if wordless := [label for label, mask in masks if not mask.any()]:

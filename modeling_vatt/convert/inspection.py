@@ -278,7 +278,6 @@ def _agnostic(
             **tower,
             **_encoder(reader, path + "tx", head_dim, given[modality]),
             **_projections(reader, f"{path}pre_proj/{modality}", f"{path}post_proj/{modality}"),
-            "classifier_dropout": 0.2,  # UniTBase
             **given[modality],
         }
     return fields

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import VattConfig
-from .embeddings import VattPatchEmbeddings, VattTextEmbeddings
+from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
 from .heads import VattBatchNorm, VattFACHead, VattJointHead
 from .losses import contrastive_loss, normalize
@@ -58,8 +58,23 @@ class VattPreTrainedModel(PreTrainedModel):
     # Losses are means over the batch: Trainer has to divide them itself when it accumulates gradients.
     accepts_loss_kwargs = False
 
+    def __init__(self, config: VattConfig, *args: Any, **kwargs: Any) -> None:
+        # A config may have been changed since it was made; saving would find out only after the training.
+        config.validate()
+        super().__init__(config, *args, **kwargs)
+
+    def enable_input_require_grads(self) -> None:
+        """Let the inputs of the encoder layers require gradients: adapters in frozen towers need it with
+        reentrant gradient checkpointing. transformers' own version reaches the word table only."""
+
+        def require_grads(encoder: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            inputs[0].requires_grad_(True)
+
+        encoders = [module for module in self.modules() if isinstance(module, VattEncoder)]
+        self._require_grads_hooks = [encoder.register_forward_pre_hook(require_grads) for encoder in encoders]
+
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """See transformers; what the config freezes stays frozen (loading alone would unfreeze it).
 
         Weights are read from safetensors only: the older format is a pickle, which can hold code. Whoever
@@ -70,9 +85,11 @@ class VattPreTrainedModel(PreTrainedModel):
         """
         kwargs.setdefault("use_safetensors", True)
         try:
-            loaded = super().from_pretrained(*args, **kwargs)
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except SafetensorError as error:
-            raise ValueError(f"{args[0]}: its weights are damaged ({error}). Download them again.") from error
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: its weights are damaged ({error}). Download them again."
+            ) from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model._freeze()
         return loaded
@@ -417,9 +434,8 @@ class VattModel(VattPreTrainedModel):
                 "`input_ids` must be (batch, words) or (batch, candidates, words), got "
                 f"{tuple(input_ids.shape)}."
             )
-        if attention_mask is None:
-            attention_mask = (input_ids != self.config.text_config.pad_token_id).long()
-        elif attention_mask.shape != input_ids.shape:
+        attention_mask = word_mask(input_ids, attention_mask, self.config.text_config)
+        if attention_mask.shape != input_ids.shape:
             raise ValueError(
                 f"`attention_mask` {tuple(attention_mask.shape)} must have the shape of `input_ids` "
                 f"{tuple(input_ids.shape)}."
