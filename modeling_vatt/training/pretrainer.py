@@ -722,7 +722,7 @@ class Pretrainer:
         if branch is not None and not found:
             if Path(branch) not in checkpoints(Path(branch).parent):
                 raise ValueError(
-                    f"--resume_from {branch}: no whole checkpoint of pretraining (checkpoint-N)."
+                    f"--resume_from {branch}: no whole checkpoint of pretraining. Name a folder checkpoint-N."
                 )
             found = [Path(branch)]
         if not found:

@@ -630,14 +630,16 @@ class VattTrainer(Trainer):
             self.compute_metrics, self.preprocess_logits_for_metrics = compute, prepare
         for clips in gather_object([self.skipped]):
             self.skipped |= clips
-        predictions, labels = output.predictions, output.label_ids
+        predictions: Any = output.predictions
+        labels: Any = output.label_ids
+        nothing: Any = None  # what `Trainer` returns for predictions that nobody asked for
         metrics: dict[str, float] = dict(output.metrics or {})
         if labels is None or predictions is None:
             return EvalLoopOutput(predictions, labels, metrics, output.num_samples)
         read = labels != _UNREAD if labels.ndim == 1 else ~np.isnan(labels).any(1)
         predictions, labels = predictions[read], labels[read]
         if not len(labels):
-            return EvalLoopOutput(None, None, metrics, 0)
+            return EvalLoopOutput(nothing, None, metrics, 0)
         model = self.accelerator.unwrap_model(self.model)
         logits = torch.from_numpy(predictions).float()
         found = {"loss": float(model.classification_loss(logits, torch.from_numpy(labels)))}
@@ -650,7 +652,7 @@ class VattTrainer(Trainer):
             for name, v in found.items()
         }
         if prediction_loss_only:
-            return EvalLoopOutput(None, None, metrics, len(labels))
+            return EvalLoopOutput(nothing, None, metrics, len(labels))
         return EvalLoopOutput(predictions, labels, metrics, len(labels))
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
