@@ -144,15 +144,11 @@ def tower_config(modality: str, source: PreTrainedModel) -> VattTowerConfig:
         "attention_probs_dropout_prob": config.attention_probs_dropout_prob,
         "layer_norm_eps": config.layer_norm_eps,
     }
-    for name in ("image_size", "patch_size"):
-        sides = getattr(config, name, None)
-        if modality == "video" and not isinstance(sides, int) and len(set(sides)) > 1:
-            raise ValueError(f"The video tower takes square pictures and patches, `{name}` is {sides}.")
     if modality == "video":
         return VattVideoConfig(
             **encoder,
-            image_size=_side(config.image_size),
-            patch_size=_side(config.patch_size),
+            image_size=_side(config, "image_size"),
+            patch_size=_side(config, "patch_size"),
             num_channels=config.num_channels,
         )
     if config.model_type == "vit":
@@ -166,8 +162,15 @@ def tower_config(modality: str, source: PreTrainedModel) -> VattTowerConfig:
     )
 
 
-def _side(sides: int | list[int] | tuple[int, ...]) -> int:
-    return sides if isinstance(sides, int) else sides[0]
+def _side(config: Any, name: str) -> int:
+    sides = getattr(config, name)
+    sides = {sides} if isinstance(sides, int) else set(sides)
+    if len(sides) > 1:
+        raise ValueError(
+            f"The source's `{name}` is {getattr(config, name)}, but the video tower takes squares: give a "
+            "`config` with one of your choice."
+        )
+    return sides.pop()
 
 
 def start_towers(model: PreTrainedModel, sources: dict[str, PreTrainedModel]) -> UnimodalReport:

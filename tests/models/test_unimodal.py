@@ -266,7 +266,7 @@ def test_pooling_layers_and_other_vocabularies_are_told(t5):
     fit = split_positions(vit.embeddings.position_embeddings[0, 1:].detach().view(2, 3, -1))
     found = model.video_model.embeddings.position_embeddings.tables["vertical"].weight
     torch.testing.assert_close(found, fit["vertical"].float())
-    with pytest.raises(ValueError, match="square"):
+    with pytest.raises(ValueError, match="squares"):
         VattModel.from_unimodal_pretrained(video=vit)
 
 
