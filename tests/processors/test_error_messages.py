@@ -65,6 +65,7 @@ REVIEWED: dict[str, str] = {
             "times are finite numbers",
             "unexpected end of data",
             "captions are strings",
+            "a name that no table takes",
             "cut off after {tar.offset}",
             "no header of a member",
             "more after the end mark",
