@@ -3,17 +3,19 @@
 """What the evaluations of a frozen model share: its arguments, loading it, embedding files with it."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import datasets
 from tqdm.auto import tqdm
-from transformers import AutoModel, HfArgumentParser
+from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
-import modeling_vatt  # noqa: F401 - makes the Auto classes know VATT
+from modeling_vatt import VattModel
 from modeling_vatt.data import skip_report, source_of
+from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import VattProcessor
 from modeling_vatt.retrieval import FileEmbeddings, embed_files
 from modeling_vatt.training import without_secrets, write_run_record
@@ -49,9 +51,12 @@ def parse(script: str, *kinds: type) -> list[Any]:
     return list(parsed)
 
 
-def load(args: ModelArguments) -> tuple[Any, VattProcessor]:
-    """Model and processor; OSError or ValueError if they are not there."""
-    model = AutoModel.from_pretrained(args.model).to(args.device).eval()
+def load(args: ModelArguments, may_be_new: Sequence[str] = ()) -> tuple[Any, VattProcessor]:
+    """Model and processor; OSError or ValueError if they are not there, or lack other parts than those that
+    are not asked for."""
+    model, line = load_pretrained(VattModel, args.model, may_be_new)
+    print(line)
+    model = model.to(args.device).eval()
     processor = VattProcessor.from_pretrained(args.model)
     if args.fps is not None:
         processor.video_processor.fps = args.fps
@@ -62,18 +67,24 @@ def embed(
     args: ModelArguments,
     model: Any,
     processor: VattProcessor,
-    media: Iterable[dict],
+    table: datasets.Dataset,
+    column: str,
     what: str,
     **options: Any,
 ) -> FileEmbeddings:
-    """Embeddings of undecoded media, with a progress bar and the cache in the output folder."""
-    files = [source_of(value) for value in media]
+    """Embeddings of the undecoded files in a column, or of their parts from `start` to `end`, with a progress
+    bar and the cache in the output folder."""
+    files = [source_of(value) for value in table[column]]
+    whole = [None] * len(table)
+    times = (table[name] if name in table.column_names else whole for name in ("start", "end"))
+    parts = [None if part == (None, None) else part for part in zip(*times, strict=True)]
     return embed_files(
         model,
         processor,
         tqdm(files, unit="clip", desc=what),
         batch_size=args.batch_size,
         num_workers=args.num_workers,
+        segments=parts,
         cache_dir=Path(args.output_dir) / "features",
         **options,
     )

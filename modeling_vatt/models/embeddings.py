@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
 from ..configuration import VattAudioConfig, VattTextConfig, VattVideoConfig
 from ..fast_cpu import VattDropout, VattLinear
-from .positions import VattAxialPositionEmbeddings
+from .positions import VattAxialPositionEmbeddings, VattPositionTable, length_matrices
 
 
 def drop_token_count(num_tokens: int, drop_rate: float) -> int:
@@ -142,6 +143,43 @@ class VattPatchEmbeddings(nn.Module):
         return torch.where((chosen & (fate >= 0.9))[..., None], shuffled, masked), chosen
 
 
+def word_mask(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: PreTrainedConfig
+) -> torch.Tensor:
+    """The mask that is given, or 1 for everything but padding, which other models' configs may not name."""
+    if attention_mask is not None:
+        return attention_mask
+    padding = config.pad_token_id
+    return torch.ones_like(input_ids) if padding is None else (input_ids != padding).long()
+
+
+def words_first(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask (batch, words) turned so that padding on the left comes last: places count from the
+    first word."""
+    first = (attention_mask > 0).int().argmax(dim=1, keepdim=True)
+    places = (torch.arange(input_ids.shape[1], device=input_ids.device) + first) % input_ids.shape[1]
+    return input_ids.gather(1, places), attention_mask.gather(1, places)
+
+
+class VattTextPositionEmbeddings(VattAxialPositionEmbeddings):
+    """Positions of words: the rows of the table in their order, as if every text were padded to its length;
+    of a text with more words than the table, the table resampled to their number. So a text has the same
+    positions however far it is padded."""
+
+    def forward(self, attention_mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """(batch, words) mask -> positions (words, dim), or (batch, words, dim) beyond the table."""
+        (table,) = self.tables.values()
+        assert isinstance(table, VattPositionTable)
+        num_rows, num_words = table.num_embeddings, attention_mask.shape[1]
+        rows = table(num_rows)
+        if num_words <= num_rows:
+            return self.layer_norm(rows[:num_words])
+        places = torch.arange(1, num_words + 1, device=attention_mask.device)
+        lengths = torch.where(attention_mask > 0, places, 0).amax(1)
+        matrices = length_matrices(num_rows, num_words).to(rows)
+        return self.layer_norm(matrices[(lengths - num_rows).clamp(min=0)] @ rows)
+
+
 class VattTextEmbeddings(nn.Module):
     """Word ids -> encoder input: word table, dense layer with activation, AGG token, and positions for the
     `"bert"` type. The AGG token of the `"t5"` type has word width and passes the dense layer as well."""
@@ -162,19 +200,26 @@ class VattTextEmbeddings(nn.Module):
         self.position_embeddings = (
             None
             if self.is_t5
-            else VattAxialPositionEmbeddings(
+            else VattTextPositionEmbeddings(
                 config.position_axes, config.hidden_size, config.position_layer_norm_eps
             )
         )
         self.dropout = VattDropout(config.hidden_dropout_prob if self.is_t5 else config.position_dropout_prob)
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """(batch, words) ids -> (batch, 1 + words, hidden_size)."""
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """(batch, words) ids -> (batch, 1 + words, hidden_size).
+
+        Args:
+            attention_mask: (batch, words), 1 for words, which stand before the padding; by default
+                everything but padding.
+        """
         words = self.word_embeddings(input_ids)
         agg = self.agg_token.to(words.dtype).expand(words.shape[0], 1, -1)
         if self.position_embeddings is None:
             words = torch.cat([agg, words], dim=1)
             return self.dropout(self.activation(self.pre_projection(words)))
         words = self.activation(self.pre_projection(words))
-        words = self.dropout(words + self.position_embeddings((input_ids.shape[1],)))
+        words = self.dropout(
+            words + self.position_embeddings(word_mask(input_ids, attention_mask, self.config))
+        )
         return torch.cat([agg.to(words.dtype), words], dim=1)

@@ -18,7 +18,7 @@ from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import VattConfig
-from .embeddings import VattPatchEmbeddings, VattTextEmbeddings
+from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
 from .foreign import VattForeignTower, load_tower
 from .heads import VattBatchNorm, VattFACHead, VattFeatureMLP, VattJointHead
@@ -62,8 +62,13 @@ class VattPreTrainedModel(PreTrainedModel):
     # Losses are means over the batch: Trainer has to divide them itself when it accumulates gradients.
     accepts_loss_kwargs = False
 
+    def __init__(self, config: VattConfig, *args: Any, **kwargs: Any) -> None:
+        # A config may have been changed since it was made; saving would find out only after the training.
+        config.validate()
+        super().__init__(config, *args, **kwargs)
+
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """See transformers; what the config freezes stays frozen (loading alone would unfreeze it).
 
         Weights are read from safetensors only: the older format is a pickle, which can hold code. Whoever
@@ -77,9 +82,11 @@ class VattPreTrainedModel(PreTrainedModel):
         if kwargs.get("trust_remote_code"):
             kwargs["config"] = cls._trusted_config(*args[:1], **kwargs)
         try:
-            loaded = super().from_pretrained(*args, **kwargs)
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except SafetensorError as error:
-            raise ValueError(f"{args[0]}: its weights are damaged ({error}). Download them again.") from error
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: its weights are damaged ({error}). Download them again."
+            ) from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model._freeze()
         return loaded
@@ -573,6 +580,7 @@ class VattModel(VattPreTrainedModel):
                 Word ids.
             attention_mask (`torch.Tensor` of the same shape, *optional*):
                 1 for words, 0 for padding; by default everything but `config.text_config.pad_token_id`.
+                Padding on the left is moved behind the words, where the outputs have it too.
 
         Returns:
             [`VattFeaturesOutput`] with `vt_embeds` (FAC head) or both embeddings (joint head). Candidates
@@ -583,21 +591,20 @@ class VattModel(VattPreTrainedModel):
                 "`input_ids` must be (batch, words) or (batch, candidates, words), got "
                 f"{tuple(input_ids.shape)}."
             )
-        if attention_mask is None:
-            padding = self.config.text_config.pad_token_id  # None where a model knows none
-            attention_mask = torch.ones_like(input_ids) if padding is None else (input_ids != padding).long()
-        elif attention_mask.shape != input_ids.shape:
+        attention_mask = word_mask(input_ids, attention_mask, self.config.text_config)
+        if attention_mask.shape != input_ids.shape:
             raise ValueError(
                 f"`attention_mask` {tuple(attention_mask.shape)} must have the shape of `input_ids` "
                 f"{tuple(input_ids.shape)}."
             )
         batch_shape = input_ids.shape[:-1]
+        ids, attention_mask = words_first(input_ids.flatten(0, -2), attention_mask.flatten(0, -2))
         features = self._features(
             "text",
-            input_ids.flatten(0, -2),
+            ids,
             output_hidden_states,
             output_attentions,
-            attention_mask=attention_mask.flatten(0, -2),
+            attention_mask=attention_mask,
             **kwargs,
         )
         for name in ("va_embeds", "vt_embeds"):

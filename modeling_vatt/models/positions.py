@@ -73,6 +73,22 @@ def resample_positions(table: torch.Tensor, num_target: int) -> torch.Tensor:
     return matrix.to(table.dtype).to(table.device) @ table
 
 
+@torch.compiler.allow_in_graph
+def length_matrices(num_source: int, num_target: int) -> torch.Tensor:
+    """Matrices that resample a table of `num_source` rows to texts of up to `num_target` words.
+
+    Returns:
+        float64 (1 + num_target - num_source, num_target, num_source): first for all texts that are no longer
+        than the table, whose rows stay, then for one word more each; zeros behind the text.
+    """
+    num_source, num_target = operator.index(num_source), operator.index(num_target)
+    matrices = torch.zeros(1 + num_target - num_source, num_target, num_source, dtype=torch.float64)
+    matrices[0, :num_source] = torch.eye(num_source)
+    for index, length in enumerate(range(num_source + 1, num_target + 1), start=1):
+        matrices[index, :length] = _spline_tensor(num_source, length)
+    return matrices
+
+
 class VattPositionTable(nn.Embedding):
     """Positions along one axis. A class of its own for its initialisation: transformers passes only modules
     with parameters of their own to `_init_weights`. And for its call, at which accelerate loads offloaded

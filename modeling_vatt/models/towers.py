@@ -16,7 +16,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from ..configuration import VattAudioConfig, VattConfig, VattTextConfig, VattVideoConfig
 from ..configuration.configuration_vatt import VattTowerConfig
 from .cnn import VattI3D, VattResNet
-from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, channels_first
+from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, channels_first, word_mask
 from .encoder import VattEncoder
 from .foreign import VattForeignTower
 from .outputs import VattFeaturesOutput
@@ -63,7 +63,7 @@ class VattTower(nn.Module):
         if isinstance(self.embeddings, VattPatchEmbeddings):
             hidden_states, info = self.embeddings(inputs)
         else:
-            hidden_states = self.embeddings(inputs)
+            hidden_states = self.embeddings(inputs, attention_mask)
         encoder = self.encoder if encoder is None else encoder
         assert encoder is not None
         mask = None
@@ -89,8 +89,11 @@ class VattTower(nn.Module):
 
 
 class VattLinearTextTower(nn.Module):
-    """The release's `LinearModel`: word table, 1x1 convolution with bias, ReLU, maximum over all words
-    (padding included, as in the release)."""
+    """The release's `LinearModel`: word table, 1x1 convolution with bias, ReLU, maximum over all places.
+
+    The release pads every text to its length (`max_position_embeddings`) and masks nothing, so padding takes
+    part in the maximum of shorter texts, however far they are padded here, and of no others.
+    """
 
     def __init__(self, config: VattTextConfig) -> None:
         super().__init__()
@@ -99,10 +102,20 @@ class VattLinearTextTower(nn.Module):
         self.word_embeddings.weight.requires_grad_(config.trainable_embeddings)
         self.projection = nn.Linear(config.embedding_size, config.hidden_size)
 
-    def forward(self, inputs: torch.Tensor, **kwargs: Any) -> VattFeaturesOutput:
-        """(batch, words) ids -> features without an AGG token."""
-        words = nn.functional.relu(self.projection(self.word_embeddings(inputs)))
-        return VattFeaturesOutput(last_hidden_state=words, pooler_output=words.max(dim=1).values)
+    def forward(
+        self, inputs: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> VattFeaturesOutput:
+        """(batch, words) ids and mask, 1 for words -> features without an AGG token."""
+        mask = word_mask(inputs, attention_mask, self.config).bool()
+        padding = inputs.new_full((inputs.shape[0], 1), self.config.pad_token_id or 0)
+        words = self.word_embeddings(torch.cat([inputs, padding], dim=1))
+        values = nn.functional.relu(self.projection(words))
+        short = mask.sum(1, keepdim=True) < self.config.max_position_embeddings
+        # No value is below 0, so that zeros change no maximum.
+        taking_part = torch.cat([mask, short], dim=1).unsqueeze(-1)
+        return VattFeaturesOutput(
+            last_hidden_state=values[:, :-1], pooler_output=(values * taking_part).max(dim=1).values
+        )
 
 
 class VattConvolutionalTower(nn.Module):

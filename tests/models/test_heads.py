@@ -5,7 +5,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.optim.swa_utils import update_bn
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from modeling_vatt.models import heads
 from modeling_vatt.models.heads import VattBatchNorm
@@ -27,10 +27,13 @@ def test_several_processes_are_as_precise_as_one_in_bf16(
     assert errors[1] < 1.1 * errors[0]
 
 
-def test_update_bn_gives_the_mean_over_the_batches() -> None:
-    norm = VattBatchNorm(8, 1e-5, 0.1, sync=True)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_update_bn_gives_the_mean_over_the_batches(frozen: bool) -> None:
+    """Also of an averaged model that takes no gradients."""
+    averaged = AveragedModel(nn.Sequential(VattBatchNorm(8, 1e-5, 0.1, sync=True))).requires_grad_(not frozen)
+    norm = averaged.module[0]
     batches = [torch.randn(16, 8) + place for place in range(5)]
-    update_bn(batches, nn.Sequential(norm))
+    update_bn(batches, averaged)
     torch.testing.assert_close(norm.running_mean, torch.stack([rows.mean(0) for rows in batches]).mean(0))
     biased = torch.stack([rows.var(0, unbiased=False) for rows in batches]).mean(0)
     torch.testing.assert_close(norm.running_var, biased)
