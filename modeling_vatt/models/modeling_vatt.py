@@ -4,23 +4,22 @@
 (Akbari et al., NeurIPS 2021, arXiv 2104.11178), following the official TensorFlow release.
 """
 
-import os
 from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import VattConfig
+from ..configuration.tower_use import VattRemoteConfig
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
-from .foreign import VattForeignTower, load_tower
+from .foreign import VattForeignTower, load_remote_config, load_tower, save_remote_towers
 from .heads import VattBatchNorm, VattFACHead, VattFeatureMLP, VattJointHead
 from .locking import hold_in_evaluation, lockable, locked_parameters
 from .losses import contrastive_loss, normalize
@@ -80,7 +79,7 @@ class VattPreTrainedModel(PreTrainedModel):
         """
         kwargs.setdefault("use_safetensors", True)
         if kwargs.get("trust_remote_code"):
-            kwargs["config"] = cls._trusted_config(*args[:1], **kwargs)
+            kwargs["config"] = cls._trusted_config(pretrained_model_name_or_path, **kwargs)
         try:
             loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except SafetensorError as error:
@@ -92,17 +91,18 @@ class VattPreTrainedModel(PreTrainedModel):
         return loaded
 
     @classmethod
-    def _trusted_config(cls, name: Any = None, config: Any = None, **kwargs: Any) -> VattConfig:
-        """The config, the code of its towers run."""
-        name = kwargs.pop("pretrained_model_name_or_path", name)
+    def _trusted_config(cls, name: Any, config: Any = None, **kwargs: Any) -> VattConfig:
+        """The config; the code that came with its towers is loaded."""
         hub = {
             key: kwargs[key]
             for key in ("revision", "token", "cache_dir", "local_files_only")
             if key in kwargs
         }
-        if not isinstance(config, VattConfig):
-            config = VattConfig.from_pretrained(name if config is None else config, **hub)
-        config.resolve_remote(str(name), **hub)
+        if not isinstance(config, PreTrainedConfig):
+            config = cls.config_class.from_pretrained(name if config is None else config, **hub)
+        for key in config.sub_configs:
+            if isinstance(getattr(config, key), VattRemoteConfig):
+                setattr(config, key, load_remote_config(getattr(config, key), str(name), **hub))
         return config
 
     @classmethod
@@ -157,7 +157,8 @@ class VattPreTrainedModel(PreTrainedModel):
             found = load_tower(name, source, settings.get(name, {}), **options)
             loaded[name], settings[name] = found.model, found.use.settings()
             kwargs[f"{name}_config"] = found.model.config
-        model = cls(VattConfig(**kwargs, towers=settings)).to(dtype).eval()
+        model: Any = cls(VattConfig(**kwargs, towers=settings))
+        model.to(dtype).eval()
         for name, encoder in loaded.items():
             model.base_model.get_submodule(f"{name}_model").model = encoder.eval()
         model._freeze()
@@ -165,18 +166,8 @@ class VattPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """See transformers; code that came with towers is saved beside the weights."""
-        for name in MODALITIES:
-            tower = getattr(self.base_model, f"{name}_model", None)
-            if not isinstance(tower, VattForeignTower) or not tower.config.__module__.startswith(
-                "transformers_modules"
-            ):
-                continue
-            os.makedirs(save_directory, exist_ok=True)
-            names = {}
-            for auto, thing in (("AutoConfig", tower.config), ("AutoModel", tower.model)):
-                custom_object_save(thing, save_directory)
-                names[auto] = f"{type(thing).__module__.rpartition('.')[2]}.{type(thing).__name__}"
-            getattr(self.config, f"{name}_config").auto_map = names
+        towers = [getattr(self.base_model, f"{name}_model", None) for name in MODALITIES]
+        save_remote_towers([tower for tower in towers if isinstance(tower, VattForeignTower)], save_directory)
         return super().save_pretrained(save_directory, *args, **kwargs)
 
     def lock(self, *names: str, blocks: int | None = None) -> None:
