@@ -6,10 +6,12 @@ A kind of input is a small function in `RUNNERS`: it runs the model on what VATT
 which tokens hold something. Another kind is another entry.
 """
 
+import importlib
 import inspect
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +102,12 @@ def _run_text(
     return Ran(model(inputs, attention_mask=mask if use.use_attention_mask else None, **options), mask)
 
 
-RUNNERS = {"image": _run_images, "video": _run_video, "audio": _run_audio, "text": _run_text}
+RUNNERS: dict[str, Callable[..., Any]] = {
+    "image": _run_images,
+    "video": _run_video,
+    "audio": _run_audio,
+    "text": _run_text,
+}
 
 
 class VattForeignTower(nn.Module):
@@ -153,7 +160,7 @@ class VattForeignTower(nn.Module):
         options: dict[str, Any] = {"return_dict": True}
         options |= {"output_hidden_states": True} if output_hidden_states else {}
         options |= {"output_attentions": True} if output_attentions else {}
-        ran = RUNNERS[self.use.kind](self.model, inputs, attention_mask, self.use, **options)
+        ran = RUNNERS[str(self.use.kind)](self.model, inputs, attention_mask, self.use, **options)
         pooled = self._pool(ran)
         hidden = ran.output.last_hidden_state
         if hidden.ndim > 3:  # feature maps (rows, channels, *places)
@@ -228,8 +235,9 @@ def tower_class(name: str, config: PreTrainedConfig) -> type[PreTrainedModel]:
             "`trust_remote_code=True` to `from_pretrained`."
         )
     remote = (getattr(config, "auto_map", None) or {}).get("AutoModel")
+    model_class: Any
     if remote is not None and type(config).__module__.startswith("transformers_modules"):
-        model_class = get_class_from_dynamic_module(remote, config.name_or_path)
+        model_class = get_class_from_dynamic_module(remote, str(config.name_or_path))
     elif name == "text" and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
         model_class = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)]
     elif type(config) in MODEL_MAPPING:
@@ -263,9 +271,9 @@ def _class_of_part(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
     module = type(config).__module__.replace(".configuration_", ".modeling_")
     if not module.startswith("transformers.models."):
         return None
-    __import__(module)
+    found_module = importlib.import_module(module)
     name = type(config).__name__.removesuffix("Config") + "Model"
-    found = getattr(sys.modules[module], name, None)
+    found = getattr(found_module, name, None)
     return found if isinstance(found, type) and issubclass(found, PreTrainedModel) else None
 
 
@@ -338,7 +346,7 @@ def load_tower(name: str, source: str | PreTrainedModel, settings: dict[str, Any
         whole, config = source, source.config
     else:
         if not os.path.isdir(source) and (source.startswith((".", "/", "~")) or source.count("/") > 1):
-            raise ValueError(f"{name} tower: {source}: no such folder.")
+            raise ValueError(f"{name} tower: {source}: no such folder. Give a folder or a name on the Hub.")
         config_options = {key: value for key, value in kwargs.items() if key != "dtype"}
         try:
             config = AutoConfig.from_pretrained(source, **config_options)
@@ -363,7 +371,7 @@ def load_tower(name: str, source: str | PreTrainedModel, settings: dict[str, Any
     elif use.pooling == "pooler" and any("pooler" in str(key).split(".") for key in missing):
         raise ValueError(f"{name} tower: {source} has no trained pooler: choose another `pooling`.")
     if use.pooling != "pooler" and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
-        model.pooler = None
+        model.pooler = None  # type: ignore[assignment]
     if config.model_type in _READS_PADDING:
         use.use_attention_mask = False
     if use.kind == "video" and "num_frames" not in settings:
@@ -392,7 +400,7 @@ def _stated_pooling(source: str | PreTrainedModel) -> str | None:
     """The pooling that a checkpoint of sentence-transformers states."""
     name = source if isinstance(source, str) else source.name_or_path
     try:
-        path = cached_file(name, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False)
+        path = cached_file(str(name), "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False)
     except OSError:
         return None
     if path is None:

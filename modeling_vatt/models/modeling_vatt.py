@@ -156,7 +156,8 @@ class VattPreTrainedModel(PreTrainedModel):
             found = load_tower(name, source, settings.get(name, {}), **options)
             loaded[name], settings[name] = found.model, found.use.settings()
             kwargs[f"{name}_config"] = found.model.config
-        model = cls(VattConfig(**kwargs, towers=settings)).to(dtype).eval()
+        model: Any = cls(VattConfig(**kwargs, towers=settings))
+        model.to(dtype).eval()
         for name, encoder in loaded.items():
             model.base_model.get_submodule(f"{name}_model").model = encoder.eval()
         model._freeze()
