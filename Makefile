@@ -60,7 +60,7 @@ check-wheel: $(VENV)/dev.installed
 	build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt torch
 	build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt \
 		build/wheel/*.whl import-linter
-	cd build/wheel && HF_HUB_OFFLINE=1 venv/bin/python ../../tests/wheel_check.py
+	cd build/wheel && HF_HUB_OFFLINE=1 venv/bin/python -P ../../tests/wheel_check.py
 	cd build/wheel && venv/bin/lint-imports ../../setup.cfg --no-cache --no-logo
 
 $(VENV)/bin/python:
