@@ -514,7 +514,7 @@ class VattConfig(PreTrainedConfig):
             setattr(self, key, _foreign_config(key, getattr(self, key), spec.config_class))
         for name in self.towers or {}:
             if f"{name}_config" not in self.sub_configs:
-                raise ValueError(f"`towers` knows video, audio and text, got {name!r}.")
+                raise ValueError(f"`towers` has settings of {name!r}: name video, audio or text.")
             self.use(name)
         if self.modality_agnostic:
             self._complete_agnostic()

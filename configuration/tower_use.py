@@ -53,7 +53,7 @@ class VattTowerUse:
         where = f"`towers[{modality!r}]`"
         known = cls.__dataclass_fields__
         if unknown := set(settings) - set(known):
-            raise ValueError(f"{where} has no {', '.join(sorted(unknown))}; it knows {', '.join(known)}.")
+            raise ValueError(f"{where} has no {', '.join(sorted(unknown))}: use {', '.join(known)}.")
         use = cls(**settings)
         choices = {"projection": ("none", "mlp"), "pooling": (None, *POOLINGS)}
         choices["kind"] = (None, *TOWER_KINDS[modality])
@@ -66,7 +66,7 @@ class VattTowerUse:
                 f"`filled` in (0, 1], got {settings}."
             )
         if use.temporal_layers and use.kind != "image":
-            raise ValueError(f'{where}: `temporal_layers` are for towers of `kind="image"`.')
+            raise ValueError(f'{where}: `temporal_layers` need `kind="image"`.')
         return use
 
     def settings(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ A kind of input is a small function in `RUNNERS`: it runs the model on what VATT
 which tokens hold something. Another kind is another entry.
 """
 
+import importlib
 import inspect
 import json
 import os
@@ -269,9 +270,9 @@ def _class_of_part(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
     module = type(config).__module__.replace(".configuration_", ".modeling_")
     if not module.startswith("transformers.models."):
         return None
-    __import__(module)
+    found_module = importlib.import_module(module)
     name = type(config).__name__.removesuffix("Config") + "Model"
-    found = getattr(sys.modules[module], name, None)
+    found = getattr(found_module, name, None)
     return found if isinstance(found, type) and issubclass(found, PreTrainedModel) else None
 
 
@@ -398,7 +399,7 @@ def load_tower(name: str, source: str | PreTrainedModel, settings: dict[str, Any
         whole, config = source, source.config
     else:
         if not os.path.isdir(source) and (source.startswith((".", "/", "~")) or source.count("/") > 1):
-            raise ValueError(f"{name} tower: {source}: no such folder.")
+            raise ValueError(f"{name} tower: {source}: no such folder. Give a folder or a name on the Hub.")
         config_options = {key: value for key, value in kwargs.items() if key != "dtype"}
         try:
             config = AutoConfig.from_pretrained(source, **config_options)
@@ -457,7 +458,7 @@ def _stated_pooling(source: str | PreTrainedModel) -> str | None:
     if not name:
         return None
     try:
-        path = cached_file(name, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False)
+        path = cached_file(str(name), "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False)
     except OSError:
         return None
     if path is None:

@@ -44,7 +44,7 @@ def locked_parameters(tower: nn.Module, locked: bool | int) -> list[nn.Parameter
     blocks = find_blocks(tower)
     if locked > len(blocks):
         raise ValueError(
-            f"{type(tower).__name__} has {len(blocks)} blocks, so the first {locked} cannot be locked: lock "
+            f"{type(tower).__name__} has {len(blocks)} blocks, so the first {locked} cannot be locked; take "
             "fewer, or the whole tower."
         )
     inside = {id(parameter) for block in blocks[:locked] for parameter in block.parameters()}
