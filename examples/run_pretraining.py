@@ -44,10 +44,12 @@ from modeling_vatt.data import (
     decode_clips,
     open_clips,
 )
+from modeling_vatt.embedding.building import build_from_towers
 from modeling_vatt.evaluation import clip_retrieval
 from modeling_vatt.hub.model_card import is_training_metric
 from modeling_vatt.hub.remote_code import save_remote_code
 from modeling_vatt.models.loading import load_pretrained
+from modeling_vatt.models.modeling_vatt import MODALITIES
 from modeling_vatt.processors import MediaError, MediaLimits, VattAugmentation, VattProcessor, VattTokenizer
 from modeling_vatt.retrieval import embed_batches
 from modeling_vatt.training import (
@@ -130,6 +132,36 @@ class ModelArguments:
     model: str | None = field(
         default=None, metadata={"help": "Start from this checkpoint (folder or Hub name)."}
     )
+    video_tower: str | None = field(
+        default=None,
+        metadata={"help": "Pretrained model of pictures or video as the video tower (folder or Hub name)."},
+    )
+    audio_tower: str | None = field(default=None, metadata={"help": "Pretrained model of sound as a tower."})
+    text_tower: str | None = field(default=None, metadata={"help": "Pretrained text encoder as a tower."})
+    tower_settings: str | None = field(
+        default=None,
+        metadata={"help": 'How towers are used, as JSON, e.g. \'{"video": {"pooling": "mean"}}\'.'},
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code that comes with the checkpoints of towers."}
+    )
+    window_seconds: float | None = field(
+        default=None, metadata={"help": "Length of a window with towers of others; 3.2 if left out."}
+    )
+    num_frames: int | None = field(
+        default=None, metadata={"help": "Frames of a window for a tower of pictures; 4 if left out."}
+    )
+    frames: str | None = field(
+        default=None,
+        metadata={"help": "Settings of frames over those of the video tower's checkpoint, as JSON."},
+    )
+    lock: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Towers not to train: video, audio, text; text:4 for its first 4 blocks."},
+    )
+    projection: Literal["none", "mlp"] | None = field(
+        default=None, metadata={"help": "What stands between locked towers and the head: none, mlp."}
+    )
     config_overrides: str | None = field(
         default=None,
         metadata={"help": 'JSON, e.g. \'{"temperature": 0.05, "video_config": {"drop_token_rate": 0}}\'.'},
@@ -191,9 +223,85 @@ def merge(base: dict, overrides: dict) -> dict:
     return base
 
 
+def read_locks(locks: list[str]) -> dict[str, int | None]:
+    """Tower -> how many of its first blocks, None for all of it."""
+    found: dict[str, int | None] = {}
+    for lock in locks:
+        name, colon, blocks = lock.partition(":")
+        if name not in MODALITIES or (colon and not blocks.isdecimal()):
+            raise ValueError(f"--lock {lock}: give video, audio or text, or text:4 for its first 4 blocks.")
+        found[name] = int(blocks) if colon else None
+    return found
+
+
 def build(args: ModelArguments, captions: Iterable[list[str]]) -> tuple[VattForPreTraining, VattProcessor]:
-    """Model and processor: those of a checkpoint, or new ones."""
-    new_only = ("preset", "config_overrides", "vocabulary", "tokenizer", "vocab_size")
+    """Model and processor: those of a checkpoint, of towers from elsewhere, or new ones; towers locked."""
+    locks = read_locks(args.lock)
+    model, processor = make_model(args, captions)
+    for name, blocks in locks.items():
+        model.lock(name, blocks=blocks)
+    return model, processor
+
+
+def make_tokenizer(args: ModelArguments, captions: Iterable[list[str]], length: int) -> VattTokenizer:
+    """Of a word list, or trained on the captions."""
+    size = args.vocab_size or 65_536
+    sentences = (caption for clip in captions for caption in clip)
+    if args.vocabulary is not None:
+        return VattTokenizer.from_vocabulary(args.vocabulary, model_max_length=length)
+    if args.tokenizer == "sentencepiece":
+        return VattTokenizer.train_sentencepiece(sentences, size, model_max_length=length)
+    return VattTokenizer.train_from_iterator(sentences, size, model_max_length=length)
+
+
+def make_from_towers(
+    args: ModelArguments, captions: Iterable[list[str]], sources: dict[str, str]
+) -> tuple[VattForPreTraining, VattProcessor]:
+    """Model and processor of towers from elsewhere; others are those of the preset."""
+    preset = VattConfig.from_preset(args.preset or "tiny")
+    if preset.modality_agnostic:
+        raise ValueError(f"--preset {args.preset}: its towers share an encoder: take tiny, bbs, mbs or lbs.")
+    if args.normalize_audio and "audio" in sources:
+        raise ValueError("--normalize_audio is for VATT's own sound tower: leave it out.")
+    own = [name for name in MODALITIES if name not in sources]
+    fields = VattConfig().to_dict() | {f"{name}_config": preset.to_dict()[f"{name}_config"] for name in own}
+    fields = merge(fields, read_json("--config_overrides", args.config_overrides or "{}"))
+    tokenizer = None
+    if "text" in own:
+        tokenizer = make_tokenizer(args, captions, fields["text_config"]["max_position_embeddings"])
+        fields["text_config"]["vocab_size"] = len(tokenizer)
+    left_out = {f"{name}_config" for name in sources} | {"towers", "model_type", "transformers_version"}
+    towers = read_json("--tower_settings", args.tower_settings or "{}")
+    if args.num_frames is not None:
+        towers["video"] = {**towers.get("video", {}), "num_frames": args.num_frames}
+    for name, blocks in read_locks(args.lock).items():
+        if args.projection is not None and blocks is None:
+            towers[name] = {**towers.get(name, {}), "projection": args.projection}
+    processing: dict[str, Any] = {"tokenizer": tokenizer, "num_captions": args.num_captions or 5}
+    if args.window_seconds is not None:
+        processing["seconds"] = args.window_seconds
+    if args.frames is not None:
+        processing["frames"] = read_json("--frames", args.frames)
+    model, processor = build_from_towers(
+        **sources,
+        towers=towers,
+        processing=processing,
+        trust_remote_code=args.trust_remote_code,
+        **{name: value for name, value in fields.items() if name not in left_out},
+    )
+    processor.feature_extractor.do_normalize = args.normalize_audio
+    return model, processor
+
+
+def make_model(
+    args: ModelArguments, captions: Iterable[list[str]]
+) -> tuple[VattForPreTraining, VattProcessor]:
+    """Model and processor before towers are locked."""
+    sources = {name: getattr(args, f"{name}_tower") for name in MODALITIES}
+    sources = {name: source for name, source in sources.items() if source is not None}
+    new_only = ("preset", "config_overrides", "vocabulary", "tokenizer", "vocab_size", "projection")
+    of_towers = ("tower_settings", "window_seconds", "num_frames", "frames")
+    new_only += (*(f"{name}_tower" for name in sources), *of_towers)
     refuse_with_model(args.model, {name: getattr(args, name) for name in new_only})
     if args.model is not None:
         model, line = load_pretrained(VattForPreTraining, args.model, may_be_new=("head",))
@@ -202,18 +310,14 @@ def build(args: ModelArguments, captions: Iterable[list[str]]) -> tuple[VattForP
         processor.num_captions = args.num_captions or processor.num_captions
         processor.feature_extractor.do_normalize |= args.normalize_audio
         return model, processor
+    if sources:
+        return make_from_towers(args, captions, sources)
+    if given := [f"--{name}" for name in of_towers if getattr(args, name) is not None]:
+        raise ValueError(f"{', '.join(given)}: for towers of others: give --video_tower or another.")
     config = VattConfig.from_preset(args.preset or "ma_tiny")
     overrides = read_json("--config_overrides", args.config_overrides or "{}")
     config = VattConfig(**merge(config.to_dict(), overrides))
-    size = args.vocab_size or 65_536
-    length = config.text_config.max_position_embeddings
-    sentences = (caption for clip in captions for caption in clip)
-    if args.vocabulary is not None:
-        tokenizer = VattTokenizer.from_vocabulary(args.vocabulary, model_max_length=length)
-    elif args.tokenizer == "sentencepiece":
-        tokenizer = VattTokenizer.train_sentencepiece(sentences, size, model_max_length=length)
-    else:
-        tokenizer = VattTokenizer.train_from_iterator(sentences, size, model_max_length=length)
+    tokenizer = make_tokenizer(args, captions, config.text_config.max_position_embeddings)
     config.text_config.vocab_size = len(tokenizer)
     processor = VattProcessor.from_config(config, tokenizer, num_captions=args.num_captions or 5)
     processor.feature_extractor.do_normalize = args.normalize_audio
@@ -401,7 +505,8 @@ def main() -> None:
         finished = accelerator.unwrap_model(trainer.model)
         best = output_dir / "best"
         if best.is_dir() and validation is not None and not run.keep_last:
-            finished, weights = VattForPreTraining.from_pretrained(best), None
+            trusted = {"trust_remote_code": True} if model_args.trust_remote_code else {}
+            finished, weights = VattForPreTraining.from_pretrained(best, **trusted), None
             metrics = json.loads((best / "training_state.json").read_text())["metrics"]
         try:
             with (
