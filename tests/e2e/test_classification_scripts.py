@@ -18,8 +18,8 @@ import torch
 from clip_folders import small_processor, write_clip
 from PIL import Image
 from safetensors.torch import load_file
+from scripts import CLASSIFICATION, EXAMPLES, start
 from small_models import AUDIO, TEXT, VIDEO, small_config
-from test_examples import EXAMPLES, start
 from transformers import AutoModelForVideoClassification, AutoProcessor, pipeline
 
 from modeling_vatt import VattForAudioClassification, VattForPreTraining
@@ -29,16 +29,6 @@ from modeling_vatt.data import LabelledDataset, load_labelled
 pytestmark = pytest.mark.slow
 
 SMALL = json.dumps({"video_config": VIDEO, "audio_config": AUDIO, "text_config": TEXT})
-RUN = {
-    "max_steps": 4,
-    "per_device_train_batch_size": 2,
-    "learning_rate": 1e-2,
-    "logging_steps": 1,
-    "save_steps": 1,
-    "use_cpu": True,
-    "disable_tqdm": True,
-    "dataloader_pin_memory": False,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +50,7 @@ def run(monkeypatch, capsys):
 
     def call(script: str, **options: Any) -> str:
         words = [script]
-        for name, value in {**RUN, **options}.items():
+        for name, value in {**CLASSIFICATION, **options}.items():
             words += [f"--{name}", str(value)]
         monkeypatch.setattr(sys, "argv", words)
         message = ""
@@ -227,7 +217,9 @@ def test_a_run_killed_with_sigkill_continues_to_the_same_model(run, pretrained, 
         "save_total_limit": 2,
     }
     run("run_video_classification", output_dir="whole", **options)
-    process = start("run_video_classification.py", tmp_path, output_dir="killed", **{**RUN, **options})
+    process = start(
+        "run_video_classification.py", tmp_path, output_dir="killed", **{**CLASSIFICATION, **options}
+    )
     deadline = time.monotonic() + 200
     while not list(tmp_path.glob("killed/checkpoint-*/trainer_state.json")):
         assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"

@@ -15,8 +15,8 @@ import yaml
 from clip_folders import make_folder, small_processor, write_clip
 from hub_stand_in import TOKEN, USER, HubStandIn
 from huggingface_hub import ModelCard
+from scripts import PRETRAINING
 from small_models import seeded, small_config
-from test_examples import PRETRAINING
 
 from modeling_vatt import (
     VattForAudioClassification,
