@@ -259,7 +259,7 @@ def check_same_run(output_dir: Path, settings: dict[str, Any]) -> None:
     """A run can only be continued with what it was begun with."""
     before = read_run_record(output_dir).get("settings", {})
     now = without_secrets(settings)
-    changed = [name for name, value in before.items() if now.get(name) != value]
+    changed = [name for name, value in before.items() if name in now and now[name] != value]
     if changed:
         raise ValueError(
             f"{output_dir} holds a run with other settings: "
