@@ -152,12 +152,12 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
 
     @get("/media/{path:path}")
     def play(path: str) -> Response:
-        file, version = library.locate(path), library.version(path)
-        if file is None or version is None:
+        file = library.locate(path)
+        if file is None:
             refuse(path)
         media_type = MEDIA_TYPES.get(Path(path).suffix.lower(), "application/octet-stream")
         # Answers requests for ranges, which is how browsers jump to a moment.
-        return MediaFile(file, media_type, version)
+        return MediaFile(file, media_type)
 
     @get("/thumbnail/{path:path}")
     async def picture(request: Request, path: str, t: Seconds = 0.0, v: str = "") -> Response:

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The indexed files as the page may see them: nothing else on the machine is ever served."""
 
-import hashlib
 import io
 import os
 import threading
@@ -13,6 +12,7 @@ from typing import Any
 
 from ..processors.media import VIDEO_SUFFIXES
 from ..retrieval import VattIndex, thumbnail
+from .media import version_of
 
 
 _THUMBNAILS = 1000  # kept in memory
@@ -128,14 +128,9 @@ class Library:
         """A text that changes with the file as it lies there; None if it does not."""
         file = self.locate(path)
         try:
-            found = None if file is None else file.stat()
+            return None if file is None else version_of(file.stat())
         except OSError:
             return None
-        if found is None:
-            return None
-        # The time of the last change of the entry too: a copy may keep size and time of what it replaces.
-        properties = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        return hashlib.sha256(repr(properties).encode()).hexdigest()[:16]
 
     def thumbnail(self, path: str, seconds: float) -> tuple[bytes, str] | None:
         """JPEG of the picture at a moment, and the version of its file; None if there is no such file.

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files as answers: conditions and ranges as RFC 9110 has them, and errors in JSON."""
 
+import hashlib
+import os
 import re
 from pathlib import Path
 from stat import S_ISREG
@@ -14,6 +16,13 @@ from starlette.types import Receive, Scope, Send
 
 _RANGE = re.compile(r"(\d+)-(\d*)|-(\d+)")
 _DIGITS = 18  # of a place in a file; all beyond is the end of it
+
+
+def version_of(found: os.stat_result) -> str:
+    """A text that changes with a file."""
+    # The time of the last change of the entry too: a copy may keep size and time of what it replaces.
+    properties = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return hashlib.sha256(repr(properties).encode()).hexdigest()[:16]
 
 
 def not_modified(headers: Headers, tag: str) -> bool:
@@ -37,13 +46,12 @@ class MediaFile(FileResponse):
     Args:
         file: what to send.
         media_type: of it.
-        version: stands for its content.
 
     Raises:
         HTTPException: it cannot be read (404).
     """
 
-    def __init__(self, file: Path, media_type: str, version: str) -> None:
+    def __init__(self, file: Path, media_type: str) -> None:
         try:
             with file.open("rb"):
                 found = file.stat()
@@ -51,7 +59,7 @@ class MediaFile(FileResponse):
             raise HTTPException(404, f"{file.name} cannot be read now ({error.strerror}).") from None
         if not S_ISREG(found.st_mode):
             raise HTTPException(404, f"{file.name} is no file.")
-        headers = {"ETag": f'"{version}"', "Cache-Control": "private, no-cache"}
+        headers = {"ETag": f'"{version_of(found)}"', "Cache-Control": "private, no-cache"}
         super().__init__(file, headers=headers, media_type=media_type, stat_result=found)
         self.size = found.st_size
 
