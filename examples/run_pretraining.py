@@ -27,15 +27,15 @@ import datasets
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, gather_object
-from common import check_output_dir, fail, read_json, refuse_with_model
+from common import MediaArguments, check_output_dir, fail, new_config, parse, refuse_with_model
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from torch.utils.data import DataLoader, Subset
+from towers import TowerArguments
 from tqdm.auto import tqdm
-from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
-from modeling_vatt import VattConfig, VattForPreTraining
+from modeling_vatt import VattForPreTraining
 from modeling_vatt.data import (
     ClipDataset,
     ShardDataset,
@@ -44,13 +44,11 @@ from modeling_vatt.data import (
     decode_clips,
     open_clips,
 )
-from modeling_vatt.embedding.building import build_from_towers
 from modeling_vatt.evaluation import clip_retrieval
 from modeling_vatt.hub.model_card import is_training_metric
 from modeling_vatt.hub.remote_code import save_remote_code
 from modeling_vatt.models.loading import load_pretrained
-from modeling_vatt.models.modeling_vatt import MODALITIES
-from modeling_vatt.processors import MediaError, MediaLimits, VattAugmentation, VattProcessor, VattTokenizer
+from modeling_vatt.processors import MediaError, VattAugmentation, VattProcessor, VattTokenizer
 from modeling_vatt.retrieval import embed_batches
 from modeling_vatt.training import (
     Pretrainer,
@@ -68,8 +66,8 @@ from modeling_vatt.training import (
 logger = logging.getLogger("modeling_vatt.run_pretraining")
 
 
-@dataclass
-class DataArguments:
+@dataclass(kw_only=True)
+class DataArguments(MediaArguments):
     """What to train on."""
 
     dataset: str = field(metadata={"help": "Folder of videos or of shards, or name of a dataset."})
@@ -101,18 +99,6 @@ class DataArguments:
     color_augment: bool = field(
         default=True, metadata={"help": "Change brightness, saturation, contrast, hue."}
     )
-    isolate_decoding: bool = field(
-        default=False,
-        metadata={
-            "help": "Decode in processes of their own: a file that crashes or hangs costs itself only."
-        },
-    )
-    media_limits: str = field(
-        default="{}",
-        metadata={
-            "help": 'What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.'
-        },
-    )
     shuffle_captions: bool = field(
         default=False, metadata={"help": "Control experiment: give every clip the captions of another one."}
     )
@@ -131,36 +117,6 @@ class ModelArguments:
     )
     model: str | None = field(
         default=None, metadata={"help": "Start from this checkpoint (folder or Hub name)."}
-    )
-    video_tower: str | None = field(
-        default=None,
-        metadata={"help": "Pretrained model of pictures or video as the video tower (folder or Hub name)."},
-    )
-    audio_tower: str | None = field(default=None, metadata={"help": "Pretrained model of sound as a tower."})
-    text_tower: str | None = field(default=None, metadata={"help": "Pretrained text encoder as a tower."})
-    tower_settings: str | None = field(
-        default=None,
-        metadata={"help": 'How towers are used, as JSON, e.g. \'{"video": {"pooling": "mean"}}\'.'},
-    )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code that comes with the checkpoints of towers."}
-    )
-    window_seconds: float | None = field(
-        default=None, metadata={"help": "Length of a window with towers of others; 3.2 if left out."}
-    )
-    num_frames: int | None = field(
-        default=None, metadata={"help": "Frames of a window for a tower of pictures; 4 if left out."}
-    )
-    frames: str | None = field(
-        default=None,
-        metadata={"help": "Settings of frames over those of the video tower's checkpoint, as JSON."},
-    )
-    lock: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Towers not to train: video, audio, text; text:4 for its first 4 blocks."},
-    )
-    projection: Literal["none", "mlp"] | None = field(
-        default=None, metadata={"help": "What stands between locked towers and the head: none, mlp."}
     )
     config_overrides: str | None = field(
         default=None,
@@ -212,116 +168,64 @@ class RunArguments:
     )
 
 
-def merge(base: dict, overrides: dict) -> dict:
-    """Nested update; only of fields that are there."""
-    for key, value in overrides.items():
-        if key not in base:
-            raise ValueError(f"--config_overrides: the config has no field {key!r}. Check its name.")
-        base[key] = (
-            merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-        )
-    return base
-
-
-def read_locks(locks: list[str]) -> dict[str, int | None]:
-    """Tower -> how many of its first blocks, None for all of it."""
-    found: dict[str, int | None] = {}
-    for lock in locks:
-        name, colon, blocks = lock.partition(":")
-        if name not in MODALITIES or (colon and not blocks.isdecimal()):
-            raise ValueError(f"--lock {lock}: give video, audio or text, or text:4 for its first 4 blocks.")
-        found[name] = int(blocks) if colon else None
-    return found
-
-
-def build(args: ModelArguments, captions: Iterable[list[str]]) -> tuple[VattForPreTraining, VattProcessor]:
+def build(
+    args: ModelArguments, towers: TowerArguments, captions: Iterable[list[str]]
+) -> tuple[VattForPreTraining, VattProcessor]:
     """Model and processor: those of a checkpoint, of towers from elsewhere, or new ones; towers locked."""
-    locks = read_locks(args.lock)
-    model, processor = make_model(args, captions)
+    locks = towers.locks()
+    model, processor = make_model(args, towers, captions)
     for name, blocks in locks.items():
         model.lock(name, blocks=blocks)
     return model, processor
 
 
-def make_tokenizer(args: ModelArguments, captions: Iterable[list[str]], length: int) -> VattTokenizer:
-    """Of a word list, or trained on the captions."""
-    size = args.vocab_size or 65_536
-    sentences = (caption for clip in captions for caption in clip)
-    if args.vocabulary is not None:
-        return VattTokenizer.from_vocabulary(args.vocabulary, model_max_length=length)
-    if args.tokenizer == "sentencepiece":
-        return VattTokenizer.train_sentencepiece(sentences, size, model_max_length=length)
-    return VattTokenizer.train_from_iterator(sentences, size, model_max_length=length)
-
-
-def make_from_towers(
-    args: ModelArguments, captions: Iterable[list[str]], sources: dict[str, str]
-) -> tuple[VattForPreTraining, VattProcessor]:
-    """Model and processor of towers from elsewhere; others are those of the preset."""
-    preset = VattConfig.from_preset(args.preset or "tiny")
-    if preset.modality_agnostic:
-        raise ValueError(f"--preset {args.preset}: its towers share an encoder: take tiny, bbs, mbs or lbs.")
-    if args.normalize_audio and "audio" in sources:
-        raise ValueError("--normalize_audio is for VATT's own sound tower: leave it out.")
-    own = [name for name in MODALITIES if name not in sources]
-    fields = VattConfig().to_dict() | {f"{name}_config": preset.to_dict()[f"{name}_config"] for name in own}
-    fields = merge(fields, read_json("--config_overrides", args.config_overrides or "{}"))
-    tokenizer = None
-    if "text" in own:
-        tokenizer = make_tokenizer(args, captions, fields["text_config"]["max_position_embeddings"])
-        fields["text_config"]["vocab_size"] = len(tokenizer)
-    left_out = {f"{name}_config" for name in sources} | {"towers", "model_type", "transformers_version"}
-    towers = read_json("--tower_settings", args.tower_settings or "{}")
-    if args.num_frames is not None:
-        towers["video"] = {**towers.get("video", {}), "num_frames": args.num_frames}
-    for name, blocks in read_locks(args.lock).items():
-        if args.projection is not None and blocks is None:
-            towers[name] = {**towers.get(name, {}), "projection": args.projection}
-    processing: dict[str, Any] = {"tokenizer": tokenizer, "num_captions": args.num_captions or 5}
-    if args.window_seconds is not None:
-        processing["seconds"] = args.window_seconds
-    if args.frames is not None:
-        processing["frames"] = read_json("--frames", args.frames)
-    model, processor = build_from_towers(
-        **sources,
-        towers=towers,
-        processing=processing,
-        trust_remote_code=args.trust_remote_code,
-        **{name: value for name, value in fields.items() if name not in left_out},
-    )
-    processor.feature_extractor.do_normalize = args.normalize_audio
-    return model, processor
-
-
 def make_model(
-    args: ModelArguments, captions: Iterable[list[str]]
+    args: ModelArguments, towers: TowerArguments, captions: Iterable[list[str]]
 ) -> tuple[VattForPreTraining, VattProcessor]:
     """Model and processor before towers are locked."""
-    sources = {name: getattr(args, f"{name}_tower") for name in MODALITIES}
-    sources = {name: source for name, source in sources.items() if source is not None}
-    new_only = ("preset", "config_overrides", "vocabulary", "tokenizer", "vocab_size", "projection")
-    of_towers = ("tower_settings", "window_seconds", "num_frames", "frames")
-    new_only += (*(f"{name}_tower" for name in sources), *of_towers)
-    refuse_with_model(args.model, {name: getattr(args, name) for name in new_only})
+    new_only = ("preset", "config_overrides", "vocabulary", "tokenizer", "vocab_size")
+    flags = {name: getattr(args, name) for name in new_only}
+    refuse_with_model(args.model, {**flags, **towers.of_new_models()})
+    trusted = {"trust_remote_code": True} if towers.trust_remote_code else {}
     if args.model is not None:
-        model, line = load_pretrained(VattForPreTraining, args.model, may_be_new=("head",))
+        model, line = load_pretrained(VattForPreTraining, args.model, may_be_new=("head",), **trusted)
         logger.info(line)
         processor = VattProcessor.from_pretrained(args.model)
         processor.num_captions = args.num_captions or processor.num_captions
-        processor.feature_extractor.do_normalize |= args.normalize_audio
+        if args.normalize_audio:
+            normalize_audio(model, processor)
         return model, processor
-    if sources:
-        return make_from_towers(args, captions, sources)
-    if given := [f"--{name}" for name in of_towers if getattr(args, name) is not None]:
-        raise ValueError(f"{', '.join(given)}: for towers of others: give --video_tower or another.")
-    config = VattConfig.from_preset(args.preset or "ma_tiny")
-    overrides = read_json("--config_overrides", args.config_overrides or "{}")
-    config = VattConfig(**merge(config.to_dict(), overrides))
-    tokenizer = make_tokenizer(args, captions, config.text_config.max_position_embeddings)
-    config.text_config.vocab_size = len(tokenizer)
-    processor = VattProcessor.from_config(config, tokenizer, num_captions=args.num_captions or 5)
-    processor.feature_extractor.do_normalize = args.normalize_audio
-    return VattForPreTraining(config), processor
+
+    def make_tokenizer(length: int) -> VattTokenizer:
+        size = args.vocab_size or 65_536
+        sentences = (caption for clip in captions for caption in clip)
+        if args.vocabulary is not None:
+            return VattTokenizer.from_vocabulary(args.vocabulary, model_max_length=length)
+        if args.tokenizer == "sentencepiece":
+            return VattTokenizer.train_sentencepiece(sentences, size, model_max_length=length)
+        return VattTokenizer.train_from_iterator(sentences, size, model_max_length=length)
+
+    captions_each = args.num_captions or 5
+    if towers.sources():
+        model, processor = towers.build(
+            args.preset or "tiny", args.config_overrides, make_tokenizer, captions_each
+        )
+    else:
+        config = new_config(args.preset or "ma_tiny", args.config_overrides)
+        tokenizer = make_tokenizer(config.text_config.max_position_embeddings)
+        config.text_config.vocab_size = len(tokenizer)
+        processor = VattProcessor.from_config(config, tokenizer, num_captions=captions_each)
+        model = VattForPreTraining(config)
+    if args.normalize_audio:
+        normalize_audio(model, processor)
+    return model, processor
+
+
+def normalize_audio(model: VattForPreTraining, processor: VattProcessor) -> None:
+    """Let the processor bring sound to unit variance."""
+    if model.config.is_foreign("audio"):
+        raise ValueError("--normalize_audio is for VATT's own audio tower. Leave it out.")
+    processor.feature_extractor.do_normalize = True
 
 
 def shuffle_captions(clips: datasets.Dataset, seed: int) -> datasets.Dataset:
@@ -356,14 +260,9 @@ def evaluate_together(
 
 
 def main() -> None:
-    parser = HfArgumentParser(
-        (DataArguments, ModelArguments, PretrainingArguments, RunArguments),
-        description=__doc__.splitlines()[0],
+    data, model_args, towers, training, run = parse(
+        __doc__, DataArguments, ModelArguments, TowerArguments, PretrainingArguments, RunArguments
     )
-    try:
-        data, model_args, training, run = parser.parse_args_into_dataclasses()
-    except ValueError as error:  # unknown flags, values that make no sense
-        parser.error(str(error))
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("modeling_vatt").setLevel(logging.INFO)
     transformers_logging.disable_progress_bar()
@@ -396,14 +295,14 @@ def main() -> None:
         return open_clips(data.dataset, split, data.video_column, data.caption_column, data.allow_remote)
 
     try:
-        limits = MediaLimits.from_json(data.media_limits, isolated=data.isolate_decoding)
+        limits = data.limits()
         train = load(data.train_split)
         validation = load(data.validation_split) if data.validation_split else None
         if isinstance(train, ShardDataset) and (data.shuffle_captions or data.decode_once):
             raise ValueError("--shuffle_captions and --decode_once need videos in a folder, not in shards.")
         if data.shuffle_captions:
             train = shuffle_captions(train, training.seed)
-        model, processor = build(model_args, all_captions(train))
+        model, processor = build(model_args, towers, all_captions(train))
         if model_args.gradient_checkpointing != "no":
             recompute_activations(model, model_args.gradient_checkpointing)
     except (OSError, ValueError, StrictDataclassError) as error:
@@ -443,7 +342,7 @@ def main() -> None:
         return evaluate_together(model, held_out, accelerator, run.eval_batch_size)
 
     settings: dict[str, Any] = {
-        type(part).__name__: without_secrets(part) for part in (data, model_args, training, run)
+        type(part).__name__: without_secrets(part) for part in (data, model_args, towers, training, run)
     }
     if run.report_to != "none":
         plain = {
@@ -505,7 +404,7 @@ def main() -> None:
         finished = accelerator.unwrap_model(trainer.model)
         best = output_dir / "best"
         if best.is_dir() and validation is not None and not run.keep_last:
-            trusted = {"trust_remote_code": True} if model_args.trust_remote_code else {}
+            trusted = {"trust_remote_code": True} if towers.trust_remote_code else {}
             finished, weights = VattForPreTraining.from_pretrained(best, **trusted), None
             metrics = json.loads((best / "training_state.json").read_text())["metrics"]
         try:

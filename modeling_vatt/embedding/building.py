@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A model of towers from elsewhere, with its processor: both from the same checkpoints, tried on a blank clip."""
+"""A model of towers from elsewhere with its processor, from the same checkpoints, tried on a blank clip."""
 
 from typing import Any
 
