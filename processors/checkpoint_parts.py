@@ -75,12 +75,16 @@ def _video_settings(source: str, hub: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _read(source: str, name: str, hub: dict[str, Any]) -> dict[str, Any]:
-    options = {key: value for key, value in hub.items() if key in _HUB}
+def _path(source: str, name: str, options: dict[str, Any]) -> str | None:
+    """Where a file of a checkpoint lies on this machine, None if it has no such file."""
     try:
-        path = cached_file(source, name, _raise_exceptions_for_missing_entries=False, **options)
+        return cached_file(source, name, _raise_exceptions_for_missing_entries=False, **options)
     except OSError:
-        return {}
+        return None
+
+
+def _read(source: str, name: str, hub: dict[str, Any]) -> dict[str, Any]:
+    path = _path(source, name, {key: value for key, value in hub.items() if key in _HUB})
     if path is None:
         return {}
     with open(path, encoding="utf-8") as file:
@@ -208,6 +212,13 @@ def load_tokenizer(source: str, text_config: Any = None, max_words: int = _MAX_W
             f"text tower: {source} has no tokenizer that can be read ({str(error).splitlines()[0]}). Choose "
             "a checkpoint with one, or save one there."
         ) from error
+    names = {"tokenizer.json", *getattr(tokenizer, "vocab_files_names", {}).values()}
+    options = {key: value for key, value in hub.items() if key in _HUB}
+    if all(_path(source, name, options) is None for name in names):  # transformers then makes an empty one
+        raise ValueError(
+            f"text tower: {source} has no tokenizer: none of {', '.join(sorted(names))} is there. Choose a "
+            "checkpoint with one, or save one there."
+        )
     if tokenizer.pad_token_id is None:
         raise ValueError(
             f"text tower: the tokenizer of {source} has no padding: set `pad_token` in its "

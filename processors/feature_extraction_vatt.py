@@ -148,7 +148,10 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
         found = self.extractor(waveforms, sampling_rate=self.sampling_rate, return_tensors="np")
         names = [name for name in ("input_features", "input_values") if name in found]
         if not names:
-            raise ValueError(f"{type(self.extractor).__name__} gives {', '.join(found)}, no features.")
+            raise ValueError(
+                f"{type(self.extractor).__name__} gives {', '.join(found)}, no features. Choose another "
+                "checkpoint."
+            )
         return [np.asarray(features, dtype=np.float32) for features in found[names[0]]]
 
     @property

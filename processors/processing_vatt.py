@@ -135,10 +135,11 @@ class VattProcessor(ProcessorMixin):
         given = {"video": video, "audio": audio, "text": text}
         for name, source in given.items():
             if config.is_foreign(name) != (source is not None):
-                needed = (
-                    "is another model: name its checkpoint" if source is None else "is VATT's own: name none"
+                kind = "another model" if source is None else "VATT's own"
+                raise ValueError(
+                    f"The {name} tower of this model is {kind}: name its checkpoint if it is another model, "
+                    "and else none."
                 )
-                raise ValueError(f"{name} tower: it {needed}.")
         if not 0 < seconds < math.inf:
             raise ValueError(f"`seconds` of a window must be positive, got {seconds}.")
         fps = config.num_frames / seconds
