@@ -53,6 +53,7 @@ from .gradient_cache import average_gradients, cached_backward
 from .run_record import (
     RUN_FILE,
     seed_everything,
+    seed_step,
     settings_digest,
     table_fingerprint,
     without_secrets,
@@ -69,7 +70,11 @@ _WORKER_DEATHS = 3
 # When reading: what says nothing about the file itself.
 _UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
 # Inputs of the model, by modality.
-_INPUTS = {"video": "pixel_values_videos", "audio": "input_values", "text": "input_ids"}
+_INPUTS = {
+    "video": ("pixel_values_videos", "video_pooler_output"),
+    "audio": ("input_values", "audio_pooler_output"),
+    "text": ("input_ids", "text_pooler_output"),
+}
 # What decides the rates from here on: may change where they do not yet depend on it.
 _SCHEDULE = ("schedule", "num_steps", "decay_steps", "final_learning_rate", "cosine_period")
 # What decides the result: a run is not continued with other values.
@@ -368,8 +373,11 @@ class Pretrainer:
         }
         readable = [part.inputs for part in parts or () if part.inputs]
         empty = parts is not None and not readable
-        present = [any(name in inputs for inputs in readable) for name in _INPUTS.values()]
-        absent = [any(name not in inputs for inputs in readable) for name in _INPUTS.values()]
+        there_is = [
+            [not inputs.keys().isdisjoint(names) for inputs in readable] for names in _INPUTS.values()
+        ]
+        present = [any(known) for known in there_is]
+        absent = [not all(known) for known in there_is]
         flags = torch.tensor(
             [signals.received is not None or parts is None, empty, bool(new), *present, *absent],
             dtype=torch.float32,
@@ -554,7 +562,7 @@ class Pretrainer:
             for part in range(len(parts))
         ]
         if not self.args.micro_batch_size:
-            torch.manual_seed(seeds[0])
+            seed_step(seeds[0])
             with self.accelerator.autocast():
                 output = self.model(**parts[0].to(device), return_logits=False)
             self.accelerator.backward(output.loss)

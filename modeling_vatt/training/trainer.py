@@ -50,7 +50,7 @@ from .faults import (
     write_together,
 )
 from .pretrainer import step_seed
-from .run_record import RUN_FILE, table_fingerprint, write_run_record
+from .run_record import RUN_FILE, seed_step, table_fingerprint, write_run_record
 from .schedules import warn_of_long_warmup
 
 
@@ -550,7 +550,7 @@ class VattTrainer(Trainer):
         part = part + 1 if step == self.state.global_step else 0
         self._micro_step = (self.state.global_step, part)
         number = self.state.global_step * self.args.gradient_accumulation_steps + part
-        torch.manual_seed(step_seed(self.args.seed, number, self.args.process_index))
+        seed_step(step_seed(self.args.seed, number, self.args.process_index))
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.scaler is not None and not bool(loss.isfinite()):
             self._refuse_non_finite(f"the loss ({float(loss)})")
