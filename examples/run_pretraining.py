@@ -513,7 +513,7 @@ def main() -> None:
                         "clips with captions": sum(bool(captions) for captions in all_captions(train)),
                         "clips that could not be read": len(skipped) + len(trainer.progress.skipped),
                     },
-                    base_model=model_args.model,
+                    base_model=model_args.model or list(towers.sources().values()),
                     processor=processor,
                 )
         except (OSError, TrainingError) as error:
