@@ -31,8 +31,8 @@ class FileClock:
     def __init__(self, kinds: list[str], jumps_ahead: bool) -> None:
         self._forward = _FORWARD if jumps_ahead else float("inf")
         self.offsets = [0.0]  # of each epoch, in seconds to be added to its stamps
-        # Packets of each stream at which its epochs begin.
-        self.begins: dict[str, list[tuple[int, int]]] = {kind: [(0, 0)] for kind in kinds}
+        # Where the epochs of each stream begin: its packet, the epoch, the packet's stamp.
+        self.begins: dict[str, list[tuple[int, int, float]]] = {kind: [(0, 0, 0.0)] for kind in kinds}
         self._count = dict.fromkeys(kinds, 0)
         self._ends: dict[str, dict[int, float]] = {kind: {} for kind in kinds}
 
@@ -61,16 +61,20 @@ class FileClock:
                     epoch = newest + 1
                     self.offsets.append(expected - moment)
                 if epoch > self.begins[kind][-1][1]:
-                    self.begins[kind].append((number, epoch))
+                    self.begins[kind].append((number, epoch, moment))
         ends[epoch] = max(ends.get(epoch, moment), moment + length)
 
     def end(self, kind: str) -> float | None:
         """When a stream ends, in seconds after the beginning of the first epoch's clock."""
         return max((end + self.offsets[epoch] for epoch, end in self._ends[kind].items()), default=None)
 
+    def joints(self, kind: str) -> list[float]:
+        """When the epochs of a stream begin but the first, in seconds on the one clock."""
+        return [moment + self.offsets[epoch] for _, epoch, moment in self.begins[kind][1:]]
+
     def offset(self, kind: str, number: int) -> float:
         """Seconds to be added to the stamp of a stream's packet, given its number."""
-        return next(self.offsets[epoch] for first, epoch in reversed(self.begins[kind]) if first <= number)
+        return next(self.offsets[epoch] for first, epoch, _ in reversed(self.begins[kind]) if first <= number)
 
 
 # Whether a file holds one recording, by its outer layout

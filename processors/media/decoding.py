@@ -86,16 +86,12 @@ def check_starts(starts: Sequence[float]) -> None:
 
 
 def _length(media: MediaReader, kinds: list[Kind]) -> float:
-    """Seconds, as the container states it, or else as decoding shows; of one kind of stream, where that ends
-    if it is known."""
+    """Seconds of the streams of these kinds."""
     present = [kind for kind in kinds if kind in media.streams]
-    ends = [media.end(kind) for kind in present]
-    if len(present) == 1 and ends[0] is not None:
-        return ends[0]
-    if media.duration is not None:
-        return media.duration
-    # Recordings of browsers and raw streams do not say how long they are.
-    return _read_window(media, kinds, 0.0, None, fps=1.0, sampling_rate=8000, size=16).duration
+    length = media.length(present)
+    if length is None:  # no stamps at all
+        return _read_window(media, present, 0.0, None, fps=1.0, sampling_rate=8000, size=16).duration
+    return length
 
 
 def _read_window(
@@ -174,27 +170,34 @@ def _read_waveform(
     """Samples (S,) of the window, and when the sound ends or, if it goes on, a moment after the window."""
     stop = math.inf if duration is None else start + duration
     sought = start - _PREROLL > media.begin["audio"]
-    grid = _frame_grid(media) if sought else None
+    joints = media.joints("audio")
+    grid = _frame_grid(media) if sought and not joints else None
     track: SoundTrack | None = None
-    held = 0
+    held = beyond = 0
     for moment, frame in media.frames_from("audio", start - _PREROLL):
         if track is None:
-            track = SoundTrack(frame.sample_rate, grid)
+            track = SoundTrack(frame.sample_rate, media.tick["audio"], sought, grid)
+            stamp: float | None = moment
+        else:
+            stamp = None if frame.pts is None else moment
         if frame.sample_rate != track.rate:
             raise media.error(
                 f"the sampling rate changes from {track.rate} to {frame.sample_rate} Hz at {moment:g} s",
                 "Choose a window before or after the change.",
             )
-        if moment >= stop + RESAMPLING_MARGIN:
-            track.end = max(track.end, round(moment * track.rate))
-            break
         if duration is None:
             media.check_window(moment - start)
         held += 4 * frame.samples
         media.check_memory(held)
-        track.add(moment, mono(frame))
+        joint = bool(joints) and moment >= joints[0] - media.tick["audio"]
+        track.add(stamp, mono(frame), joint)
+        joints = [other for other in joints if moment < other - media.tick["audio"]]
+        beyond += moment >= stop + RESAMPLING_MARGIN
+        if beyond > 1:  # two tell a gap from a stamp that errs
+            break
     if track is None:
         return np.zeros(0, np.float32), 0.0
+    track.join()
     end = track.end / track.rate
     first, last = round(start * sampling_rate), round(end * sampling_rate)
     if duration is not None and end >= stop:

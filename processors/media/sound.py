@@ -35,11 +35,14 @@ class SoundTrack:
         self._parts: list[np.ndarray] = []
         self._counts: list[int] = []  # samples before each part
         self._shifts: list[float] = []  # by which the stamp of each differs from that; NaN without a stamp
+        self._joints: set[int] = set()
         self._positions: list[int] = []
         self.end = 0
 
-    def add(self, moment: float | None, samples: np.ndarray) -> None:
-        """The next frame and its stamp in seconds, None if it has none."""
+    def add(self, moment: float | None, samples: np.ndarray, joint: bool = False) -> None:
+        """The next frame, its stamp in seconds, None if it has none, and whether another recording begins."""
+        if joint:
+            self._joints.add(len(self._parts))
         self._counts.append(self._counts[-1] + len(self._parts[-1]) if self._parts else 0)
         self._parts.append(samples)
         self._shifts.append(math.nan if moment is None else moment * self.rate - self._counts[-1])
@@ -52,10 +55,11 @@ class SoundTrack:
         moved: dict[int, int] = {}
         shift = math.nan
         for place, number in enumerate(stamped):
-            if abs(self._shifts[number] - shift) <= tolerance:
+            joint = number in self._joints
+            if abs(self._shifts[number] - shift) <= tolerance and not joint:
                 continue
             coming = [self._shifts[other] for other in stamped[place : place + _AGREEING]]
-            if moved and not self._is_gap(shift, coming, tolerance):
+            if moved and not joint and not self._is_gap(shift, coming, tolerance):
                 continue
             shift = self._settled(stamped[place:], statistics.median(coming), tolerance)
             moved[number] = round(self._counts[number] + shift)
@@ -80,10 +84,11 @@ class SoundTrack:
             return self._shifts[0]
         if self._grid is not None and len(set(map(len, self._parts[1:-1]))) <= 1:
             # Frames have one length, so that a rounded stamp still tells which frame this is.
-            block, position = len(self._parts[-2 if len(self._parts) > 2 else 0]), self._counts[number] + common
-            exact = self._grid + round((position - self._grid) / block) * block
-            if abs(exact - position) <= self._tick + 1:
-                return exact - self._counts[number]
+            block = len(self._parts[-2 if len(self._parts) > 2 else 0])
+            end = self._counts[number] + len(self._parts[number]) + common  # the first may be cut
+            exact = self._grid + round((end - self._grid) / block) * block
+            if abs(exact - end) <= self._tick + 1:
+                return common + exact - end
         # Each stamp leaves a tick of doubt; together they leave less.
         low, high = common - tolerance, common + tolerance
         for number in following:
