@@ -10,16 +10,21 @@ LOWEST_TESTS := tests/processors tests/evaluation \
 	tests/data \
 	tests/training tests/models/test_modeling.py tests/models/test_classification.py
 
-.PHONY: demo test test-fast test-lowest audit lint typecheck check-wheel docs clean
+PYTEST = HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+.PHONY: demo test test-all test-lowest audit lint typecheck check-wheel docs clean
 
 demo: $(VENV)/demo.installed
 	$(BIN)/python examples/run_demo.py --output_dir $(DEMO_DIR)
 
+# For people: all rooms, without whole scripts, browsers and fuzzing. A worker a core; tests of one file stay
+# together, as they share what is costly to set up.
 test: $(VENV)/dev.installed
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	$(PYTEST) -n auto --dist loadfile -m "not slow" --ignore tests/e2e --ignore tests/fuzz
 
-test-fast: $(VENV)/dev.installed
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow"
+# For CI: everything, one after the other, as some tests start several processes of their own.
+test-all: $(VENV)/dev.installed
+	$(PYTEST)
 
 # The lowest versions that setup.cfg allows, in an environment of its own.
 test-lowest:

@@ -7,6 +7,7 @@ Defaults are the official ones (release configs `ViTBase`, `WaTBase`/`SpTBase`, 
 """
 
 import copy
+import math
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -39,6 +40,13 @@ _SHARED_ENCODER_FIELDS = (
     "attention_probs_dropout_prob",
     "layer_norm_eps",
 )
+# What each tower of such a model has on either side of that encoder.
+_PROJECTIONS: dict[str, Any] = {"use_pre_projection": True, "use_post_projection": True}
+_AROUND_SHARED_ENCODER: dict[str, dict[str, Any]] = {
+    "video_config": _PROJECTIONS,
+    "audio_config": _PROJECTIONS,
+    "text_config": {**_PROJECTIONS, "encoder_type": "bert", "pre_projection_bias": True},
+}
 # What a derived tower takes over besides.
 _DERIVED_FIELDS = ("position_dropout_prob", "position_layer_norm_eps", "projection_size", "projection_act")
 
@@ -113,10 +121,14 @@ class VattTowerConfig(PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Part of `@strict` validation: sizes, shares and rates lie in their range."""
-        for field in ("hidden_dropout_prob", "attention_probs_dropout_prob", "position_dropout_prob"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"`{field}` must be in [0, 1), got {getattr(self, field)}.")
-        for field in ("drop_token_rate", "mask_rate"):
+        for field in (
+            "hidden_dropout_prob",
+            "attention_probs_dropout_prob",
+            "position_dropout_prob",
+            "classifier_dropout",
+            "drop_token_rate",
+            "mask_rate",
+        ):
             if not 0 <= getattr(self, field, 0) < 1:
                 raise ValueError(f"`{field}` must be in [0, 1), got {getattr(self, field)}.")
         for field in (*_ENCODER_SIZE_FIELDS, "projection_size"):
@@ -310,8 +322,8 @@ class VattAudioConfig(VattMediaConfig):
     def position_axes(self) -> dict[str, int]:
         """Position tables (name -> rows) in the order in which the release enumerates their ids.
 
-        For spectrograms that is mel-slowest although the tokens are time-slowest: a quirk of the release
-        (vatt.md 2.2), kept for identical numbers.
+        For spectrograms that is mel-slowest although the tokens are time-slowest: a quirk of the release's
+        `SpectroTemporalEmbeddings`, kept for identical numbers.
         """
         if self.input_type == "waveform":
             return {"temporal": self.num_samples // self.patch_size}
@@ -482,13 +494,7 @@ class VattConfig(PreTrainedConfig):
         reference = VattVideoConfig(**video) if isinstance(video, dict) else video
         shared = {field: getattr(reference, field) for field in _SHARED_ENCODER_FIELDS}
         shared |= {field: getattr(reference, field) for field in _DERIVED_FIELDS}
-        required: dict[str, Any] = {"use_pre_projection": True, "use_post_projection": True}
-        text_required = {**required, "encoder_type": "bert", "pre_projection_bias": True}
-        for key, fields in (
-            ("video_config", required),
-            ("audio_config", required),
-            ("text_config", text_required),
-        ):
+        for key, fields in _AROUND_SHARED_ENCODER.items():
             value = getattr(self, key)
             if isinstance(value, PreTrainedConfig):
                 value = copy.deepcopy(value)  # the caller's config stays as it is
@@ -502,6 +508,10 @@ class VattConfig(PreTrainedConfig):
         """Part of `@strict` validation: towers that share an encoder agree about it."""
         if not self.modality_agnostic:
             return
+        for key, fields in _AROUND_SHARED_ENCODER.items():
+            for field, wanted in fields.items():
+                if getattr(getattr(self, key), field) != wanted:
+                    raise ValueError(f"A modality-agnostic model needs `{key}.{field}={wanted!r}`.")
         for key in ("audio_config", "text_config"):
             for field in _SHARED_ENCODER_FIELDS:
                 ours, theirs = getattr(getattr(self, key), field), getattr(self.video_config, field)
@@ -511,16 +521,21 @@ class VattConfig(PreTrainedConfig):
                         f"`video_config.{field}` is {theirs}: make them equal."
                     )
 
+    def validate_towers(self) -> None:
+        """Part of `@strict` validation: the towers' own rules, also after their fields were changed."""
+        for key in self.sub_configs:
+            getattr(self, key).validate()
+
     def validate_head(self) -> None:
         """Part of `@strict` validation: the loss terms asked for exist in the head."""
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise ValueError(f"`temperature` must be positive, got {self.temperature}.")
         if self.head_type == "joint" and self.va_projection_size != self.vt_projection_size:
             raise ValueError("The joint head has one space: set `vt_projection_size=va_projection_size`.")
         if self.audio_text_loss_weight and self.head_type != "joint":
             raise ValueError('`audio_text_loss_weight` needs `head_type="joint"`: FAC has no such space.')
         weights = (self.video_text_loss_weight, self.video_audio_loss_weight, self.audio_text_loss_weight)
-        if min(weights) < 0 or sum(weights) == 0:
+        if not all(0 <= weight < math.inf for weight in weights) or sum(weights) == 0:
             raise ValueError(f"Loss weights must be non-negative and not all zero, got {weights}.")
 
     @classmethod
@@ -551,8 +566,6 @@ class VattConfig(PreTrainedConfig):
         elif name in agnostic:
             size = encoder_size(agnostic[name])
             preset = {key: dict(size) for key in ("video_config", "audio_config", "text_config")}
-            for tower in preset.values():
-                tower["classifier_dropout"] = 0.2
             preset["modality_agnostic"] = True
         elif name in ("tiny", "ma_tiny"):
             preset = _tiny_preset(agnostic=name == "ma_tiny")

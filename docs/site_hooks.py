@@ -45,7 +45,7 @@ def on_config(config: Any) -> Any:
     shutil.rmtree(SOURCES, ignore_errors=True)
     shutil.copytree(ROOT / package, SOURCES / "modeling_vatt")
     for name, folder in folders.items():
-        shutil.copytree(ROOT / folder, SOURCES / name.replace(".", "/"))
+        shutil.copytree(ROOT / folder, SOURCES / name.replace(".", "/"), dirs_exist_ok=True)
     return config
 
 

@@ -3,11 +3,12 @@
 """What the evaluations of a frozen model share: its arguments, loading it, embedding files with it."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import datasets
 from tqdm.auto import tqdm
 from transformers import AutoModel, HfArgumentParser
 from transformers.utils import logging as transformers_logging
@@ -62,18 +63,24 @@ def embed(
     args: ModelArguments,
     model: Any,
     processor: VattProcessor,
-    media: Iterable[dict],
+    table: datasets.Dataset,
+    column: str,
     what: str,
     **options: Any,
 ) -> FileEmbeddings:
-    """Embeddings of undecoded media, with a progress bar and the cache in the output folder."""
-    files = [source_of(value) for value in media]
+    """Embeddings of the undecoded files in a column, or of their parts from `start` to `end`, with a progress
+    bar and the cache in the output folder."""
+    files = [source_of(value) for value in table[column]]
+    whole = [None] * len(table)
+    times = (table[name] if name in table.column_names else whole for name in ("start", "end"))
+    parts = [None if part == (None, None) else part for part in zip(*times, strict=True)]
     return embed_files(
         model,
         processor,
         tqdm(files, unit="clip", desc=what),
         batch_size=args.batch_size,
         num_workers=args.num_workers,
+        segments=parts,
         cache_dir=Path(args.output_dir) / "features",
         **options,
     )

@@ -38,6 +38,7 @@ from modeling_vatt.retrieval import FileEmbeddings
 from modeling_vatt.training import table_fingerprint
 
 
+SECONDS = datasets.Value("float64")
 LAYOUTS: dict[str, Callable[[str], datasets.Dataset]] = {
     "ucf101": load_ucf101,
     "hmdb51": load_hmdb51,
@@ -101,10 +102,16 @@ def load_table(args: ProbeArguments) -> tuple[datasets.Dataset, str]:
         return table, args.media
     test = load_labelled(args.dataset, args.test_split, args.media, args.label_column)
     test = match_classes(test, class_names(table))
-    parts = ["train"] * len(table) + ["test"] * len(test)
     columns = [args.media, "label"]
+    for name in ("start", "end"):
+        if name in [*table.column_names, *test.column_names]:
+            columns.append(name)
+            table, test = (
+                part if name in part.column_names else part.add_column(name, whole, feature=SECONDS)
+                for part, whole in ((table, [None] * len(table)), (test, [None] * len(test)))
+            )
     joined = datasets.concatenate_datasets([table.select_columns(columns), test.select_columns(columns)])
-    return joined.add_column("split1", parts), args.media
+    return joined.add_column("split1", ["train"] * len(table) + ["test"] * len(test)), args.media
 
 
 def choose_splits(args: ProbeArguments, table: datasets.Dataset) -> dict[str, Split]:
@@ -160,7 +167,8 @@ def main() -> None:
                 model_args,
                 model,
                 processor,
-                table.select(clips[part])[column],
+                table.select(clips[part]),
+                column,
                 f"Features, {windows} window{'s' if windows > 1 else ''}",
                 modalities=(args.media,),
                 windows=windows,

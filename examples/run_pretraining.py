@@ -382,7 +382,7 @@ def main() -> None:
     if main_process:
         finished = accelerator.unwrap_model(trainer.model)
         best = output_dir / "best"
-        if best.is_dir() and not run.keep_last:
+        if best.is_dir() and validation is not None and not run.keep_last:
             finished, weights = VattForPreTraining.from_pretrained(best), None
             metrics = {**metrics, **json.loads((best / "training_state.json").read_text())["metrics"]}
         try:

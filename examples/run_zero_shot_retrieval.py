@@ -49,7 +49,7 @@ class RetrievalArguments:
 
 
 def load_table(args: RetrievalArguments) -> datasets.Dataset:
-    """Clips with `video`, `captions` and, inside long videos, `start` and `end`."""
+    """Clips with `video`, `captions` or `sentences` and, inside long videos, `start` and `end`."""
     split = args.split or SPLITS[args.layout]
     if args.layout == "msrvtt":
         table = load_msrvtt(args.dataset, args.annotations, split)
@@ -83,19 +83,15 @@ def main() -> None:
     try:
         table = load_table(args)
         model, processor = load(model_args)
-        segments = None
-        if {"start", "end"} <= set(table.column_names):
-            pairs = zip(table["start"], table["end"], strict=True)
-            segments = [None if start is None or end is None else (start, end) for start, end in pairs]
         found = embed(
             model_args,
             model,
             processor,
-            table["video"],
+            table,
+            "video",
             "Embedding",
             modalities=("video", "audio") if args.sound else ("video",),
             windows=args.windows,
-            segments=segments,
         )
         said = list(all_captions(table))
         asked = [said[int(index)] for index in found.kept]

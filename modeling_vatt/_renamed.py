@@ -14,7 +14,7 @@ from types import ModuleType
 _MOVED = {
     "classification": "models.classification",
     "cnn": "models.cnn",
-    "data.clips": "data.clip_dataset",
+    "data.clips": "data",
     "distributed": "models.collectives",
     "embeddings": "models.embeddings",
     "encoder": "models.encoder",

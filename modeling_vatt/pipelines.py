@@ -11,13 +11,15 @@
 
 The last is transformers' own task: VATT models join it, other models work there as before. All take single
 inputs, lists, generators, `datasets` (rows with the keys above; other columns are ignored) and torch
-datasets, and `batch_size`. A medium is a path, URL, bytes, file object, array, or a value of a column of type
-`Video(decode=False)` or `Audio(decode=False)`. Models are put into evaluation mode.
+datasets, and `batch_size`. A medium is whatever the processor takes: a path, URL, bytes, file object, array,
+a value of a column of type `Video` or `Audio`, decoded or not, or an object of torchcodec. Models are put
+into evaluation mode.
 """
 
 # transformers types the hooks of a pipeline by its own first ones: flags are None, arguments have no names.
 # mypy: disable-error-code="override, assignment"
 
+import reprlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -71,12 +73,10 @@ class VattPipeline(Pipeline):
     ) -> dict[str, torch.Tensor]:
         """Model inputs of one clip with an axis of windows, (1, windows, ...); `listen` reads the sound of
         the video file."""
-        audio, rate = _sound(audio)
         batch = self.processor(
-            videos=None if video is None else [_source(video)],
+            videos=None if video is None else [video],
             audio=None if audio is None else [audio],
             windows=windows,
-            sampling_rate=rate,
             load_audio_from_video=listen,
         )
         return {name: value.unsqueeze(0) for name, value in batch.items()}
@@ -87,7 +87,7 @@ class VattPipeline(Pipeline):
             raise ValueError(f"`text` must be a string, got {type(text).__name__}.")
         inputs = dict(self.processor(text=[text]))
         if not inputs["text_mask"].any():
-            raise ValueError(f"`text` {text!r} holds no words: use some.")
+            raise ValueError(f"`text` {reprlib.repr(text)} holds no words: use some.")
         return inputs
 
     def features(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -204,7 +204,7 @@ class VattRetrievalPipeline(VattPipeline):
             return self.text_inputs(row["text"])
         tensors = self.media_inputs(row.get("video"), row.get("audio"))
         if "audio" in row and not tensors["audio_mask"].any():
-            raise MediaError(str(row["audio"]), "no sound", "Search with its pictures: `video`.")
+            raise MediaError(reprlib.repr(row["audio"]), "no sound", "Search with its pictures: `video`.")
         return tensors
 
     def _forward(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -318,8 +318,8 @@ class VattZeroShotAudioClassificationPipeline(ZeroShotAudioClassificationPipelin
         """One sound to model inputs."""
         if self.vatt is None:
             return super().preprocess(audio, **kwargs)
-        waveform, rate = _sound(_row(audio, "audio").get("audio"))
-        return dict(self.feature_extractor([waveform], sampling_rate=rate, return_tensors="pt"))
+        sound = _row(audio, "audio").get("audio")
+        return dict(self.feature_extractor([sound], return_tensors="pt"))
 
     def _forward(self, model_inputs: Any) -> Any:
         if self.vatt is None:
@@ -358,21 +358,6 @@ def _row(inputs: Any, default: str) -> dict[str, Any]:
     return {name: inputs[name] for name in _MODALITIES if inputs.get(name) is not None}
 
 
-def _source(value: Any) -> Any:
-    """What the processor opens, from an undecoded value of `datasets` too."""
-    if isinstance(value, Mapping) and "path" in value and "array" not in value:
-        return value["path"] if value.get("bytes") is None else value["bytes"]
-    return value
-
-
-def _sound(value: Any) -> tuple[Any, int | None]:
-    """Sound and, if it came with one, its sampling rate."""
-    if isinstance(value, Mapping) and "sampling_rate" in value:
-        samples = value["raw"] if "raw" in value else value["array"]
-        return np.asarray(samples), value["sampling_rate"]
-    return _source(value), None
-
-
 def _given(**parameters: Any) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value is not None}
 
@@ -394,7 +379,6 @@ def _embedded_labels(
     if not labels or "{}" not in template:
         raise ValueError("`candidate_labels` must not be empty, and `hypothesis_template` must hold `{}`.")
     sentences = [template.format(label) for label in labels]
-    # As long as in training: the linear text tower looks at padding too.
     encoding = tokenizer(sentences, padding="max_length", truncation=True, return_tensors="pt")
     masks = zip(labels, encoding["attention_mask"], strict=True)
     if wordless := [label for label, mask in masks if not mask.any()]:

@@ -212,13 +212,15 @@ def change_colors(pixels: torch.Tensor, colors: torch.Tensor) -> torch.Tensor:
 
 
 def adjust_saturation(pixels: torch.Tensor, factor: float) -> torch.Tensor:
-    """In place: HSV saturation of (T, 3, H, W) times `factor`, at most 1; hue and value are kept."""
+    """In place: HSV saturation of (T, 3, H, W) times `factor`, cut to [0, 1]; hue and value are kept.
+
+    As in TensorFlow's kernel, pixels that brightness made partly negative have a saturation above 1 before
+    the cut, and those without a positive channel become grey.
+    """
     lowest, value = _extremes(pixels)
-    share: torch.Tensor | float = factor
-    if factor > 1:
-        # Saturation is chroma / value, so it reaches 1 at a factor of value / chroma.
-        chroma = (value - lowest).clamp_(min=1e-12)
-        share = (value / chroma).clamp_(0, factor).unsqueeze(1)
+    # Saturation is chroma / value, so it reaches 1 at a factor of value / chroma.
+    chroma = torch.sub(value, lowest, out=lowest).clamp_(min=1e-12)
+    share = torch.div(value, chroma, out=chroma).clamp_(0, factor).unsqueeze(1)
     value = value.unsqueeze(1)
     return pixels.sub_(value).mul_(share).add_(value)
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +13,12 @@ import torch
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
+from .inputs import RatedSound, is_single, mono_at, numbers_of, shown, sound_of, unwrapped
 from .media import DEFAULT_LIMITS, MediaClip, MediaError, MediaLimits
 from .windows import is_media_source, read_windows, repeat_to
+
+
+_SAMPLE_TYPES = ("float16", "bfloat16", "float32", "float64", "longdouble")
 
 
 class VattFeatureExtractor(SequenceFeatureExtractor):
@@ -93,18 +98,18 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
         Args:
             raw_audio: one sound or a list of them: mono array, tensor or list of floats, or path, URL, bytes
                 or file object (decoded, mixed down and resampled), or [`MediaClip`]. A 2-D array is a batch
-                of mono sounds.
+                of mono sounds. Also rows of `datasets` (`bytes` or `path`; `array` and `sampling_rate`), and
+                torchcodec's `AudioDecoder` and `AudioSamples`, which are mixed down and resampled too.
             sampling_rate: of arrays; must be that of the extractor. Files need none.
             return_tensors: `"pt"` or `"np"`; None gives a list of arrays.
             limits: what a file may cost, and which hosts may be fetched from.
+            kwargs: `padding`, `truncation` and `max_length`, as far as they ask for what is done anyway.
 
         Raises:
             ValueError: other sampling rate, several channels, or no samples.
             MediaError: a file without sound, or unreadable.
         """
-        unknown = set(kwargs) - {"padding", "truncation", "max_length"}
-        if unknown:
-            raise TypeError(f"{type(self).__name__} knows no argument {', '.join(sorted(unknown))}.")
+        self.check_fitting(**kwargs)
         self.check_sampling_rate(sampling_rate)
         waveforms = [self.fit(self.load(item, limits)) for item in self.split(raw_audio)]
         if self.do_normalize:
@@ -116,6 +121,22 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
         data = {"input_values": np.stack(features) if return_tensors else features}
         return BatchFeature(data, tensor_type=return_tensors)
 
+    def check_fitting(self, **kwargs: Any) -> None:
+        """Raises for arguments that ask for sounds of other lengths than the window's, or are unknown."""
+        done = {
+            "padding": (True, "longest", "max_length", None),
+            "truncation": (True, None),
+            "max_length": (self.num_samples, None),
+        }
+        if unknown := set(kwargs) - set(done):
+            raise TypeError(f"{type(self).__name__} knows no argument {', '.join(sorted(unknown))}.")
+        for name, value in kwargs.items():
+            if value not in done[name]:
+                raise ValueError(
+                    f"Every sound is cut or repeated to `num_samples={self.num_samples}`: leave "
+                    f"`{name}={value!r}` out, or change `num_samples`."
+                )
+
     def check_sampling_rate(self, sampling_rate: int | None) -> None:
         """Raises `ValueError` for arrays sampled at another rate than the extractor's."""
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
@@ -126,13 +147,15 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
 
     def split(self, raw_audio: Any) -> list[Any]:
         """The single sounds of a batch, unread: sources, clips, arrays or None."""
-        if is_media_source(raw_audio) or isinstance(raw_audio, MediaClip):
-            return [raw_audio]
+        if is_single(raw_audio) or is_media_source(raw_audio) or isinstance(raw_audio, MediaClip):
+            return [unwrapped(raw_audio)]
         if isinstance(raw_audio, np.ndarray | torch.Tensor):
             return [raw_audio] if raw_audio.ndim < 2 else list(_mono_batch(raw_audio))
         if not isinstance(raw_audio, list | tuple) or not len(raw_audio):
-            raise ValueError(f"Expected sound (array, path or a list of these), got {raw_audio!r}.")
-        return [raw_audio] if isinstance(raw_audio[0], float | int) else list(raw_audio)
+            raise ValueError(f"Expected sound (array, path or a list of these), got {shown(raw_audio)}.")
+        first = raw_audio[0]
+        numbers = isinstance(first, Real) or getattr(first, "ndim", None) == 0
+        return [np.asarray(raw_audio)] if numbers else list(map(unwrapped, raw_audio))
 
     def load(self, item: Any, limits: MediaLimits = DEFAULT_LIMITS) -> np.ndarray:
         """One sound as float32 `(samples,)`; of files, the centred window."""
@@ -143,18 +166,30 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
             if item.waveform is None:
                 raise MediaError(item.info.source, "no sound", "Leave it out or pass another file.")
             item = item.waveform
-        waveform = np.asarray(item)
-        if waveform.ndim != 1:
+        item = sound_of(item)
+        if isinstance(item, RatedSound):
+            if item.decoded:
+                return mono_at(item, self.sampling_rate)
+            self.check_sampling_rate(item.sampling_rate)
+            item = item.samples
+        expected = (
+            "sound as floats in [-1, 1] (divide whole numbers by the largest, e.g. "
+            "`x.astype('float32') / 32768` for int16)"
+        )
+        if isinstance(item, list | tuple):
+            item = np.asarray(item)
+        samples = numbers_of(item, _SAMPLE_TYPES, expected)
+        if isinstance(samples, torch.Tensor):
+            samples = samples.float().cpu().numpy()
+        if samples.ndim != 1:
             raise ValueError(
-                f"Expected mono sound of shape (samples,), got {waveform.shape}. Mix the channels down "
+                f"Expected mono sound of shape (samples,), got {samples.shape}. Mix the channels down "
                 "first, e.g. `x.mean(axis=0)` for (channels, samples)."
             )
-        if not np.issubdtype(waveform.dtype, np.floating):
-            raise ValueError(
-                f"Expected sound as floats in [-1, 1], got {waveform.dtype}. Divide by the largest value "
-                "first, e.g. `x.astype('float32') / 32768` for int16."
-            )
-        return waveform.astype(np.float32, copy=False)
+        waveform = samples.astype(np.float32, copy=False)
+        if not np.isfinite(waveform).all():
+            raise ValueError(f"Expected {expected}, got NaN or infinite values: replace them.")
+        return waveform
 
     def fit(self, waveform: np.ndarray) -> np.ndarray:
         """Exactly `num_samples` samples: the centre, or repeats."""

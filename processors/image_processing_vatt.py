@@ -11,7 +11,10 @@ import torch
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
+from .inputs import is_single, unwrapped
+from .media.picture import read_picture
 from .video_processing_vatt import BILINEAR, VattVideoProcessor
+from .windows import is_media_source
 
 
 class VattImageProcessor(BaseImageProcessor):
@@ -44,6 +47,13 @@ class VattImageProcessor(BaseImageProcessor):
         self._set_attributes(**kwargs)
         self._video_processor()
 
+    @classmethod
+    def from_video_processor(cls, video_processor: VattVideoProcessor) -> VattImageProcessor:
+        """The image processor that treats a picture as `video_processor` treats a frame."""
+        names = set(cls.valid_kwargs.__annotations__) & set(video_processor.valid_kwargs.__annotations__)
+        own = {name: getattr(video_processor, name, None) for name in names}
+        return cls(**{name: value for name, value in own.items() if value is not None})
+
     def _video_processor(self, **kwargs: Any) -> VattVideoProcessor:
         names = set(self.valid_kwargs.__annotations__) & set(VattVideoProcessor.valid_kwargs.__annotations__)
         own = {name: getattr(self, name, None) for name in names}
@@ -54,7 +64,8 @@ class VattImageProcessor(BaseImageProcessor):
 
         Args:
             images: a picture or a list of them, PIL or arrays `(H, W, C)` or `(C, H, W)`, or an array of
-                several `(batch, ...)`. Float values range from 0 to 255, or to 1 with `do_rescale=False`.
+                several `(batch, ...)`. Also paths, bytes and rows of `datasets` with `bytes` or `path`.
+                Values range from 0 to 255, or to 1 with `do_rescale=False`.
             kwargs: parameters that differ from the processor's in this call, and `return_tensors` (`"pt"`,
                 `"np"`; None gives a list of tensors).
 
@@ -70,10 +81,16 @@ class VattImageProcessor(BaseImageProcessor):
             isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4
         )
         given = {name: value for name, value in kwargs.items() if value is not None}
-        clips = self._video_processor(**given)([[image] for image in images] if several else [[images]])
+        pictures = [[_picture(image)] for image in (images if several else [images])]
+        clips = self._video_processor(**given)(pictures)
         return BatchFeature(
             {"pixel_values": [clip[0] for clip in clips["pixel_values_videos"]]}, tensor_type=tensor_type
         )
+
+
+def _picture(image: Any) -> Any:
+    image = unwrapped(image) if is_single(image) else image
+    return read_picture(image) if is_media_source(image) else image
 
 
 __all__ = ["VattImageProcessor"]

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
-from transformers.processing_utils import TextKwargs
+from transformers.processing_utils import AudioKwargs, TextKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from .augmentation import VattAugmentation, change_colors
 from .feature_extraction_vatt import VattFeatureExtractor
+from .image_processing_vatt import VattImageProcessor
+from .inputs import shown
 from .media import DEFAULT_LIMITS, MediaClip, MediaLimits
-from .video_processing_vatt import VattVideoProcessor, VattVideosKwargs
+from .video_processing_vatt import VattVideoProcessor
 from .windows import Window, WindowReader, is_media_source, repeat_to
 
 
@@ -55,6 +57,21 @@ class VattProcessor(ProcessorMixin):
         if not isinstance(argument, VideoProcessorMixin):
             raise TypeError(f"`video_processor` must be a video processor, got {type(argument).__name__}.")
         return VideoProcessorMixin
+
+    def to_dict(self) -> dict[str, Any]:
+        """See transformers; with the settings of pictures, by which `AutoImageProcessor` reads a saved
+        folder."""
+        saved = super().to_dict()
+        if isinstance(self.video_processor, VattVideoProcessor):
+            images = VattImageProcessor.from_video_processor(self.video_processor)
+            saved["image_processor"] = images.to_dict()
+        return saved
+
+    @classmethod
+    def from_args_and_dict(cls, args: Any, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """See transformers."""
+        parts = {name: value for name, value in processor_dict.items() if name != "image_processor"}
+        return super().from_args_and_dict(args, parts, **kwargs)
 
     @classmethod
     def from_config(cls, config: Any, tokenizer: Any, fps: float = 10.0, **kwargs: Any) -> VattProcessor:
@@ -141,7 +158,9 @@ class VattProcessor(ProcessorMixin):
             limits: what a file may cost, and which hosts may be fetched from.
             return_tensors: `"pt"` or `"np"`.
             kwargs: parameters of the parts for this call, flat (`num_frames=16`) or by part
-                (`videos_kwargs={...}`, `text_kwargs={...}`).
+                (`videos_kwargs={...}`, `text_kwargs={...}`, `audio_kwargs={...}`), and `common_kwargs` for
+                all. Captions are padded to `max_length`, with `padding="longest"` to the longest; sounds
+                have one length in any case. What cannot be honoured is refused.
 
         Returns:
             A [`BatchFeature`] with, for N = clips x `windows` and V = 3 with `crop_mode="three"`, else 1:
@@ -163,15 +182,12 @@ class VattProcessor(ProcessorMixin):
             raise ValueError("Nothing to process: pass `text`, `videos` or `audio`.")
         if start is not None and windows != 1:
             raise ValueError("Pass either `start` or `windows`: the latter chooses the starts itself.")
-        known = {
-            *VattVideosKwargs.__annotations__,
-            *TextKwargs.__annotations__,
-            "videos_kwargs",
-            "text_kwargs",
-        }
-        if unknown := set(kwargs) - known:
-            raise TypeError(f"{type(self).__name__} knows no argument {', '.join(sorted(unknown))}.")
-        merged = self._merge_kwargs(**kwargs)
+        merged, given = self._options(kwargs)
+        return_tensors = given.get("return_tensors", return_tensors)
+        if sampling_rate is None:
+            sampling_rate = given.get("sampling_rate")
+        elif given.get("sampling_rate", sampling_rate) != sampling_rate:
+            raise ValueError("`sampling_rate` was passed twice with different values: pass it once.")
         data: dict[str, Any] = {}
         if videos is not None or audio is not None:
             self.feature_extractor.check_sampling_rate(sampling_rate)
@@ -185,6 +201,46 @@ class VattProcessor(ProcessorMixin):
         if text is not None:
             data |= self._captions(text, merged["text_kwargs"])
         return BatchFeature(data, tensor_type=return_tensors)
+
+    def _options(self, kwargs: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+        """Parameters of each part, and of the whole call (`return_tensors`, `sampling_rate`)."""
+        valid = {
+            "text_kwargs": set(TextKwargs.__annotations__),
+            "videos_kwargs": set(self.video_processor.valid_kwargs.__annotations__),
+            "audio_kwargs": set(AudioKwargs.__annotations__),
+            "images_kwargs": set(),
+        }
+        parts: dict[str, dict[str, Any]] = {name: dict(kwargs.get(name) or {}) for name in valid}
+        common = kwargs.get("common_kwargs") or {}
+        flat = {name: value for name, value in kwargs.items() if name not in (*valid, "common_kwargs")}
+        # Sounds have one length, so that flat arguments of padding and cutting are those of captions.
+        shared = valid["text_kwargs"] | valid["videos_kwargs"]
+        unknown = set(flat) - shared | set(common) - shared - {"sampling_rate"}
+        for name, options in parts.items():
+            unknown |= {f"{option} (in {name})" for option in set(options) - valid[name]}
+            if doubled := set(options) & set(flat):
+                raise ValueError(
+                    f"{', '.join(sorted(doubled))}: passed in `{name}` and beside it, pass it once."
+                )
+        if unknown:
+            raise TypeError(f"{type(self).__name__} knows no argument {', '.join(sorted(unknown))}.")
+        for name in ("text_kwargs", "videos_kwargs"):
+            beside = {option: value for option, value in {**common, **flat}.items() if option in valid[name]}
+            parts[name] = {**beside, **parts[name]}
+        given: dict[str, Any] = {}
+        for options in (common, *parts.values()):
+            for option in ("return_tensors", "sampling_rate"):
+                value = options.get(option)
+                if value is not None and given.setdefault(option, value) != value:
+                    raise ValueError(f"`{option}` was passed twice with different values: pass it once.")
+        for options in parts.values():
+            options.pop("return_tensors", None)
+        audio = parts["audio_kwargs"]
+        audio.pop("sampling_rate", None)
+        if not audio.get("return_attention_mask"):
+            audio.pop("return_attention_mask", None)
+        self.feature_extractor.check_fitting(**audio)
+        return parts, given
 
     def _listens(self, videos: Any, load_audio_from_video: bool) -> bool:
         if videos is None or not load_audio_from_video:
@@ -271,7 +327,7 @@ class VattProcessor(ProcessorMixin):
         items = [text] if isinstance(text, str) else text
         if not isinstance(items, list | tuple) or not len(items):
             raise ValueError(
-                f"`text` must be a caption, a list of captions or a list of lists, got {text!r}."
+                f"`text` must be a caption, a list of captions or a list of lists, got {shown(text)}."
             )
         nested = any(isinstance(item, list | tuple) for item in items)
         rows = self.num_captions if nested else 1
@@ -280,25 +336,46 @@ class VattProcessor(ProcessorMixin):
             captions = list(item) if isinstance(item, list | tuple) else [item]
             captions = ["" if caption is None else caption for caption in captions[:rows]]
             if not all(isinstance(caption, str) for caption in captions):
-                raise ValueError(f"Captions must be strings or None, got {item!r}.")
+                raise ValueError(f"Captions must be strings or None, got {shown(item)}.")
             flat += captions + [""] * (rows - len(captions))
         options = {
-            "max_length": self.tokenizer.model_max_length,
-            **options,
-            "padding": "max_length",
+            "padding_side": "right",
+            **_caption_options(options),
+            "max_length": options.get("max_length") or self.tokenizer.model_max_length,
             "truncation": True,
         }
         if options["max_length"] > 1_000_000:  # what transformers says for "unknown"
             raise ValueError(
                 "The tokenizer knows no length: set `tokenizer.model_max_length` or pass `max_length`."
             )
-        options.pop("return_tensors", None)
         encoding = self.tokenizer(flat, return_tensors="pt", return_attention_mask=True, **options)
         ids, mask = encoding["input_ids"], encoding["attention_mask"]
+        if not ids.shape[-1]:  # no caption has a word: one place of padding, for the models take no fewer
+            ids, mask = (torch.zeros(len(flat), 1, dtype=torch.int64) for _ in range(2))
         present = mask.view(len(items), -1).any(1).long()
         if nested:
             ids, mask = (tensor.view(len(items), rows, -1) for tensor in (ids, mask))
         return {"input_ids": ids, "attention_mask": mask, "text_mask": present}
+
+
+def _caption_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of the tokenizer; refuses those that would change the form of what the models take."""
+    done = {
+        "padding": (None, True, "longest", "max_length"),
+        "truncation": (None, True, "longest_first", "only_first"),
+        "return_attention_mask": (None, True),
+    }
+    offered = {"add_special_tokens", "max_length", "pad_to_multiple_of", "padding_side", "verbose"}
+    for name, value in options.items():
+        wanted = value not in done[name] if name in done else name not in offered and bool(value)
+        if wanted:
+            raise ValueError(
+                f"`{name}={shown(value)}` cannot be honoured: captions become one tensor, cut to "
+                "`max_length`. Leave it out, or call `processor.tokenizer` yourself."
+            )
+    kept = {name: value for name, value in options.items() if name in offered and value is not None}
+    padding = options.get("padding")
+    return {**kept, "padding": "max_length" if padding is None else padding}
 
 
 __all__ = ["VattProcessor"]

@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokenizer of VATT: whole words as in the official release, or SentencePiece pieces for any script.
 
-The word rules are those of DMVR's `WordTokenizer` (vatt.md 6.6): ASCII punctuation is deleted (not replaced
-by a space), ASCII letters are lower-cased, the rest is split on ASCII white space; nothing is added at the
-ends. All of it lives in the `tokenizers` backend, so `tokenizer.json` alone describes it.
+There are two rules for words. With a vocabulary of the release, and so in converted models, it is that of
+DMVR's `WordTokenizer` (vatt.md 6.6), by which the vocabulary was made: ASCII punctuation is deleted (not
+replaced by a space), ASCII letters are lower-cased, the rest is split on ASCII white space. Tokenizers
+trained here split at punctuation of any script, so that "red/blue", "left-hand" and quoted words are words;
+only apostrophes inside a word are deleted. Nothing is added at the ends. All of it lives in the `tokenizers`
+backend, so `tokenizer.json` alone describes it.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import os
 import re
 import string
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
@@ -38,8 +41,8 @@ class VattTokenizer(TokenizersBackend):
 
     ```python
     >>> tokenizer = VattTokenizer.train_from_iterator(["Stir the soup.", "Don't stir!"], vocab_size=100)
-    >>> tokenizer.decode(tokenizer("STIR the dont-know")["input_ids"], skip_special_tokens=True)
-    'stir the'
+    >>> tokenizer.decode(tokenizer("STIR the don’t-know")["input_ids"], skip_special_tokens=True)
+    'stir the dont'
     ```
     """
 
@@ -61,7 +64,8 @@ class VattTokenizer(TokenizersBackend):
 
     @classmethod
     def from_vocabulary(cls, path: str | os.PathLike[str], **kwargs: Any) -> VattTokenizer:
-        """Word tokenizer from a vocabulary file (e.g. the official `howto100m_en.txt`, 65,536 words).
+        """Word tokenizer with the release's rules from a vocabulary file (e.g. the official
+        `howto100m_en.txt`, 65,536 words).
 
         Args:
             path: text file with one `word` or `index word` on each line. It holds `<pad>` (index 0), `<bos>`,
@@ -98,13 +102,15 @@ class VattTokenizer(TokenizersBackend):
             raise ValueError(f"{os.fspath(path)}: <pad> must have index 0, the models mask it. Put it first.")
         if sorted(vocabulary.values()) != list(range(len(vocabulary))):
             raise ValueError(f"{os.fspath(path)}: indices must be 0, 1, 2, ... without gaps. Renumber them.")
-        return cls._wrap(_word_backend(vocabulary), **kwargs)
+        return cls._wrap(_word_backend(vocabulary, *_release_rule()), **kwargs)
 
     @classmethod
     def train_from_iterator(
         cls, captions: Iterable[str], vocab_size: int = 65_536, *, min_frequency: int = 1, **kwargs: Any
     ) -> VattTokenizer:
         """Word tokenizer of the most frequent words of `captions`; the order of captions does not matter.
+
+        Text is NFKC-normalised and lower-cased, and split at white space and punctuation.
 
         Args:
             captions: sentences.
@@ -114,7 +120,7 @@ class VattTokenizer(TokenizersBackend):
         """
         if vocab_size < len(SPECIAL_TOKENS):
             raise ValueError(f"`vocab_size` must be at least {len(SPECIAL_TOKENS)}, got {vocab_size}.")
-        backend = _word_backend({"<unk>": 0})
+        backend = _word_backend({"<unk>": 0}, *_word_rule())
         trainer = WordLevelTrainer(
             vocab_size=vocab_size,
             min_frequency=min_frequency,
@@ -178,7 +184,8 @@ class VattTokenizer(TokenizersBackend):
         vocabulary = [(pieces.id_to_piece(i), pieces.get_score(i)) for i in range(pieces.get_piece_size())]
         backend = Tokenizer(Unigram(vocabulary, unk_id=pieces.unk_id(), byte_fallback=True))
         backend.normalizer = normalizer
-        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
+        spaces = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([spaces, _never_whole(pieces, normalizer)])
         backend.decoder = decoders.Sequence(
             [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="always", split=True)]
         )
@@ -191,16 +198,34 @@ class VattTokenizer(TokenizersBackend):
         return cls(tokenizer_object=backend, **{**defaults, **kwargs})
 
 
-def _word_backend(vocabulary: dict[str, int]) -> Tokenizer:
+Rule = tuple[normalizers.Normalizer, pre_tokenizers.PreTokenizer]
+
+
+def _word_backend(
+    vocabulary: dict[str, int], normalizer: normalizers.Normalizer, splitter: pre_tokenizers.PreTokenizer
+) -> Tokenizer:
     backend = Tokenizer(WordLevel(vocabulary, unk_token=SPECIAL_TOKENS["unk_token"]))
-    backend.normalizer = normalizers.Sequence(
-        [
-            normalizers.Replace(Regex(r"[!-/:-@\[-`{-~]"), ""),
-            *(normalizers.Replace(letter, letter.lower()) for letter in string.ascii_uppercase),
-        ]
-    )
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\t-\r ]+"), "removed")
+    backend.normalizer, backend.pre_tokenizer = normalizer, splitter
     return backend
+
+
+def _release_rule() -> Rule:
+    punctuation = normalizers.Replace(Regex(r"[!-/:-@\[-`{-~]"), "")
+    lower = [normalizers.Replace(letter, letter.lower()) for letter in string.ascii_uppercase]
+    return (
+        normalizers.Sequence([punctuation, *lower]),
+        pre_tokenizers.Split(Regex(r"[\t-\r ]+"), "removed"),
+    )
+
+
+def _word_rule() -> Rule:
+    apostrophe = normalizers.Replace(Regex(r"(?<=\w)['\u2018\u2019\u02bc\u2032](?=\w)"), "")
+    # Punctuation, white space, controls and the ASCII symbols; of others, emoji may be words.
+    between = r"[\p{P}\p{Z}\p{Cc}$+<=>^`|~\u200b\ufeff]+"
+    return (
+        normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), apostrophe]),
+        pre_tokenizers.Split(Regex(between), "removed"),
+    )
 
 
 def _piece_normalizer() -> normalizers.Normalizer:
@@ -212,6 +237,27 @@ def _piece_normalizer() -> normalizers.Normalizer:
             normalizers.Strip(),
         ]
     )
+
+
+def _never_whole(pieces: Any, normalizer: normalizers.Normalizer) -> pre_tokenizers.PreTokenizer:
+    """Splits captions that spell a control or byte piece inside of it: the `tokenizers` model looks up those
+    like all others, where SentencePiece reads plain characters.
+
+    The cut is where no learned piece can lie across, if there is such a place, and then changes nothing else.
+    """
+    spelled, pairs = [], set()
+    for index in range(pieces.get_piece_size()):
+        piece = pieces.id_to_piece(index)
+        if not (pieces.is_control(index) or pieces.is_unknown(index) or pieces.is_byte(index)):
+            pairs.update(map("".join, pairwise(piece)))
+        elif normalizer.normalize_str(piece) == piece:
+            spelled.append(piece)
+    heads = []
+    for piece in spelled:
+        free = (end for end in range(1, len(piece)) if piece[end - 1 : end + 1] not in pairs)
+        end = next(free, 1)
+        heads.append(f"{re.escape(piece[:end])}(?={re.escape(piece[end:])})")
+    return pre_tokenizers.Split(Regex("|".join(heads)), "merged_with_previous")
 
 
 def _non_empty(texts: Iterator[str]) -> Iterator[str]:

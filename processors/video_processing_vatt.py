@@ -16,12 +16,16 @@ from transformers.processing_utils import VideosKwargs
 from transformers.utils import logging
 from transformers.video_processing_utils import VideoProcessorMixin
 
+from .inputs import frames_of, is_single, numbers_of, shown, unwrapped
 from .media import DEFAULT_LIMITS, MediaClip, MediaError, MediaLimits
+from .media.picture import picture_pixels
 from .windows import as_tensor, is_media_source, read_windows, repeat_to
 
 
 logger = logging.get_logger(__name__)
 
+# Types that hold 0 to 255. Others (bool, uint16) do not say what white is.
+_PIXEL_TYPES = ("uint8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
 BILINEAR = 2  # value of PIL's enumeration, which need not be installed
 
 
@@ -115,15 +119,16 @@ class VattVideoProcessor(VideoProcessorMixin):
 
         Args:
             videos: one clip or a list of clips. A clip is an array or tensor (T, H, W, C) or (T, C, H, W), a
-                list of images (PIL or arrays), one image, a [`MediaClip`], or a path, URL, bytes or file
-                object, of which the centred window is read. Float values range from 0 to 255, or to 1 with
-                `do_rescale=False`.
+                list of images (PIL or arrays), one image, a [`MediaClip`], a path, URL, bytes or file object,
+                of which the centred window is read, a row of `datasets` with `bytes` or `path`, or
+                torchcodec's `VideoDecoder` or `FrameBatch`, of which frames are taken at `fps` by their
+                times. Values range from 0 to 255, or to 1 with `do_rescale=False`.
             limits: what a file may cost, and which hosts may be fetched from.
             kwargs: parameters that differ from the processor's in this call, and `return_tensors` (`"pt"`,
                 `"np"`; None gives a list of tensors).
 
         Raises:
-            ValueError: input of a wrong form.
+            ValueError: input of a wrong form, or values outside their range.
             MediaError: a file that cannot be read.
         """
         settings = self.settings(**kwargs)
@@ -140,8 +145,8 @@ class VattVideoProcessor(VideoProcessorMixin):
 
     def split(self, videos: Any) -> list[Any]:
         """The single clips of a batch, unread."""
-        if is_media_source(videos) or isinstance(videos, MediaClip) or _is_image(videos):
-            return [videos]
+        if is_single(videos) or is_media_source(videos) or isinstance(videos, MediaClip) or _is_image(videos):
+            return [unwrapped(videos)]
         if isinstance(videos, np.ndarray | torch.Tensor):
             if videos.ndim not in (4, 5):
                 raise ValueError(
@@ -150,8 +155,10 @@ class VattVideoProcessor(VideoProcessorMixin):
                 )
             return [videos] if videos.ndim == 4 else list(videos)
         if not isinstance(videos, list | tuple) or not len(videos):
-            raise ValueError(f"Expected a video (array, images, path) or a list of them, got {videos!r}.")
-        return [videos] if all(map(_is_image, videos)) else list(videos)
+            raise ValueError(
+                f"Expected a video (array, images, path) or a list of them, got {shown(videos)}."
+            )
+        return [videos] if all(map(_is_image, videos)) else list(map(unwrapped, videos))
 
     def split_metadata(self, count: int, settings: dict[str, Any]) -> list[Any]:
         """`video_metadata` of each of `count` clips, None where there is none."""
@@ -181,6 +188,7 @@ class VattVideoProcessor(VideoProcessorMixin):
                     "Choose another window, or pass a file without pictures as `audio`.",
                 )
             return as_tensor(clip.frames).permute(0, 3, 1, 2)
+        clip = frames_of(clip, settings["fps"], limits.max_bytes)
         if _is_image(clip):
             clip = [clip]
         if isinstance(clip, list | tuple):
@@ -188,7 +196,7 @@ class VattVideoProcessor(VideoProcessorMixin):
         if not isinstance(clip, np.ndarray | torch.Tensor) or clip.ndim != 4 or not len(clip):
             found = tuple(clip.shape) if hasattr(clip, "shape") else type(clip).__name__
             raise ValueError(f"Expected a clip of shape (T, H, W, C) or (T, C, H, W), got {found}.")
-        frames = as_tensor(clip)
+        frames = _as_pixels(clip)
         if _channels_last(frames, settings["input_data_format"]):
             frames = frames.permute(0, 3, 1, 2)
         if frames.shape[1] == 1 and settings["do_convert_rgb"]:
@@ -197,8 +205,7 @@ class VattVideoProcessor(VideoProcessorMixin):
             raise ValueError(
                 f"Expected 3 colour channels, got {frames.shape[1]}. Drop or convert the others first."
             )
-        if settings["do_rescale"] and frames.is_floating_point() and frames.max() <= 1:
-            logger.warning_once("The frames seem to be in [0, 1] already: pass `do_rescale=False`.")
+        _check_range(frames, settings)
         if settings["do_sample_frames"]:
             frames = frames[self.sample_frames(metadata, fps=settings["fps"], length=len(frames))]
         return frames
@@ -264,14 +271,38 @@ def _stack_images(images: Any, convert_rgb: bool) -> np.ndarray | torch.Tensor:
     arrays = []
     for image in images:
         if hasattr(image, "convert"):
-            image = np.asarray(image.convert("RGB") if convert_rgb else image)
+            image = picture_pixels(image) if convert_rgb else np.asarray(image)
         elif not _is_image(image):
             raise ValueError(f"A list of frames must hold images, found {type(image).__name__}.")
-        arrays.append(as_tensor(image))
+        arrays.append(_as_pixels(image))
     shapes = {tuple(array.shape) for array in arrays}
     if len(shapes) != 1:
         raise ValueError(f"The frames of a clip must have one size, got {sorted(shapes)}. Resize them first.")
     return torch.stack(arrays)
+
+
+def _as_pixels(array: np.ndarray | torch.Tensor) -> torch.Tensor:
+    expected = "pixels as uint8, or as numbers from 0 to 255 (of uint16: `(x / 257).astype('uint8')`)"
+    return as_tensor(numbers_of(array, _PIXEL_TYPES, expected))
+
+
+def _check_range(frames: torch.Tensor, settings: dict[str, Any]) -> None:
+    """Refuses values that scaling would not bring to where the normalisation expects them."""
+    largest = 1 / settings["rescale_factor"] if settings["do_rescale"] else 1.0
+    if frames.dtype == torch.uint8 and largest >= 255 - 1e-3:
+        return
+    own_constants = settings["do_normalize"] and max(map(abs, settings["image_mean"])) > 1
+    if not settings["do_rescale"] and (own_constants or not settings["do_normalize"]):
+        return  # whoever leaves scaling out like this knows the range
+    low, high = float(frames.min()), float(frames.max())
+    slack = largest / 1000
+    if not -slack <= low <= high <= largest + slack:
+        raise ValueError(
+            f"Expected pixels from 0 to {largest:g}, got {frames.dtype} from {low:g} to {high:g}: scale "
+            "them, or set `do_rescale` and `do_normalize`."
+        )
+    if settings["do_rescale"] and frames.is_floating_point() and high <= 1:
+        logger.warning_once("The frames seem to be in [0, 1] already: pass `do_rescale=False`.")
 
 
 def _channels_last(frames: torch.Tensor, input_data_format: Any) -> bool:

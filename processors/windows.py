@@ -2,27 +2,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time windows: where they lie in a clip, how they are read from files, how too short ones are filled.
 
-The rules are those of DMVR, the reader below the official release (vatt.md 6.1): one test window is centred,
-several are spread uniformly from the first possible to the last possible one, and a sequence that is too
-short is repeated.
+The rules are those of DMVR, the reader below the official release: one window is centred, several are spread
+uniformly from the first possible to the last possible one, and a sequence that is too short is repeated.
+Where frames and sound take windows of different length, both begin together and the longer one lies by the
+rule.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import torch
 
-from .media import DEFAULT_LIMITS, MediaClip, MediaLimits, MediaSource, read_clip, read_clips
+from .media import DEFAULT_LIMITS, MediaClip, MediaError, MediaLimits, MediaSource, read_clip, read_clips
+from .media.source import source_name
 
 
 Items = TypeVar("Items", np.ndarray, torch.Tensor)
 # One window: frames (T, C, H, W), if there are any, and sound, None where the clip is silent.
 Window = tuple[torch.Tensor | None, np.ndarray | None]
+# (start, end) of a clip in seconds of its file
+Part = tuple[float, float]
+WHOLE: Part = (0.0, math.inf)
 
 
 def is_media_source(value: Any) -> TypeGuard[MediaSource]:
@@ -37,22 +43,75 @@ def as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(array)
 
 
-def window_starts(duration: float, seconds: float, windows: int = 1) -> list[float]:
-    """Start times of `windows` windows of `seconds` in a clip of `duration`; one window is centred.
+def window_places(windows: int = 1, random: np.random.Generator | None = None) -> list[float]:
+    """Where windows lie: 0 is the first possible one of a clip, 1 the last possible one.
+
+    Args:
+        windows: how many.
+        random: draw them, one from each of as many equal stretches.
 
     Raises:
         ValueError: if `windows` is less than 1.
     """
     if windows < 1:
         raise ValueError(f"`windows` must be at least 1, got {windows}.")
+    if random is not None:
+        return ((np.arange(windows) + random.random(windows)) / windows).tolist()
+    return [0.5] if windows == 1 else np.linspace(0.0, 1.0, windows).tolist()
+
+
+def window_starts(
+    duration: float, seconds: float, places: Sequence[float] = (0.5,), part: Part = WHOLE
+) -> list[float]:
+    """Start times of windows of `seconds` in a file of `duration`.
+
+    Args:
+        duration, seconds: seconds.
+        places: see [`window_places`].
+        part: of the file that windows are spread over.
+    """
+    first, last = part
+    slack = max(0.0, min(duration, last) - first - seconds)
+    return [first + place * slack for place in places]
+
+
+def strided_starts(duration: float, seconds: float, stride: float) -> list[float]:
+    """Start times of windows of `seconds` every `stride` seconds in a file of `duration`; the last one ends
+    with the file."""
+    return list(iterate_strided_starts(duration, seconds, stride))
+
+
+def iterate_strided_starts(duration: float, seconds: float, stride: float) -> Iterator[float]:
+    """[`strided_starts`] one by one: a header may state any duration."""
     slack = max(0.0, duration - seconds)
-    return [slack / 2] if windows == 1 else np.linspace(0.0, slack, windows).tolist()
+    # A last window that would begin within a frame or so of another one is that one.
+    for number in range(max(0, math.ceil(slack / stride - 1e-3))):
+        yield round(number * stride, 6)
+    yield round(slack, 6)
 
 
-def take_window(sequence: Items, start: float, rate: float, count: int) -> Items:
-    """Up to `count` items along the first axis, from the one that is current at `start` seconds on."""
-    first = int(start * rate + 1e-6)
-    return sequence[first : first + count]
+def check_part(start: float | None, end: float | None, name: str) -> Part:
+    """The part of a file from `start`, or its beginning, to `end`, or its end.
+
+    Raises:
+        MediaError: there is no such part in any file; it names `name`.
+    """
+    first, last = 0.0 if start is None else start, math.inf if end is None else end
+    if not (0 <= first < last and math.isfinite(first)):
+        raise MediaError(name, f"no part from {start} to {end} s", "Correct its `start` and `end`.")
+    return first, last
+
+
+def take_frames(frames: Items, start: float, fps: float, count: int) -> Items:
+    """Up to `count` frames (T, ...), from the one that is on the screen at `start` seconds on."""
+    first = int(start * fps + 1e-6)
+    return frames[first : first + count]
+
+
+def take_samples(waveform: Items, start: float, rate: float, count: int) -> Items:
+    """Up to `count` samples (S,), from the one nearest to `start` seconds on."""
+    first = round(start * rate)
+    return waveform[first : first + count]
 
 
 def repeat_to(sequence: Items, count: int) -> Items:
@@ -70,34 +129,43 @@ def read_windows(
     seconds: float,
     *,
     start: float | None = None,
-    windows: int = 1,
-    segment: tuple[float, float] | None = None,
+    places: Sequence[float] = (0.5,),
+    segment: tuple[float | None, float | None] | None = None,
     video: bool = True,
     audio: bool = True,
     limits: MediaLimits = DEFAULT_LIMITS,
     **options: Any,
 ) -> list[MediaClip]:
-    """Read one window at `start`, or `windows` uniformly spread ones (see `window_starts`), from a file.
+    """Read the window at `start`, or the windows at `places`, from a file that is opened once.
+
+    Where the sound of a video goes on after its pictures, a window without any is the last one that has some.
 
     Args:
+        seconds: length of a window.
+        places: see [`window_places`].
         segment: (start, end) in seconds of the clip that windows are spread over, for clips inside long
-            files; nothing outside is read, so windows of a clip that is too short are shorter. Default: the
-            whole file.
+            files; None for the beginning and the end of the file. Nothing outside is read, so windows of a
+            clip that is too short are shorter. Default: the whole file.
         options: `fps`, `sampling_rate`, `size` of `media.read_clip`.
 
     Raises:
-        MediaError: see `media.read_clip`.
+        MediaError: see `media.read_clip`; a segment that is none.
     """
-    starts: list[float] | Callable[[float], list[float]]
-    if start is not None:
-        starts = [start]
-    elif segment is not None:
-        begin, length = segment[0], segment[1] - segment[0]
-        starts = [begin + moment for moment in window_starts(length, seconds, windows)]
-        seconds = min(seconds, length)
-    else:
-        starts = partial(window_starts, seconds=seconds, windows=windows)
-    return read_clips(source, starts, duration=seconds, video=video, audio=audio, limits=limits, **options)
+    part = WHOLE if segment is None else check_part(*segment, source_name(source))
+    starts = (
+        [start] if start is not None else partial(window_starts, seconds=seconds, places=places, part=part)
+    )
+    clips = read_clips(
+        source,
+        starts,
+        duration=min(seconds, part[1] - part[0]),
+        video=video,
+        audio=audio,
+        limits=limits,
+        **options,
+    )
+    seen = [clip for clip in clips if clip.frames is not None and len(clip.frames)] if video else []
+    return [seen[min(number, len(seen) - 1)] for number in range(len(clips))] if seen else clips
 
 
 class WindowReader:
@@ -122,76 +190,78 @@ class WindowReader:
         """The window at `start`, or `windows` uniform ones, of one video, one sound, or both on one clock."""
         if start is not None and not start >= 0:
             raise ValueError(f"`start` must be seconds from the beginning of a clip, got {start}.")
+        places = window_places(windows)
         if video is None:
-            return [(None, waveform) for waveform in self._sounds(sound, start, windows)]
-        clips = self._clips(video, start, windows, metadata)
+            return [(None, waveform) for waveform in self._sounds(sound, start, places)]
+        seconds = self.num_frames / self.fps
+        listens = self.listen and (is_media_source(video) or isinstance(video, MediaClip))
+        if listens or sound is not None:
+            seconds = max(seconds, self.sounds.window_seconds)
+        if is_media_source(video):
+            clips = self._file(video, seconds, start, places)
+        else:
+            clips = self._decoded(video, seconds, start, places, metadata)
         return [
             (frames, self._sound_at(sound, moment) if sound is not None else waveform)
             for frames, waveform, moment in clips
         ]
 
-    def _clips(
-        self, video: Any, start: float | None, windows: int, metadata: Any
+    def _file(
+        self, video: MediaSource, seconds: float, start: float | None, places: Sequence[float]
     ) -> list[tuple[torch.Tensor, np.ndarray | None, float]]:
-        """(frames, sound, start) of each window of a video."""
-        seconds = self.num_frames / self.fps
-        if is_media_source(video):
-            if self.listen:
-                # Where the parts want windows of different lengths, both begin together.
-                seconds = max(seconds, self.sounds.window_seconds)
-            clips = read_windows(
-                video,
-                seconds,
-                start=start,
-                windows=windows,
-                audio=self.listen,
-                fps=self.fps,
-                sampling_rate=self.rate,
-                size=self.settings["decode_size"],
-                limits=self.limits,
-            )
-            return [
-                (
-                    self.videos.load(clip, self.settings)[: self.num_frames],
-                    self._heard(clip.waveform),
-                    clip.start,
-                )
-                for clip in clips
-            ]
+        """(frames, sound, start) of each window of `seconds` of a file."""
+        clips = read_windows(
+            video,
+            seconds,
+            start=start,
+            places=places,
+            audio=self.listen,
+            fps=self.fps,
+            sampling_rate=self.rate,
+            size=self.settings["decode_size"],
+            limits=self.limits,
+        )
+        return [
+            (self.videos.load(clip, self.settings)[: self.num_frames], self._heard(clip.waveform), clip.start)
+            for clip in clips
+        ]
+
+    def _decoded(
+        self, video: Any, seconds: float, start: float | None, places: Sequence[float], metadata: Any
+    ) -> list[tuple[torch.Tensor, np.ndarray | None, float]]:
+        """(frames, sound, start) of each window of `seconds` of frames, or of a [`MediaClip`]."""
         frames = self.videos.load(video, self.settings, metadata)
         waveform = video.waveform if self.listen and isinstance(video, MediaClip) else None
-        starts = window_starts(len(frames) / self.fps, seconds, windows) if start is None else [start]
+        length = max(len(frames) / self.fps, 0.0 if waveform is None else len(waveform) / self.rate)
         result = []
-        for moment in starts:
-            part = take_window(frames, moment, self.fps, self.num_frames)
+        for moment in window_starts(length, seconds, places) if start is None else [start]:
+            part = take_frames(frames, moment, self.fps, self.num_frames)
             if not len(part):
                 raise ValueError(f"A clip of {len(frames) / self.fps:g} s has no frames at {moment:g} s.")
-            heard = (
-                None
-                if waveform is None
-                else self._heard(take_window(waveform, moment, self.rate, self.num_samples))
-            )
+            heard = None
+            if waveform is not None:
+                heard = self._heard(take_samples(waveform, moment, self.rate, self.num_samples))
             result.append((part, heard, moment))
         return result
 
-    def _sounds(self, sound: Any, start: float | None, windows: int) -> list[np.ndarray | None]:
+    def _sounds(self, sound: Any, start: float | None, places: Sequence[float]) -> list[np.ndarray | None]:
         """Each window of a sound without video."""
         if sound is None:
-            return [None] * windows
+            return [None] * len(places)
         seconds = self.sounds.window_seconds
         if is_media_source(sound):
             clips = read_windows(
                 sound,
                 seconds,
                 start=start,
-                windows=windows,
+                places=places,
                 video=False,
                 sampling_rate=self.rate,
                 limits=self.limits,
             )
             return [clip.waveform for clip in clips]
         length = len(self.sounds.load(sound)) / self.rate
-        starts = window_starts(length, seconds, windows) if start is None else [start]
+        starts = window_starts(length, seconds, places) if start is None else [start]
         return [self._sound_at(sound, moment) for moment in starts]
 
     def _sound_at(self, sound: Any, start: float) -> np.ndarray | None:
@@ -202,7 +272,7 @@ class WindowReader:
                 sound, start=start, duration=seconds, video=False, sampling_rate=self.rate, limits=self.limits
             ).waveform
         waveform = self.sounds.load(sound)
-        part = take_window(waveform, start, self.rate, self.num_samples)
+        part = take_samples(waveform, start, self.rate, self.num_samples)
         if not len(part):
             raise ValueError(f"A sound of {len(waveform) / self.rate:g} s has no samples at {start:g} s.")
         return part

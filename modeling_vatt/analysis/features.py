@@ -75,7 +75,8 @@ class _Probe:
         weights = (
             output.new_ones(output.shape[:2]) if self.mask is None else self.mask[:, 1:].to(output.dtype)
         )
-        total = torch.einsum("bt,btd->bd", weights, output)
+        # The linear text tower looks up padding too, behind the words.
+        total = torch.einsum("bt,btd->bd", weights, output[:, : weights.shape[1]])
         self.inputs = total / weights.sum(1, keepdim=True).clamp(min=1)
 
     def see_mlp(self, module: torch.nn.Module, args: Any, output: torch.Tensor) -> None:

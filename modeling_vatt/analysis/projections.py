@@ -71,18 +71,25 @@ def neighbour_agreement(
     Args:
         vectors: (points, width).
         labels: one per point.
-        k: neighbours of a point, at most all others.
+        k: neighbours of a point; at most as many as share its label, as the share could not reach 1
+            otherwise. Points that are alone with their label are left out.
 
     Returns:
-        The share, and the share that labels without any relation to the vectors would have.
+        The share, and the share that labels without any relation to the vectors would have. NaN where no two
+        points share a label.
     """
-    names = np.asarray(labels)
-    k = min(k, len(names) - 1)
+    _, members, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
+    neighbours = np.minimum(k, counts[members] - 1)  # of each point
+    if not neighbours.any():
+        return float("nan"), float("nan")
     # Without a query the point itself is not among its neighbours.
-    nearest = NearestNeighbors(n_neighbors=k).fit(normalize(vectors)).kneighbors(return_distance=False)
-    _, counts = np.unique(names, return_counts=True)
-    chance = float((counts * (counts - 1)).sum() / (len(names) * (len(names) - 1)))
-    return float((names[nearest] == names[:, None]).mean()), chance
+    search = NearestNeighbors(n_neighbors=int(neighbours.max())).fit(normalize(vectors))
+    same = members[search.kneighbors(return_distance=False)] == members[:, None]
+    counted = neighbours > 0
+    within = np.arange(same.shape[1]) < neighbours[:, None]
+    shares = (same & within).sum(1)[counted] / neighbours[counted]
+    chance = (counts[members] - 1)[counted] / (len(members) - 1)
+    return float(shares.mean()), float(chance.mean())
 
 
 def choose_classes(labels: Sequence[Any], max_classes: int, seed: int = 0) -> list[str]:

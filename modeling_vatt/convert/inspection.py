@@ -27,6 +27,8 @@ from .mapping import (
 
 Shape = tuple[int, ...]
 DEFAULT_HEAD_DIM = 64  # d_kv of every official size
+# Of the release's pretraining clips; the hop is that of its spectrograms, in samples.
+FPS, SAMPLING_RATE, HOP_LENGTH = 10, 48_000, 1024
 
 
 class _Shapes:
@@ -149,6 +151,12 @@ def _encoder(
     }
 
 
+def _extent(rows: int, patch: int, usual: int) -> int:
+    """Extent of the reference clip along an axis. Tables hide what fills no patch: 9 rows of 16 spectrogram
+    frames are 144, of the release's 150; so its `usual` extent where that has as many rows."""
+    return usual if usual // patch == rows else rows * patch
+
+
 def _video_input(reader: _Shapes, patch: str, positions: str) -> dict[str, Any]:
     tubelet, height, width, channels, _ = reader.get(patch + "/kernel", 5)
     rows = {
@@ -165,26 +173,26 @@ def _video_input(reader: _Shapes, patch: str, positions: str) -> dict[str, Any]:
         "num_channels": channels,
         "tubelet_size": tubelet,
         "patch_size": height,
-        "num_frames": rows["temporal"] * tubelet,
-        "image_size": rows["vertical"] * height,
+        "num_frames": _extent(rows["temporal"], tubelet, 32),
+        "image_size": _extent(rows["vertical"], height, 224),
     }
 
 
-def _waveform_input(reader: _Shapes, patch: str, positions: str) -> dict[str, Any]:
+def _waveform_input(reader: _Shapes, patch: str, positions: str, seconds: float) -> dict[str, Any]:
     size = reader.get(patch + "/kernel", 3)[0]
     rows = reader.get(positions + "/temporal_position_embeddings/embeddings", 2)[0]
-    return {"patch_size": size, "num_samples": rows * size}
+    return {"patch_size": size, "num_samples": _extent(rows, size, round(seconds * SAMPLING_RATE))}
 
 
-def _spectrogram_input(reader: _Shapes, patch: str, positions: str) -> dict[str, Any]:
+def _spectrogram_input(reader: _Shapes, patch: str, positions: str, seconds: float) -> dict[str, Any]:
     frames, bins = reader.get(patch + "/kernel", 4)[:2]
     temporal = reader.get(positions + "/temporal_position_embeddings/embeddings", 2)[0]
     spectral = reader.get(positions + "/spectoral_position_embeddings/embeddings", 2)[0]
     return {
         "input_type": "spectrogram",
         "spectrogram_patch_size": [frames, bins],
-        "spectrogram_length": temporal * frames,
-        "num_mel_bins": spectral * bins,
+        "spectrogram_length": _extent(temporal, frames, round(seconds * SAMPLING_RATE / HOP_LENGTH)),
+        "num_mel_bins": _extent(spectral, bins, 80),
         "drop_token_rate": 0.0,
     }
 
@@ -200,15 +208,20 @@ def _projections(reader: _Shapes, pre: str, post: str) -> dict[str, Any]:
 
 
 def _patch_tower(
-    reader: _Shapes, path: str, modality: str, head_dim: int | None, given: Mapping[str, Any]
+    reader: _Shapes,
+    path: str,
+    modality: str,
+    head_dim: int | None,
+    given: Mapping[str, Any],
+    seconds: float = 3.2,
 ) -> dict[str, Any]:
     positions = path + "pos_embedding_lookup"
     if modality == "video":
         fields = _video_input(reader, path + PATCH_NAMES["video"], positions)
     elif path + PATCH_NAMES["spectrogram"] + "/kernel" in reader:
-        fields = _spectrogram_input(reader, path + PATCH_NAMES["spectrogram"], positions)
+        fields = _spectrogram_input(reader, path + PATCH_NAMES["spectrogram"], positions, seconds)
     else:
-        fields = _waveform_input(reader, path + PATCH_NAMES["waveform"], positions)
+        fields = _waveform_input(reader, path + PATCH_NAMES["waveform"], positions, seconds)
     return {
         **fields,
         **_encoder(reader, path + "tx", head_dim, given),
@@ -253,9 +266,13 @@ def _specific(
     text = _text_tower(reader, TOWER_PATHS["text"], head_dim, given["text"])
     if head_dim is None and _relative_bias(TOWER_PATHS["text"]) in reader:
         head_dim = text["head_dim"]  # the only visible one; the official sizes share theirs
+    video = _patch_tower(reader, TOWER_PATHS["video"], "video", head_dim, given["video"])
+    seconds = video["num_frames"] / FPS
     return {
-        "video_config": _patch_tower(reader, TOWER_PATHS["video"], "video", head_dim, given["video"]),
-        "audio_config": _patch_tower(reader, TOWER_PATHS["audio"], "audio", head_dim, given["audio"]),
+        "video_config": video,
+        "audio_config": _patch_tower(
+            reader, TOWER_PATHS["audio"], "audio", head_dim, given["audio"], seconds
+        ),
         "text_config": text,
     }
 
@@ -267,9 +284,11 @@ def _agnostic(
     raw, positions = path + "raw_to_embeddings/", path + "pos_embedding_lookup/"
     vocabulary, width = reader.get(raw + "text/embeddings", 2)
     rows = reader.get(positions + "text/temporal_position_embeddings/embeddings", 2)[0]
+    video = _video_input(reader, raw + "video", positions + "video")
+    seconds = {**video, **given["video"]}["num_frames"] / FPS
     inputs: dict[str, dict[str, Any]] = {
-        "video": _video_input(reader, raw + "video", positions + "video"),
-        "audio": _waveform_input(reader, raw + "audio", positions + "audio"),
+        "video": video,
+        "audio": _waveform_input(reader, raw + "audio", positions + "audio", seconds),
         "text": {"vocab_size": vocabulary, "embedding_size": width, "max_position_embeddings": rows},
     }
     fields: dict[str, Any] = {"modality_agnostic": True}
@@ -278,7 +297,6 @@ def _agnostic(
             **tower,
             **_encoder(reader, path + "tx", head_dim, given[modality]),
             **_projections(reader, f"{path}pre_proj/{modality}", f"{path}post_proj/{modality}"),
-            "classifier_dropout": 0.2,  # UniTBase
             **given[modality],
         }
     return fields

@@ -21,12 +21,13 @@ from ..models.modeling_vatt import VattPreTrainedModel
 from ..processors import VattFeatureExtractor, VattProcessor, VattTokenizer, VattVideoProcessor
 from .converter import build_model, load_variables, word_table_entry
 from .errors import ConversionError
+from .inspection import HOP_LENGTH
 from .misc_data import MiscData, read_misc_data
 from .release import Release
 from .variables import Variables, open_variables
 
 
-# Fine-tuning takes every second frame of 25 fps video and every second sample of 48 kHz sound (vatt.md 6.1).
+# Fine-tuning takes every second frame of 25 fps video and every second sample of 48 kHz sound.
 FINETUNED_FPS = 12.5
 FINETUNED_SAMPLING_RATE = 24000
 
@@ -224,7 +225,16 @@ def _save_processor(
         return []
     if isinstance(model, VattClassifier):
         audio = config.audio_config
-        VattFeatureExtractor("waveform", FINETUNED_SAMPLING_RATE, audio.num_samples).save_pretrained(folder)
+        samples = audio.num_samples
+        if audio.input_type == "spectrogram":
+            samples = audio.spectrogram_length * HOP_LENGTH
+        VattFeatureExtractor(
+            audio.input_type,
+            FINETUNED_SAMPLING_RATE,
+            samples,
+            num_mel_bins=audio.num_mel_bins,
+            hop_length=HOP_LENGTH,
+        ).save_pretrained(folder)
         return []
     if tokenizer is not None:
         VattProcessor.from_config(config, tokenizer).save_pretrained(folder)

@@ -2,21 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clip datasets, shards, samplers and collators."""
 
-from .clip_dataset import (
-    VIDEO_SUFFIXES,
-    ClipBatch,
-    ClipDataset,
-    SkippedClip,
-    all_captions,
-    clip_name,
-    collate_clips,
-    decode_clips,
-    load_clips,
-    nearest_sentences,
-    open_table,
-    skip_report,
-    source_of,
-)
+from .clip_dataset import ClipBatch, ClipDataset, collate_clips, skip_report
 from .engine import run_tasks
 from .labelled import LabelledDataset, class_names, has_several_labels, load_labelled, match_classes
 from .layouts import (
@@ -36,8 +22,17 @@ from .preparation import (
     howto100m_clips,
     prepare_shards,
 )
+from .reading import SkippedClip, decode_clips, is_decoded, read_options, read_row, source_of
 from .sampler import ChunkSampler, EpochSampler, StepSampler, shuffle_shards
 from .shards import ShardDataset, ShardError, open_clips, write_index, write_shard
+from .tables import (
+    VIDEO_SUFFIXES,
+    all_captions,
+    clip_name,
+    load_clips,
+    nearest_sentences,
+    open_table,
+)
 
 
 __all__ = [
@@ -64,6 +59,7 @@ __all__ = [
     "folder_clips",
     "has_several_labels",
     "howto100m_clips",
+    "is_decoded",
     "load_clips",
     "load_esc50",
     "load_hmdb51",
@@ -76,6 +72,8 @@ __all__ = [
     "open_clips",
     "open_table",
     "prepare_shards",
+    "read_options",
+    "read_row",
     "run_tasks",
     "shuffle_shards",
     "skip_report",

@@ -4,8 +4,10 @@
 
 import importlib
 import logging
+import multiprocessing
 import os
 import pickle
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -55,6 +57,15 @@ def run_tasks(
 def _begin(function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
+    # Who is killed cannot end its workers, and what they write on would be written beside the next run.
+    threading.Thread(target=_end_with_caller, daemon=True).start()
+
+
+def _end_with_caller() -> None:
+    caller = multiprocessing.parent_process()
+    if caller is not None:
+        caller.join()
+        os._exit(1)
 
 
 def _do(task: Any) -> Any:

@@ -3,6 +3,7 @@
 """Videos, sounds and images with one label or several: tables, and items for the classifiers."""
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +17,10 @@ from transformers import BatchFeature
 from ..processors.media import DEFAULT_LIMITS, MediaError, MediaLimits
 from ..processors.media.picture import read_picture
 from ..processors.processing_vatt import VattProcessor
-from ..processors.windows import window_starts
-from .clip_dataset import SkippedClip, open_table, read_options, read_row, source_of
+from ..processors.windows import window_places
+from .folders import class_folders
+from .reading import SkippedClip, read_options, read_row, source_of
+from .tables import open_table
 
 
 logger = logging.getLogger(__name__)
@@ -37,12 +40,13 @@ def load_labelled(
     """Media files with their classes, undecoded.
 
     Args:
-        data: a folder with a folder per class (`train/dog/a.mp4`) or with `metadata.csv`/`metadata.jsonl`
-            beside the files, or the name of a dataset.
+        data: a folder with a folder per class under that of the split (`train/dog/a.mp4`,
+            `train/dog/day1/a.mp4`) or with metadata beside the files, or the name of a dataset; see
+            [`open_table`].
         split: split to load.
         media: `"video"`, `"audio"` (files of sound, or videos for their sound) or `"image"`.
         label_column: column of the classes, names or numbers, or lists of them; `label` or `labels` if left
-            out.
+            out. Names are taken as written, without space around them: `1` and `01` are two classes.
         media_column: column of the files; found by its type if left out.
         label_separator: what stands between several classes in one string, such as `","` in AudioSet's lists.
         **kwargs: passed to `datasets.load_dataset`.
@@ -51,7 +55,7 @@ def load_labelled(
         Dataset with the undecoded column `video`, `audio` or `image`, the column `label` (`ClassLabel`, or
         `List(ClassLabel)` for several labels), and the others. Classes are those of the data set's own
         `ClassLabel`, else the ones that occur in this split; see [`match_classes`] for the other splits. Rows
-        without a label are left out, with a warning.
+        without a label (missing or blank) are left out, with a warning.
 
     Raises:
         ValueError: no such folder, split or column, or no labels in it.
@@ -59,6 +63,8 @@ def load_labelled(
     table = open_table(data, split, media, media_column, **kwargs)
     if label_column is None:
         label_column = next((name for name in _LABEL_COLUMNS if name in table.column_names), None)
+    if label_column is None and table.column_names == [media] and os.path.isdir(data):
+        table, label_column = _with_class_folders(table, data, split, media)
     if label_column is None or label_column not in table.column_names:
         wanted = "`label`" if label_column is None else repr(label_column)
         raise ValueError(
@@ -66,43 +72,74 @@ def load_labelled(
             "column of the labels with `label_column`."
         )
     feature = table.features[label_column]
-    values = list(table[label_column])
     several = isinstance(feature, datasets.List)
     inner = feature.feature if several else feature
     if not isinstance(inner, datasets.ClassLabel | datasets.Value) or label_column == media:
         raise ValueError(f"{data}: column {label_column!r} must hold labels, but holds {feature}.")
     declared = inner.names if isinstance(inner, datasets.ClassLabel) else None
+    labels: list[Any] = list(table[label_column])
     if declared is not None:
-        values = [_names_of(value, declared) for value in values]
-    elif label_separator is not None and not several:
-        several = True
-        values = [None if value is None else str(value).split(label_separator) for value in values]
-    labelled = [index for index, value in enumerate(values) if value is not None]
-    if not labelled:
-        raise ValueError(
-            f"{data}: no clip of the split {split!r} has a label. Choose another column or split."
-        )
-    if len(labelled) < len(values):
-        logger.warning("%s: left out %d clips without a label.", data, len(values) - len(labelled))
-        table, values = table.select(labelled), [values[index] for index in labelled]
-    labels: list[str | list[str]]
-    if several:
-        labels = [list(dict.fromkeys(_words(value))) for value in values]
+        labels = [_names_of(value, declared) for value in labels]
     else:
-        labels = [str(value).strip() for value in values]
-    used = {name for value in labels for name in ([value] if isinstance(value, str) else value)}
-    # A folder's class list is collected over all its splits, so what counts is what is there.
-    own_list = declared is not None and table.builder_name not in (
-        "videofolder",
-        "audiofolder",
-        "imagefolder",
-    )
-    names = declared if own_list else sorted(used, key=_natural)
-    if not names:
+        labels = _as_written(labels)
+        if label_separator is not None and not several:
+            several = True
+            labels = _as_written([value and value.split(label_separator) for value in labels])
+    if several:
+        labels = [value and list(dict.fromkeys(filter(None, value))) for value in labels]
+    labelled = [index for index, value in enumerate(labels) if value is not None]
+    used = {name for index in labelled for name in (labels[index] if several else [labels[index]])}
+    # What a set declares holds for all its splits.
+    names = declared or sorted(used, key=_natural)
+    if not labelled or not names:
         raise ValueError(
             f"{data}: no clip of the split {split!r} has a label. Choose another column or split."
         )
+    if len(labelled) < len(labels):
+        logger.warning("%s: left out %d clips without a label.", data, len(labels) - len(labelled))
+        table, labels = table.select(labelled), [labels[index] for index in labelled]
     return _with_labels(table.remove_columns(label_column), labels, names)
+
+
+def _with_class_folders(
+    table: datasets.Dataset, data: str | os.PathLike, split: str, media: str
+) -> tuple[datasets.Dataset, str | None]:
+    """The table with the column `label` from a folder per class, if there are some, and its name."""
+    paths = [value["path"] for value in table[media]]
+    classes = class_folders(data, split, paths)
+    if classes is None:
+        return table, None
+    if outside := [path for path, name in zip(paths, classes, strict=True) if name is None]:
+        raise ValueError(
+            f"{data}: {len(outside)} files lie beside the class folders, such as {outside[0]}. Move each "
+            "into the folder of its class."
+        )
+    depths = {path.count("/"): path for path in paths}
+    if len(depths) > 1:
+        logger.warning(
+            "%s: files lie at different depths, such as %s and %s. The class is the folder under that of the "
+            "split.",
+            data,
+            depths[min(depths)],
+            depths[max(depths)],
+        )
+    return table.add_column("label", classes), "label"
+
+
+def _as_written(values: Sequence[Any]) -> list[Any]:
+    """Labels, or lists of them, as they are written; None for missing and blank ones."""
+    single = [x for value in values for x in (value if isinstance(value, list) else [value])]
+    floats = [x for x in single if isinstance(x, float) and not math.isnan(x)]
+    whole = all(x.is_integer() for x in floats)  # a missing one makes floats of whole numbers in pandas
+
+    def written(label: Any) -> Any:
+        if isinstance(label, list):
+            return [written(x) for x in label]
+        if isinstance(label, float):
+            label = None if math.isnan(label) else int(label) if whole else label
+        return None if label is None else str(label).strip() or None
+
+    return [written(value) for value in values]
 
 
 def _names_of(value: int | list[int] | None, names: list[str]) -> str | list[str] | None:
@@ -112,13 +149,9 @@ def _names_of(value: int | list[int] | None, names: list[str]) -> str | list[str
     return None if value is None or value < 0 else names[value]
 
 
-def _words(labels: Sequence[Any]) -> list[str]:
-    return [word for word in (str(label).strip() for label in labels if label is not None) if word]
-
-
 def _natural(name: str) -> tuple[bool, int, str]:
     """Numbers first and in their order, then words."""
-    return (False, int(name), "") if name.isdecimal() else (True, 0, name)
+    return (False, int(name), name) if name.isdecimal() else (True, 0, name)
 
 
 def _with_labels(
@@ -229,16 +262,16 @@ class LabelledDataset(Dataset):
         epoch, index = (0, item) if isinstance(item, int) else item
         row = self.clips[index]
         random = np.random.default_rng((self.seed, epoch, index))
-        place = float(random.random()) if self.random_window else None
+        places = window_places(self.windows, random if self.random_window else None)
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
         try:
-            inputs = self._inputs(row, place, generator)
+            inputs = self._inputs(row, places, generator)
         except MediaError as error:
             return SkippedClip(error.source, str(error))
         return BatchFeature({**inputs, "labels": self._target(row["label"])})
 
     def _inputs(
-        self, row: dict[str, Any], place: float | None, generator: torch.Generator
+        self, row: dict[str, Any], places: list[float], generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
         options: dict[str, Any] = {"augmentation": self.augmentation, "generator": generator}
         if self.media == "image":
@@ -246,14 +279,8 @@ class LabelledDataset(Dataset):
             clip = self.processor(videos=[picture], num_frames=1, **options)["pixel_values_videos"]
             return {"pixel_values": clip[:, 0]}
         window = {**read_options(self.processor, self.media), "limits": self.limits}
-        seconds = window["duration"]
-
-        def starts(length: float) -> list[float]:
-            if place is None:
-                return window_starts(length, seconds, self.windows)
-            return [place * max(0.0, length - seconds)]
-
-        clips = read_row(row, self.media, window, starts)
+        clips = read_row(row, self.media, window, places)
+        options["start"] = 0.0
         if self.media == "audio":
             name = "input_values"
             values = self.processor(audio=[clip.waveform for clip in clips], **options)[name]

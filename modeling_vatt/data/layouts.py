@@ -7,7 +7,6 @@ A table names every clip that the annotations name, whether its file is there or
 skipped, counted and reported like an unreadable one.
 """
 
-import csv
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedKFold
 
-from .clip_dataset import VIDEO_SUFFIXES
+from .captions import usable_captions
+from .folders import read_csv, read_text
+from .tables import VIDEO_SUFFIXES
 
 
 # (indices of training clips, indices of test clips)
@@ -43,12 +44,12 @@ def load_ucf101(root: str | os.PathLike) -> datasets.Dataset:
     """
     lists = Path(root) / "ucfTrainTestlist"
     with _understood(lists / "classInd.txt", "UCF101") as file:
-        classes = [line.split()[1] for line in _lines(file, "UCF101")]
+        classes = [line.split()[1] for line in _lines(file)]
     parts: dict[str, dict[str, str]] = {}  # clip -> split -> part
     for split in ("split1", "split2", "split3"):
         for part in ("train", "test"):
             with _understood(lists / f"{part}list0{split[-1]}.txt", "UCF101") as file:
-                for line in _lines(file, "UCF101"):
+                for line in _lines(file):
                     parts.setdefault(_inside(line.split()[0]), {})[split] = part
     with _understood(lists, "UCF101"):
         return _split_table(Path(root), classes, parts)
@@ -77,7 +78,7 @@ def load_hmdb51(root: str | os.PathLike) -> datasets.Dataset:
     for name in classes:
         for split in ("split1", "split2", "split3"):
             with _understood(lists / f"{name}_test_{split}.txt", "HMDB51") as file:
-                for line in _lines(file, "HMDB51"):
+                for line in _lines(file):
                     clip, flag = line.split()
                     part = {"0": "", "1": "train", "2": "test"}[flag]
                     parts.setdefault(_inside(f"{name}/{clip}"), {})[split] = part
@@ -98,7 +99,7 @@ def load_esc50(root: str | os.PathLike) -> datasets.Dataset:
         ValueError: the list is missing.
     """
     with _understood(Path(root) / "meta" / "esc50.csv", "ESC-50") as file:
-        rows = list(csv.DictReader(_lines(file, "ESC-50")))
+        rows = read_csv(file)
         classes = [name for _, name in sorted({(int(row["target"]), row["category"]) for row in rows})]
         return _table(
             "audio",
@@ -181,8 +182,8 @@ def load_msrvtt(
     captions: dict[str, list[str]] = {}
     with _understood(file, "MSR-VTT"):
         if file.suffix == ".csv":
-            for row in csv.DictReader(_lines(file, "MSR-VTT")):
-                captions.setdefault(_text(row["video_id"]), []).append(_text(row["sentence"]))
+            for row in read_csv(file):
+                captions.setdefault(_text(row["video_id"]), []).extend(_captions(row["sentence"]))
         else:
             content = _json(file)
             captions = {
@@ -190,7 +191,7 @@ def load_msrvtt(
             }
             for sentence in content["sentences"]:
                 if sentence["video_id"] in captions:
-                    captions[sentence["video_id"]].append(_text(sentence["caption"]))
+                    captions[sentence["video_id"]].extend(_captions(sentence["caption"]))
         rows = [{"name": name, "file": name, "captions": texts} for name, texts in captions.items()]
         return _caption_table(Path(root), rows, file, split)
 
@@ -218,7 +219,7 @@ def load_youcook2(
             {
                 "name": f"{video}_{clip['id']}",
                 "file": video,
-                "captions": [_text(clip["sentence"])],
+                "captions": _captions(clip["sentence"]),
                 "start": _seconds(clip["segment"][0]),
                 "end": _seconds(clip["segment"][1]),
             }
@@ -240,6 +241,8 @@ def _understood(file: Path, dataset: str) -> Iterator[Path]:
         yield file
     except _LayoutError:
         raise
+    except FileNotFoundError as error:
+        raise _LayoutError(f"{file}: no such file. Unpack {dataset}'s annotations there.") from error
     # What parsing of odd content raises; pyarrow refuses numbers and text that fit no column.
     except (
         ValueError,
@@ -248,7 +251,6 @@ def _understood(file: Path, dataset: str) -> Iterator[Path]:
         AttributeError,
         ArithmeticError,
         RecursionError,
-        csv.Error,
     ) as error:
         raise _LayoutError(
             f"{file}: not as {dataset} has it ({type(error).__name__}: {error}). Download or mend it."
@@ -273,25 +275,27 @@ def _text(value: Any) -> str:
     return value
 
 
+def _captions(value: Any) -> list[str]:
+    """What is said, nothing where it is missing or blank."""
+    return usable_captions(None if value is None else _text(value))
+
+
 def _seconds(value: Any) -> float:
-    seconds = float(value)
-    if not 0 <= seconds < float("inf"):
+    """A moment of a video; NaN where it is missing, so that the clip is skipped and listed."""
+    seconds = float("nan") if value is None else float(value)
+    if seconds < 0 or seconds == float("inf"):
         raise ValueError(f"{value!r} is no moment of a video")
     return seconds
 
 
-def _lines(file: Path, dataset: str) -> list[str]:
+def _lines(file: Path) -> list[str]:
     """Lines that are not empty."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise _LayoutError(f"{file}: no such file. Unpack {dataset}'s annotations there.") from error
-    return [line for line in text.splitlines() if line.strip()]
+    return [line for line in read_text(file).split("\n") if line.strip()]
 
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(read_text(file))
     except json.JSONDecodeError as error:
         raise _LayoutError(f"{file}: not a JSON file ({error}). Download it again.") from error
 

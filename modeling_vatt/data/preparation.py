@@ -2,31 +2,54 @@
 # SPDX-License-Identifier: Apache-2.0
 """Making shards from raw folders: which clips there are, how they are stored, what could not be used.
 
-What goes into which shard is planned beforehand, from the sizes of the files. So shards are independent of
-each other and can be made in any order, by any number of workers, and again after an interruption.
+What goes into which shard is planned beforehand, from the sizes of the files, and the plan is kept. So shards
+are independent of each other and can be made in any order, by any number of workers, and again after an
+interruption. A shard is whole when it has its name; what could not be used of it stands beside it.
 """
 
 import csv
+import functools
 import hashlib
 import itertools
 import json
 import math
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from transformers.utils import logging
 
-from ..processors.media import DEFAULT_LIMITS, MediaError, MediaLimits, read_clip, read_clips, read_duration
+from ..files import is_untouched, one_writer, write_whole
+from ..processors.media import (
+    DEFAULT_LIMITS,
+    MediaError,
+    MediaLimits,
+    MediaSource,
+    read_clip,
+    read_clips,
+    read_duration,
+)
 from ..processors.media.writing import encode_clip
-from .clip_dataset import VIDEO_SUFFIXES, load_clips, part_of, with_pictures
-from .shards import MANIFEST, ShardDataset, read_shard_index, write_index, write_shard
+from .captions import usable_captions, usable_sentences, usable_text
+from .reading import part_of, source_of, with_pictures
+from .shards import MANIFEST, ShardDataset, ShardError, read_shard_index, write_index, write_shard
+from .tables import VIDEO_SUFFIXES, load_clips
 
+
+logger = logging.get_logger(__name__)
+
+Result = TypeVar("Result")
 
 FAILURES = "failures.json"
 _PLAN = "plan.json"
+_RESERVED = frozenset(
+    {"caption", "captions", "end", "more", "sentences", "source", "source_start", "start", "text"}
+)
 _NEIGHBOURS = 5
 _LONGEST = 300.0  # seconds that are decoded at once: frames are held in memory
 _REENCODED_RATE = 64_000  # bytes a second, roughly, at the default settings
@@ -42,7 +65,9 @@ class RawClip:
         start, end: seconds; None for the beginning and the end of the file.
         captions: sentences about the whole of it.
         sentences: `{"start", "end", "text"}`, seconds of the file.
-        more: further fields of `KEY.json`, such as labels.
+        more: further fields of `KEY.json`, such as labels; those whose names mean something else there stand
+            under `more` in it.
+        left_out: `name` and `reason` of what is said but cannot be used.
     """
 
     path: str | None
@@ -52,6 +77,24 @@ class RawClip:
     captions: list[str] = field(default_factory=list)
     sentences: list[dict[str, Any]] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)
+    left_out: list[dict[str, str]] = field(default_factory=list)
+
+    def cleaned(self) -> "RawClip":
+        """The clip without captions that are blank and sentences without time or text; those are listed.
+
+        Raises:
+            ValueError: captions that are no texts.
+        """
+        try:
+            captions = usable_captions(self.captions)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}. Correct its captions.") from error
+        sentences, bad = usable_sentences(self.sentences)
+        left_out = [
+            {"name": f"{self.name}, sentence {', '.join(str(n + 1) for n in numbers)}", "reason": reason}
+            for reason, numbers in bad.items()
+        ]
+        return replace(self, captions=captions, sentences=sentences, left_out=[*self.left_out, *left_out])
 
 
 @dataclass(frozen=True)
@@ -75,11 +118,21 @@ class ShardSettings:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard to make. Everything in it can be sent to another process or machine."""
+    """One shard to make. Everything in it can be sent to another process or machine.
+
+    Args:
+        path: of the shard.
+        first: number of its first clip in the whole.
+        clips: that go into it.
+        missing: places in `clips` of those whose files were not there when the shards were planned.
+        settings: how clips are stored.
+        limits: what a file may cost.
+    """
 
     path: str
     first: int
     clips: list[RawClip]
+    missing: frozenset[int]
     settings: ShardSettings
     limits: MediaLimits = DEFAULT_LIMITS
 
@@ -100,17 +153,16 @@ def folder_clips(folder: str | os.PathLike, split: str) -> list[RawClip]:
     clips = []
     for row in table:
         path = row["video"]["path"]
-        clips.append(
-            RawClip(
-                path,
-                os.path.relpath(path, folder),
-                row.get("start"),
-                row.get("end"),
-                row.get("captions") or [],
-                row.get("sentences") or [],
-                {name: row[name] for name in others},
-            )
+        clip = RawClip(
+            path,
+            os.path.relpath(path, folder),
+            row.get("start"),
+            row.get("end"),
+            row.get("captions") or [],
+            row.get("sentences") or [],
+            {name: row[name] for name in others},
         )
+        clips.append(clip.cleaned())
     return clips
 
 
@@ -129,44 +181,52 @@ def howto100m_clips(folder: str | os.PathLike, annotations: str | os.PathLike) -
     clips = []
     for video, columns in _narrations(Path(annotations)):
         try:
-            sentences = [
-                {"start": _seconds(start), "end": _seconds(end), "text": " ".join(str(text).split())}
-                for start, end, text in zip(columns["start"], columns["end"], columns["text"], strict=True)
-            ]
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            rows = zip(columns["start"], columns["end"], columns["text"], strict=True)
+            sentences = [{"start": start, "end": end, "text": text} for start, end, text in rows]
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{annotations}: {video!r} needs lists `start`, `end` and `text` of one length ({error!r})."
             ) from error
-        spoken = [sentence for sentence in sentences if sentence["text"]]
-        clips.append(RawClip(files.get(video), video, sentences=spoken))
+        clip = RawClip(files.get(video), video, sentences=sentences).cleaned()
+        joined = [{**sentence, "text": " ".join(sentence["text"].split())} for sentence in clip.sentences]
+        clips.append(replace(clip, sentences=joined))
     return clips
 
 
-def _seconds(value: Any) -> float:
-    seconds = float(value)
-    if not math.isfinite(seconds):
-        raise ValueError(f"{value!r} is no time")
-    return seconds
-
-
 def _narrations(annotations: Path) -> Iterator[tuple[str, Any]]:
+    names = ("start", "end", "text")
     if annotations.is_dir():
         for path in sorted(annotations.glob("*.csv")):
+            rows = csv.DictReader(_lines(path))
             try:
-                with path.open(newline="", encoding="utf-8") as file:
-                    rows = list(csv.DictReader(file))
-            except (OSError, UnicodeDecodeError, csv.Error) as error:
+                if not set(names) <= set(rows.fieldnames or ()):
+                    raise ValueError(f"{path}: no columns {', '.join(names)}. Mend or remove it.")
+                columns: dict[str, list[Any]] = {name: [] for name in names}
+                for row in rows:
+                    for name in names:
+                        columns[name].append(row[name])
+            except csv.Error as error:
                 raise ValueError(f"{path}: cannot be read as CSV ({error}). Mend or remove it.") from error
-            names = ("start", "end", "text")
-            yield path.stem, {name: [row.get(name) for row in rows] for name in names}
+            yield path.stem, columns
         return
     try:
-        videos = json.loads(annotations.read_text(encoding="utf-8"))
+        videos = json.loads(annotations.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{annotations}: cannot be read as JSON ({error}).") from error
     if not isinstance(videos, dict):
         raise ValueError(f"{annotations}: must be an object with the videos' names as keys.")
     yield from videos.items()
+
+
+def _lines(path: str | os.PathLike) -> list[str]:
+    """Lines of a CSV file with their ends, which mean something within quotes."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return list(file)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not UTF-8 ({error}). Save it as UTF-8, or remove it.") from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error}). Allow it, or remove the list.") from error
 
 
 def audioset_clips(folder: str | os.PathLike, annotations: str | os.PathLike) -> list[RawClip]:
@@ -183,28 +243,34 @@ def audioset_clips(folder: str | os.PathLike, annotations: str | os.PathLike) ->
     """
     files = _files(folder)
     clips = []
+    lines = (line for line in _lines(annotations) if line.strip() and not line.startswith("#"))
     try:
-        with open(annotations, newline="", encoding="utf-8") as file:
-            lines = (line for line in file if line.strip() and not line.startswith("#"))
-            for row in csv.reader(lines, skipinitialspace=True):
-                try:
-                    video, start, end, labels = row
-                    part = float(start), float(end)
-                except ValueError as error:
-                    raise ValueError(
-                        f"{annotations}: {row!r} is not `YTID, start_seconds, end_seconds, positive_labels`."
-                    ) from error
-                more = {"labels": labels.split(",")}
-                clips.append(RawClip(files.get(video), f"{video} at {part[0]:g} s", *part, more=more))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        for row in csv.reader(lines, skipinitialspace=True):
+            try:
+                video, start, end, labels = row
+                part = float(start), float(end)
+            except ValueError as error:
+                raise ValueError(
+                    f"{annotations}: {row!r} is not `YTID, start_seconds, end_seconds, positive_labels`."
+                ) from error
+            more = {"labels": labels.split(",")}
+            clips.append(RawClip(files.get(video), f"{video} at {part[0]:g} s", *part, more=more))
+    except csv.Error as error:
         raise ValueError(f"{annotations}: cannot be read ({error}).") from error
     return clips
 
 
 def _files(folder: str | os.PathLike) -> dict[str, str]:
     """Video files by their names without suffix."""
+
+    def unreadable(error: OSError) -> None:
+        raise ValueError(f"{error.filename}: cannot be read ({error.strerror}). Mend it, then try again.")
+
     paths = sorted(
-        path for path in Path(folder).absolute().rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES
+        Path(place, name)
+        for place, _, names in os.walk(Path(folder).absolute(), onerror=unreadable)
+        for name in names
+        if Path(name).suffix.lower() in VIDEO_SUFFIXES
     )
     if not paths:
         raise ValueError(f"{folder}: no video files in this folder. Check the path.")
@@ -228,6 +294,8 @@ def prepare_shards(
 ) -> tuple[ShardDataset, list[dict[str, str]]]:
     """Make shards, or go on making them after an interruption.
 
+    The same call completes what an earlier one has left, or finds it complete.
+
     Args:
         clips: in the order in which they are to stand in the shards.
         output_dir: becomes the folder of shards; `failures.json` in it lists what could not be used.
@@ -238,53 +306,72 @@ def prepare_shards(
         limits: what a file may cost, and whether it is decoded in a process of its own.
 
     Returns:
-        The shards, and the failures: `name` and `reason`.
+        The shards, and `name` and `reason` of what could not be used: clips, and sentences of others.
 
     Raises:
         ValueError: no clips, or a folder that holds something else.
+        FolderBusy: another process makes them.
+        ShardError: storage fails. Nothing is left out for that.
     """
     folder = Path(output_dir).absolute()  # workers of a cluster begin elsewhere
-    tasks = [replace(task, limits=limits) for task in _plan(clips, folder, settings, shard_bytes)]
-    plan = _hash_of(_contents(task) for task in tasks)
-    if not tasks:
+    clips = [clip.cleaned() for clip in clips]
+    if not clips:
         raise ValueError(f"{folder}: there are no clips to put into shards.")
-    if (folder / MANIFEST).is_file() and _read(folder / MANIFEST).get("plan") == plan:
-        return ShardDataset(folder), _read(folder / FAILURES)
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / _PLAN).is_file() or _read(folder / _PLAN) != plan:
-            raise ValueError(
-                f"{folder}: holds something else than the beginning of these shards. Choose another folder, "
-                "or remove this one."
-            )
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _PLAN).write_text(json.dumps(plan))
-    failures: list[dict[str, str]] = []
+    plan = _hash_of(clips, settings, shard_bytes)
+    if (done := _finished(folder, plan)) is not None:
+        return done
+    left_out = [entry for clip in clips for entry in clip.left_out]
+    if left_out:
+        named = "; ".join(f"{entry['name']!r}: {entry['reason']}" for entry in left_out[:5])
+        logger.warning(f"{folder}: sentences are left out ({named}{'; ...' if left_out[5:] else ''}).")
+    if not is_untouched(folder):
+        _kept_plan(folder, plan)
+    with one_writer(folder):
+        if (done := _finished(folder, plan)) is not None:  # by who wrote before
+            return done
+        if is_untouched(folder):
+            counts, missing = _plan(clips, settings, shard_bytes)
+            kept = {"plan": plan, "counts": counts, "missing": missing}
+            write_whole(folder / _PLAN, json.dumps(kept).encode())
+        tasks = _tasks(clips, folder, settings, limits, **_kept_plan(folder, plan))
+        failures = left_out
 
-    def index() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        for task, report in zip(tasks, run(make_shard, tasks), strict=True):
-            failures.extend(report.failures)
-            yield Path(task.path).name, report.rows
-        (folder / FAILURES).write_text(json.dumps(failures, indent=1))
+        def index() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+            for task, report in zip(tasks, run(make_shard, tasks), strict=True):
+                failures.extend(report.failures)
+                yield Path(task.path).name, report.rows
+            write_whole(folder / FAILURES, json.dumps(failures, indent=1).encode())
 
-    dataset = write_index(folder, index(), {"plan": plan})
-    for task in tasks:
-        _failures_of(task).unlink(missing_ok=True)
-    (folder / _PLAN).unlink()
-    return dataset, failures
-
-
-def _contents(task: ShardTask) -> dict[str, Any]:
-    """What the shard depends on."""
-    contents = {**asdict(task), "path": Path(task.path).name}
-    del contents["limits"]
-    return contents
+        return write_index(folder, index(), {"plan": plan}), failures
 
 
-def _hash_of(contents: Iterable[dict[str, Any]]) -> str:
-    digest = hashlib.sha256()
-    for part in contents:
-        digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+def _finished(folder: Path, plan: str) -> tuple[ShardDataset, list[dict[str, str]]] | None:
+    """What is there, if it is complete and what is planned."""
+    with suppress(OSError, ValueError, AttributeError):  # damaged: made again from the shards
+        if _read(folder / MANIFEST).get("plan") == plan:
+            return ShardDataset(folder), _read(folder / FAILURES)
+    return None
+
+
+def _kept_plan(folder: Path, plan: str) -> dict[str, Any]:
+    """`counts` and `missing` of the plan in a folder."""
+    try:
+        kept = _read(folder / _PLAN)
+        if kept["plan"] == plan:
+            return {"counts": kept["counts"], "missing": kept["missing"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(
+        f"{folder}: holds something else than the beginning of these shards. Choose another folder, "
+        "or remove this one."
+    )
+
+
+def _hash_of(clips: Sequence[RawClip], settings: ShardSettings, shard_bytes: int) -> str:
+    """What the shards depend on, but for the content of the files."""
+    digest = hashlib.sha256(json.dumps([asdict(settings), shard_bytes]).encode())
+    for clip in clips:
+        digest.update(json.dumps(asdict(clip), sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 
@@ -292,43 +379,96 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def _plan(
-    clips: Sequence[RawClip], folder: Path, settings: ShardSettings, shard_bytes: int
-) -> list[ShardTask]:
-    """Consecutive clips, by the sizes of their files, or of what re-encoding is likely to make of them."""
-    groups: list[list[RawClip]] = []
+def _plan(clips: Sequence[RawClip], settings: ShardSettings, shard_bytes: int) -> tuple[list[int], list[int]]:
+    """How many consecutive clips go into each shard, by the sizes of their files, or of what re-encoding is
+    likely to make of them; and the numbers of the clips whose files are not there.
+
+    Raises:
+        ShardError: a file cannot be reached, or nothing is where it should be.
+    """
+    counts: list[int] = []
+    missing: list[int] = []
     filled = 0.0
-    for clip in clips:
-        size = float(os.path.getsize(clip.path)) if clip.path and os.path.exists(clip.path) else 0.0
+    for number, clip in enumerate(clips):
+        size = 0.0
+        if clip.path is not None:
+            try:
+                size = float(os.stat(clip.path).st_size)
+            except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+                if isinstance(error, OSError) and _is_away(clip.path):
+                    raise _storage_fails(clip.path, error) from error
+                missing.append(number)
+            except OSError as error:
+                raise _storage_fails(clip.path, error) from error
         seconds = math.inf if clip.end is None else clip.end - (clip.start or 0.0)
         if settings.reencode and math.isfinite(seconds):
             size = _REENCODED_RATE * max(0.0, seconds)
-        if not groups or filled + size > shard_bytes:
-            groups.append([])
+        if not counts or filled + size > shard_bytes:
+            counts.append(0)
             filled = 0.0
-        groups[-1].append(clip)
+        counts[-1] += 1
         filled += size
-    firsts = np.cumsum([0, *map(len, groups)])
-    return [
-        ShardTask(str(folder / f"shard-{number:06d}.tar"), int(firsts[number]), group, settings)
-        for number, group in enumerate(groups)
-    ]
+    return counts, missing
+
+
+def _is_away(path: str) -> bool:
+    """Whether the folder of a file is not there or empty, as when nothing is mounted."""
+    try:
+        return not any(os.scandir(os.path.dirname(os.path.realpath(path))))
+    except OSError:
+        return True
+
+
+def _storage_fails(path: str, error: OSError) -> ShardError:
+    return ShardError(
+        f"{path}: cannot be read ({error.strerror or error}). Check that its storage works, then run the "
+        "same command again to continue."
+    )
+
+
+def _tasks(
+    clips: Sequence[RawClip],
+    folder: Path,
+    settings: ShardSettings,
+    limits: MediaLimits,
+    counts: list[int],
+    missing: list[int],
+) -> list[ShardTask]:
+    gone, edges = set(missing), np.cumsum([0, *counts]).tolist()
+    tasks = []
+    for number, (first, last) in enumerate(itertools.pairwise(edges)):
+        away = frozenset(n - first for n in range(first, last) if n in gone)
+        path = str(folder / f"shard-{number:06d}.tar")
+        tasks.append(ShardTask(path, first, list(clips[first:last]), away, settings, limits))
+    return tasks
 
 
 def make_shard(task: ShardTask) -> ShardReport:
-    """Make one shard, unless it is there."""
+    """Make one shard, unless it is there and whole.
+
+    Raises:
+        ShardError: storage fails.
+    """
     path = Path(task.path)
-    if not path.is_file():
-        failures: list[dict[str, str]] = []
+    rows = None
+    with suppress(ShardError):  # none, or one that the machine has lost a part of
+        rows, _ = read_shard_index(path)
+    if rows is None:
+        write_shard(path, _all_members(task))
+        rows, _ = read_shard_index(path)
+    failures = _failures_of(task)
+    return ShardReport(rows, _read(failures) if failures.exists() else [])
 
-        def members() -> Iterator[tuple[str, dict[str, Any], bytes]]:
-            for number, clip in enumerate(task.clips, start=task.first):
-                yield from _members(f"{number:09d}", clip, task, failures)
-            # Before the shard has its name: who finds the shard finds its failures.
-            _failures_of(task).write_text(json.dumps(failures))
 
-        write_shard(path, members())
-    return ShardReport(read_shard_index(path), _read(_failures_of(task)))
+def _all_members(task: ShardTask) -> Iterator[tuple[str, dict[str, Any], bytes]]:
+    failures: list[dict[str, str]] = []
+    for place, clip in enumerate(task.clips):
+        yield from _members(f"{task.first + place:09d}", clip, place in task.missing, task, failures)
+    # Before the shard has its name: who finds the shard finds its failures.
+    if failures:
+        write_whole(_failures_of(task), json.dumps(failures).encode())
+    else:
+        _failures_of(task).unlink(missing_ok=True)
 
 
 def _failures_of(task: ShardTask) -> Path:
@@ -336,57 +476,91 @@ def _failures_of(task: ShardTask) -> Path:
 
 
 def _members(
-    key: str, clip: RawClip, task: ShardTask, failures: list[dict[str, str]]
+    key: str, clip: RawClip, missing: bool, task: ShardTask, failures: list[dict[str, str]]
 ) -> Iterator[tuple[str, dict[str, Any], bytes]]:
-    """What a shard gets of a clip; nothing of it if it cannot be decoded."""
-    text = {**clip.more, "source": clip.name, "captions": clip.captions}
+    """What a shard gets of a clip; nothing of it if it cannot be decoded.
+
+    Args:
+        missing: whether its file was not there when the shards were planned.
+    """
+    reserved = {name: value for name, value in clip.more.items() if name in _RESERVED}
+    more = {name: value for name, value in clip.more.items() if name not in _RESERVED}
+    if reserved:
+        more["more"] = reserved
+    text = {**more, "source": usable_text(clip.name), "captions": clip.captions}
     try:
-        if clip.path is None:
+        if clip.path is None or (missing and not os.path.exists(clip.path)):
             raise MediaError(clip.name, "no such file", "Add it to the folder.")
         part_of({"name": clip.name, "start": clip.start, "end": clip.end})
         if task.settings.reencode:
-            parts = _segments(clip, task)
+            parts = _decided(clip.path, task.limits, lambda source: _segments(source, clip, task))
         else:
-            _check_decodable(clip, task.limits)
-            content = Path(clip.path).read_bytes()
+            _decided(clip.path, task.limits, lambda source: _check_decodable(source, clip, task.limits))
+            content = _read_whole(clip.path, task.limits)
             yield key, {**text, "sentences": clip.sentences, "start": clip.start, "end": clip.end}, content
             return
-    except (MediaError, OSError) as error:
-        failures.append(_failure(clip.name, error))
+    except MediaError as error:
+        failures.append({"name": clip.name, "reason": error.reason})
         return
     for number, (start, end) in enumerate(parts):
         sentences = sentences_around(clip.sentences, start, end)
         try:
-            content = _cut(clip.path, start, end, task)
-        except (MediaError, OSError) as error:
-            failures.append(_failure(f"{clip.name} at {start:g} s", error))
+            content = _decided(
+                clip.path, task.limits, functools.partial(_cut, start=start, end=end, task=task)
+            )
+        except MediaError as error:
+            failures.append({"name": f"{clip.name} at {start:g} s", "reason": error.reason})
             continue
         part = {**text, "sentences": sentences, "source_start": start, "start": None, "end": None}
         yield f"{key}-{number:05d}", part, content
 
 
-def _failure(name: str, error: Exception) -> dict[str, str]:
-    reason = error.reason if isinstance(error, MediaError) else f"cannot be read ({error})"
-    return {"name": name, "reason": reason}
+def _decided(path: str, limits: MediaLimits, decode: Callable[[MediaSource], Result]) -> Result:
+    """What `decode` makes of a file. Where it fails, it gets the bytes from memory: what fails then is the
+    file, not its storage.
+
+    Raises:
+        MediaError: the file cannot be used.
+        ShardError: storage fails.
+    """
+    try:
+        return decode(path)
+    except (MediaError, OSError):
+        return decode(source_of({"path": path, "bytes": _read_whole(path, limits)}))
 
 
-def _check_decodable(clip: RawClip, limits: MediaLimits) -> None:
+def _read_whole(path: str, limits: MediaLimits) -> bytes:
+    try:
+        state = os.stat(path)
+        if not stat.S_ISREG(state.st_mode):
+            raise MediaError(path, "no file but a folder, device or pipe", "Leave it out.")
+        if state.st_size > limits.max_bytes:
+            raise MediaError(path, f"more than {limits.max_bytes} bytes", "Raise MediaLimits.max_bytes.")
+        try:
+            file = open(path, "rb")  # noqa: SIM115 - closed below
+        except PermissionError as error:  # of this file alone: its folder can be read
+            raise MediaError(path, f"cannot be read ({error.strerror})", "Allow it.") from error
+        with file:
+            return file.read()
+    except OSError as error:
+        raise _storage_fails(path, error) from error
+
+
+def _check_decodable(source: MediaSource, clip: RawClip, limits: MediaLimits) -> None:
     """Decode a second at the beginning and one in the middle of what is to be used."""
-    assert clip.path is not None
 
     def places(length: float) -> list[float]:
         first, last = clip.start or 0.0, min(length, clip.end or length)
         return [first, (first + max(first, last)) / 2]
 
     rates = {"fps": 2.0, "sampling_rate": 8000}
-    for part in read_clips(clip.path, places, duration=1.0, size=32, limits=limits, **rates):
+    for part in read_clips(source, places, duration=1.0, size=32, limits=limits, **rates):
         with_pictures(part)
 
 
-def _segments(clip: RawClip, task: ShardTask) -> list[tuple[float, float]]:
+def _segments(source: MediaSource, clip: RawClip, task: ShardTask) -> list[tuple[float, float]]:
     """Parts of equal length, (start, end) in seconds."""
-    assert clip.path is not None
-    length = read_duration(clip.path, task.limits)
+    length = read_duration(source, task.limits)
     first, last = clip.start or 0.0, min(length, clip.end or length)
     if first >= last:
         raise MediaError(clip.name, "the file ends before the part begins", "Check the file.")
@@ -396,11 +570,11 @@ def _segments(clip: RawClip, task: ShardTask) -> list[tuple[float, float]]:
     return list(itertools.pairwise(edges))
 
 
-def _cut(path: str, start: float, end: float, task: ShardTask) -> bytes:
+def _cut(source: MediaSource, start: float, end: float, task: ShardTask) -> bytes:
     settings = task.settings
     rates = {"fps": settings.fps, "sampling_rate": settings.sampling_rate}
     window = {"start": start, "duration": end - start, "size": settings.size}
-    clip = read_clip(path, limits=task.limits, **window, **rates)
+    clip = read_clip(source, limits=task.limits, **window, **rates)
     return encode_clip(with_pictures(clip), **rates)
 
 

@@ -18,11 +18,14 @@ import io
 import json
 import math
 import os
+import posixpath
 import re
 import tarfile
 import time
 import zlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +33,23 @@ import datasets
 import fsspec
 import numpy as np
 import pyarrow as pa
+from transformers.utils import logging
 
+from ..files import hash_file, whole_file, write_whole
 from ..processors.media import MediaError
-from .clip_dataset import VIDEO_SUFFIXES, load_clips
+from .captions import usable_captions, usable_sentences, usable_text
+from .tables import VIDEO_SUFFIXES, load_clips
 
+
+logger = logging.get_logger(__name__)
 
 MANIFEST, INDEX = "shards.json", "index.arrow"
 _VERSION = 1
 _NAME = re.compile(r"[\w-][\w.-]*\.tar")  # a plain name: an index cannot point out of its folder
 _HASH = re.compile(r"[0-9a-f]{64}")
+_COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
+_TEXT_SUFFIXES = frozenset({".json", ".txt"})
+_MOST_LINKS = 40  # one after the other, as the system has it
 _REMOTE_ATTEMPTS = 3
 _SENTENCE = pa.struct({"start": pa.float64(), "end": pa.float64(), "text": pa.string()})
 _SCHEMA = pa.schema(
@@ -117,7 +128,11 @@ class ShardDataset:
         if zlib.crc32(content) != row["crc32"]:
             reason = "not the bytes that were indexed"
             raise MediaError(name, reason, "Copy the shard again, or index the folder anew.")
-        return {**row, "video": {"path": name, "bytes": content}}
+        said = {
+            "captions": usable_captions(row["captions"]),
+            "sentences": usable_sentences(row["sentences"])[0],
+        }
+        return {**row, **said, "video": {"path": name, "bytes": content}}
 
     def _read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
         """Bytes of a file of the folder. Nothing is kept open, so any process may call this."""
@@ -162,18 +177,18 @@ class ShardDataset:
         """The index as a local file, checked: Arrow trusts what it maps into memory."""
         if not is_remote(self.folder):
             path = Path(self.folder, INDEX)
-            if not path.is_file() or _sha256(path) != self.fingerprint:
+            if not path.is_file() or hash_file(path) != self.fingerprint:
                 raise self._damaged(INDEX)
             return path
         path = Path(datasets.config.HF_DATASETS_CACHE, "shards", f"{self.fingerprint}.arrow")
-        if not path.is_file() or _sha256(path) != self.fingerprint:
+        if not path.is_file() or hash_file(path) != self.fingerprint:
             try:
                 content = self._read(INDEX)
             except OSError as error:
                 raise self._damaged(INDEX) from error
             if hashlib.sha256(content).hexdigest() != self.fingerprint:
                 raise self._damaged(INDEX)
-            _write_whole(path, content)
+            write_whole(path, content)
         return path
 
     def _open_index(self, path: Path, sizes: list[int]) -> datasets.Dataset:
@@ -259,75 +274,225 @@ def write_shard(path: str | os.PathLike, clips: Iterable[tuple[str, dict[str, An
         path: name of the shard.
         clips: key (without dots), what `KEY.json` is to say, content of `KEY.mp4`.
     """
-    partial = Path(f"{os.fspath(path)}.partial")
-    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with whole_file(path) as partial, tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
         for key, text, media in clips:
             for suffix, content in (("json", json.dumps(text, default=str).encode()), ("mp4", media)):
                 member = tarfile.TarInfo(f"{key}.{suffix}")  # its other fields are the same on every machine
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
-    os.replace(partial, path)
 
 
-def read_shard_index(path: str | os.PathLike) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Member:
+    """A video or a text in a tar file.
+
+    Args:
+        name: with folders.
+        turn: how many members of that name come before it.
+        content: the file itself, also of a link.
+    """
+
+    name: str
+    turn: int
+    content: tarfile.TarInfo
+
+    @property
+    def suffix(self) -> str:
+        return posixpath.splitext(self.name)[1].lower()
+
+    @property
+    def stem(self) -> str:
+        return posixpath.splitext(self.name)[0]
+
+
+def read_shard_index(path: str | os.PathLike) -> tuple[list[dict[str, Any]], Counter[str]]:
     """What the index says of the clips of a shard, from its content.
 
-    Any tar file in WebDataset format will do: a video, and a `.json` with `captions` (or `caption`, `text`),
-    `sentences`, `start`, `end`, `source`, or a `.txt` with a caption, under the same key.
+    Any tar file in WebDataset format will do: a video, and under the same key a `.json` with `captions` (or
+    `caption`, `text`), `sentences`, `start`, `end`, `source`, and a `.txt` with a caption. A key is a name
+    without its ending; a text whose key is that of a video up to the first dot, or the other way round,
+    belongs to it too. Several videos of a key are several clips. Links stand for what they lead to. Members
+    of the same name belong together in their order.
+
+    Returns:
+        Rows; and how many members are not used, by reason.
 
     Raises:
-        ShardError: no tar file, or text in it that cannot be understood.
+        ShardError: no tar file, one that is damaged or cut off, text that cannot be understood, or members of
+            the same name of which one cannot tell what belongs together.
     """
-    rows: dict[str, dict[str, Any]] = {}
-    place = ""
+    name = ""
     try:
         with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                place = member.name
-                folder, _, name = place.rpartition("/")
-                base, _, suffix = name.partition(".")
-                suffix = suffix.lower()
-                known = f".{suffix}" in VIDEO_SUFFIXES or suffix in ("json", "txt")
-                if not member.isreg() or not base or not known:
-                    continue
-                key = f"{folder}/{base}".lstrip("/")
-                stream = tar.extractfile(member)
-                assert stream is not None  # regular files have one
-                content = stream.read()
-                if len(content) != member.size:
-                    raise tarfile.ReadError("unexpected end of data")
-                row = rows.setdefault(key, {})
-                if suffix == "json":
-                    row.update(_text_of(json.loads(content)))
-                elif suffix == "txt":
-                    row["captions"] = [content.decode()]
-                else:
-                    row.update(offset=member.offset_data, size=member.size, crc32=zlib.crc32(content))
+            members, left_out = _members(tar)
+            counts = Counter(member.name for member in members)
+            videos = [member for member in members if member.suffix not in _TEXT_SUFFIXES]
+            texts = _Texts(tar, members, {video.stem for video in videos})
+            several = Counter((video.stem, video.turn) for video in videos)
+            rows = []
+            for video in videos:
+                name = video.name
+                said: list[dict[str, Any]] = []
+                for text in texts.of(video):
+                    name = text.name
+                    if counts[name] != counts[video.name]:
+                        raise ValueError(
+                            f"it is there {counts[name]} times, {video.name!r} {counts[video.name]} times"
+                        )
+                    if text.turn == video.turn:
+                        said.append(texts.read(text))
+                name = video.name
+                crc32 = 0
+                for part in _content(tar, video.content):
+                    crc32 = zlib.crc32(part, crc32)
+                key = video.name if several[video.stem, video.turn] > 1 else video.stem
+                key = f"{key}#{video.turn + 1}" if video.turn else key
+                place = {"offset": video.content.offset_data, "size": video.content.size, "crc32": crc32}
+                rows.append({"key": usable_text(key), **place, **_joined(said)})
     except (tarfile.TarError, OSError) as error:
-        raise ShardError(f"{path}: no tar file, or a truncated one ({error}). Copy it again.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ShardError(f"{path}: cannot understand the text in {place!r} ({error}).") from error
-    return [{"key": key, **row} for key, row in rows.items() if "offset" in row]
+        raise ShardError(f"{path}: no tar file, or a damaged one ({error}). Copy it again.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ShardError(f"{path}: cannot understand {name!r} ({error}). Write the shard again.") from error
+    return rows, left_out + texts.left_out()
 
 
-def _text_of(text: dict[str, Any]) -> dict[str, Any]:
-    captions: Any = next((text[name] for name in ("captions", "caption", "text") if name in text), None)
-    captions = [captions] if isinstance(captions, str) else list(captions or [])
-    if not all(isinstance(caption, str) for caption in captions):
-        raise TypeError("captions are strings")
-    sentences = [
-        {"start": float(s["start"]), "end": float(s["end"]), "text": str(s["text"])}
-        for s in text.get("sentences") or []
-    ]
-    times = {name: None if text.get(name) is None else float(text[name]) for name in ("start", "end")}
-    told: list[Any] = [
-        *times.values(),
-        *(sentence[name] for sentence in sentences for name in ("start", "end")),
-    ]
-    if not all(value is None or math.isfinite(value) for value in told):
-        raise ValueError("times are finite numbers of seconds")
-    source = None if text.get("source") is None else str(text["source"])
-    return {"captions": captions, "sentences": sentences, "source": source, **times}
+def _members(tar: tarfile.TarFile) -> tuple[list[_Member], Counter[str]]:
+    """The videos and texts of a tar file; and how many other members there are, by reason."""
+    listed = tar.getmembers()
+    _check_end(tar)
+    names = [posixpath.normpath(member.name).lstrip("/") for member in listed]
+    places: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        places.setdefault(name, []).append(number)
+
+    def followed(number: int) -> tarfile.TarInfo | None:
+        for _ in range(_MOST_LINKS):
+            member = listed[number]
+            if not (member.islnk() or member.issym()):
+                return member if member.isreg() else None
+            target, last = member.linkname, number  # a hard link leads back
+            if member.issym():
+                target, last = posixpath.join(posixpath.dirname(names[number]), target), len(listed)
+            found = [n for n in places.get(posixpath.normpath(target).lstrip("/"), []) if n < last]
+            if not found:
+                return None
+            number = found[-1]
+        return None
+
+    members: list[_Member] = []
+    left_out: Counter[str] = Counter()
+    turns: Counter[str] = Counter()
+    for number, (name, member) in enumerate(zip(names, listed, strict=True)):
+        suffix = posixpath.splitext(name)[1].lower()
+        if member.isdir():
+            continue
+        if posixpath.basename(name).startswith("."):
+            left_out["hidden files"] += 1
+        elif suffix not in VIDEO_SUFFIXES | _TEXT_SUFFIXES:
+            left_out[f"{suffix} files" if suffix else "files without an ending"] += 1
+        elif (content := followed(number)) is None:
+            left_out["links to nothing in the shard, devices and pipes"] += 1
+        elif content.issparse():
+            raise tarfile.ReadError(f"{name!r} is stored as sparse file: write the shard without --sparse")
+        else:
+            members.append(_Member(name, turns[name], content))
+            turns[name] += 1
+    return members, left_out
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """A tar file ends with blocks of zeros; `tarfile` takes everything that is no header for its end."""
+    file: Any = tar.fileobj
+    file.seek(tar.offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"cut off after {tar.offset} bytes: the end mark is missing")
+    if block.strip(b"\0"):
+        raise tarfile.ReadError(f"no header of a member at byte {tar.offset}")
+    while block := file.read(1 << 20):
+        if block.strip(b"\0"):
+            raise tarfile.ReadError(f"more after the end mark at byte {tar.offset}; were tar files joined?")
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
+    file: Any = tar.fileobj
+    file.seek(member.offset_data)
+    left = member.size
+    while left:
+        part = file.read(min(left, 1 << 20))
+        if not part:
+            raise tarfile.ReadError(f"unexpected end of data in {member.name!r}")
+        left -= len(part)
+        yield part
+
+
+class _Texts:
+    """The texts of a tar file, and to which videos they belong."""
+
+    def __init__(self, tar: tarfile.TarFile, members: list[_Member], stems: set[str]) -> None:
+        self.tar = tar
+        self.by_stem: dict[str, list[_Member]] = {}
+        self.by_plain: dict[str, list[_Member]] = {}  # those that belong to no video of their own name
+        # JSON first, wherever it stands: its captions are the first ones.
+        texts = [member for member in members if member.suffix in _TEXT_SUFFIXES]
+        for text in sorted(texts, key=lambda text: text.suffix):
+            self.by_stem.setdefault(text.stem, []).append(text)
+            if text.stem not in stems:
+                self.by_plain.setdefault(_plain(text.stem), []).append(text)
+        self.said: dict[tuple[str, int], dict[str, Any]] = {}
+        self.dropped: Counter[str] = Counter()
+
+    def of(self, video: _Member) -> list[_Member]:
+        plain = _plain(video.stem)
+        others = [text for text in self.by_plain.get(plain, []) if plain in (video.stem, text.stem)]
+        return [*self.by_stem.get(video.stem, []), *(text for text in others if text.stem != video.stem)]
+
+    def read(self, text: _Member) -> dict[str, Any]:
+        """What it says; each is read once."""
+        place = text.name, text.turn
+        if place not in self.said:
+            content = b"".join(_content(self.tar, text.content)).decode("utf-8-sig")
+            said = json.loads(content) if text.suffix == ".json" else {"captions": content}
+            self.said[place] = _text_of(said, self.dropped)
+        return self.said[place]
+
+    def left_out(self) -> Counter[str]:
+        total = sum(map(len, self.by_stem.values()))
+        return self.dropped + Counter({"texts without a video": total - len(self.said)})
+
+
+def _plain(stem: str) -> str:
+    """A key as WebDataset has it, up to the first dot."""
+    folder, name = posixpath.split(stem)
+    return posixpath.join(folder, name.partition(".")[0])
+
+
+def _text_of(text: Any, dropped: Counter[str]) -> dict[str, Any]:
+    """Columns of the index from what a text says; sentences without time or text are counted in `dropped`."""
+    if not isinstance(text, dict):
+        raise ValueError("no JSON object")
+    captions = (usable_captions(text.get(name)) for name in ("captions", "caption", "text"))
+    sentences, bad = usable_sentences(text.get("sentences"))
+    dropped.update({f"sentences: {reason}": len(numbers) for reason, numbers in bad.items()})
+    times = {name: _time(text.get(name)) for name in ("start", "end")}
+    source = None if text.get("source") is None else usable_text(str(text["source"]))
+    return {"captions": next(filter(None, captions), []), "sentences": sentences, "source": source, **times}
+
+
+def _time(value: Any) -> float | None:
+    """Seconds. What is none becomes NaN: such a part is no part, so the clip is skipped and named."""
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _joined(said: list[dict[str, Any]]) -> dict[str, Any]:
+    """What several texts say of a clip: all captions, of the rest what the first one says."""
+    row: dict[str, Any] = {"captions": list(dict.fromkeys(c for text in said for c in text["captions"]))}
+    for name, nothing in (("sentences", []), ("source", None), ("start", None), ("end", None)):
+        row[name] = next((text[name] for text in said if text[name] not in ([], None)), nothing)
+    return row
 
 
 def write_index(
@@ -335,7 +500,8 @@ def write_index(
     shards: Iterable[tuple[str, list[dict[str, Any]]]] | None = None,
     description: dict[str, Any] | None = None,
 ) -> ShardDataset:
-    """Make the index of a folder of shards, and open it.
+    """Make the index of a folder of shards, and open it. Members that are not used are counted, in a warning
+    and in `shards.json`.
 
     Args:
         folder: holds the tar files.
@@ -343,45 +509,53 @@ def write_index(
         description: more for `shards.json`.
 
     Raises:
-        ShardError: no tar files there, or one that cannot be read.
+        ShardError: no tar files there, one that cannot be read, or no video in any.
     """
     folder = Path(folder)
+    left_out: Counter[str] = Counter()
+    foreign = shards is None
     if shards is None:
         paths = sorted(folder.glob("*.tar"))
         if not paths:
             raise ShardError(f"{folder}: no tar files in it. Check the path.")
-        shards = ((path.name, read_shard_index(path)) for path in paths)
+        shards = _read_all(paths, left_out)
+        left_out["compressed tar files"] += sum(
+            _COMPRESSED.search(path.name) is not None for path in folder.iterdir()
+        )
     listed = []
-    partial = folder / f"{INDEX}.partial"
-    with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_stream(file, _SCHEMA) as stream:
+    with (
+        whole_file(folder / INDEX) as partial,
+        pa.OSFile(str(partial), "wb") as file,
+        pa.ipc.new_stream(file, _SCHEMA) as stream,
+    ):
         for number, (name, rows) in enumerate(shards):
             if not _NAME.fullmatch(name):
                 raise ShardError(f"{folder / name}: use letters, digits, '_' and '-' only, and no spaces.")
             listed.append({"name": name, "clips": len(rows), "bytes": (folder / name).stat().st_size})
             table = pa.Table.from_pylist([{**row, "shard": number} for row in rows], schema=_SCHEMA)
             stream.write_table(table)
-    os.replace(partial, folder / INDEX)
+    left_out += Counter()  # without what did not occur
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
+    if foreign and not any(shard["clips"] for shard in listed):
+        raise ShardError(
+            f"{folder}: no videos in the tar files ({reasons or 'they are empty'}). Name the files of "
+            "a clip alike: KEY.mp4, KEY.txt or KEY.json."
+        )
+    if reasons:
+        logger.warning(f"{folder}: not used of these shards: {reasons}.")
     manifest = {
         "version": _VERSION,
-        "index_sha256": _sha256(folder / INDEX),
+        "index_sha256": hash_file(folder / INDEX),
         "shards": listed,
+        **({"left_out": dict(left_out)} if left_out else {}),
         **(description or {}),
     }
-    _write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
     return ShardDataset(folder)
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """The file has its name only when it is complete, whoever else writes it at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+def _read_all(paths: Iterable[Path], left_out: Counter[str]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    for path in paths:
+        rows, others = read_shard_index(path)
+        left_out.update(others)
+        yield path.name, rows

@@ -4,8 +4,9 @@
 
 import hashlib
 import json
-import math
 import os
+import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import BatchFeature
+from transformers.utils import logging
 
 from .._version import __version__
+from ..files import whole_file
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import (
     DEFAULT_LIMITS,
@@ -31,14 +34,16 @@ from ..processors import (
     read_duration,
 )
 from ..processors.media.source import source_name
-from ..processors.windows import read_windows
+from ..processors.windows import iterate_strided_starts, read_windows, window_places
 from .identity import base_model, hash_weights
 
 
+logger = logging.get_logger(__name__)
+
 EMBEDDINGS = ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_embeds")
 
-# (start, end) of a clip in seconds of its file
-Segment = tuple[float, float]
+# (start, end) of a clip in seconds of its file; None for the beginning and the end of the file
+Segment = tuple[float | None, float | None]
 _Clip = tuple[Any, Segment | None]
 _Item = TypeVar("_Item")
 _Read = TypeVar("_Read")
@@ -205,7 +210,8 @@ def embed_files(
         modalities: what to embed. With both, sound is that of the same windows, and `audio_mask` (files,
             windows) is 0 where there is none; sound alone must be there.
         windows: windows spread uniformly over each clip; one window is centred.
-        segments: (start, end) in seconds, for clips inside longer files; None stands for the whole file.
+        segments: (start, end) in seconds, for clips inside longer files; None stands for the whole file, for
+            its beginning and for its end.
         batch_size: files at a time.
         pooled: see [`embed_batches`].
         num_workers: threads that decode files ahead of the model.
@@ -226,15 +232,14 @@ def embed_files(
     options["seconds"] = max(lengths[name] for name in modalities)
     del options["duration"]
     video, audio = "video" in modalities, "audio" in modalities
+    places = window_places(windows)
 
     def read(clip: _Clip) -> BatchFeature | MediaError:
         source, segment = clip
         try:
-            if segment is not None and not 0 <= segment[0] < segment[1]:
-                raise MediaError(str(source), f"no clip from {segment[0]} to {segment[1]} s", "Correct it.")
             parts = read_windows(
                 source,
-                windows=windows,
+                places=places,
                 segment=segment,
                 video=video,
                 audio=audio,
@@ -288,22 +293,6 @@ def embed_files(
         np.concatenate([part.kept for part in parts]),
         errors,
     )
-
-
-def strided_starts(duration: float, seconds: float, stride: float) -> list[float]:
-    """Start times of windows of `seconds` every `stride` seconds in a file of `duration`; the last one ends
-    with the file."""
-    return list(_starts(duration, seconds, stride))
-
-
-def _starts(duration: float, seconds: float, stride: float) -> Iterator[float]:
-    """[`strided_starts`] one by one: a header may state any duration."""
-    slack = max(0.0, duration - seconds)
-    # A last window that would begin within a frame or so of another one is that one.
-    count = max(0, math.ceil(slack / stride - 1e-3))
-    for number in range(count):
-        yield round(number * stride, 6)
-    yield round(slack, 6)
 
 
 @dataclass
@@ -378,7 +367,7 @@ def embed_windows(
             except MediaError as error:
                 yield _Part(number, source, 0.0, [], True, error)
                 continue
-            groups = _batched(_starts(duration, seconds, stride or seconds), _WINDOWS_AT_ONCE)
+            groups = _batched(iterate_strided_starts(duration, seconds, stride or seconds), _WINDOWS_AT_ONCE)
             chosen, tried = next(groups), 0
             for following in groups:
                 yield _Part(number, source, duration, chosen, False)
@@ -502,21 +491,22 @@ class _Cache:
 
     def load(self, batch: list[_Clip]) -> FileEmbeddings | None:
         file = self._file(batch)
-        if not file.is_file():
+        try:
+            with np.load(file) as content:
+                arrays = dict(content)
+            errors = [MediaError(*parts) for parts in json.loads(str(arrays.pop("errors")))]
+            return FileEmbeddings(kept=arrays.pop("kept"), arrays=arrays, errors=errors)
+        except FileNotFoundError:
             return None
-        with np.load(file) as content:
-            arrays = dict(content)
-        errors = [MediaError(*parts) for parts in json.loads(str(arrays.pop("errors")))]
-        return FileEmbeddings(kept=arrays.pop("kept"), arrays=arrays, errors=errors)
+        except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            logger.warning(f"{file}: damaged ({error!r}); its files are embedded anew.")
+            return None
 
     def save(self, batch: list[_Clip], part: FileEmbeddings) -> None:
-        file = self._file(batch)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial.npz")
         errors = json.dumps([error.args for error in part.errors])
         arrays: dict[str, Any] = {"errors": np.array(errors), "kept": part.kept, **part.arrays}
-        np.savez(partial, **arrays)
-        partial.replace(file)
+        with whole_file(self._file(batch)) as partial, partial.open("wb") as file:
+            np.savez(file, **arrays)
 
     def _file(self, batch: list[_Clip]) -> Path:
         digest = self.state.copy()

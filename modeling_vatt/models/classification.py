@@ -14,10 +14,11 @@ import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutput, SequenceClassifierOutput
+from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import VattConfig
-from .losses import label_balanced_bce
+from .losses import label_balanced_bce, widen
 from .modeling_vatt import MODALITIES, VattModel, VattPreTrainedModel
 
 
@@ -29,6 +30,7 @@ class VattClassifier(VattPreTrainedModel):
     """
 
     modality: ClassVar[str]
+    output_class: ClassVar[type[ModelOutput]] = ImageClassifierOutput
 
     def __init__(self, config: VattConfig) -> None:
         super().__init__(config)
@@ -39,6 +41,7 @@ class VattClassifier(VattPreTrainedModel):
         self._keys_to_ignore_on_load_unexpected = [rf"^(vatt\.)?({others}|head)\."]
         self.vatt = VattModel(config, modalities=(self.modality,))
         tower = getattr(config, f"{self.modality}_config")
+        self.input_ndim = 5 if self.modality == "video" else 1 + len(tower.patch_shape)  # without windows
         self.dropout = nn.Dropout(tower.classifier_dropout)
         self.classifier = nn.Linear(tower.output_size, config.num_labels)
         self._freeze()
@@ -59,19 +62,32 @@ class VattClassifier(VattPreTrainedModel):
                 std = math.sqrt(2 / (module.in_features + module.out_features)) / 0.87962566103423978
                 init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
 
-    def classify(self, inputs: torch.Tensor, native_ndim: int, **kwargs: Any) -> tuple[torch.Tensor, Any]:
-        """Logits (batch, num_labels), averaged over windows if `inputs` has an axis (batch, windows, ...)."""
-        windows = 1
-        if inputs.ndim == native_ndim + 1:
+    def classify(self, inputs: torch.Tensor | None, labels: torch.Tensor | None, **kwargs: Any) -> Any:
+        """Output of `forward`; logits are averaged over windows if `inputs` has an axis (batch, windows,
+        ...)."""
+        if inputs is None:
+            kind = {"audio": "sound"}.get(self.modality, self.modality)
+            raise ValueError(
+                f"`{self.main_input_name}` is missing: this model classifies {kind}, pass it as that."
+            )
+        clips, windows = inputs.shape[0], 1
+        if inputs.ndim == self.input_ndim + 1:
             windows = inputs.shape[1]
             inputs = inputs.flatten(0, 1)
         features = getattr(self.vatt, f"get_{self.modality}_features")(inputs, return_dict=True, **kwargs)
         logits = self.classifier(self.dropout(features.pooler_output))
-        return logits.view(-1, windows, logits.shape[-1]).mean(1), features
+        logits = logits.view(clips, windows, -1).mean(1)
+        return self.output_class(
+            loss=None if labels is None else self.classification_loss(logits, labels),
+            logits=logits,
+            hidden_states=features.hidden_states,
+            attentions=features.attentions,
+        )
 
     def classification_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Softmax cross-entropy for class ids, sigmoid cross-entropy for (batch, num_labels) targets; see
         `config.problem_type`, and `config.label_balancing` for the release's AudioSet weighting."""
+        logits = widen(logits)  # and with it shares of classes: half precision rounds them
         problem = self.config.problem_type
         if problem is None:
             problem = "multi_label_classification" if labels.ndim == 2 else "single_label_classification"
@@ -153,17 +169,7 @@ class VattForVideoClassification(VattClassifier):
             pixel_values: other name of `pixel_values_videos`, used by transformers' pipeline.
         """
         clips = pixel_values if pixel_values_videos is None else pixel_values_videos
-        if clips is None:
-            raise ValueError(
-                "`pixel_values_videos` is missing: this model classifies video, pass it as that."
-            )
-        logits, features = self.classify(clips, 5, **kwargs)
-        return ImageClassifierOutput(
-            loss=None if labels is None else self.classification_loss(logits, labels),
-            logits=logits,
-            hidden_states=features.hidden_states,
-            attentions=features.attentions,
-        )
+        return self.classify(clips, labels, **kwargs)
 
 
 class VattForImageClassification(VattClassifier):
@@ -194,13 +200,7 @@ class VattForImageClassification(VattClassifier):
             shape = None if pixel_values is None else tuple(pixel_values.shape)
             raise ValueError(f"`pixel_values` must be (batch, channels, height, width), got {shape}.")
         clips = pixel_values.unsqueeze(1).expand(-1, self.config.video_config.tubelet_size, -1, -1, -1)
-        logits, features = self.classify(clips, 5, **kwargs)
-        return ImageClassifierOutput(
-            loss=None if labels is None else self.classification_loss(logits, labels),
-            logits=logits,
-            hidden_states=features.hidden_states,
-            attentions=features.attentions,
-        )
+        return self.classify(clips, labels, **kwargs)
 
 
 class VattForAudioClassification(VattClassifier):
@@ -211,6 +211,7 @@ class VattForAudioClassification(VattClassifier):
     modality = "audio"
     input_modalities: Any = ("audio",)
     main_input_name = "input_values"
+    output_class = SequenceClassifierOutput
 
     @can_return_tuple
     def forward(
@@ -228,16 +229,7 @@ class VattForAudioClassification(VattClassifier):
             labels (`torch.Tensor` of shape `(batch,)` or `(batch, num_labels)`, *optional*): class ids, or
                 multi-label targets.
         """
-        if input_values is None:
-            raise ValueError("`input_values` is missing: this model classifies sound, pass it as that.")
-        native_ndim = 1 + len(self.config.audio_config.patch_shape)
-        logits, features = self.classify(input_values, native_ndim, **kwargs)
-        return SequenceClassifierOutput(
-            loss=None if labels is None else self.classification_loss(logits, labels),
-            logits=logits,
-            hidden_states=features.hidden_states,
-            attentions=features.attentions,
-        )
+        return self.classify(input_values, labels, **kwargs)
 
 
 __all__ = ["VattForAudioClassification", "VattForImageClassification", "VattForVideoClassification"]

@@ -1,119 +1,20 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""From raw inputs to encoder inputs: patches, axis positions, DropToken, AGG token, words.
+"""From raw inputs to encoder inputs: patches, DropToken, AGG token, words.
 
-Sources: paper sections 3.1-3.3; official modules `SpatioTemporalEmbeddings`, `TemporalEmbeddings`,
-`SpectroTemporalEmbeddings`, `ViT`/`WaT`/`SpT`/`UniversalTransformer` and `T5Encoder`.
+Sources: paper sections 3.1-3.3; official modules `ViT`/`WaT`/`SpT`/`UniversalTransformer` and `T5Encoder`.
 """
 
 import math
-import operator
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
 from ..configuration import VattAudioConfig, VattTextConfig, VattVideoConfig
 from ..fast_cpu import VattDropout, VattLinear
-
-
-@lru_cache(maxsize=256)
-def spline_matrix(num_source: int, num_target: int) -> np.ndarray:
-    """Matrix that resamples a table of `num_source` rows to `num_target` rows.
-
-    Order-3 polyharmonic spline with a linear term, known points at i / num_source, queries at
-    j / num_target (`tfa.image.interpolate_spline` as the release calls it; the paper says "bi-cubic").
-    Its defining system has a condition number of 1e12 for 1200 rows, where the release's float32 solution is
-    noise and float64 is good to 1e-4. In one dimension it is the natural cubic spline, continued linearly,
-    whose tridiagonal system is well-conditioned; that is solved here, with the release's floor under the
-    radial function as a correction.
-
-    Returns:
-        float64 array of shape (num_target, num_source).
-    """
-    if num_source == 1:  # the linear term has no unique solution; a single row is constant
-        return np.ones((num_target, 1))
-    step = 1 / num_source
-    inner = np.arange(1, num_source - 1)
-    system, known = np.eye(num_source), np.zeros((num_source, num_source))
-    for offset, unknown_weight, known_weight in ((-1, 1, 6), (0, 4, -12), (1, 1, 6)):
-        system[inner, inner + offset] = unknown_weight
-        known[inner, inner + offset] = known_weight / step**2
-    second = np.linalg.solve(system, known)  # second derivatives at the points, zero at the ends
-    # Coefficient of |x - point|^3: a twelfth of the jump of the third derivative.
-    coefficients = np.diff(np.pad(np.diff(second, axis=0) / step, ((1, 1), (0, 0))), axis=0) / 12
-    # The release computes max(r^2, 1e-10)^1.5, so 1e-15 where r^3 is less: on the diagonal of the system, ...
-    floor = 1e-15
-    values = np.eye(num_source) - floor * coefficients
-    second = second @ values
-
-    target = np.arange(num_target)
-    cell = np.minimum(target * num_source // num_target, num_source - 2)
-    place = target * num_source / num_target - cell  # in cells; above 1 behind the last point
-    right = np.minimum(place, 1)[:, None]
-    left = 1 - right
-    matrix = left * values[cell] + right * values[cell + 1]
-    matrix += step**2 / 6 * ((left**3 - left) * second[cell] + (right**3 - right) * second[cell + 1])
-    slope = values[-1] - values[-2] + step**2 / 6 * second[-2]
-    matrix += np.maximum(place - 1, 0)[:, None] * slope
-    # ... and at queries next to a point.
-    nearest = np.minimum(np.rint(target * num_source / num_target).astype(int), num_source - 1)
-    distance = np.abs(target / num_target - nearest / num_source)
-    return matrix + np.maximum(floor - distance**3, 0)[:, None] * coefficients[nearest]
-
-
-@torch.compiler.allow_in_graph
-def _spline_tensor(num_source: int, num_target: int) -> torch.Tensor:
-    return torch.from_numpy(spline_matrix(num_source, num_target))
-
-
-def resample_positions(table: torch.Tensor, num_target: int) -> torch.Tensor:
-    """Resample a position table (num_source, dim) along its axis to (num_target, dim); differentiable."""
-    if table.shape[0] == num_target:
-        return table
-    # index(): torch.compile with dynamic shapes then specialises on the size; the matrix is a constant.
-    matrix = _spline_tensor(table.shape[0], operator.index(num_target))
-    return matrix.to(table.dtype).to(table.device) @ table
-
-
-class VattPositionTable(nn.Embedding):
-    """Positions along one axis. A class of its own for its initialisation: transformers passes only modules
-    with parameters of their own to `_init_weights`. And for its call, at which accelerate loads offloaded
-    weights."""
-
-    def forward(self, num_target: int) -> torch.Tensor:  # type: ignore[override]
-        """Positions (num_target, dim)."""
-        return resample_positions(self.weight, num_target)
-
-
-class VattAxialPositionEmbeddings(nn.Module):
-    """One learnable table per axis; their sum, normalised, is the position of a token.
-
-    Args:
-        axes: table name -> number of rows, slowest axis first.
-        hidden_size: width of the tables.
-        eps: epsilon of the LayerNorm on the sum.
-    """
-
-    def __init__(self, axes: dict[str, int], hidden_size: int, eps: float) -> None:
-        super().__init__()
-        self.tables = nn.ModuleDict(
-            {name: VattPositionTable(rows, hidden_size) for name, rows in axes.items()}
-        )
-        self.layer_norm = nn.LayerNorm(hidden_size, eps=eps)
-
-    def forward(self, grid: tuple[int, ...]) -> torch.Tensor:
-        """Positions (prod(grid), hidden_size) of a grid given in the order of the axes."""
-        total: torch.Tensor | None = None
-        for axis, table in enumerate(self.tables.values()):
-            rows = table(grid[axis])
-            rows = rows.view(*(-1 if i == axis else 1 for i in range(len(grid))), rows.shape[-1])
-            total = rows if total is None else total + rows
-        assert total is not None
-        return self.layer_norm(total.flatten(0, -2))
+from .positions import VattAxialPositionEmbeddings, VattPositionTable, length_matrices
 
 
 def drop_token_count(num_tokens: int, drop_rate: float) -> int:
@@ -241,6 +142,40 @@ class VattPatchEmbeddings(nn.Module):
         return torch.where((chosen & (fate >= 0.9))[..., None], shuffled, masked), chosen
 
 
+def word_mask(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: VattTextConfig
+) -> torch.Tensor:
+    """The mask that is given, or 1 for everything but padding."""
+    return (input_ids != config.pad_token_id).long() if attention_mask is None else attention_mask
+
+
+def words_first(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask (batch, words) turned so that padding on the left comes last: places count from the
+    first word."""
+    first = (attention_mask > 0).int().argmax(dim=1, keepdim=True)
+    places = (torch.arange(input_ids.shape[1], device=input_ids.device) + first) % input_ids.shape[1]
+    return input_ids.gather(1, places), attention_mask.gather(1, places)
+
+
+class VattTextPositionEmbeddings(VattAxialPositionEmbeddings):
+    """Positions of words: the rows of the table in their order, as if every text were padded to its length;
+    of a text with more words than the table, the table resampled to their number. So a text has the same
+    positions however far it is padded."""
+
+    def forward(self, attention_mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """(batch, words) mask -> positions (words, dim), or (batch, words, dim) beyond the table."""
+        (table,) = self.tables.values()
+        assert isinstance(table, VattPositionTable)
+        num_rows, num_words = table.num_embeddings, attention_mask.shape[1]
+        rows = table(num_rows)
+        if num_words <= num_rows:
+            return self.layer_norm(rows[:num_words])
+        places = torch.arange(1, num_words + 1, device=attention_mask.device)
+        lengths = torch.where(attention_mask > 0, places, 0).amax(1)
+        matrices = length_matrices(num_rows, num_words).to(rows)
+        return self.layer_norm(matrices[(lengths - num_rows).clamp(min=0)] @ rows)
+
+
 class VattTextEmbeddings(nn.Module):
     """Word ids -> encoder input: word table, dense layer with activation, AGG token, and positions for the
     `"bert"` type. The AGG token of the `"t5"` type has word width and passes the dense layer as well."""
@@ -261,19 +196,26 @@ class VattTextEmbeddings(nn.Module):
         self.position_embeddings = (
             None
             if self.is_t5
-            else VattAxialPositionEmbeddings(
+            else VattTextPositionEmbeddings(
                 config.position_axes, config.hidden_size, config.position_layer_norm_eps
             )
         )
         self.dropout = VattDropout(config.hidden_dropout_prob if self.is_t5 else config.position_dropout_prob)
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """(batch, words) ids -> (batch, 1 + words, hidden_size)."""
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """(batch, words) ids -> (batch, 1 + words, hidden_size).
+
+        Args:
+            attention_mask: (batch, words), 1 for words, which stand before the padding; by default
+                everything but padding.
+        """
         words = self.word_embeddings(input_ids)
         agg = self.agg_token.to(words.dtype).expand(words.shape[0], 1, -1)
         if self.position_embeddings is None:
             words = torch.cat([agg, words], dim=1)
             return self.dropout(self.activation(self.pre_projection(words)))
         words = self.activation(self.pre_projection(words))
-        words = self.dropout(words + self.position_embeddings((input_ids.shape[1],)))
+        words = self.dropout(
+            words + self.position_embeddings(word_mask(input_ids, attention_mask, self.config))
+        )
         return torch.cat([agg.to(words.dtype), words], dim=1)

@@ -227,6 +227,16 @@ class VattEncoder(nn.Module):
             self.final_layer_norm = norm(config.hidden_size, eps=config.layer_norm_eps)
             self.dropout = VattDropout(config.hidden_dropout_prob)
 
+    def _checkpoints(self) -> bool:
+        """Whether blocks that train are computed again in the backward pass. Reentrant checkpointing gives
+        them gradients only if an input needs one, which it does not behind frozen embeddings."""
+        return (
+            self.training
+            and torch.is_grad_enabled()
+            and any(layer.gradient_checkpointing for layer in self.layers)
+            and any(parameter.requires_grad for parameter in self.parameters())
+        )
+
     def forward(
         self,
         hidden_states: torch.Tensor,
@@ -252,6 +262,8 @@ class VattEncoder(nn.Module):
             position_bias = position_bias.expand(hidden_states.shape[0], -1, -1, -1)
         if output_attentions:
             kwargs["output_attentions"] = True  # implementations without weights warn
+        if self._checkpoints() and not hidden_states.requires_grad:
+            hidden_states = hidden_states.detach().requires_grad_()
         states, attentions = [hidden_states], []
         for layer in self.layers:
             # All tensors by position: reentrant checkpointing would lose gradients of keyword arguments.

@@ -5,44 +5,56 @@
 Sources: paper section 3.4; official modules `FACBridge` ("fine and coarse") and `JointBridge`.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..configuration import VattConfig
 from .collectives import all_reduce_sum, is_distributed
 
 
-class VattBatchNorm(nn.Module):
+class VattBatchNorm(_BatchNorm):
     """Batch norm with Keras' bookkeeping: statistics over the batch of all processes, a running variance made
     of BIASED batch variances (PyTorch's own keeps the unbiased one), and running statistics in training too
     where the norm is frozen.
 
+    It is one of PyTorch's batch norms for what looks for those, such as `torch.optim.swa_utils.update_bn`.
+
     Args:
         size: channels, which are axis 1 of vectors (batch, size) and of feature maps (batch, size, ...).
         eps: epsilon.
-        momentum: share of the new statistic in the running one.
+        momentum: share of the new statistic in the running one; None for the mean over the batches since
+            [`reset_running_stats`], also where the norm is frozen.
         sync: batch statistics over all processes.
         initial_weight: 0 lets a residual branch start silent.
     """
 
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+
     def __init__(
-        self, size: int, eps: float, momentum: float, sync: bool, initial_weight: float = 1.0
+        self, size: int, eps: float, momentum: float | None, sync: bool, initial_weight: float = 1.0
     ) -> None:
-        super().__init__()
-        self.running_mean: torch.Tensor
-        self.running_var: torch.Tensor
-        self.eps = eps
-        self.momentum = momentum
+        super().__init__(size, eps, momentum)
+        self.num_batches_tracked = None  # checkpoints have no such counter
         self.sync = sync
         self.initial_weight = initial_weight
-        self.weight = nn.Parameter(torch.full((size,), initial_weight))
-        self.bias = nn.Parameter(torch.zeros(size))
-        self.register_buffer("running_mean", torch.zeros(size))
-        self.register_buffer("running_var", torch.ones(size))
+        nn.init.constant_(self.weight, initial_weight)
+
+    def reset_running_stats(self) -> None:
+        """Forget all batches."""
+        self.running_mean.zero_()
+        self.running_var.fill_(1)
+        self.batches_seen = 0
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        nn.Module._load_from_state_dict(self, *args)  # PyTorch's batch norm would ask for the counter
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(batch, size, ...) -> (batch, size, ...)"""
-        if not (self.training and self.weight.requires_grad):
+        if not self.training or (self.momentum is not None and not self.weight.requires_grad):
             return nn.functional.batch_norm(
                 features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
@@ -60,10 +72,14 @@ class VattBatchNorm(nn.Module):
             scale = self.weight * torch.rsqrt(variance + self.eps)
             shift = self.bias - mean * scale
             scale, shift = (_along_channels(value, features) for value in (scale, shift))
-            normed = features * scale.to(features.dtype) + shift.to(features.dtype)
+            normed = (values * scale + shift).to(features.dtype)
+        share = self.momentum
+        if share is None:
+            self.batches_seen += 1
+            share = 1 / self.batches_seen
         with torch.no_grad():
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+            self.running_var.lerp_(variance.to(self.running_var.dtype), share)
         return normed
 
     def batch_statistics(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

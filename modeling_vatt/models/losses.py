@@ -143,7 +143,7 @@ def contrastive_loss(
     """
     if loss_type not in ("asymmetric", "symmetric"):
         raise ValueError(f'`loss_type` must be "asymmetric" or "symmetric", got {loss_type!r}.')
-    video, other = (_Normalize.apply(_widen(vectors)) for vectors in (video_embeds, other_embeds))
+    video, other = (_Normalize.apply(widen(vectors)) for vectors in (video_embeds, other_embeds))
     other = other.unsqueeze(1) if other.ndim == 2 else other
     if other.ndim != 3 or other.shape[0] != video.shape[0]:
         raise ValueError(
@@ -192,6 +192,7 @@ def label_balanced_bce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tens
     Args:
         logits, labels: (batch, classes).
     """
+    logits = widen(logits)
     labels = labels.to(logits.dtype)
     occurrences = labels.sum(0)
     rarity = torch.where(occurrences > 0, labels / occurrences.clamp(min=1e-12), 0.0).sum(1)
@@ -202,8 +203,9 @@ def label_balanced_bce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tens
 
 def normalize(embeds: torch.Tensor) -> torch.Tensor:
     """L2-normalise the last axis as the release does; float32 at least."""
-    return nn.functional.normalize(_widen(embeds), dim=-1, eps=_SHORTEST)
+    return nn.functional.normalize(widen(embeds), dim=-1, eps=_SHORTEST)
 
 
-def _widen(embeds: torch.Tensor) -> torch.Tensor:
-    return embeds.to(torch.promote_types(embeds.dtype, torch.float32))
+def widen(values: torch.Tensor) -> torch.Tensor:
+    """Values in float32 at least: half precision is too coarse for losses, too narrow for small numbers."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -4,7 +4,6 @@
 (Akbari et al., NeurIPS 2021, arXiv 2104.11178), following the official TensorFlow release.
 """
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -12,20 +11,18 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.activations import ACT2FN
-from transformers.masking_utils import create_bidirectional_mask
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import ModelOutput, logging
+from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
-from ..configuration import VattAudioConfig, VattConfig, VattTextConfig, VattVideoConfig
-from ..configuration.configuration_vatt import VattTowerConfig
-from .cnn import VattI3D, VattResNet
-from .embeddings import VattPatchEmbeddings, VattPositionTable, VattTextEmbeddings, channels_first
+from ..configuration import VattConfig
+from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
 from .heads import VattBatchNorm, VattFACHead, VattJointHead
 from .losses import contrastive_loss, normalize
+from .outputs import VattFeaturesOutput, VattForPreTrainingOutput, VattLossOutput, VattModelOutput
+from .positions import VattPositionTable
+from .towers import VattConvolutionalTower, VattLinearTextTower, make_tower
 
 
 logger = logging.get_logger(__name__)
@@ -33,220 +30,6 @@ logger = logging.get_logger(__name__)
 MODALITIES = ("video", "audio", "text")
 # For GPUs: there Triton failed on what Inductor made of the loss (torch 2.11, 128 clips).
 _uncompiled_loss = torch.compiler.disable(contrastive_loss)
-
-
-@dataclass
-class VattFeaturesOutput(BaseModelOutputWithPooling):
-    r"""
-    Output of one modality.
-
-    Args:
-        last_hidden_state (`torch.Tensor` of shape `(batch, 1 + tokens, hidden_size)`):
-            Output of the tower: the AGG token, then the tokens (time slowest, then height, then width). Of a
-            convolutional network the places of its last feature map, of a linear text tower the words;
-            neither has an AGG token.
-        pooler_output (`torch.Tensor` of shape `(batch, output_size)`):
-            The feature of the clip or sentence for classifiers and probes: the AGG output, the mean over the
-            places, the maximum over the words.
-        va_embeds (`torch.Tensor` of shape `(batch, va_projection_size)`, *optional*):
-            Embedding in the video-audio space, not normalised.
-        vt_embeds (`torch.Tensor` of shape `(batch, vt_projection_size)`, *optional*):
-            Embedding in the video-text space, not normalised; for text ids of shape `(batch, candidates,
-            words)` its shape is `(batch, candidates, vt_projection_size)`.
-        hidden_states, attentions (`tuple(torch.Tensor)`, *optional*):
-            Input and output of every block; attention weights of every block. Of a convolutional network the
-            feature maps `(batch, channels, *extent)` of its stem and of every block, and no attention.
-        kept_tokens (`torch.LongTensor` of shape `(kept,)`, *optional*):
-            Indices of the tokens that DropToken kept (training).
-        masked_tokens (`torch.BoolTensor` of shape `(batch, tokens)`, *optional*):
-            Tokens chosen by input masking (training, if configured).
-    """
-
-    va_embeds: torch.FloatTensor | None = None
-    vt_embeds: torch.FloatTensor | None = None
-    kept_tokens: torch.LongTensor | None = None
-    masked_tokens: torch.BoolTensor | None = None
-
-
-@dataclass
-class VattModelOutput(ModelOutput):
-    r"""
-    Output of [`VattModel`]. Embeddings are not normalised; compare them by cosine within one space.
-
-    Args:
-        video_va_embeds, audio_va_embeds (`torch.Tensor` of shape `(batch, va_projection_size)`, *optional*):
-            Video and sound in the video-audio space.
-        video_vt_embeds (`torch.Tensor` of shape `(batch, vt_projection_size)`, *optional*):
-            Video in the video-text space.
-        text_vt_embeds (`torch.Tensor` of shape `(batch[, candidates], vt_projection_size)`, *optional*):
-            Text in the video-text space.
-        video_model_output, audio_model_output, text_model_output ([`VattFeaturesOutput`], *optional*):
-            Everything about one modality.
-    """
-
-    video_va_embeds: torch.FloatTensor | None = None
-    audio_va_embeds: torch.FloatTensor | None = None
-    video_vt_embeds: torch.FloatTensor | None = None
-    text_vt_embeds: torch.FloatTensor | None = None
-    video_model_output: VattFeaturesOutput | None = None
-    audio_model_output: VattFeaturesOutput | None = None
-    text_model_output: VattFeaturesOutput | None = None
-
-    def to_tuple(self) -> tuple[Any, ...]:
-        """What is there, in order; the outputs of the modalities become tuples too."""
-        return _nested_tuple(self)
-
-
-@dataclass
-class VattLossOutput(ModelOutput):
-    r"""
-    Losses and similarities, the loss first as everywhere in transformers.
-
-    Args:
-        loss (`torch.Tensor` of shape `()`, *optional*):
-            Contrastive loss.
-        video_audio_loss, video_text_loss, audio_text_loss (`torch.Tensor` of shape `()`, *optional*):
-            Its parts, before weighting.
-        logits_video_audio (`torch.Tensor` of shape `(batch, batch)`, *optional*):
-            Cosine similarity divided by the temperature.
-        logits_video_text (`torch.Tensor` of shape `(batch, batch * candidates)`, *optional*):
-            The same with all texts of the batch.
-    """
-
-    loss: torch.FloatTensor | None = None
-    video_audio_loss: torch.FloatTensor | None = None
-    video_text_loss: torch.FloatTensor | None = None
-    audio_text_loss: torch.FloatTensor | None = None
-    logits_video_audio: torch.FloatTensor | None = None
-    logits_video_text: torch.FloatTensor | None = None
-
-
-@dataclass
-class VattForPreTrainingOutput(VattModelOutput, VattLossOutput):
-    r"""
-    Output of [`VattForPreTraining`]: the fields of [`VattLossOutput`], then those of [`VattModelOutput`].
-    """
-
-
-def _nested_tuple(output: ModelOutput) -> tuple[Any, ...]:
-    values = (output[key] for key in output.keys())  # noqa: SIM118 - iterating a ModelOutput gives its values
-    return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in values)
-
-
-class VattTower(nn.Module):
-    """One modality: embeddings, encoder, optional post-projection; pooled at the AGG token.
-
-    Args:
-        config: config of the modality.
-        own_encoder: False in the modality-agnostic model, which hands its shared encoder to `forward`.
-    """
-
-    def __init__(self, config: VattTowerConfig, own_encoder: bool = True) -> None:
-        super().__init__()
-        self.config = config
-        embeddings = VattTextEmbeddings if isinstance(config, VattTextConfig) else VattPatchEmbeddings
-        self.embeddings = embeddings(config)
-        self.encoder = VattEncoder(config) if own_encoder else None
-        self.post_projection: nn.Linear | None = None
-        if config.use_post_projection:
-            # The T5-style tower's optional projection has no bias (release).
-            bias = not (isinstance(config, VattTextConfig) and config.encoder_type == "t5")
-            self.post_projection = nn.Linear(config.hidden_size, config.projection_size, bias=bias)
-        self.activation = ACT2FN[config.projection_act]
-
-    def forward(
-        self,
-        inputs: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        encoder: VattEncoder | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-        **kwargs: Any,
-    ) -> VattFeaturesOutput:
-        """
-        Args:
-            inputs: pixels, samples, spectrogram or word ids; see [`VattPatchEmbeddings`] and
-                [`VattTextEmbeddings`].
-            attention_mask: (batch, words), 1 for words; text only.
-            encoder: the shared encoder, if the tower has none of its own.
-        """
-        info: dict[str, Any] = {}
-        if isinstance(self.embeddings, VattPatchEmbeddings):
-            hidden_states, info = self.embeddings(inputs)
-        else:
-            hidden_states = self.embeddings(inputs)
-        encoder = self.encoder if encoder is None else encoder
-        assert encoder is not None
-        mask = None
-        if attention_mask is not None:
-            agg = attention_mask.new_ones((attention_mask.shape[0], 1))
-            mask = create_bidirectional_mask(
-                config=encoder.config,
-                inputs_embeds=hidden_states,
-                attention_mask=torch.cat([agg, attention_mask], dim=1),
-            )
-        hidden_states, states, attentions = encoder(
-            hidden_states, mask, output_hidden_states, output_attentions, **kwargs
-        )
-        if self.post_projection is not None:
-            hidden_states = self.activation(self.post_projection(hidden_states))
-        return VattFeaturesOutput(
-            last_hidden_state=hidden_states,
-            pooler_output=hidden_states[:, 0],
-            hidden_states=states,
-            attentions=attentions,
-            **info,
-        )
-
-
-class VattLinearTextTower(nn.Module):
-    """The release's `LinearModel`: word table, 1x1 convolution with bias, ReLU, maximum over all words
-    (padding included, as in the release)."""
-
-    def __init__(self, config: VattTextConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
-        self.word_embeddings.weight.requires_grad_(config.trainable_embeddings)
-        self.projection = nn.Linear(config.embedding_size, config.hidden_size)
-
-    def forward(self, inputs: torch.Tensor, **kwargs: Any) -> VattFeaturesOutput:
-        """(batch, words) ids -> features without an AGG token."""
-        words = nn.functional.relu(self.projection(self.word_embeddings(inputs)))
-        return VattFeaturesOutput(last_hidden_state=words, pooler_output=words.max(dim=1).values)
-
-
-class VattConvolutionalTower(nn.Module):
-    """Video or sound through a convolutional network; pooled by the mean over all places."""
-
-    def __init__(self, config: VattVideoConfig | VattAudioConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.backbone = VattI3D(config) if isinstance(config, VattVideoConfig) else VattResNet(config)
-
-    def forward(
-        self, inputs: torch.Tensor, output_hidden_states: bool = False, **kwargs: Any
-    ) -> VattFeaturesOutput:
-        """(batch, frames, channels, height, width) pixels or a (batch, frames, mel bins) spectrogram ->
-        features without an AGG token."""
-        values = channels_first(inputs, self.config)
-        # Processors give float32; a model loaded in half precision takes it as well.
-        values = values.to(self.backbone.stem.convolution.weight.dtype)
-        values, states = self.backbone(values, output_hidden_states)
-        places = values.flatten(2).transpose(1, 2)
-        return VattFeaturesOutput(
-            last_hidden_state=places, pooler_output=places.mean(1), hidden_states=states
-        )
-
-
-def make_tower(config: VattVideoConfig | VattAudioConfig | VattTextConfig, own_encoder: bool) -> nn.Module:
-    """The tower that a config describes; `own_encoder` as in [`VattTower`]."""
-    if isinstance(config, VattTextConfig):
-        return (
-            VattLinearTextTower(config) if config.encoder_type == "linear" else VattTower(config, own_encoder)
-        )
-    assert isinstance(config, VattVideoConfig | VattAudioConfig)
-    return VattConvolutionalTower(config) if config.is_convolutional else VattTower(config, own_encoder)
 
 
 class VattPreTrainedModel(PreTrainedModel):
@@ -275,8 +58,13 @@ class VattPreTrainedModel(PreTrainedModel):
     # Losses are means over the batch: Trainer has to divide them itself when it accumulates gradients.
     accepts_loss_kwargs = False
 
+    def __init__(self, config: VattConfig, *args: Any, **kwargs: Any) -> None:
+        # A config may have been changed since it was made; saving would find out only after the training.
+        config.validate()
+        super().__init__(config, *args, **kwargs)
+
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """See transformers; what the config freezes stays frozen (loading alone would unfreeze it).
 
         Weights are read from safetensors only: the older format is a pickle, which can hold code. Whoever
@@ -287,9 +75,11 @@ class VattPreTrainedModel(PreTrainedModel):
         """
         kwargs.setdefault("use_safetensors", True)
         try:
-            loaded = super().from_pretrained(*args, **kwargs)
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except SafetensorError as error:
-            raise ValueError(f"{args[0]}: its weights are damaged ({error}). Download them again.") from error
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: its weights are damaged ({error}). Download them again."
+            ) from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model._freeze()
         return loaded
@@ -624,6 +414,7 @@ class VattModel(VattPreTrainedModel):
                 Word ids.
             attention_mask (`torch.Tensor` of the same shape, *optional*):
                 1 for words, 0 for padding; by default everything but `config.text_config.pad_token_id`.
+                Padding on the left is moved behind the words, where the outputs have it too.
 
         Returns:
             [`VattFeaturesOutput`] with `vt_embeds` (FAC head) or both embeddings (joint head). Candidates
@@ -634,20 +425,20 @@ class VattModel(VattPreTrainedModel):
                 "`input_ids` must be (batch, words) or (batch, candidates, words), got "
                 f"{tuple(input_ids.shape)}."
             )
-        if attention_mask is None:
-            attention_mask = (input_ids != self.config.text_config.pad_token_id).long()
-        elif attention_mask.shape != input_ids.shape:
+        attention_mask = word_mask(input_ids, attention_mask, self.config.text_config)
+        if attention_mask.shape != input_ids.shape:
             raise ValueError(
                 f"`attention_mask` {tuple(attention_mask.shape)} must have the shape of `input_ids` "
                 f"{tuple(input_ids.shape)}."
             )
         batch_shape = input_ids.shape[:-1]
+        ids, attention_mask = words_first(input_ids.flatten(0, -2), attention_mask.flatten(0, -2))
         features = self._features(
             "text",
-            input_ids.flatten(0, -2),
+            ids,
             output_hidden_states,
             output_attentions,
-            attention_mask=attention_mask.flatten(0, -2),
+            attention_mask=attention_mask,
             **kwargs,
         )
         for name in ("va_embeds", "vt_embeds"):

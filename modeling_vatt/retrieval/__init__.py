@@ -10,10 +10,10 @@ from ..embedding.embedding import (
     embed_query,
     embed_texts,
     embed_windows,
-    strided_starts,
     unit,
 )
 from ..embedding.identity import ModelIdentity, hash_weights
+from ..processors.windows import strided_starts
 from .errors import IndexDamaged, IndexMismatch
 from .export import export_moments, moment_records
 from .gallery import Gallery, Hit

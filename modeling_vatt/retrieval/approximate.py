@@ -9,7 +9,6 @@ it.
 """
 
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..embedding.embedding import unit
+from ..files import whole_file
 from .store import SPACES, Space, Store
 
 
@@ -60,9 +60,8 @@ def build(store: Store, dims: dict[Space, int]) -> dict[str, Any]:
     # Those of earlier builds, and what builds that were killed left behind.
     current = {_file(store, space, generation) for space in SPACES}
     for space in SPACES:
-        for ending in ("faiss", "tmp"):
-            for file in set(store.folder.glob(f"{space}-*.{ending}")) - current:
-                file.unlink(missing_ok=True)
+        for file in set(store.folder.glob(f"{space}-*.*")) - current:
+            file.unlink(missing_ok=True)
     return notes
 
 
@@ -109,9 +108,8 @@ def _build_space(
         names = np.concatenate([best_ids, np.broadcast_to(numbers, (len(queries), len(numbers)))], axis=1)
         kept = np.argpartition(-scores, min(_TOP, scores.shape[1]) - 1, axis=1)[:, :_TOP]
         best, best_ids = np.take_along_axis(scores, kept, 1), np.take_along_axis(names, kept, 1)
-    partial = file.with_suffix(".tmp")
-    faiss.write_index(index, str(partial))
-    os.replace(partial, file)
+    with whole_file(file) as partial:
+        faiss.write_index(index, str(partial))
     recall, probes = 0.0, 1
     for probes in [count for count in _PROBES if count < lists] or [lists]:
         index.nprobe = probes

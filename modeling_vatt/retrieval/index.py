@@ -430,13 +430,24 @@ class VattIndex:
                 (space, after), (-1, np.zeros(0, np.int64), np.zeros((0, dim), np.float32))
             )
             if known != generation:
-                stay = np.isin(ids, self.store.window_ids(after=after), assume_unique=True)
+                # A search may have begun before the cached state was written: what it sees is older then. A
+                # number always stands for the same vector, so what is missing is read, and the rest is kept.
+                wanted = self.store.window_ids(after=after)
+                stay = np.isin(ids, wanted, assume_unique=True)
+                missing = np.setdiff1d(wanted, ids, assume_unique=True)
                 last = int(ids[-1]) if len(ids) else after
-                blocks = [(ids[stay], vectors[stay]), *self.store.vectors(space, dim, after=last)]
+                later = bool(len(missing)) and missing[0] > last  # quicker to read in one go
+                place = {"after": last} if later else {"ids": missing}
+                read = self.store.vectors(space, dim, **place) if len(missing) else ()
+                blocks = [(ids[stay], vectors[stay]), *read]
                 ids = np.concatenate([block[0] for block in blocks])
                 vectors = np.concatenate([block[1] for block in blocks])
-                self._cache = {key: value for key, value in self._cache.items() if key[0] != space}
-                self._cache[space, after] = (generation, ids, vectors)
+                if not later:
+                    order = np.argsort(ids)
+                    ids, vectors = ids[order], vectors[order]
+                if known < generation:
+                    self._cache = {key: value for key, value in self._cache.items() if key[0] != space}
+                    self._cache[space, after] = (generation, ids, vectors)
             return ids, vectors
 
     def vectors(self, space: Space, limit: int | None = None) -> tuple[list[Moment], npt.NDArray[np.float32]]:

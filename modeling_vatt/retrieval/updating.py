@@ -6,7 +6,6 @@ Each file is committed with all its windows as soon as it is embedded, so a run 
 the file at which it stopped. One process at a time writes to an index.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ..embedding.embedding import embed_windows
+from ..files import hash_file
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, VattProcessor
 from ..processors.media import VIDEO_SUFFIXES
@@ -134,15 +134,6 @@ def find_videos(root: str | os.PathLike) -> tuple[dict[str, os.stat_result], dic
 
 def _unopened(error: OSError) -> str:
     return f"cannot be opened ({error.strerror}). Check its permissions."
-
-
-def hash_file(path: str | os.PathLike) -> str:
-    """SHA-256 of the content of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def update_index(

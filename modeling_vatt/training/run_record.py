@@ -152,9 +152,11 @@ def table_fingerprint(table: datasets.Dataset, column: str, *others: str) -> str
     Args:
         table: of [`~modeling_vatt.data.open_table`] or [`~modeling_vatt.data.load_labelled`].
         column: of the files, which count by their names, and a thousand of them by their sizes.
-        *others: columns that count too, such as that of the labels.
+        *others: columns that count too, such as that of the labels; `start` and `end` always do.
     """
     digest = hashlib.sha256()
+    parts = [name for name in ("start", "end") if name in table.column_names and name not in others]
+    others = (*others, *parts)
     every, place = max(1, len(table) // 1000), 0
     for batch in table.select_columns([column, *others]).with_format("arrow").iter(batch_size=1000):
         paths = [path for chunk in batch[column].chunks for path in chunk.field("path").to_pylist()]

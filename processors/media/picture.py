@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Decoding pictures in this process."""
+"""Opening pictures, and their pixels whatever they are stored as."""
 
 from __future__ import annotations
 
@@ -26,9 +26,33 @@ def decode_picture(source: MediaSource, limits: MediaLimits) -> np.ndarray:
                         f"{image.width} x {image.height} is more than {limits.max_pixels} pixels",
                         "Raise MediaLimits.max_pixels if the source can be trusted.",
                     )
-                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+                return picture_pixels(image)
         except MediaError:
             raise
         # Plugins of Pillow raise these for damaged files of their kinds.
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
             raise MediaError(name, f"no picture that can be read ({error})", "Check the file.") from error
+
+
+def picture_pixels(image: Image.Image) -> np.ndarray:
+    """Pixels of a picture of Pillow as they are meant to be seen: uint8 (height, width, 3), RGB.
+
+    Pillow's own conversion cuts grey of more than 8 bits to 255. Here it is scaled, where its range is known.
+
+    Raises:
+        ValueError: 32-bit or floating-point values, whose black and white nobody states.
+    """
+    tags = getattr(image, "tag_v2", {})  # of TIFF
+    largest, white_is_zero = 2 ** tags.get(258, (16,))[0] - 1, tags.get(262) == 0
+    known = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    oriented = ImageOps.exif_transpose(image)
+    if not known and image.mode in ("I", "F"):
+        raise ValueError(
+            f"pixels of mode {image.mode!r} ({np.asarray(image).dtype}) have no known range: scale them to 0 "
+            "to 255 and make them uint8"
+        )
+    if not known:
+        return np.asarray(oriented.convert("RGB"))
+    grey = np.asarray(oriented).astype(np.float64) * (255 / largest)
+    grey = np.clip(np.rint(255 - grey if white_is_zero else grey), 0, 255).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)

@@ -168,6 +168,31 @@ def test_neighbours_and_chance():
     assert share == pytest.approx(chance, abs=0.1)
 
 
+@pytest.mark.parametrize(("sizes", "k"), [((3, 3), 10), ((2, 2, 2), 10), ((2, 9), 5), ((1, 4, 4), 10)])
+def test_few_points_of_a_kind_are_apart_or_mixed(sizes, k):
+    """Groups far apart agree wholly, however few points they have; neighbours of a point by hand."""
+    labels = np.repeat([f"group {i}" for i in range(len(sizes))], sizes)
+    random = np.random.default_rng(0)
+    centres = np.repeat(np.eye(len(sizes), 6), sizes, axis=0)
+    apart = centres + 0.01 * random.normal(size=centres.shape)
+    share, chance = neighbour_agreement(apart, labels, k)
+    assert share == 1
+    pairs = np.array([size for size in sizes for _ in range(size) if size > 1])
+    assert chance == pytest.approx(((pairs - 1) / (len(labels) - 1)).mean())
+    vectors = random.normal(size=(len(labels), 6))
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    shares = []
+    for i, label in enumerate(labels):
+        count = min(k, int((labels == label).sum()) - 1)
+        nearest = [j for j in np.argsort(-units @ units[i]) if j != i][:count]
+        shares += [np.mean(labels[nearest] == label)] if count else []
+    assert neighbour_agreement(vectors, labels, k)[0] == pytest.approx(np.mean(shares))
+
+
+def test_labels_that_nobody_shares_have_no_agreement():
+    assert np.isnan(neighbour_agreement(np.eye(4), list("abcd"))).all()
+
+
 def test_padding_keeps_angles():
     random = np.random.default_rng(0)
     narrow, wide = random.normal(size=(4, 3)), random.normal(size=(5, 7))

@@ -8,12 +8,14 @@ import json
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors.torch import save_file
 from small_models import AUDIO, TEXT, TOWER, VARIANTS, VIDEO, small_config
 
 from modeling_vatt import (
     VattAudioConfig,
     VattConfig,
     VattForPreTraining,
+    VattForVideoClassification,
     VattModel,
     VattTextConfig,
     VattVideoConfig,
@@ -327,6 +329,9 @@ def test_agnostic_towers_must_agree(tower, field, value):
         (lambda: VattAudioConfig(input_type="midi"), "input_type"),
         (lambda: VattVideoConfig(hidden_size="wide"), "hidden_size"),
         (lambda: VattConfig(temperature=0.0), "temperature"),
+        (lambda: VattConfig(temperature=float("nan")), "temperature"),
+        (lambda: VattConfig(video_text_loss_weight=float("nan")), "non-negative"),
+        (lambda: VattVideoConfig(classifier_dropout=1.5), "`classifier_dropout` must be in"),
         (lambda: VattVideoConfig(hidden_act="tanhh"), "hidden_act"),
         (lambda: VattVideoConfig(projection_act="tanhh"), "projection_act"),
         (lambda: VattVideoConfig(num_attention_heads=0), "num_attention_heads"),
@@ -336,3 +341,39 @@ def test_refusals_name_the_field(build, message):
     """What cannot work is refused when the config is made, by name."""
     with pytest.raises((ValueError, StrictDataclassError), match=message):
         build()
+
+
+@pytest.mark.parametrize("preset", ["mbs", "ma_medium", "ma_tiny"])
+def test_classifier_dropout_is_that_of_fine_tuning(preset):
+    """The release fine-tunes all models with 0.5 (video) and 0 (sound)."""
+    config = VattConfig.from_preset(preset)
+    assert (config.video_config.classifier_dropout, config.audio_config.classifier_dropout) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("preset", "change", "message"),
+    [
+        ("tiny", {"temperature": -1.0}, "temperature"),
+        ("tiny", {"audio_text_loss_weight": 1.0}, "head_type"),
+        ("tiny", {"video_config": {"hidden_dropout_prob": 2.0}}, "hidden_dropout_prob"),
+        ("tiny", {"text_config": {"hidden_act": "geglu", "pre_norm": False}}, "geglu"),
+        ("mmv_tiny", {"video_config": {"drop_token_rate": 0.5}}, "drop_token_rate"),
+        ("ma_tiny", {"video_config": {"hidden_dropout_prob": 0.1}}, "make them equal"),
+        ("ma_tiny", {"audio_config": {"use_post_projection": False}}, "use_post_projection"),
+    ],
+)
+def test_changed_configs_are_validated_when_a_model_is_built(preset, change, message, tmp_path):
+    """By attributes as by arguments of `from_pretrained`: not at the first save, after a training."""
+    kind = VattForVideoClassification if preset == "ma_tiny" else VattForPreTraining
+    config = VattConfig.from_preset(preset, num_labels=2)
+    config.save_pretrained(tmp_path)
+    save_file({}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    for name, value in change.items():
+        for field, inner in value.items() if isinstance(value, dict) else [(name, value)]:
+            setattr(getattr(config, name) if isinstance(value, dict) else config, field, inner)
+    with torch.device("meta"), pytest.raises((ValueError, StrictDataclassError), match=message):
+        kind(config)
+    with pytest.raises((ValueError, StrictDataclassError), match=message):
+        kind.from_pretrained(tmp_path, **change)
+    with pytest.raises((ValueError, StrictDataclassError), match=message):
+        config.save_pretrained(tmp_path)

@@ -21,6 +21,7 @@ from transformers import AutoModelForVideoClassification
 from typer.testing import CliRunner
 
 from modeling_vatt import (
+    VattAudioConfig,
     VattConfig,
     VattForAudioClassification,
     VattForPreTraining,
@@ -41,6 +42,7 @@ from modeling_vatt.convert import (
     read_misc_data,
 )
 from modeling_vatt.convert import release as release_module
+from modeling_vatt.convert.converter import model_table
 from modeling_vatt.convert.misc_data import load_array_pickle
 from modeling_vatt.convert.release import fetch
 from modeling_vatt.convert.writing import read_labels
@@ -174,6 +176,25 @@ def test_every_option_of_the_release(settings):
     assert config.head_type == model.config.head_type
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
+
+
+@pytest.mark.parametrize(("num_frames", "length"), [(32, 150), (64, 300)])
+def test_converted_spectrogram_towers_take_48_khz(num_frames, length):
+    """Tables hide what fills no patch (9 rows of 16 frames are 144 of 150): the rate stays the release's."""
+    tower = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 64}
+    config = VattConfig(
+        video_config={**tower, "num_frames": num_frames},
+        audio_config=VattAudioConfig.spectrogram("base", **tower, spectrogram_length=length),
+        text_config={**tower, "vocab_size": 50},
+    )
+    with torch.device("meta"):
+        model = VattForPreTraining(config)
+    state = model.state_dict()
+    shapes = {e.variable: e.variable_shape(tuple(state[e.parameter].shape)) for e in model_table(model)}
+    _, back = infer_config(shapes)
+    assert (back.audio_config.spectrogram_length, back.audio_config.num_mel_bins) == (length, 80)
+    assert (back.video_config.num_frames, back.video_config.image_size) == (num_frames, 224)
+    assert VattProcessor.media_parts_from_config(back)[0].sampling_rate == 48_000
 
 
 def test_head_width():

@@ -55,6 +55,7 @@ from modeling_vatt.data import (
     write_shard,
 )
 from modeling_vatt.data.preparation import sentences_around
+from modeling_vatt.data.reading import DECODED
 from modeling_vatt.processors import VattAugmentation, read_clip, read_clips
 from modeling_vatt.training import Pretrainer, PretrainingArguments
 
@@ -266,7 +267,7 @@ def test_windows_stay_within_their_part(long_video):
     alone = ClipDataset(rows, processor)._read(rows[0], np.random.default_rng(0))  # type: ignore[arg-type]
     assert frame_numbers(alone[0].frames) == [40, 41, 42, 43, 44] and alone[0].start == 4.0
     decoded, skipped = decode_clips(rows, processor)
-    assert not skipped and decoded[0]["start"] is None and decoded[0]["duration"] == pytest.approx(0.5)
+    assert not skipped and decoded[0]["start"] is None and decoded[0][DECODED]["seconds"] == 0.5
     assert decoded[0]["sentences"][0]["start"] == pytest.approx(0.5)
     items = ClipDataset(decoded, processor)  # type: ignore[arg-type]
     (clip,) = items._read(decoded[0], np.random.default_rng(0))

@@ -67,7 +67,7 @@ PARSED = {
 NOT_EXECUTED = {
     "cd": "every page runs in a folder of its own",
     "git clone": "needs the network",
-    "pip install": "needs a package index; CI installs the package in `make test` and `make check-wheel`",
+    "pip install": "needs a package index; CI installs the package in `make test-all` and `make check-wheel`",
     "hf auth login": "asks for a token",
     "python tests/models/test_parity.py": "takes minutes; pytest runs the same comparisons",
     "python benchmarks/": "measures for minutes; a wrong name is noticed, see `check_command`",

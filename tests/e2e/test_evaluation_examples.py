@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from clip_folders import small_processor, write_clip
 from media_factory import numbered_frames, tone, write_media
@@ -142,6 +143,26 @@ def test_retrieval_with_several_captions(run, tmp_path):
     assert results["metrics"]["txt2vid_queries"] == 6 and "audio2vid_queries" not in results["metrics"]
     _, results = run("run_zero_shot_retrieval", **options, captions="first", max_clips=2)
     assert (results["metrics"]["txt2vid_queries"], results["metrics"]["gallery_size"]) == (2, 2)
+
+
+def test_parts_of_one_video(run, tmp_path):
+    """Its first half is dark, its second bright: `start` and `end`, one of them blank, tell clips apart."""
+    frames = [np.full((16, 16, 3), value, np.uint8) for value in [20] * 40 + [220] * 40]
+    for split in ("train", "test"):
+        folder = tmp_path / "halves" / split
+        folder.mkdir(parents=True)
+        write_media(folder / "a.mp4", frames=frames, fps=10)
+        lines = ["file_name,label,caption,start,end", "a.mp4,dark,clip 1,,4", "a.mp4,bright,clip 2,4,"]
+        lines += ["a.mp4,dark,clip 3,1,3", "a.mp4,bright,a tone,5,7"]
+        (folder / "metadata.csv").write_text("\n".join(lines))
+    options = {"dataset": tmp_path / "halves", "test_windows": 2}
+    _, results = run("run_linear_probe", **options, classifier="svm", svm_c=1.0)
+    assert results["summary"]["svm"]["top1"] == 1.0 and not results["skipped"]
+    run("run_zero_shot_retrieval", dataset=tmp_path / "halves", windows=1)
+    caches = sorted((tmp_path / "out" / "features").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    rows = np.load(caches[-1])["video_va_embeds"][:, 0]
+    np.testing.assert_allclose(rows[0], rows[2], atol=1e-4)  # dark ones
+    assert np.abs(rows[0] - rows[1]).max() > 1e-2
 
 
 def test_bad_input_ends_in_one_line(run, tmp_path):

@@ -25,8 +25,7 @@ from modeling_vatt import VattForPreTraining, VattModel
 from modeling_vatt.convert import ConversionError, open_variables, read_misc_data
 from modeling_vatt.convert import misc_data as misc_data_module
 from modeling_vatt.convert.misc_data import load_array_pickle
-from modeling_vatt.data import ShardDataset, ShardError, open_clips, write_index, write_shard
-from modeling_vatt.data.clip_dataset import source_of
+from modeling_vatt.data import ShardDataset, ShardError, open_clips, source_of, write_index, write_shard
 from modeling_vatt.processors import MediaLimits, read_clip
 
 
@@ -58,6 +57,10 @@ ALLOWED = {
     ("modeling_vatt/data/engine.py", "importlib.import_module"): "ray, by a constant name",
     ("modeling_vatt/data/shards.py", "tarfile"): "clips are read in place, nothing is unpacked to the disk",
     (
+        "modeling_vatt/_renamed.py",
+        "importlib.import_module",
+    ): "modules of this package, from a constant table",
+    (
         "modeling_vatt/hub/remote_code.py",
         "compile",
     ): "checks the package's own source, never run",
@@ -65,9 +68,11 @@ ALLOWED = {
         "modeling_vatt/hub/remote_code.py",
         "importlib.import_module",
     ): "the package's own, by constant names",
+    ("modeling_vatt/embedding/embedding.py", "zipfile"): "only its exception",
     ("modeling_vatt/embedding/embedding.py", "np.load"): "own cache; pickle is off by default",
     ("modeling_vatt/training/faults.py", "pickle"): "only its exception",
     ("modeling_vatt/training/run_record.py", "subprocess"): "git, with constant arguments, no shell",
+    ("modeling_vatt/files.py", "socket"): "the name of this machine, for the owner of a lock",
     ("modeling_vatt/web/server.py", "socket"): "the page's own port",
     ("processors/media/isolation.py", "subprocess"): "this interpreter with constant arguments, no shell",
     ("processors/media/source.py", "socket"): "shuts connections down when their time is over",
@@ -160,6 +165,8 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
         (tmp_path / "model.safetensors").write_bytes(damaged)
         with pytest.raises(ValueError, match=r"its weights are damaged \(.*Download them again"):
             VattModel.from_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=r"its weights are damaged \(.*Download them again"):
+            VattModel.from_pretrained(pretrained_model_name_or_path=tmp_path)
 
 
 def test_arrays_that_are_pickles_are_not_read(tmp_path: Path) -> None:

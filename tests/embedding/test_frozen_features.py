@@ -83,7 +83,7 @@ def test_rows_that_carry_bytes(model, processor, files, tmp_path):
 def test_segments_read_nothing_outside(tmp_path, model, processor):
     file = write_media(tmp_path / "long.mp4", frames=numbered_frames(80), fps=10)
     options = {"fps": 10, "audio": False}
-    clips = read_windows(str(file), 0.8, segment=(3.0, 5.0), windows=3, **options)
+    clips = read_windows(str(file), 0.8, segment=(3.0, 5.0), places=[0.0, 0.5, 1.0], **options)
     assert [frame_numbers(clip.frames) for clip in clips] == [
         list(range(first, first + 8)) for first in (30, 36, 42)
     ]
@@ -94,7 +94,7 @@ def test_segments_read_nothing_outside(tmp_path, model, processor):
 
     segments = [(3.0, 5.0), None, (6.0, 5.0), (3.0, 3.4)]
     found = embed_files(model, processor, [file] * 4, windows=2, segments=segments)
-    assert found.kept.tolist() == [0, 1, 3] and "no clip from 6.0 to 5.0 s" in str(found.errors[0])
+    assert found.kept.tolist() == [0, 1, 3] and "no part from 6.0 to 5.0 s" in str(found.errors[0])
     frames = read_windows(str(file), 0.8, segment=(3.0, 3.4), **options)[0].frames
     assert len(frames) == 4
     repeated = processor(videos=[np.concatenate([frames, frames])])["pixel_values_videos"]
@@ -148,6 +148,36 @@ def test_a_changed_file_is_embedded_anew(tmp_path, model, processor):
     write_clip(file, 14)
     after = embed_files(model, processor, [file], **options).arrays["video_va_embeds"]
     assert (before != after).any()
+
+
+def test_a_damaged_cache_is_made_again(tmp_path, model, processor, files):
+    """Cut off at any place, or with flipped bits, as a machine that fails leaves it."""
+    embed_files(model, processor, files[:1], cache_dir=tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    flipped = whole[:300] + bytes([whole[300] ^ 255]) + whole[301:]
+    for damaged in (b"", whole[:40], whole[: len(whole) // 2], whole[:-30], b"no archive" * 9, flipped):
+        file.write_bytes(damaged)
+        found = embed_files(model, processor, files[:1], cache_dir=tmp_path)
+        assert found.kept.tolist() == [0] and file.read_bytes() == whole
+
+
+def test_two_that_write_the_same_cache_file(tmp_path, model, processor, files, monkeypatch):
+    """The second begins and ends while the first is writing."""
+    save, begun = np.savez, []
+
+    def slowly(file, **arrays) -> None:
+        save(file, **arrays)
+        if not begun:
+            begun.append(1)
+            embed_files(model, processor, files[:1], cache_dir=tmp_path)
+
+    monkeypatch.setattr(np, "savez", slowly)
+    embed_files(model, processor, files[:1], cache_dir=tmp_path)
+    monkeypatch.undo()
+    (file,) = tmp_path.iterdir()
+    with np.load(file) as content:
+        assert "video_va_embeds" in content
 
 
 def test_gallery_is_the_mean_of_windows(model, processor, files):

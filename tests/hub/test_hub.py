@@ -28,7 +28,7 @@ from modeling_vatt import (
 from modeling_vatt.hub.model_card import build_model_card, is_empty_card
 
 
-TESTS = Path(__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"
 MODEL_FILES = {"README.md", "config.json", "model.safetensors"}
 PROCESSOR_FILES = {"processor_config.json", "tokenizer.json", "tokenizer_config.json"}
 METRICS = {
@@ -50,7 +50,7 @@ def client(
 ) -> str:
     """Run a script in a process of its own, with the Hub's client set to the stand-in; its output."""
     environment = {**os.environ, **hub.environment(folder / home), "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(TESTS)
+    environment["PYTHONPATH"] = str(SUPPORT)
     environment.pop("HF_TOKEN", None)
     if token is not None:
         environment["HF_TOKEN"] = token
@@ -184,7 +184,7 @@ def pretraining_script(options: dict[str, object], name: str, *flags: str) -> st
     return f"""
 import runpy, sys
 sys.argv = ["run_pretraining.py", *{arguments!r}]
-runpy.run_path({str(TESTS.parent / "examples" / "run_pretraining.py")!r}, run_name="__main__")
+runpy.run_path({str(SUPPORT.parents[1] / "examples" / "run_pretraining.py")!r}, run_name="__main__")
 """
 
 

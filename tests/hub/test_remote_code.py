@@ -273,5 +273,5 @@ def test_names_with_two_meanings_are_refused(monkeypatch):
         "modeling_vatt.hub.remote_code.inspect.getsource",
         lambda module: text if module is losses else real(module),
     )
-    with pytest.raises(ValueError, match=r"'spline_matrix' has two meanings.*modeling_vatt\.losses"):
+    with pytest.raises(ValueError, match=r"'spline_matrix' has two meanings.*modeling_vatt\.models\.losses"):
         flat_source("vatt_model")

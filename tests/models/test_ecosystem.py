@@ -314,6 +314,30 @@ def test_gradient_checkpointing_of_the_base_model():
         torch.testing.assert_close(first, second)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("enabled", ["before", "after"])
+@pytest.mark.parametrize("model_class", [VattForPreTraining, CLASSIFIERS[0]])
+def test_adapters_of_every_tower_learn_with_reentrant_checkpointing(model_class: type, enabled: str) -> None:
+    """Gradients are those without checkpointing, in every tower, enabled before PEFT or after it."""
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    grads = []
+    for checkpointing in (False, True):
+        model = build(model_class).train()
+        inputs = inputs_of(model, labels=True)
+        if checkpointing and enabled == "before":
+            model.gradient_checkpointing_enable({"use_reentrant": True})
+        torch.manual_seed(0)
+        config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        adapted = peft.get_peft_model(model, config).train()
+        if checkpointing and enabled == "after":
+            model.gradient_checkpointing_enable({"use_reentrant": True})
+        loss_of(adapted, inputs).backward()
+        grads.append({name: p.grad for name, p in adapted.named_parameters() if p.requires_grad})
+    assert all(grad is not None for grad in grads[0].values())
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad, msg=name)
+
+
 def adapter_step(model_class: type, dora: bool) -> None:
     """Train the adapters a step; merged weights then give the same answers without PEFT."""
     peft = pytest.importorskip("peft", reason="peft is not installed")

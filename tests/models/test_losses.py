@@ -332,6 +332,19 @@ def test_label_balanced_bce_takes_integer_labels():
     torch.testing.assert_close(label_balanced_bce(logits, labels), label_balanced_bce(logits, labels.float()))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_label_balanced_bce_in_half_precision(dtype):
+    """Small numbers that float16 does not have, and counts beyond bfloat16's 256: as from float32 logits."""
+    labels = torch.zeros(600, 3)
+    labels[:, 0] = 1
+    labels[1] = 0
+    logits = torch.randn(600, 3).to(dtype).requires_grad_()
+    loss = label_balanced_bce(logits, labels)
+    torch.testing.assert_close(loss, label_balanced_bce(logits.detach().float(), labels))
+    loss.backward()
+    assert logits.grad.isfinite().all() and logits.grad.any()
+
+
 # --- batch norm of the heads -----------------------------------------------------------------------------
 
 

@@ -28,8 +28,9 @@ from small_models import (
 from torch import nn
 
 from modeling_vatt import VattAudioConfig, VattConfig, VattForPreTraining, VattModel, VattVideoConfig
-from modeling_vatt.models.embeddings import VattPatchEmbeddings, drop_token_count, resample_positions
+from modeling_vatt.models.embeddings import VattPatchEmbeddings, drop_token_count
 from modeling_vatt.models.encoder import VattRelativePositionBias
+from modeling_vatt.models.positions import resample_positions
 
 
 INPUT_OF = {"video": "pixel_values_videos", "audio": "input_values", "text": "input_ids"}
@@ -434,6 +435,36 @@ def test_padding_id_is_masked_by_default(variant):
     expected = model.get_text_features(ids, (ids != 0).long()).vt_embeds
     torch.testing.assert_close(model.get_text_features(ids).vt_embeds, expected)
     torch.testing.assert_close(model.get_text_features(ids[:, 0]).vt_embeds, expected[:, 0])
+
+
+@pytest.mark.parametrize("variant", ["specific", "agnostic", "bert_text", "linear_text"])
+def test_text_depends_on_no_padding_and_no_neighbours(variant):
+    """Shorter than the table, as long, and longer: alone it has the embedding that it has in any batch."""
+    model = evaluated(variant)
+    rows = model.config.text_config.max_position_embeddings
+    lengths = [1, rows - 1, rows, rows + 1, rows + 4]
+    texts = [torch.randint(1, 40, (length,)) for length in lengths]
+    alone = [model.get_text_features(text[None]).vt_embeds[0] for text in texts]
+    for width in (rows, rows + 1, rows + 4, rows + 9):
+        fitting = [(text, one) for text, one in zip(texts, alone, strict=True) if len(text) <= width]
+        ids = torch.stack([torch.nn.functional.pad(text, (0, width - len(text))) for text, _ in fitting])
+        embeds = model.get_text_features(ids).vt_embeds
+        torch.testing.assert_close(embeds, torch.stack([one for _, one in fitting]), atol=1e-5, rtol=1e-5)
+        ids = torch.stack([torch.nn.functional.pad(text, (width - len(text), 0)) for text, _ in fitting])
+        torch.testing.assert_close(model.get_text_features(ids).vt_embeds, embeds, atol=1e-5, rtol=1e-5)
+
+
+def test_positions_of_words():
+    """Rows of the table in their order; of a longer text the resampled table, as the release has it."""
+    embeddings = evaluated("bert_text").text_model.embeddings.position_embeddings
+    table = embeddings.tables["temporal"].weight
+    rows = len(table)
+    mask = (torch.arange(rows + 3) < torch.tensor([[2], [rows], [rows + 2]])).long()
+    positions = embeddings(mask)
+    for words, row in ((2, 0), (rows, 1), (rows + 2, 2)):
+        expected = table[:words] if words <= rows else resample_positions(table, words)
+        torch.testing.assert_close(positions[row, :words], embeddings.layer_norm(expected))
+    torch.testing.assert_close(embeddings(mask[:2, :2]), embeddings.layer_norm(table[:2]))
 
 
 def test_t5_text_of_any_length():

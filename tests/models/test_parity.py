@@ -14,8 +14,8 @@ import torch
 from modeling_vatt import VattConfig, VattForPreTraining
 from modeling_vatt.convert import export_variables, load_variables, open_variables
 from modeling_vatt.convert.mapping import FINETUNED_PATH, HEAD_PATH, TOWER_PATHS
-from modeling_vatt.models.embeddings import resample_positions
 from modeling_vatt.models.losses import label_balanced_bce
+from modeling_vatt.models.positions import resample_positions
 from modeling_vatt.processors.feature_extraction_vatt import VattFeatureExtractor
 
 

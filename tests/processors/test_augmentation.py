@@ -10,7 +10,12 @@ import pytest
 import torch
 
 from modeling_vatt.processors import VattAugmentation, VattVideoProcessor
-from modeling_vatt.processors.augmentation import adjust_contrast, adjust_hue, adjust_saturation
+from modeling_vatt.processors.augmentation import (
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    change_colors,
+)
 
 
 STILL = {"flip_probability": 0.0, "color_probability": 0.0}
@@ -55,11 +60,30 @@ def test_hue(delta):
     torch.testing.assert_close(adjust_hue(pixels.clone(), delta), expected, atol=1e-5, rtol=0)
 
 
+def saturated(pixels, factor):
+    """By TensorFlow's kernel: saturation is 0 where no channel is positive, and cut to [0, 1]."""
+    return through_hsv(pixels, lambda h, s, v: (h, min(1, max(0, s * factor)), v))
+
+
 @pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.4, 5.0])
-def test_saturation(factor):
-    pixels = colours()
-    expected = through_hsv(pixels, lambda h, s, v: (h, min(1, s * factor), v))
+@pytest.mark.parametrize("brightness", [0.0, -0.1255, -0.3, 0.1])
+def test_saturation(factor, brightness):
+    pixels = colours() + brightness
+    expected = saturated(pixels, factor)
     torch.testing.assert_close(adjust_saturation(pixels.clone(), factor), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("brightness", [-0.12, 0.12])
+def test_colours_of_a_dark_picture(brightness):
+    """Brightness, saturation, contrast, hue, cut: each by its formula, with nothing cut in between."""
+    pixels = torch.randint(0, 60, (1, 1, 3, 8, 8), dtype=torch.uint8, generator=seeded())
+    saturation, contrast, hue = 0.8, 1.3, 0.15
+    changed = saturated(pixels[0] / 255 + brightness, saturation)
+    mean = changed.mean((2, 3), keepdim=True)
+    changed = through_hsv((changed - mean) * contrast + mean, lambda h, s, v: ((h + hue) % 1, s, v))
+    colors = torch.tensor([[brightness, saturation, contrast, hue]], dtype=torch.float64)
+    result = change_colors(pixels, colors)[0]
+    torch.testing.assert_close(result, changed.clamp(0, 1) * 2 - 1, atol=1e-5, rtol=0)
 
 
 def test_contrast_keeps_the_mean_of_each_frame():

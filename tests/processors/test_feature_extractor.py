@@ -82,6 +82,18 @@ def test_forms_of_input_agree():
     assert len(extractor([one, two])["input_values"]) == 2
 
 
+def test_types_of_samples():
+    extractor = VattFeatureExtractor(num_samples=50)
+    one = sound(50)
+    tensor = torch.from_numpy(one)
+    for form in (tensor.clone().requires_grad_(), list(one), list(tensor), one.astype(">f4")):
+        np.testing.assert_array_equal(values(extractor, form)[0], one)
+    np.testing.assert_allclose(values(extractor, tensor.bfloat16())[0], one, atol=4e-3)
+    for bad, message in ((one > 0, "bool"), (tensor.short(), "int16"), (one * np.inf, "NaN or infinite")):
+        with pytest.raises(ValueError, match=message):
+            extractor(bad)
+
+
 def test_files_are_resampled_and_mixed_down(tmp_path):
     stereo = np.stack([tone(2.0, 44_100, 440), 0.5 * tone(2.0, 44_100, 440)])
     path = write_media(tmp_path / "a.wav", waveform=stereo, sampling_rate=44_100, audio_codec="pcm_s16le")

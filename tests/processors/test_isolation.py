@@ -314,7 +314,7 @@ import importlib, os, sys, types
 package = types.ModuleType("room")
 package.__path__ = [sys.argv[1]]
 sys.modules["room"] = package
-media, isolation = (importlib.import_module("room." + name) for name in ("media", "media_isolation"))
+media, isolation = (importlib.import_module("room." + name) for name in ("reading", "isolation"))
 limits = media.MediaLimits(isolated=True)
 def read():
     clip = media.read_clip(sys.argv[2], limits=limits)

@@ -3,12 +3,13 @@
 """Processor: frames and sound of one window, masks, captions, several windows, saving, feeding the model."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from media_factory import click_times, clicks, frame_numbers, numbered_frames, write_media
-from transformers import AutoProcessor, AutoTokenizer
+from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.configuration import VattConfig
@@ -17,6 +18,7 @@ from modeling_vatt.processors import (
     MediaLimits,
     VattAugmentation,
     VattFeatureExtractor,
+    VattImageProcessor,
     VattProcessor,
     VattTokenizer,
     VattVideoProcessor,
@@ -201,6 +203,114 @@ def test_several_captions_a_clip(processor, tokenizer):
     assert (batch["input_ids"][4, 1:] == 0).all()
 
 
+def test_arguments_of_every_part(processor):
+    """The groups of transformers' processors: honoured, or refused with the argument's name."""
+    inputs = {"text": ["a dog barks", "a"], "audio": [np.ones(SAMPLES, np.float32)]}
+    plain = processor(**inputs)
+    groups = [
+        {name: {} for name in ("audio_kwargs", "images_kwargs", "text_kwargs", "videos_kwargs")},
+        {"audio_kwargs": {"sampling_rate": RATE, "padding": True, "truncation": True}},
+        {"text_kwargs": {"padding": "max_length", "truncation": "longest_first"}, "common_kwargs": None},
+        {"common_kwargs": {"return_tensors": "pt"}, "text_kwargs": {"return_tensors": "pt"}},
+    ]
+    for options in groups:
+        for name, value in processor(**inputs, **options).items():
+            assert torch.equal(value, plain[name])
+    assert isinstance(processor(**inputs, common_kwargs={"return_tensors": "np"})["input_ids"], np.ndarray)
+    for options in (
+        {"padding": True},
+        {"common_kwargs": {"padding": "longest"}},
+        {"text_kwargs": {"padding": True}},
+    ):
+        batch = processor(**inputs, **options)
+        assert batch["input_ids"].tolist() == plain["input_ids"][:, :3].tolist()
+    assert processor(text=["", "?!"], padding=True)["text_mask"].tolist() == [0, 0]
+    left = processor(text="a dog", padding_side="left")["input_ids"]
+    assert left[0].tolist() == [0] * 4 + plain["input_ids"][1, :1].tolist() + left[0, -1:].tolist()
+    refused = [
+        ({"padding": False}, "padding"),
+        ({"truncation": False}, "truncation"),
+        ({"return_attention_mask": False}, "return_attention_mask"),
+        ({"text_kwargs": {"return_offsets_mapping": True}}, "return_offsets_mapping"),
+        ({"audio_kwargs": {"padding": False}}, "padding"),
+        ({"audio_kwargs": {"max_length": 7}}, "max_length"),
+        ({"audio_kwargs": {"sampling_rate": 8000}}, "8000 Hz"),
+        ({"audio_kwargs": {"sampling_rate": RATE}, "sampling_rate": 8000}, "sampling_rate"),
+        ({"text_kwargs": {"max_length": 3}, "max_length": 4}, "max_length"),
+    ]
+    for options, name in refused:
+        with pytest.raises(ValueError, match=name):
+            processor(**inputs, **options)
+    for group in ("audio_kwargs", "common_kwargs", "images_kwargs", "text_kwargs", "videos_kwargs"):
+        with pytest.raises(TypeError, match="wide"):
+            processor(**inputs, **{group: {"wide": 1}})
+
+
+def test_rows_and_bytes(processor, media):
+    """What `datasets` gives for its columns, and other kinds of bytes: as the file itself."""
+    path = media / "both.mkv"
+    expected = processor(videos=path)
+    data = path.read_bytes()
+    rows = [
+        {"bytes": data, "path": None},
+        {"bytes": None, "path": str(path)},
+        bytearray(data),
+        memoryview(data),
+    ]
+    for row in rows:
+        for batch in (processor(videos=row), processor(videos=[row]), processor(videos=row, audio=row)):
+            for name, value in expected.items():
+                assert torch.equal(batch[name], value)
+    waveform = read_clip(path, sampling_rate=RATE).waveform
+    row = {"array": waveform, "path": None, "sampling_rate": RATE}
+    assert torch.equal(processor(audio=[row])["input_values"], processor(audio=waveform)["input_values"])
+    with pytest.raises(ValueError, match="8000 Hz"):
+        processor(audio=[{**row, "sampling_rate": 8000}])
+    for bad in ({"array": waveform}, {"bytes": None, "path": None}):
+        with pytest.raises(ValueError, match="A row"):
+            processor(audio=bad)
+
+
+def test_objects_of_torchcodec(processor, media):
+    """By what they have: the moments and rates that they carry hold."""
+    clip = read_clip(media / "both.mkv", fps=25, sampling_rate=48_000)
+    frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
+    stereo = torch.from_numpy(np.stack([clip.waveform * 2, clip.waveform * 0]))
+    samples = SimpleNamespace(data=stereo, sample_rate=48_000, pts_seconds=0.0, duration_seconds=4.0)
+    times = torch.arange(100) / 25 + 7  # a stream that begins late
+    batch = SimpleNamespace(data=frames, pts_seconds=times, duration_seconds=torch.full((100,), 0.04))
+
+    class Decoder:
+        metadata = SimpleNamespace(begin_stream_seconds=7.0, end_stream_seconds=11.0)
+
+        def __getitem__(self, index):
+            return frames[index]
+
+        def get_frames_played_at(self, seconds):
+            return SimpleNamespace(data=frames[[int((moment - 7) * 25) for moment in seconds]])
+
+    sound = SimpleNamespace(get_all_samples=lambda: samples)
+    expected = processor(videos=media / "both.mkv", start=0.4)
+    for video, audio in ((Decoder(), sound), (batch, samples), ([batch], [sound])):
+        found = processor(videos=video, audio=audio, start=0.4)
+        assert torch.equal(found["pixel_values_videos"], expected["pixel_values_videos"])
+        torch.testing.assert_close(found["input_values"], expected["input_values"], atol=2e-3, rtol=0)
+    with pytest.raises(ValueError, match="max_bytes"):
+        processor.video_processor(Decoder(), limits=MediaLimits(max_bytes=10))
+    batch.pts_seconds = times.flip(0)
+    with pytest.raises(ValueError, match="order of time"):
+        processor(videos=batch)
+
+
+def test_errors_print_no_large_values(processor):
+    large = bytes(100_000)
+    for options in ({"text": {"a": large}}, {"text": [[large]]}, {"videos": {large}}, {"audio": {large}},
+                    {"audio": {"array": large}}, {"text": "a", "padding": large}):  # fmt: skip
+        with pytest.raises(ValueError) as error:
+            processor(**options)
+        assert len(str(error.value)) < 1000
+
+
 def test_other_tokenizers(processor, tmp_path):
     pieces = VattTokenizer.train_sentencepiece(["a dog barks"] * 9, vocab_size=290, model_max_length=9)
     other = VattProcessor(processor.feature_extractor, processor.video_processor, pieces)
@@ -316,6 +426,10 @@ def test_save_and_load(processor, media, tmp_path):
         for key in expected:
             assert torch.equal(batch[key], expected[key])
     assert isinstance(AutoTokenizer.from_pretrained(tmp_path), VattTokenizer)
+    pictures, frame = AutoImageProcessor.from_pretrained(tmp_path), np.zeros((9, 12, 3), np.uint8) + 50
+    assert isinstance(pictures, VattImageProcessor)
+    pixels = processor(videos=frame)["pixel_values_videos"][:, 0]
+    assert torch.equal(pictures(frame, return_tensors="pt")["pixel_values"], pixels)
     assert VattProcessor.from_pretrained(tmp_path, num_captions=2).num_captions == 2
 
 

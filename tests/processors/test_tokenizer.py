@@ -148,12 +148,36 @@ def test_save_and_load(tmp_path, kind):
     assert dict(pickle.loads(pickle.dumps(tokenizer))(texts)) == dict(expected)
 
 
-def test_pieces_are_those_of_sentencepiece():
-    tokenizer = VattTokenizer.train_sentencepiece(MANY, vocab_size=340, model_max_length=64)
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\u201cStir\u201d the \u2018soup\u2019", "stir the soup"),
+        ("stir/the_soup", "stir the soup"),
+        ("stir-the\u2013soup\u2014stir", "stir the soup stir"),
+        ("don't don\u2019t 'dont' dont'", "dont dont dont dont"),
+        ("stir\u3001the\u3002(soup)\u2026stir,the", "stir the soup stir the"),
+        ("stir\u00a0the\u3000soup", "stir the soup"),
+        ("STIR=<the>+soup", "stir the soup"),
+        ("caf\u00e9 cafe\u0301 CAF\u00c9", "caf\u00e9 caf\u00e9 caf\u00e9"),
+        ("the \U0001f372!", "the \U0001f372"),
+        ("_-/ \u201c\u201d", ""),
+    ],
+)
+def test_rules_of_trained_words(text, expected):
+    tokenizer = VattTokenizer.train_from_iterator(["stir the soup don't caf\u00e9 \U0001f372"], 20)
+    ids = tokenizer(text, padding=False)["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == expected.split()
+
+
+@pytest.mark.parametrize("more", [[], ["x < y > z"], ["<br> <3 0x41 <pad <bos> 41> os> ad> <0x"]])
+def test_pieces_are_those_of_sentencepiece(more):
+    """Captions that spell control and byte pieces too: they are read as characters."""
+    captions = MANY + 4 * more
+    tokenizer = VattTokenizer.train_sentencepiece(captions, vocab_size=340, model_max_length=64)
     model = io.BytesIO()
     rule = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=map(rule.normalize_str, MANY),
+        sentence_iterator=map(rule.normalize_str, captions),
         model_writer=model,
         vocab_size=340,
         hard_vocab_limit=False,
@@ -172,7 +196,17 @@ def test_pieces_are_those_of_sentencepiece():
     )
     reference = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     assert len(tokenizer) == reference.get_piece_size()
-    for text in (*MANY[:5], "The POSTMAN  barks ", "\u0434\u043e\u0436\u0434\u044c \U0001f327", "\u72ac the"):
+    ordinary = (*MANY[:5], "The POSTMAN  barks ", "\u0434\u043e\u0436\u0434\u044c \U0001f327", "\u72ac the")
+    spelled = (
+        "<pad>",
+        "a <PAD>dog<eos>",
+        "<unk><bos>",
+        "<<0x41>>",
+        "rain <0x00><0x99> <0xC3>",
+        "<0x4",
+        "\uff1cpad>",
+    )
+    for text in (*ordinary, *spelled):
         assert tokenizer(text, padding=False)["input_ids"] == reference.encode(rule.normalize_str(text)), text
 
 

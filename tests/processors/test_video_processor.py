@@ -15,8 +15,10 @@ from modeling_vatt.processors import (
     MediaClip,
     MediaError,
     MediaInfo,
+    VattImageProcessor,
     VattVideoProcessor,
     read_clip,
+    read_picture,
     register_processors,
 )
 
@@ -146,6 +148,69 @@ def test_pil_images():
     torch.testing.assert_close(
         pixels(small(), grey), pixels(small(), np.asarray(grey)[None, :, :, None]), atol=0, rtol=0
     )
+
+
+def test_grey_of_more_than_eight_bits(tmp_path):
+    """Scaled by the range of the format in every path a picture takes; 65535 / 255 = 257."""
+    image_module = pytest.importorskip("PIL.Image")
+    ramp = np.linspace(0, 65535, 16).astype(np.uint16)[None].repeat(16, 0)
+    right = np.rint(ramp / 257).astype(np.uint8)
+    image_module.fromarray(ramp).save(tmp_path / "a.tif", tiffinfo={262: 0})  # white is zero
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif")[..., 0], 255 - right)
+    for name in ("a.png", "a.ppm", "b.tif"):
+        path = tmp_path / name
+        image_module.fromarray(ramp).save(path)
+        np.testing.assert_array_equal(read_picture(path), right[..., None].repeat(3, -1))
+        expected = pixels(small(), read_picture(path))
+        torch.testing.assert_close(pixels(small(), image_module.open(path)), expected)
+        images = VattImageProcessor(size=16, crop_size=16)
+        row = {"bytes": path.read_bytes(), "path": None}
+        for picture in (image_module.open(path), path, [str(path)], row):
+            assert torch.equal(images(picture, return_tensors="pt")["pixel_values"], expected[:, 0])
+    for kind in (np.int32, np.float32):
+        with pytest.raises(ValueError, match=f"{np.dtype(kind)}.*no known range"):
+            small()(image_module.fromarray(ramp.astype(kind)))
+        image_module.fromarray(ramp.astype(kind)).save(tmp_path / "wide.tif")
+        with pytest.raises(MediaError, match=f"{np.dtype(kind)}.*no known range"):
+            read_picture(tmp_path / "wide.tif")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.astype(np.uint16), "got uint16"),
+        (lambda x: x.astype(">u2") * 257, "got uint16"),
+        (lambda x: x > 9, "got bool"),
+        (lambda x: torch.from_numpy(x > 9), "got bool"),
+        (lambda x: x.astype(np.int32) * 257, "int32 from"),
+        (lambda x: x.astype(np.int64) - 128, "int64 from -128"),
+        (lambda x: x.astype(np.float32) / 127.5 - 1, "float32 from -1"),
+        (lambda x: torch.from_numpy(x).bfloat16() * 2, "bfloat16 from"),
+        (lambda x: np.where(x > 9, np.nan, x), "float64 from nan"),
+    ],
+)
+def test_values_outside_their_range_are_refused(change, message):
+    clip = noise()
+    clip[0, 0, 0, 0], clip[0, 0, 1, 0] = 0, 255
+    for videos in (change(clip), list(change(clip)), change(clip)[0]):
+        with pytest.raises(ValueError, match=message):
+            small()(videos)
+    with pytest.raises(ValueError, match="uint8 from 0 to 255"):
+        small()(clip, do_rescale=False)
+
+
+def test_types_that_hold_pixels():
+    clip = noise()
+    whole = (np.int16, np.int64)
+    same = [*(clip.astype(kind) for kind in whole), torch.from_numpy(clip).long()]
+    for videos in same:
+        torch.testing.assert_close(pixels(small(), videos), pixels(small(), clip))
+    floats = pixels(small(), clip.astype(np.float32))
+    tensor = torch.from_numpy(clip).float().requires_grad_()
+    for videos in (tensor, torch.from_numpy(clip).bfloat16(), clip.astype(np.float16)):
+        values = pixels(small(), videos)
+        assert not values.requires_grad and values.dtype == torch.float32
+        torch.testing.assert_close(values, floats, atol=2e-2, rtol=0)
 
 
 def test_files_are_read_at_the_rate_of_the_processor(tmp_path):

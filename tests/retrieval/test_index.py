@@ -252,6 +252,45 @@ def test_readers_see_files_wholly_while_another_connection_writes(tmp_path):
     assert not errors and seen
 
 
+@pytest.mark.parametrize("limit", [100_000, 10])
+def test_a_search_that_began_before_files_were_replaced_misses_none(tmp_path, monkeypatch, limit):
+    """Threads share an index; one of them still sees the state before another process wrote."""
+    monkeypatch.setattr(index_module, "EXACT_LIMIT", limit)  # 10: the windows after the built ones are cached
+    index = synthetic(tmp_path / "i", 40, windows=1)
+    query = index.vectors("va")[1][3]
+
+    def found() -> dict[str, float]:
+        moments = index.search(query, "va", 50, merge=False)
+        return {moment.path: round(moment.score, 3) for moment in moments}
+
+    if limit == 10 and approximate.is_available():
+        index.build()
+        add(index, 3, 1)
+    expected = found()
+    assert len(expected) == 40 and expected["d00/f0003.mp4"] == 1
+    began, go, early = threading.Event(), threading.Event(), []
+
+    def search_early() -> None:
+        with index.store.reading() as connection:
+            connection.execute("SELECT count(*) FROM files").fetchone()  # what it sees is decided here
+            began.set()
+            go.wait()
+            early.append(found())
+
+    thread = threading.Thread(target=search_early)
+    thread.start()
+    began.wait()
+    writer = VattIndex.open(tmp_path / "i")
+    for number in (3, 0, 7):
+        add(writer, number, 1)
+    writer.remove(["d00/f0005.mp4"])
+    late = found()
+    go.set()
+    thread.join()
+    assert early == [expected]
+    assert late == found() == {path: score for path, score in expected.items() if path != "d00/f0005.mp4"}
+
+
 def _caught(function) -> list:
     try:
         function()

@@ -49,10 +49,10 @@ from modeling_vatt.data import (
     load_msrvtt,
     load_ucf101,
     load_youcook2,
+    source_of,
     write_index,
     write_shard,
 )
-from modeling_vatt.data.clip_dataset import source_of
 from modeling_vatt.processors import MediaError, MediaLimits, VattProcessor, VattTokenizer, read_clip
 from modeling_vatt.retrieval import FileRecord, IndexDamaged, IndexMismatch, ModelIdentity, VattIndex
 

@@ -31,6 +31,7 @@ from test_training import clips, losses, pretrainer  # noqa: F401
 from transformers import TrainerCallback
 
 from modeling_vatt.data import LabelledDataset, load_clips
+from modeling_vatt.data.reading import DECODED
 from modeling_vatt.training import (
     EXIT_STOPPED,
     NonFiniteLossError,
@@ -530,7 +531,8 @@ def test_nothing_is_timed_by_the_clock_on_the_wall():
         )
     }
     assert found == {
-        (f"{file}.py", "st_mtime_ns") for file in ("retrieval/embedding", "retrieval/indexing", "web/library")
+        (f"{file}.py", "st_mtime_ns")
+        for file in ("data/folders", "embedding/embedding", "retrieval/updating", "web/library")
     }
 
 
@@ -586,7 +588,7 @@ def test_other_views_and_another_model_are_refused_on_resuming(clips, tmp_path):
     with pytest.raises(ValueError, match="tokenizer="):
         other._resume()
     other = pretrainer(clips, tmp_path)
-    other.dataset.clips = clips.add_column("frame_shape", [[1, 1, 1, 3]] * len(clips))
+    other.dataset.clips = clips.add_column(DECODED, [[1, 1, 1, 3]] * len(clips))
     with pytest.raises(ValueError, match="decoded_once=False"):
         other._resume()
     with pytest.raises(ValueError, match="model_config="):

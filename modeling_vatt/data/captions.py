@@ -1,0 +1,70 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What counts as text of a clip: the one rule for captions and for sentences with times."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+
+def usable_text(value: Any) -> str | None:
+    """A text without white space around it; None for a missing or blank one.
+
+    Missing are None and NaN, as tables and speech recognisers write it. Numbers are texts too.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise ValueError(f"{value!r:.200} is no text")
+    # Halves of surrogate pairs, as cut-off emojis leave them, have no UTF-8.
+    return str(value).encode("utf-8", "replace").decode().strip() or None
+
+
+def usable_captions(value: Any) -> list[str]:
+    """The captions that say something.
+
+    Args:
+        value: a caption, a list of captions, or a missing value.
+
+    Raises:
+        ValueError: anything else.
+    """
+    values = value if isinstance(value, list | tuple) else [value]
+    return [text for text in map(usable_text, values) if text is not None]
+
+
+def usable_sentences(sentences: Iterable[Any] | None) -> tuple[list[dict[str, Any]], dict[str, list[int]]]:
+    """The sentences with finite times and a text, and for each reason the numbers of the others, from 0.
+
+    Args:
+        sentences: `{"start", "end", "text"}`, seconds.
+    """
+    good: list[dict[str, Any]] = []
+    bad: dict[str, list[int]] = {}
+    for number, sentence in enumerate(sentences or []):
+        fields = sentence if isinstance(sentence, dict) else {}
+        start, end = (_seconds(fields.get(name)) for name in ("start", "end"))
+        try:
+            text = usable_text(fields.get("text"))
+        except ValueError:
+            text = None
+        if text is None:
+            bad.setdefault("no text", []).append(number)
+        elif start is None or end is None:
+            bad.setdefault("no time", []).append(number)
+        elif end < start:
+            bad.setdefault("ends before it begins", []).append(number)
+        else:
+            good.append({"start": start, "end": end, "text": text})
+    return good, bad
+
+
+def _seconds(value: Any) -> float | None:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return seconds if math.isfinite(seconds) else None

@@ -1,0 +1,272 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of media files as tables: their splits, what their metadata say, their class folders.
+
+Which file belongs to which split is decided by `datasets`. Metadata are read here, because what stands in
+them is kept as written: cells of CSV files are text, and blank ones are missing.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets.data_files import SPLIT_KEYWORDS, DataFilesDict, EmptyDatasetError, get_data_patterns
+
+from ..files import write_whole
+
+
+_METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
+_BYTE_ORDER_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """A text file in UTF-8, or in the encoding that its byte order mark states.
+
+    Raises:
+        ValueError: another encoding.
+        OSError: no such file.
+    """
+    content = Path(path).read_bytes()
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}: not {encoding.upper()} text (byte 0x{content[error.start]:02x} in line {line}). Save "
+            "it as UTF-8."
+        ) from error
+
+
+def read_csv(path: str | os.PathLike, delimiter: str = ",") -> list[dict[str, Any]]:
+    """Rows of a CSV file with a header. Cells are text as written; blank ones are None.
+
+    Raises:
+        ValueError: another encoding, an open quote, rows longer than the header, columns of one name.
+        OSError: no such file.
+    """
+    lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
+    try:
+        names = [name.strip() for name in next(lines, [])]
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"{path}: two columns are called {twice[0]!r}. Name them differently.")
+        rows = []
+        for cells in lines:
+            if any(map(_cell, cells[len(names) :])):
+                raise ValueError(
+                    f"{path}: line {lines.line_num} has {len(cells)} cells for {len(names)} columns. Put "
+                    "cells that hold the delimiter in quotes."
+                )
+            if cells:
+                rows.append(dict.fromkeys(names) | dict(zip(names, map(_cell, cells), strict=False)))
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}: line {lines.line_num} cannot be read as CSV ({error}). Mend it."
+        ) from error
+    return rows
+
+
+def _cell(text: str) -> str | None:
+    return text if text.strip() else None
+
+
+def read_json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Rows of a file with a JSON object in every line; NaN and infinite numbers are None.
+
+    Raises:
+        ValueError: another encoding, or no objects.
+        OSError: no such file.
+    """
+    rows = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, parse_constant=lambda _: None)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: line {number} is not JSON ({error}). Mend it.") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}: line {number} is no JSON object, `{{...}}`. Mend it.")
+        rows.append(row)
+    return rows
+
+
+def open_folder(
+    folder: str | os.PathLike,
+    split: str,
+    media: str,
+    endings: Collection[str],
+    column: str | None = None,
+    cache_dir: str | os.PathLike | None = None,
+) -> datasets.Dataset:
+    """Files of a split of a folder, with what `metadata.csv`, `.tsv`, `.jsonl` or `.parquet` say of them.
+
+    Args:
+        folder: holds folders named by the splits, or files that are all of the split `train`.
+        split: name of a split, also in the notation of `datasets` (`"train[:10%]"`).
+        media: name of the column of the files, `file_name` in the metadata.
+        endings: of the files that are taken where there are no metadata.
+        column: another column of the metadata that names files. Like those called `*_file_name`.
+        cache_dir: where the table is kept; by default, where `datasets` keeps its own.
+
+    Returns:
+        Dataset with a string column `media`, and the columns of the metadata. Its fingerprint changes when
+        a file does. Empty if there are no files.
+
+    Raises:
+        ValueError: no such split, or metadata that cannot be understood.
+    """
+    files = split_files(folder)
+    if not files:
+        return datasets.Dataset.from_dict({media: []})
+    tables = {}
+    for name in {part.partition("[")[0].strip() for part in split.split("+")}:
+        if name not in files:
+            raise ValueError(f'{folder}: Unknown split "{name}". Should be one of {sorted(files)}.')
+        listed = [path for path in files[name] if os.path.basename(path) in _METADATA]
+        if listed:
+            table = _metadata_table(listed, media, column)
+        else:
+            paths = [path for path in files[name] if os.path.splitext(path)[1].lower() in endings]
+            table = pa.table({media: pa.array(paths, pa.string())})
+        path = _on_disk(table, files[name], cache_dir or datasets.config.HF_DATASETS_CACHE)
+        tables[name] = datasets.Dataset.from_file(str(path), split=datasets.NamedSplit(name))
+    if split in tables:
+        return tables[split]
+    chosen = datasets.ReadInstruction.from_spec(split).to_absolute(
+        {name: len(table) for name, table in tables.items()}
+    )
+    parts = [tables[part.splitname].select(range(part.from_ or 0, part.to)) for part in chosen]
+    return datasets.concatenate_datasets(parts, split=datasets.Split(split.split("[")[0]))
+
+
+def split_files(folder: str | os.PathLike) -> dict[str, list[str]]:
+    """All files of each split of a folder."""
+    base = Path(folder).resolve().as_posix()
+    try:
+        found = DataFilesDict.from_patterns(get_data_patterns(base), base_path=base)
+    except (EmptyDatasetError, FileNotFoundError):
+        return {}
+    return {str(name): list(map(str, paths)) for name, paths in found.items()}
+
+
+def _metadata_table(files: Sequence[str], media: str, column: str | None) -> pa.Table:
+    rows: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            rows += _named_files(file, _metadata_rows(file), media, column)
+        except pa.ArrowException as error:
+            raise ValueError(f"{file}: cannot be read ({error}). Mend it.") from error
+    columns = {}
+    for name in dict.fromkeys(key for row in rows for key in row):
+        try:
+            if b"\0" in name.encode():  # raises for halves of surrogate pairs
+                raise ValueError("a name that no table takes")
+            columns[name] = pa.array([row.get(name) for row in rows])
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+            raise ValueError(
+                f"{files[0]}: column {name!r} cannot be read as values of one kind ({error}). Correct it."
+            ) from error
+    return pa.table(columns) if columns else pa.table({media: pa.array([], pa.string())})
+
+
+def _metadata_rows(file: str) -> list[dict[str, Any]]:
+    suffix = os.path.splitext(file)[1]
+    if suffix == ".jsonl":
+        return read_json_lines(file)
+    if suffix == ".parquet":
+        return pq.read_table(file).to_pylist()
+    return read_csv(file, "\t" if suffix == ".tsv" else ",")
+
+
+def _named_files(
+    file: str, rows: list[dict[str, Any]], media: str, column: str | None
+) -> list[dict[str, Any]]:
+    """The rows with paths in place of names of files."""
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    renamed = {name: name.removesuffix("_file_name") for name in names if name.endswith("_file_name")}
+    if column in names:
+        renamed[column] = column
+    if "file_name" in names:
+        renamed["file_name"] = media
+    if rows and not renamed:
+        raise ValueError(f"{file}: no column `file_name` among {names}. Name the files there.")
+    folder = os.path.dirname(file)
+    return [
+        {renamed[name]: _inside(folder, row.get(name), file) for name in sorted(renamed, key=names.index)}
+        | {name: value for name, value in row.items() if name not in renamed and name not in renamed.values()}
+        for row in rows
+    ]
+
+
+def _inside(folder: str, name: Any, file: str) -> str | None:
+    """Path of a file below a folder: metadata from strangers must not lead out of it."""
+    if name is None:
+        return None
+    plain = os.path.normpath(name).replace("\\", "/") if isinstance(name, str) and name else ""
+    if not plain or "://" in name or "\0" in name or os.path.isabs(plain) or plain.split("/")[0] == "..":
+        raise ValueError(f"{file}: {name!r} is no name of a file in its folder. Correct it.")
+    return os.path.join(folder, plain)
+
+
+def _on_disk(table: pa.Table, files: Sequence[str], cache_dir: str | os.PathLike) -> Path:
+    """The table as Arrow file. What `datasets` derives from it lies beside it, so its folder is another one
+    when a file has changed."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    content = sink.getvalue()
+    digest = hashlib.sha256(content)
+    for file in filter(os.path.isfile, files):
+        status = os.stat(file)
+        digest.update(repr((file, status.st_size, status.st_mtime_ns)).encode(errors="surrogateescape"))
+    path = Path(cache_dir, "folders", digest.hexdigest()[:32], "table.arrow")
+    if not path.is_file():
+        write_whole(path, content)
+    return path
+
+
+def class_folders(folder: str | os.PathLike, split: str, paths: Sequence[str]) -> list[str | None] | None:
+    """The class of each file: the folder under the split, whatever lies between; None beside the folders.
+
+    Args:
+        folder: of [`open_folder`], without metadata.
+        split: of the files.
+        paths: of the files.
+
+    Returns:
+        None if there are no folders of several classes.
+    """
+    base = Path(folder).resolve()
+
+    def parts(path: str, split: str) -> tuple[str, ...]:
+        folders = Path(path).relative_to(base).parts[:-1]
+        words = "|".join(map(re.escape, SPLIT_KEYWORDS.get(datasets.Split(split), [split])))
+        place = [bool(re.search(rf"(?:^|[-._ 0-9])(?:{words})(?:[-._ 0-9]|$)", name)) for name in folders]
+        return folders[place.index(True) + 1 :] if any(place) else folders
+
+    own = split.partition("[")[0].strip()
+    found = [parts(path, own) for path in paths]
+    everywhere = {
+        folders[0]
+        for name, files in split_files(folder).items()
+        for folders in (parts(path, name) for path in files)
+        if folders
+    }
+    return [folders[0] if folders else None for folders in found] if len(everywhere) > 1 else None

@@ -1,0 +1,229 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of tables to decoded windows; clips decoded once."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+
+from ..processors.media import (
+    DEFAULT_LIMITS,
+    MediaClip,
+    MediaError,
+    MediaInfo,
+    MediaLimits,
+    MediaSource,
+    read_clips,
+)
+from ..processors.processing_vatt import VattProcessor
+from ..processors.windows import Part, check_part, read_windows, take_frames, take_samples, window_starts
+from .captions import usable_sentences
+
+
+# Column of what [`decode_clips`] decoded; no column of a user is called so.
+DECODED = "decoded clip"
+# Seconds by which the length that a file states may be rounded, as in reading files.
+_ROUNDING = 5e-4
+
+
+@dataclass(frozen=True)
+class SkippedClip:
+    """A clip that could not be used, and why."""
+
+    name: str
+    reason: str
+
+
+class _NamedBytes(io.BytesIO):
+    """Bytes that errors can name."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self.name = name
+
+
+def source_of(video: dict[str, Any]) -> MediaSource:
+    """What [`read_clips`] opens, from an undecoded `datasets.Video` value."""
+    if video["bytes"] is None:
+        return video["path"]
+    return _NamedBytes(video["bytes"], video["path"]) if video["path"] else video["bytes"]
+
+
+def part_of(row: Mapping[str, Any]) -> Part:
+    """Where the part of a file that is used begins and ends, in seconds; the end is infinite where none is
+    stated.
+
+    Args:
+        row: of a table, with `start` and `end` if only a part is used.
+
+    Raises:
+        MediaError: `start` and `end` of the row are no part of a file.
+    """
+    media = row.get("video") or row.get("audio") or {}
+    name = row.get("name") or media.get("path") or row.get("source") or "a clip"
+    return check_part(row.get("start"), row.get("end"), name)
+
+
+def read_options(processor: VattProcessor, media: str | None = None) -> dict[str, Any]:
+    """Arguments of `media.read_clip` for a window of what is wanted: None for frames and sound, else
+    `"video"` or `"audio"` alone."""
+    options = processor.clip_options()
+    if media == "video":
+        return {**options, "audio": False, "duration": processor.video_processor.window_seconds}
+    if media == "audio":
+        return {**options, "video": False, "duration": processor.feature_extractor.window_seconds}
+    return options
+
+
+def read_row(
+    row: dict[str, Any], column: str, options: dict[str, Any], places: Sequence[float]
+) -> list[MediaClip]:
+    """Windows of one row of a table, decoded or not, within its `start` and `end`.
+
+    Args:
+        row: of [`open_table`] or [`decode_clips`].
+        column: of the file.
+        options: of [`read_options`], and `limits`.
+        places: of the windows, see [`window_places`].
+
+    Raises:
+        MediaError: a file that cannot be used.
+    """
+    seconds = options["duration"]
+    if DECODED in row:
+        starts = window_starts(row[DECODED]["seconds"], seconds, places)
+        clips = [
+            _cut(row[DECODED], start, seconds, options["fps"], options["sampling_rate"]) for start in starts
+        ]
+    else:
+        others = {name: value for name, value in options.items() if name != "duration"}
+        clips = read_windows(source_of(row[column]), seconds, places=places, segment=part_of(row), **others)
+    if options.get("video", True):
+        with_pictures(clips[0])
+    return clips
+
+
+def with_pictures(clip: MediaClip) -> MediaClip:
+    """The clip; files without pictures are no videos."""
+    if clip.frames is None or len(clip.frames) == 0:
+        raise MediaError(clip.info.source, "no picture", "Leave sound files out of the folder.")
+    return clip
+
+
+def is_decoded(clips: Any) -> bool:
+    """Whether a table is one of [`decode_clips`]."""
+    return DECODED in (getattr(clips, "column_names", None) or ())
+
+
+def decode_clips(
+    clips: datasets.Dataset,
+    processor: VattProcessor,
+    num_proc: int | None = None,
+    max_seconds: float = 30.0,
+    media: str | None = None,
+    limits: MediaLimits = DEFAULT_LIMITS,
+) -> tuple[datasets.Dataset, list[SkippedClip]]:
+    """Decode short clips once, at the processor's frame size and rates, into an Arrow table on disk.
+
+    For many epochs over few, short clips decoding costs more than training; for anything larger leave it to
+    the workers of the data loader. Windows lie where they lie in the files; their frames are those at
+    multiples of 1 / fps, so they may be up to 1 / fps earlier than if the window had been decoded by itself.
+
+    Args:
+        clips: table of [`load_clips`], or of [`load_labelled`].
+        processor: says the rates and the frame size.
+        num_proc: worker processes.
+        max_seconds: longer videos, or parts of them, are cut to this length.
+        media: `"video"` or `"audio"` of [`load_labelled`], to decode nothing else; None for videos with their
+            sound.
+        limits: what a file may cost.
+
+    Returns:
+        The table for [`ClipDataset`] or [`LabelledDataset`], and what could not be read. Of a row with
+        `start` and `end` that part is decoded; its times then count from the part's beginning.
+    """
+    options = {**read_options(processor, media), "limits": limits}
+    column = media or "video"
+    parts = [name for name in ("start", "end") if name in clips.column_names]
+    timed = media is None and "sentences" in clips.column_names
+
+    def decode(row: dict[str, Any]) -> dict[str, Any]:
+        lengths: list[float] = []
+        try:
+            first, last = part_of(row)
+
+            def starts(length: float) -> list[float]:
+                lengths.append(length)
+                return [first]
+
+            own = {**options, "duration": min(max_seconds, last - first)}
+            (clip,) = read_clips(source_of(row[column]), starts, **own)
+            decoded = _decoded(clip if media == "audio" else with_pictures(clip), own, lengths[0] - first)
+        except MediaError as error:
+            return {DECODED: {**_NOTHING, "name": error.source, "error": str(error)}}
+        result = {DECODED: decoded, **dict.fromkeys(parts)}
+        if timed and first:
+            result["sentences"] = [
+                {**sentence, "start": sentence["start"] - first, "end": sentence["end"] - first}
+                for sentence in usable_sentences(row["sentences"])[0]
+            ]
+        return result
+
+    features = datasets.Features({**clips.features, DECODED: _DECODED_FEATURES})
+    decoded = clips.map(decode, num_proc=num_proc, features=features, desc="Decoding clips")
+    found = [
+        {name: part.field(name).to_pylist() for name in ("name", "error")}
+        for batch in decoded.select_columns(DECODED).with_format("arrow").iter(batch_size=1000)
+        for part in batch[DECODED].chunks
+    ]
+    names, errors = ([value for part in found for value in part[name]] for name in ("name", "error"))
+    skipped = [SkippedClip(name, error) for name, error in zip(names, errors, strict=True) if error]
+    return decoded.select([index for index, error in enumerate(errors) if not error]), skipped
+
+
+# frames: uint8 (T, H, W, 3) of this shape; waveform: float32, or none; seconds: the length over which windows
+# are spread; name: of the file.
+_DECODED_FEATURES = {
+    "frames": datasets.Value("binary"),
+    "shape": datasets.List(datasets.Value("int32")),
+    "waveform": datasets.Value("binary"),
+    "seconds": datasets.Value("float64"),
+    "name": datasets.Value("string"),
+    "error": datasets.Value("string"),
+}
+_NOTHING = {"frames": b"", "shape": [0, 0, 0, 0], "waveform": None, "seconds": 0.0, "name": "", "error": ""}
+
+
+def _decoded(clip: MediaClip, options: dict[str, Any], stated: float) -> dict[str, Any]:
+    """A decoded clip as a row keeps it; `stated`: how long the file says it goes on."""
+    decoded = {**_NOTHING, "name": clip.info.source}
+    length = 0.0
+    if clip.frames is not None:
+        decoded |= {"frames": clip.frames.tobytes(), "shape": list(clip.frames.shape)}
+        length = len(clip.frames) / options["fps"]
+    if clip.waveform is not None:
+        decoded["waveform"] = clip.waveform.astype(np.float32).tobytes()
+        length = max(length, len(clip.waveform) / options["sampling_rate"])
+    stated = min(stated, clip.duration)
+    # Windows lie as they do in the file, unless decoding shows that its header lies.
+    return {**decoded, "seconds": stated if abs(stated - length) < 1 / options["fps"] else length}
+
+
+def _cut(decoded: dict[str, Any], start: float, window: float, fps: float, sampling_rate: int) -> MediaClip:
+    """A window of a decoded clip: the frames on the screen from `start` on, and the sound."""
+    frames, waveform, first = None, None, start
+    if decoded["frames"]:
+        frames = np.frombuffer(decoded["frames"], dtype=np.uint8).reshape(decoded["shape"])
+        # Where the sound goes on after the pictures, the last frame.
+        first = min(start + _ROUNDING, (len(frames) - 1) / fps)
+        frames = take_frames(frames, first, fps, round(window * fps))
+    if decoded["waveform"] is not None:
+        samples = np.frombuffer(decoded["waveform"], dtype=np.float32)
+        waveform = take_samples(samples, start, sampling_rate, round(window * sampling_rate))
+    info = MediaInfo(decoded["name"], decoded["seconds"], frames is not None, waveform is not None)
+    times = int(first * fps + 1e-6) / fps + np.arange(0 if frames is None else len(frames)) / fps
+    return MediaClip(frames, waveform, start, window, times, info)

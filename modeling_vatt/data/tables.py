@@ -1,0 +1,276 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of undecoded media files: from folders and `datasets`, with their captions."""
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import datasets
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+
+from ..processors.media import VIDEO_SUFFIXES
+from .captions import usable_captions, usable_sentences
+from .folders import open_folder
+
+
+logger = logging.getLogger(__name__)
+
+_SOUNDS = "wav flac mp3 ogg oga opus m4a aac aif aiff au caf mka wma"
+_SOUND_SUFFIXES = frozenset(f".{ending}" for ending in _SOUNDS.split())
+# Medium -> endings of its files in folders, and the columns that hold it, the preferred first. Sound comes
+# from sound files and from videos.
+_MEDIA: dict[str, tuple[frozenset[str], tuple[Any, ...]]] = {
+    "video": (VIDEO_SUFFIXES, (datasets.Video,)),
+    "audio": (VIDEO_SUFFIXES | _SOUND_SUFFIXES, (datasets.Audio, datasets.Video)),
+    "image": (frozenset(ImageFolder.EXTENSIONS), (datasets.Image,)),
+}
+_CAPTION_COLUMNS = ("captions", "caption", "text", "sentences", "sentence", "texts")
+
+
+def open_table(
+    data: str | os.PathLike, split: str, media: str, column: str | None = None, **kwargs: Any
+) -> datasets.Dataset:
+    """A table with a column of undecoded media files.
+
+    Args:
+        data: a folder (plain, a folder per class, or with `metadata.csv`, `.tsv`, `.jsonl` or `.parquet`,
+            whose column `file_name` names the files), or the name of a dataset.
+        split: split to load.
+        media: `"video"`, `"audio"` (files of sound, or videos for their sound) or `"image"`; also the name of
+            the column.
+        column: column of the files; found by its type if left out.
+        **kwargs: `cache_dir`; of a dataset, what `datasets.load_dataset` takes.
+
+    Returns:
+        Dataset with the column `media` and the others. The columns `start` and `end`, the part of a video or
+        sound that is used, are float64 seconds. Cells of CSV files are text, blank ones missing.
+
+    Raises:
+        ValueError: no such folder, data set, split or column, or times that are none.
+    """
+    if media not in _MEDIA:
+        raise ValueError(f"`media` must be one of {', '.join(_MEDIA)}, got {media!r}.")
+    endings, kinds = _MEDIA[media]
+    folder = Path(data).is_dir()
+    if folder:
+        table = open_folder(data, split, media, endings, column, **kwargs)
+    else:
+        table = _load_dataset(data, split, kwargs)
+    if column is None and folder:  # columns of files come first
+        column = media if media in table.column_names else table.column_names[0]
+    elif column is None:
+        found = [
+            name for kind in kinds for name, feature in table.features.items() if isinstance(feature, kind)
+        ]
+        if not found:
+            raise ValueError(
+                f"{data}: no {media} column among {table.column_names}; name it with `{media}_column`."
+            )
+        column = found[0]
+    if column not in table.column_names:
+        raise ValueError(f"{data}: no column {column!r} among {table.column_names}.")
+    if column != media:
+        if media in table.column_names:
+            table = table.remove_columns(media)
+        table = table.rename_column(column, media)
+    if folder and media == "video":
+        sounds = [not _is_sound(path) for path in table[media]]
+        table = table if all(sounds) else table.select([index for index, video in enumerate(sounds) if video])
+    if folder and not len(table):
+        raise ValueError(f"{data}: no {media} files in this folder. Put them there, or check the path.")
+    if table.data.column(media).null_count:
+        raise ValueError(f"{data}: rows without a file in the column {column!r}. Correct the metadata.")
+    feature = table.features[media]
+    kind = type(feature) if isinstance(feature, kinds) else kinds[-1]  # paths in plain strings
+    table = table.cast_column(media, kind(decode=False))
+    return table if media == "image" else _with_seconds(table, data)
+
+
+def _load_dataset(data: str | os.PathLike, split: str, options: dict[str, Any]) -> datasets.Dataset:
+    """A dataset of `datasets`; of CSV files, all cells are text."""
+    if Path(data).is_absolute() or str(data).startswith(".") or str(data).count("/") > 1:
+        raise ValueError(f"{data}: no such folder.")
+    try:
+        table = datasets.load_dataset(str(data), split=split, **options)
+        if table.builder_name == "csv" and "features" not in options:
+            text = datasets.Features({name: datasets.Value("string") for name in table.column_names})
+            cells: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "features": text}
+            table = datasets.load_dataset(str(data), split=split, **{**cells, **options})
+    except (datasets.data_files.EmptyDatasetError, FileNotFoundError, ConnectionError) as error:
+        raise ValueError(f"{data}: no such folder here, and no such dataset on the Hub ({error}).") from error
+    except (ValueError, LookupError, TypeError, datasets.exceptions.DatasetGenerationError) as error:
+        raise ValueError(f"{data}: {error.__cause__ or error} Check its name and split.") from error
+    return table
+
+
+def _is_sound(path: str | None) -> bool:
+    return path is not None and os.path.splitext(path)[1].lower() in _SOUND_SUFFIXES
+
+
+def _with_seconds(table: datasets.Dataset, data: str | os.PathLike) -> datasets.Dataset:
+    """The table with `start` and `end` as numbers; NaN stands for none, as pandas has it."""
+    for name in {"start", "end"} & set(table.column_names):
+        try:
+            values = [None if value is None else float(value) for value in table[name]]
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{data}: the column {name!r} holds {error}, but is read as seconds of the file. Correct or "
+                "rename it."
+            ) from error
+        seconds = [None if value is None or math.isnan(value) else value for value in values]
+        if table.features[name] != datasets.Value("float64") or seconds != values:
+            feature = datasets.Value("float64")
+            table = table.remove_columns(name).add_column(name, seconds, feature=feature)
+    return table
+
+
+def load_clips(
+    data: str | os.PathLike,
+    split: str,
+    video_column: str | None = None,
+    caption_column: str | None = None,
+    **kwargs: Any,
+) -> datasets.Dataset:
+    """Videos with their captions, undecoded.
+
+    Args:
+        data: a folder of videos, with or without metadata, or the name of a dataset with a video column; see
+            [`open_table`].
+        split: split to load.
+        video_column: column of the videos; found by its type if left out.
+        caption_column: column with a caption, a list of captions, or a list of sentences with their times
+            (`{"start", "end", "text"}`, seconds). If left out, the first of `captions`, `caption`, `text`,
+            `sentences`, `sentence` and `texts`, and `sentences` beside it where they have times; clips
+            without any have no text.
+        **kwargs: see [`open_table`].
+
+    Returns:
+        Dataset with the columns `video` (`{"path", "bytes"}`), `captions` (list of str) or `sentences`, and
+        the others. Blank captions are left out; so are, with a warning, sentences without words or times.
+
+    Raises:
+        ValueError: an empty folder, or columns that are not there.
+    """
+    table = open_table(data, split, "video", video_column, **kwargs)
+    timed = [name for name in table.column_names if _is_timed(table.features[name])]
+    chosen = {caption_column}
+    if caption_column is None:
+        caption_column = next((name for name in _CAPTION_COLUMNS if name in table.column_names), None)
+        chosen = {caption_column, *({"sentences"} & set(timed))}
+    elif caption_column not in table.column_names:
+        raise ValueError(f"{data}: no column {caption_column!r} among {table.column_names}.")
+    # What is not chosen must not be taken for what is said of a clip.
+    table = table.remove_columns(sorted({"captions", "sentences"} & set(table.column_names) - chosen))
+    if caption_column is None:
+        return table.add_column("captions", [[] for _ in range(len(table))])
+    if caption_column in timed:
+        if caption_column != "sentences":
+            table = table.rename_column(caption_column, "sentences")
+    else:
+        try:
+            captions = [usable_captions(value) for value in table[caption_column]]
+        except ValueError as error:
+            raise ValueError(f"{data}: column {caption_column!r}: {error}. Correct the metadata.") from error
+        feature = datasets.List(datasets.Value("string"))
+        table = table.remove_columns(caption_column).add_column("captions", captions, feature=feature)
+    return _with_good_sentences(table, data) if "sentences" in table.column_names else table
+
+
+def _is_timed(feature: Any) -> bool:
+    item = getattr(feature, "feature", None)
+    if not isinstance(item, dict) or not {"start", "end", "text"} <= set(item):
+        return False
+    kinds = [getattr(item[name], "dtype", "") for name in ("start", "end", "text")]
+    # A column without any value is of the type null.
+    return kinds[2] in ("string", "large_string", "null") and all(
+        kind.startswith(("int", "uint", "float", "null")) for kind in kinds[:2]
+    )
+
+
+def _with_good_sentences(table: datasets.Dataset, data: str | os.PathLike) -> datasets.Dataset:
+    """The table without sentences that are none; they are listed."""
+    kept: list[list[dict[str, Any]]] = []
+    bad: list[str] = []
+    for path, sentences in zip(video_paths(table), table["sentences"], strict=True):
+        good, others = usable_sentences(sentences)
+        kept.append(good)
+        bad += [f"{path}: {why}: {sentences[place]}" for why, places in others.items() for place in places]
+    if not bad:
+        return table
+    listed = "".join(f"\n  {sentence}" for sentence in bad[:5]) + ("\n  ..." if len(bad) > 5 else "")
+    logger.warning("%s: left out %d sentences that cannot be used:%s", data, len(bad), listed)
+    item = {
+        "start": datasets.Value("float64"),
+        "end": datasets.Value("float64"),
+        "text": datasets.Value("string"),
+    }
+    return table.remove_columns("sentences").add_column("sentences", kept, feature=datasets.List(item))
+
+
+class ClipTable(Protocol):
+    """Videos with their captions, undecoded: what [`load_clips`] returns, or a [`ShardDataset`].
+
+    A row has `video` (`{"path", "bytes"}`) and any of `captions` (list of str), `sentences` (list of
+    `{"start", "end", "text"}`), and `start` and `end`, which limit the part of the file that is used. Times
+    are seconds of the file.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+def all_captions(clips: Any) -> Iterator[list[str]]:
+    """What is said of each clip; reads no media.
+
+    Args:
+        clips: table of [`load_clips`], or a [`ShardDataset`].
+    """
+    table = getattr(clips, "table", clips)
+    names = [name for name in ("captions", "sentences") if name in table.column_names]
+    for row in table.select_columns(names):
+        timed = [sentence["text"] for sentence in row.get("sentences") or []]
+        yield usable_captions([*(row.get("captions") or []), *timed])
+
+
+def clip_name(clips: Any, index: int) -> str:
+    """What a clip is called; reads no media.
+
+    Args:
+        clips: table of [`load_clips`], or a [`ShardDataset`].
+        index: of the clip.
+    """
+    if hasattr(clips, "table"):
+        row = clips.table[index]
+        return row["source"] or row["key"]
+    return clips[index]["video"]["path"] or str(index)
+
+
+def video_paths(clips: datasets.Dataset) -> Iterator[str | None]:
+    """Where the videos of a table lie, without touching their bytes."""
+    for batch in clips.select_columns("video").with_format("arrow").iter(batch_size=1000):
+        for part in batch["video"].chunks:
+            yield from part.field("path").to_pylist()
+
+
+def nearest_sentences(sentences: Sequence[dict[str, Any]], start: float, end: float, count: int) -> list[str]:
+    """The texts nearest in time to a window, the nearest first (paper: the five of a clip).
+
+    The distance of a sentence is the time between it and the window, 0 if they overlap. Of sentences at the
+    same distance the one comes first whose middle is nearer to that of the window, then the earlier one.
+
+    Args:
+        sentences: `{"start", "end", "text"}`, seconds.
+        start, end: of the window, on the same clock.
+        count: at most so many.
+    """
+
+    def distance(sentence: dict[str, Any]) -> tuple[float, float, float]:
+        first, last = sentence["start"], sentence["end"]
+        return max(0.0, first - end, start - last), abs(first + last - start - end), first
+
+    return [sentence["text"] for sentence in sorted(sentences, key=distance)[:count]]

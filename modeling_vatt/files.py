@@ -1,0 +1,127 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are whole or not there, their checksums, and one writer in a folder."""
+
+import hashlib
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+
+_LOCK, _WRITER = ".writer.lock", ".writer.json"
+_GRACE = 5.0  # seconds that the workers of a dead process have to end
+
+
+class FolderBusy(RuntimeError):
+    """Another process writes into a folder."""
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """A name to write to; the file is called `path` when the block has ended without an error.
+
+    The name is of this call alone, so several processes may write the same file: the last one wins.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(6)}.partial")
+    try:
+        yield partial
+        # A machine that fails just after would leave the name and no content.
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_whole(path: str | os.PathLike, content: bytes) -> None:
+    """Write a file, or leave what was there."""
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
+
+
+def hash_file(path: str | os.PathLike) -> str:
+    """SHA-256 of the content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def one_writer(folder: str | os.PathLike) -> Iterator[None]:
+    """Hold the right to write into a folder, which is made if there is none.
+
+    The system takes the right back when this process and those forked from it have ended, however they end.
+    What killed writers have left half done is removed.
+
+    Raises:
+        FolderBusy: another process holds it; the message says which.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _acquire(folder)
+    try:
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now(UTC):%F %T} UTC"}
+        write_whole(folder / _WRITER, json.dumps(owner).encode())
+        for partial in folder.glob("*.partial"):
+            partial.unlink(missing_ok=True)
+        yield
+    finally:
+        (folder / _WRITER).unlink(missing_ok=True)
+        lock.release()  # the file stays: removing it would let two others lock two files of that name
+
+
+def is_untouched(folder: str | os.PathLike) -> bool:
+    """Whether a folder is not there, or holds nothing but what [`one_writer`] puts there."""
+    folder = Path(folder)
+    return not folder.exists() or all(path.name.startswith((_LOCK, _WRITER)) for path in folder.iterdir())
+
+
+def _acquire(folder: Path) -> BaseFileLock:
+    deadline = time.monotonic() + _GRACE
+    lock: BaseFileLock = FileLock(folder / _LOCK)
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            return lock
+        except NotImplementedError:  # a file system without locks
+            lock = SoftFileLock(folder / _LOCK)
+        except Timeout:
+            owner = _owner(folder)
+            if _is_alive(owner) or time.monotonic() > deadline:
+                raise FolderBusy(
+                    f"{folder}: process {owner.get('pid', '?')} on {owner.get('host', '?')} has been writing "
+                    f"here since {owner.get('since', '?')}. Wait until it has ended, then run the same "
+                    f"command again. If it is gone, remove {folder / _LOCK}."
+                ) from None
+            time.sleep(0.1)
+
+
+def _owner(folder: Path) -> dict[str, object]:
+    try:
+        return dict(json.loads((folder / _WRITER).read_bytes()))
+    except (OSError, ValueError, TypeError):  # it is just beginning or ending
+        return {}
+
+
+def _is_alive(owner: dict[str, object]) -> bool:
+    """Whether the owner runs, as far as one can tell from here."""
+    if not owner:
+        return False
+    if owner.get("host") != socket.gethostname() or not isinstance(pid := owner.get("pid"), int):
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

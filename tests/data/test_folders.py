@@ -1,0 +1,205 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What metadata and folders say is taken as it is written: labels, captions, sentences, columns."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import datasets
+import pytest
+from clip_folders import small_processor, write_clip
+
+from modeling_vatt.data import (
+    ClipDataset,
+    ShardSettings,
+    all_captions,
+    class_names,
+    clip_name,
+    decode_clips,
+    folder_clips,
+    load_clips,
+    load_labelled,
+    load_msrvtt,
+    prepare_shards,
+)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Names of videos, without content: nothing here opens them."""
+    (tmp_path / "clips").mkdir()
+    for number in range(6):
+        (tmp_path / "clips" / f"{number}.mp4").touch()
+    return tmp_path / "clips"
+
+
+def label_words(table: datasets.Dataset) -> list[str]:
+    return [class_names(table)[label] for label in table["label"]]
+
+
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [
+        (["001", "01", "1", "10", "2"], ["001", "01", "1", "10", "2"]),
+        (["NA", "null", "None", "nan", "N/A"], ["NA", "null", "None", "nan", "N/A"]),
+        (["3", "", "10", "2"], ["3", "10", "2"]),
+        (["1.0", "1", "1e3", "true", "True"], ["1.0", "1", "1e3", "true", "True"]),
+        (["2020-01-01", "00:01:00", "  ", " x "], ["2020-01-01", "00:01:00", "x"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "dataset"])
+def test_labels_are_taken_as_they_are_written(folder, tmp_path, written, names, kind):
+    rows = [(f"{number}.mp4", label) for number, label in enumerate(written)]
+    if kind == "jsonl":
+        lines = [json.dumps({"file_name": file, "label": label}) for file, label in rows]
+    else:
+        mark = "\t" if kind == "tsv" else ","
+        lines = [f"file_name{mark}label", *(f"{file}{mark}{label}" for file, label in rows)]
+    if kind == "dataset":
+        (tmp_path / "rows.csv").write_text("\n".join(lines))
+        options = {"media_column": "file_name", "data_files": str(tmp_path / "rows.csv")}
+        table = load_labelled("csv", "train", "video", **options)
+    else:
+        (folder / f"metadata.{kind}").write_text("\n".join(lines))
+        table = load_labelled(folder, "train", "video")
+    assert label_words(table) == names
+    numbers = sorted((name for name in names if name.isdecimal()), key=lambda name: (int(name), name))
+    assert class_names(table)[: len(numbers)] == numbers
+
+
+def test_missing_numbers_do_not_make_floats(folder):
+    """From a table of pandas, where a blank cell makes floats."""
+    rows = {"video": [f"{folder}/{n}.mp4" for n in range(4)], "label": [10.0, float("nan"), 9.0, 10.0]}
+    datasets.Dataset.from_dict(rows).to_parquet(folder / "rows.parquet")
+    options = {"media_column": "video", "data_files": str(folder / "rows.parquet")}
+    table = load_labelled("parquet", "train", "video", **options)
+    assert class_names(table) == ["9", "10"] and list(table["label"]) == [1, 0, 1]
+
+
+def test_the_class_is_the_folder_under_the_split(tmp_path, caplog):
+    for name in ("star/day1/x.mp4", "star/day2/y.mp4", "moon/day1/x.mp4"):
+        for split in ("train", "validation"):
+            path = tmp_path / "sky" / split / name
+            path.parent.mkdir(parents=True)
+            path.touch()
+    for split in ("train", "validation", "train[:100%]"):
+        table = load_labelled(tmp_path / "sky", split, "video")
+        assert class_names(table) == ["moon", "star"] and len(table) == 3
+        for row, name in zip(table, label_words(table), strict=True):
+            assert f"/{name}/" in row["video"]["path"]
+    assert "different depths" not in caplog.text
+    (tmp_path / "sky" / "train" / "moon" / "z.mp4").touch()
+    assert len(load_labelled(tmp_path / "sky", "train", "video")) == 4
+    assert "different depths" in caplog.text and "moon/z.mp4" in caplog.text
+    (tmp_path / "sky" / "train" / "loose.mp4").touch()
+    with pytest.raises(ValueError, match=r"1 files lie beside the class folders, such as .*loose\.mp4"):
+        load_labelled(tmp_path / "sky", "train", "video")
+
+
+def test_cells_with_newlines_marks_and_odd_spaces(folder):
+    """Excel's byte order mark, newlines and separators in quotes, U+2028, UTF-16."""
+    text = 'file_name,caption\r\n0.mp4,"two\nlines, ""quoted"""\r\n1.mp4,a\u2028b\r\n2.mp4,\r\n'
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (folder / "metadata.csv").write_bytes(text.encode(encoding))
+        table = load_clips(folder, "train")
+        assert list(table["captions"]) == [['two\nlines, "quoted"'], ["a\u2028b"], []], encoding
+    (folder / "metadata.csv").write_bytes("file_name,caption\n0.mp4,café\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"metadata\.csv: not UTF-8 text \(byte 0xe9 in line 2\)"):
+        load_clips(folder, "train")
+    for content, message in (
+        ('file_name,caption\n0.mp4,"open\n1.mp4,b\n', "line 3 cannot be read as CSV"),
+        ("file_name,caption\n0.mp4,a, b\n", "line 2 has 3 cells for 2 columns"),
+        ("file_name,caption,caption\n0.mp4,a,b\n", "two columns are called 'caption'"),
+        ("file,caption\n0.mp4,a\n", "no column `file_name`"),
+        ("file_name,\0\n0.mp4,a\n", "cannot be read as values of one kind"),
+        ("file_name,caption\n../0.mp4,a\n", "no name of a file in its folder"),
+        ("file_name,start\n0.mp4,00:01\n", "column 'start' holds .* read as seconds"),
+    ):
+        (folder / "metadata.csv").write_text(content)
+        with pytest.raises(ValueError, match=message):
+            load_clips(folder, "train")
+
+
+def test_missing_captions_are_no_words(folder):
+    lines = [
+        '{"file_name": "0.mp4", "caption": null}',
+        '{"file_name": "1.mp4", "caption": NaN}',
+        '{"file_name": "2.mp4", "caption": " "}',
+        '{"file_name": "3.mp4"}',
+        '{"file_name": "4.mp4", "caption": "nan"}',
+    ]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    assert list(load_clips(folder, "train")["captions"]) == [[], [], [], [], ["nan"]]
+    annotations = folder / "MSRVTT_JSFUSION_test.csv"
+    annotations.write_text('video_id,sentence\n0,\n0,"a\nb"\n1,none\n')
+    assert list(load_msrvtt(folder)["captions"]) == [["a\nb"], ["none"]]
+    rows = datasets.Dataset.from_list([{"captions": ["", None, "a"], "sentences": None}])
+    assert list(all_captions(rows)) == [["a"]]
+
+
+def test_sentences_without_times_or_words_are_left_out_and_listed(folder, caplog):
+    good = {"start": 1, "end": 2.5, "text": "clip 3"}
+    bad = [
+        {**good, "start": float("nan")},
+        {**good, "end": None},
+        {**good, "text": None},
+        {**good, "text": " "},
+    ]
+    rows = [{"file_name": "0.mp4", "sentences": [*bad, good]}, {"file_name": "1.mp4", "sentences": [bad[0]]}]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    table = load_clips(folder, "train")
+    assert list(table["sentences"]) == [[good], []]
+    assert "left out 5 sentences" in caplog.text and "0.mp4" in caplog.text
+    assert list(all_captions(table)) == [["clip 3"], []]
+
+
+@pytest.mark.parametrize(
+    ("columns", "chosen", "words"),
+    [
+        ({"text": "clip 1", "sentences": [{"start": 0.0, "end": 1.0, "text": "clip 2"}]}, "text", "clip 1"),
+        ({"captions": ["clip 1"], "sentences": ["clip 2"]}, None, "clip 1"),
+        ({"captions": ["clip 1"], "sentences": ["clip 2"]}, "sentences", "clip 2"),
+        ({"captions": ["clip 1"], "told": "clip 2"}, "told", "clip 2"),
+        ({"captions": ["clip 1"], "said": [{"start": 0, "end": 1, "text": "clip 2"}]}, "said", "clip 2"),
+        ({"text": "clip 1", "sentences": [{"start": 0.0, "end": 1.0, "text": "clip 2"}]}, None, "clip 2"),
+    ],
+)
+def test_the_caption_column_that_is_named_is_taken(tmp_path, columns, chosen, words):
+    write_clip(tmp_path / "a.mp4", 1)
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "a.mp4", **columns}))
+    table = load_clips(tmp_path, "train", caption_column=chosen)
+    processor = small_processor()
+    ids = ClipDataset(table, processor)[0]["input_ids"]
+    assert ids.tolist() == processor(text=[[words]])["input_ids"].tolist()
+
+
+def test_columns_of_the_user_stay_as_they_are(tmp_path):
+    """Those that are called as something of ours: in clips decoded once, and in `KEY.json` of shards."""
+    folder = tmp_path / "clips" / "train"
+    folder.mkdir(parents=True)
+    write_clip(folder / "a.mp4", 1)
+    own = {
+        "source": "a camera",
+        "source_start": 7,
+        "name": "n",
+        "duration": "long",
+        "error": "none",
+        "frames": 3,
+    }
+    (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "a.mp4", **own}))
+    decoded, skipped = decode_clips(load_clips(tmp_path / "clips", "train"), small_processor())
+    assert not skipped and {name: decoded[0][name] for name in own} == own
+    for reencode in (False, True):
+        out = tmp_path / f"shards{reencode}"
+        settings = {"reencode": True, "size": 16} if reencode else {}
+        shards, _ = prepare_shards(folder_clips(tmp_path / "clips", "train"), out, ShardSettings(**settings))
+        assert clip_name(shards, 0) == "train/a.mp4"
+        with tarfile.open(out / "shard-000000.tar") as tar:
+            (text,) = [json.load(tar.extractfile(m)) for m in tar if m.name.endswith(".json")]  # type: ignore
+        assert {name: {**text, **text["more"]}[name] for name in own} == own
