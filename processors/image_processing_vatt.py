@@ -12,7 +12,7 @@ from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .inputs import is_single, unwrapped
-from .media.picture import read_picture
+from .media import read_picture
 from .video_processing_vatt import BILINEAR, VattVideoProcessor
 from .windows import is_media_source
 

@@ -1,9 +1,10 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""One clock for a file whose stamps start again or jump, as in recordings joined end to end. Knows no decoder.
+"""One clock for a file whose stamps start again or jump, as in recordings joined end to end.
 
-The stamps of a file are cut into epochs, between which its clock jumps. Each epoch is moved, with pictures and
-sound together, to where the one before it ends. The thresholds are those of ffmpeg's command line.
+Knows no decoder. The stamps of a file are cut into epochs, between which its clock jumps. Each epoch is
+moved, with pictures and sound together, to where the one before it ends. The thresholds are those of ffmpeg's
+command line.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class FileClock:
 
     Args:
         kinds: of streams.
-        jumps_ahead: whether the format expects jumps ahead (transport and program streams, Ogg); else they are
-            gaps, however long.
+        jumps_ahead: whether the format expects jumps ahead (transport and program streams, Ogg); else they
+            are gaps, however long.
     """
 
     def __init__(self, kinds: list[str], jumps_ahead: bool) -> None:
@@ -90,8 +91,6 @@ def recording_end(file: BinaryIO, format_name: str) -> int | None:
         size = file.seek(0, os.SEEK_END)
         if "matroska" in format_name:
             return _matroska_end(file)
-        if format_name == "avi":
-            return _avi_end(file, size)
         if format_name == "flac":
             return _find(file, rb"fLaC\x00\x00\x00\x22", size)
         return None
@@ -112,17 +111,6 @@ def _matroska_end(file: BinaryIO) -> int | None:
         if size == unknown:
             return None
         place += 4 + width + size
-    return place
-
-
-def _avi_end(file: BinaryIO, size: int) -> int:
-    place = 0
-    while place < size:
-        file.seek(place)
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:] != (b"AVIX" if place else b"AVI "):
-            break
-        place += 8 + (int.from_bytes(head[4:8], "little") + 1) // 2 * 2
     return place
 
 

@@ -9,7 +9,9 @@ file's own clock jumps, the file is read from its beginning and the stamps are m
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import time
 from bisect import bisect_right, insort
 from collections import deque
@@ -40,7 +42,9 @@ _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
 _SEEK_BACK_GUESSING = (10.0, 60.0)
 # Flags of a format: its stamps may jump; are counted by FFmpeg; are not there.
 _TS_DISCONT, _GENERIC_INDEX, _NOTIMESTAMPS = 0x200, 0x100, 0x80
-_LATE = 0.05  # seconds after zero that a file's clock starts at; from there on it matters what a length counts
+_LATE = (
+    0.05  # seconds after zero that a file's clock starts at; from there on it matters what a length counts
+)
 _MAX_ASPECT = 20.0  # of a pixel; all beyond is damage
 _REORDER_DEPTH = 17  # packets within which H.264 stores the frames that follow each other on the screen
 _MAX_READ_ERRORS = 16
@@ -55,10 +59,14 @@ _INTEGER_SCALE = {
 _LOUDEST = 2.0**31  # of floats; files with the numbers of 32-bit integers exist, all beyond is damage
 
 
+_MAX_CLOCKS = 1024
+_clocks: dict[tuple[str | int, ...], FileClock] = {}  # of files that were looked through
+
+
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a container says about itself. Decoding relies on nothing but `duration`, which is measured where the
-    container only estimates it.
+    """What a container says about itself. Decoding relies on nothing but `duration`, which is measured where
+    the container only estimates it.
 
     Attributes:
         source: printable name.
@@ -169,6 +177,9 @@ class MediaReader:
             context.thread_count = 1  # data loaders run a reader on each core
             context.options = pixels
             if kind == "video":
+                # The container's word on the shape of pixels counts, unless it only repeats the codec's.
+                stated = stream.sample_aspect_ratio
+                self._pixel_shape = None if stated == context.sample_aspect_ratio else stated
                 width, height = max(context.width, self.display_width(context.width)), context.height
                 if width * height > self.limits.max_pixels:
                     raise self.error(
@@ -225,11 +236,12 @@ class MediaReader:
             if form.startswith("mov"):
                 # Fragments, which may be of several recordings, are not in the list of samples.
                 one_clock = states_length = all(stream.frames for stream in self.streams.values())
-            elif "matroska" in form or form in ("avi", "flac"):
+            elif form == "avi":
+                one_clock = True  # frames are counted
+            elif "matroska" in form or form == "flac":
                 end = recording_end(self._file, form)
-                one_clock = form == "avi" or (end is not None and end >= size)
-                states_length = end is not None and abs(end - size) <= 1
-                states_length &= form != "matroska,webm" or self.origin < _LATE
+                one_clock = end is not None and end >= size
+                states_length = end == size and (form == "flac" or self.origin < _LATE)
             elif flags & (_GENERIC_INDEX | _NOTIMESTAMPS) and not flags & _TS_DISCONT:
                 one_clock = True
                 states_length = all(s.codec_context.name.startswith("pcm_") for s in self.streams.values())
@@ -237,7 +249,23 @@ class MediaReader:
         return self._layout
 
     def _scan(self) -> FileClock:
-        """Look through all packets, without decoding, for where the clock jumps and the streams end."""
+        """Look through all packets, without decoding, for where the clock jumps and the streams end.
+
+        What was found in files that are opened by name is remembered while they do not change.
+        """
+        if self._clock is not None:
+            return self._clock
+        identity = None
+        if self._owns_file and isinstance(self._file, io.BufferedReader):
+            status = os.fstat(self._file.fileno())
+            identity = (
+                self._container.format.name,
+                status.st_dev,
+                status.st_ino,
+                status.st_size,
+                status.st_mtime_ns,
+            )
+            self._clock = _clocks.get(identity)
         if self._clock is None:
             self._rewind()
             jumps_ahead = bool(self._container.format.flags & _TS_DISCONT)
@@ -251,12 +279,18 @@ class MediaReader:
                     moment = None if stamp is None or packet.is_discard else stamp * tick
                     clock.add(kind, moment, (packet.duration or 0) * tick, packet.is_keyframe)
             self._clock = clock
+            if identity is not None:
+                if len(_clocks) >= _MAX_CLOCKS:
+                    _clocks.clear()
+                _clocks[identity] = clock
         return self._clock
 
     def _in_order(self) -> bool:
         """Whether the file must be read from its beginning on: its clock jumps, or is wrong after a seek."""
+        if "audio" in self.streams and self.streams["audio"].codec_context.name.endswith("speex"):
+            return True
         one_clock, _ = self._describe()
-        return not one_clock and (self._container.format.name == "ogg" or self._scan().jumps)
+        return not one_clock and self._scan().jumps
 
     def joints(self, kind: Kind) -> list[float]:
         """When one recording ends and another begins, in seconds, as far as a stream shows."""
@@ -277,7 +311,6 @@ class MediaReader:
         seconds = max(seconds, self.begin[kind])
         from_begin = seconds == self.begin[kind]
         if self._in_order():
-            self._rewind()
             yield from self._decode(kind, wanted, self._packets_from(kind, seconds), self.begin[kind])
             return
         # Two things need a fresh container: the delay of a sound encoder, which is lost on seeking to the
@@ -308,11 +341,13 @@ class MediaReader:
 
     def _packets_from(self, kind: Kind, seconds: float) -> Iterator[Any]:
         """From the file's beginning, on one clock: the packets that frames from `seconds` on are made of."""
+        clock = self._scan()
+        self._rewind()
         held: list[Any] | None = []
         number = 0
         for packet in self._demux(self.streams[kind]):
             if packet.size:
-                shift = round(self._scan().offset(kind, number) / self.tick[kind])
+                shift = round(clock.offset(kind, number) / self.tick[kind])
                 number += 1
                 if shift and packet.pts is not None:
                     packet.pts += shift
@@ -383,26 +418,24 @@ class MediaReader:
                 self.check_time()
 
     def length(self, kinds: Sequence[Kind]) -> float | None:
-        """Seconds until the streams of these kinds end: as the container states them, else as its packets show.
-
+        """Seconds until the streams of these kinds end: as the container states, else as its packets show;
         None if neither tells.
         """
-        one_clock, states_length = self._describe()
-        if not states_length or self._clock is not None:
-            clock = self._scan()
-            ends = [clock.end(kind) for kind in kinds]
-            return None if None in ends else max(end - self.origin for end in ends if end is not None)
-        ends = []
-        for kind in kinds:
-            ticks = self.streams[kind].duration
-            ends.append(None if not ticks or ticks < 0 else self.begin[kind] + ticks * self.tick[kind])
-        if None not in ends and (len(ends) == 1 or self.origin > _LATE):
-            return max(end for end in ends if end is not None)
-        return self._container.duration / av.time_base
+        if self._describe()[1] and self._clock is None:
+            ticks = [self.streams[kind].duration or 0 for kind in kinds]
+            if min(ticks) > 0:
+                return max(
+                    self.begin[kind] + count * self.tick[kind]
+                    for kind, count in zip(kinds, ticks, strict=True)
+                )
+            if len(kinds) == len(self._container.streams):
+                return self._container.duration / av.time_base
+        ends = [self._scan().end(kind) for kind in kinds]
+        return None if None in ends else max(end - self.origin for end in ends if end is not None)
 
     def display_width(self, width: int) -> int:
         """Pixels of a stored row as displayed, where pixels are square."""
-        ratio = self.streams["video"].sample_aspect_ratio
+        ratio = self._pixel_shape or self.streams["video"].codec_context.sample_aspect_ratio
         if not ratio or not 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT:
             return width
         return max(1, round(width * ratio))

@@ -3,8 +3,8 @@
 """Media files: the exact frames and samples of a time window, decoded here or in a process of their own.
 
 Times are seconds on the file's common clock, whose zero is the start of the video or the audio stream, the
-earlier of the two, so that pictures and sound of a window belong together. Where the file's stamps start again
-or jump, as in recordings joined end to end, the clock goes on.
+earlier of the two, so that pictures and sound of a window belong together. Where the file's stamps start
+again or jump, as in recordings joined end to end, the clock goes on.
 
 A call closes what it opens and shares nothing with other calls, so calls may run side by side in threads and
 in forked or spawned processes.

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 
 import numpy as np
 import soxr
@@ -61,7 +60,9 @@ class SoundTrack:
             coming = [self._shifts[other] for other in stamped[place : place + _AGREEING]]
             if moved and not joint and not self._is_gap(shift, coming, tolerance):
                 continue
-            shift = self._settled(stamped[place:], statistics.median(coming), tolerance)
+            # The first that most agree with: further gaps may follow.
+            common = max(coming, key=lambda one: sum(abs(one - other) <= tolerance for other in coming))
+            shift = self._settled(stamped[place:], common, tolerance)
             moved[number] = round(self._counts[number] + shift)
         self._positions, self.end = [], 0
         for number, samples in enumerate(self._parts):
@@ -69,11 +70,10 @@ class SoundTrack:
             self.end = self._positions[-1] + len(samples)
 
     def _is_gap(self, shift: float, coming: list[float], tolerance: float) -> bool:
-        """Whether all stamps from here on differ from `shift`, and alike."""
+        """Whether all stamps from here on are later, or all earlier, than counting gives."""
         if len(coming) == 1:
             return abs(coming[0] - shift) > _CERTAIN * self.rate
-        alike = abs(coming[0] - statistics.median(coming)) <= tolerance
-        return alike and all(abs(other - shift) > tolerance for other in coming)
+        return min(coming) > shift + tolerance or max(coming) < shift - tolerance
 
     def _settled(self, following: list[int], common: float, tolerance: float) -> float:
         """The shift that the stamps of the following frames agree upon."""

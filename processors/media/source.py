@@ -89,16 +89,22 @@ class MediaLimits:
         try:
             given = json.loads(text)
         except ValueError as error:
-            raise ValueError(f"Limits of media must be a JSON object, got {_shortened(text)!r} ({error}).") from error
+            raise ValueError(
+                f"Limits of media must be a JSON object, got {_shortened(text)!r} ({error})."
+            ) from error
         if not isinstance(given, dict) or not set(given) <= set(kinds):
-            raise ValueError(f"Limits of media are a JSON object with {', '.join(kinds)}; got {_shortened(text)}.")
+            raise ValueError(
+                f"Limits of media are a JSON object with {', '.join(kinds)}; got {_shortened(text)}."
+            )
         for name, value in given.items():
             kind = kinds[name]
             fits = isinstance(value, list) if kind is tuple else isinstance(value, kind)
             if kind is float and isinstance(value, int):
                 fits = True
             if not fits or (isinstance(value, bool) and kind is not bool):
-                raise ValueError(f"The limit {name} must be of type {kind.__name__}, got {_shortened(repr(value))}.")
+                raise ValueError(
+                    f"The limit {name} must be of type {kind.__name__}, got {_shortened(repr(value))}."
+                )
             given[name] = tuple(map(str, value)) if kind is tuple else kind(value)
         return cls(**{**given, **changes})
 
