@@ -13,7 +13,7 @@ import pytest
 import torch
 from clip_folders import RATE, small_processor
 from media_factory import tone, write_media
-from test_finetuning import arguments, classifier
+from training_runs import arguments, classifier
 
 from modeling_vatt.data import LabelledDataset, load_labelled
 from modeling_vatt.evaluation import classification_metrics

@@ -125,6 +125,7 @@ REVIEWED: dict[str, str] = {
             "A fine-tuned checkpoint has no words",
             "A pretraining checkpoint has no classes",
             "A modality-agnostic model has one encoder",
+            "The towers of a modality-agnostic model share",
             "A worker process died",
             "Ray is not installed",
             "Reading TensorFlow checkpoints",

@@ -7,7 +7,8 @@ import logging
 import shutil
 
 import pytest
-from test_training import clips, losses, pretrainer  # noqa: F401
+from clip_folders import losses
+from training_runs import pretrainer
 
 from modeling_vatt.training import PretrainingArguments
 from modeling_vatt.training.checkpoints import checkpoints, read_state
@@ -33,7 +34,7 @@ def test_warmup_stable_decay():
     assert [stable_learning_rate(step, 4, 2, 0, 8.0) for step in range(6)] == [0, 4, 8, 8, 8, 8]
 
 
-def test_a_finished_run_of_constant_rate_is_extended_as_if_it_had_been_longer(clips, tmp_path):  # noqa: F811
+def test_a_finished_run_of_constant_rate_is_extended_as_if_it_had_been_longer(clips, tmp_path):
     pretrainer(clips, tmp_path / "long", num_steps=4, **FLAT).train()
     pretrainer(clips, tmp_path / "short", num_steps=2, **FLAT).train()
     pretrainer(clips, tmp_path / "short", num_steps=4, **FLAT).train()
@@ -44,7 +45,7 @@ def test_a_finished_run_of_constant_rate_is_extended_as_if_it_had_been_longer(cl
     assert names(tmp_path / "short") == ["checkpoint-2", "checkpoint-4"]
 
 
-def test_a_decayed_run_is_extended_from_before_its_decay(clips, tmp_path):  # noqa: F811
+def test_a_decayed_run_is_extended_from_before_its_decay(clips, tmp_path):
     """To the losses of a run that was as long from the beginning."""
     pretrainer(clips, tmp_path / "long", num_steps=6, **DECAY).train()
     pretrainer(clips, tmp_path / "run", num_steps=4, **DECAY).train()
@@ -56,7 +57,7 @@ def test_a_decayed_run_is_extended_from_before_its_decay(clips, tmp_path):  # no
     assert read_state(tmp_path / "run" / "checkpoint-4")["arguments"]["num_steps"] == 6
 
 
-def test_a_decay_branches_off(clips, tmp_path):  # noqa: F811
+def test_a_decay_branches_off(clips, tmp_path):
     """Into a folder of its own, which continues like any run; the other run is left as it is."""
     pretrainer(clips, tmp_path / "whole", num_steps=4, **DECAY).train()
     pretrainer(clips, tmp_path / "flat", num_steps=4, **FLAT).train()
@@ -75,7 +76,7 @@ def test_a_decay_branches_off(clips, tmp_path):  # noqa: F811
         pretrainer(clips, tmp_path / "late", **late).train()
 
 
-def test_a_cosine_is_not_extended(clips, tmp_path):  # noqa: F811
+def test_a_cosine_is_not_extended(clips, tmp_path):
     pretrainer(clips, tmp_path, num_steps=2).train()
     for changed in ({"num_steps": 4}, {"schedule": "constant"}, {**DECAY, "num_steps": 6}):
         with pytest.raises(ValueError, match=r"\(now .*\"constant\" or \"wsd\".*--model"):
@@ -96,7 +97,7 @@ def test_schedules_that_make_no_sense(options, message):
         PretrainingArguments("out", **options)
 
 
-def test_the_best_model_of_an_earlier_run_is_not_that_of_a_new_one(clips, tmp_path):  # noqa: F811
+def test_the_best_model_of_an_earlier_run_is_not_that_of_a_new_one(clips, tmp_path):
     """Its checkpoints are gone, its `best` is not. Nor is one of steps that are made again."""
     pretrainer(clips, tmp_path, evaluate=lambda _: {"mean_recall": 0.9}, num_steps=2).train()
     for path in checkpoints(tmp_path):
@@ -113,13 +114,13 @@ def test_the_best_model_of_an_earlier_run_is_not_that_of_a_new_one(clips, tmp_pa
     assert again.progress.best_step == 2 and not (tmp_path / "killed" / "best").exists()
 
 
-def test_settings_that_are_hardly_meant_are_warned_of(clips, tmp_path, caplog):  # noqa: F811
+def test_settings_that_are_hardly_meant_are_warned_of(clips, tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     pretrainer(clips, tmp_path, num_steps=1, batch_size=1, warmup_steps=5).train()
     assert "no negatives" in caplog.text and "never reaches 0.01" in caplog.text
 
 
-def test_a_modality_that_some_clips_lack_is_told(clips, tmp_path, monkeypatch):  # noqa: F811
+def test_a_modality_that_some_clips_lack_is_told(clips, tmp_path, monkeypatch):
     """Several processes would wait for each other in the loss; here two parts of a batch stand for them."""
     trainer = pretrainer(clips, tmp_path, micro_batch_size=2)
     batches = trainer._batches
