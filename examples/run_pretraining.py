@@ -27,15 +27,14 @@ import datasets
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, gather_object
-from common import check_output_dir, fail, read_json, refuse_with_model
+from common import MediaArguments, check_output_dir, fail, new_config, parse, refuse_with_model
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
-from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
-from modeling_vatt import VattConfig, VattForPreTraining
+from modeling_vatt import VattForPreTraining
 from modeling_vatt.data import (
     ClipDataset,
     ShardDataset,
@@ -48,7 +47,7 @@ from modeling_vatt.evaluation import clip_retrieval
 from modeling_vatt.hub.model_card import is_training_metric
 from modeling_vatt.hub.remote_code import save_remote_code
 from modeling_vatt.models.loading import load_pretrained
-from modeling_vatt.processors import MediaError, MediaLimits, VattAugmentation, VattProcessor, VattTokenizer
+from modeling_vatt.processors import MediaError, VattAugmentation, VattProcessor, VattTokenizer
 from modeling_vatt.retrieval import embed_batches
 from modeling_vatt.training import (
     Pretrainer,
@@ -66,8 +65,8 @@ from modeling_vatt.training import (
 logger = logging.getLogger("modeling_vatt.run_pretraining")
 
 
-@dataclass
-class DataArguments:
+@dataclass(kw_only=True)
+class DataArguments(MediaArguments):
     """What to train on."""
 
     dataset: str = field(metadata={"help": "Folder of videos or of shards, or name of a dataset."})
@@ -98,18 +97,6 @@ class DataArguments:
     )
     color_augment: bool = field(
         default=True, metadata={"help": "Change brightness, saturation, contrast, hue."}
-    )
-    isolate_decoding: bool = field(
-        default=False,
-        metadata={
-            "help": "Decode in processes of their own: a file that crashes or hangs costs itself only."
-        },
-    )
-    media_limits: str = field(
-        default="{}",
-        metadata={
-            "help": 'What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.'
-        },
     )
     shuffle_captions: bool = field(
         default=False, metadata={"help": "Control experiment: give every clip the captions of another one."}
@@ -180,17 +167,6 @@ class RunArguments:
     )
 
 
-def merge(base: dict, overrides: dict) -> dict:
-    """Nested update; only of fields that are there."""
-    for key, value in overrides.items():
-        if key not in base:
-            raise ValueError(f"--config_overrides: the config has no field {key!r}. Check its name.")
-        base[key] = (
-            merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-        )
-    return base
-
-
 def build(args: ModelArguments, captions: Iterable[list[str]]) -> tuple[VattForPreTraining, VattProcessor]:
     """Model and processor: those of a checkpoint, or new ones."""
     new_only = ("preset", "config_overrides", "vocabulary", "tokenizer", "vocab_size")
@@ -202,9 +178,7 @@ def build(args: ModelArguments, captions: Iterable[list[str]]) -> tuple[VattForP
         processor.num_captions = args.num_captions or processor.num_captions
         processor.feature_extractor.do_normalize |= args.normalize_audio
         return model, processor
-    config = VattConfig.from_preset(args.preset or "ma_tiny")
-    overrides = read_json("--config_overrides", args.config_overrides or "{}")
-    config = VattConfig(**merge(config.to_dict(), overrides))
+    config = new_config(args.preset or "ma_tiny", args.config_overrides)
     size = args.vocab_size or 65_536
     length = config.text_config.max_position_embeddings
     sentences = (caption for clip in captions for caption in clip)
@@ -252,14 +226,9 @@ def evaluate_together(
 
 
 def main() -> None:
-    parser = HfArgumentParser(
-        (DataArguments, ModelArguments, PretrainingArguments, RunArguments),
-        description=__doc__.splitlines()[0],
+    data, model_args, training, run = parse(
+        __doc__, DataArguments, ModelArguments, PretrainingArguments, RunArguments
     )
-    try:
-        data, model_args, training, run = parser.parse_args_into_dataclasses()
-    except ValueError as error:  # unknown flags, values that make no sense
-        parser.error(str(error))
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("modeling_vatt").setLevel(logging.INFO)
     transformers_logging.disable_progress_bar()
@@ -292,7 +261,7 @@ def main() -> None:
         return open_clips(data.dataset, split, data.video_column, data.caption_column, data.allow_remote)
 
     try:
-        limits = MediaLimits.from_json(data.media_limits, isolated=data.isolate_decoding)
+        limits = data.limits()
         train = load(data.train_split)
         validation = load(data.validation_split) if data.validation_split else None
         if isinstance(train, ShardDataset) and (data.shuffle_captions or data.decode_once):

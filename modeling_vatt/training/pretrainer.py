@@ -58,7 +58,7 @@ from .run_record import (
     without_secrets,
     write_run_record,
 )
-from .schedules import get_pretraining_schedule, steps_before_decay
+from .schedules import get_pretraining_schedule, steps_before_decay, warn_of_long_warmup
 
 
 logger = logging.getLogger(__name__)
@@ -352,14 +352,7 @@ class Pretrainer:
         """Of settings that are hardly meant."""
         if self.args.batch_size == 1:
             logger.warning("A batch of 1 clip has no negatives, so nothing is learnt: enlarge --batch_size.")
-        if self.args.warmup_steps >= self.args.num_steps:
-            logger.warning(
-                "The warm-up (--warmup_steps %d) is not over when the run is (--num_steps %d): the learning "
-                "rate never reaches %g. Shorten it.",
-                self.args.warmup_steps,
-                self.args.num_steps,
-                self.args.learning_rate,
-            )
+        warn_of_long_warmup(self.args.warmup_steps, self.args.num_steps, self.args.learning_rate)
 
     def _stop(self, parts: list[ClipBatch] | None, signals: StopSignals) -> bool:
         """What all processes have to know of each other before a step.

@@ -51,6 +51,7 @@ from .faults import (
 )
 from .pretrainer import step_seed
 from .run_record import RUN_FILE, table_fingerprint, write_run_record
+from .schedules import warn_of_long_warmup
 
 
 logger = logging.getLogger(__name__)
@@ -741,6 +742,10 @@ class _StopOnSignal(TrainerCallback):
 
     def __init__(self, trainer: VattTrainer) -> None:
         self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            warn_of_long_warmup(args.get_warmup_steps(state.max_steps), state.max_steps, args.learning_rate)
 
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.trainer._signals.keep_loader_quiet()
