@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Isolate, Limits, fail, quiet
+from .common import Isolate, Limits, Trust, fail, quiet
 
 
 _SHOWN_ERRORS = 5
@@ -35,6 +35,7 @@ def index(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    trust_remote_code: Trust = False,
     batch_size: Annotated[int, typer.Option(help="Windows embedded at a time.", min=1)] = 16,
     workers: Annotated[int, typer.Option(help="Threads that decode ahead.", min=1)] = 2,
     wait: Annotated[bool, typer.Option(help="Wait for another process that writes to the index.")] = True,
@@ -86,9 +87,9 @@ def index(
             if model is None:
                 raise ValueError(f"{where}: no index yet. Name the model to make one: --model DIR_OR_HUB_ID.")
             with suppress(FileExistsError):  # another process was quicker
-                search = VideoSearch.create(folder, model, where, stride, device)
+                search = VideoSearch.create(folder, model, where, stride, device, trust_remote_code)
         if search is None:
-            search = VideoSearch.open(where, model, device)
+            search = VideoSearch.open(where, model, device, trust_remote_code)
             _check(search.index, folder, stride, where)
         report = search.update(batch_size, workers, progress, wait, waiting, limits, retry)
         facts = search.index.info()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .common import NOTHING_FOUND, fail, quiet
+from .common import NOTHING_FOUND, Trust, fail, quiet
 
 
 def search(
@@ -39,6 +39,7 @@ def search(
     ] = None,
     model: Annotated[str | None, typer.Option(help="The index's model, if it has moved.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    trust_remote_code: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find moments of videos by words, by a sound, or by a clip.
@@ -67,7 +68,7 @@ def search(
 
     options = {"top_k": top_k, "folder": folder, "min_score": min_score, "merge": merge, "exact": exact}
     try:
-        opened = VideoSearch.open(index_dir, model, device)
+        opened = VideoSearch.open(index_dir, model, device, trust_remote_code)
         root = opened.index.root
         unknown = [] if text is None else opened.unknown_words(text)
         if text is not None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import fail, quiet
+from .common import Trust, fail, quiet
 
 
 def serve(
@@ -31,6 +31,7 @@ def serve(
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     model: Annotated[str | None, typer.Option(help="The index's model, if it has moved.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    trust_remote_code: Trust = False,
 ) -> None:
     """Search an index in the browser: by words, by a sound, or by a clip.
 
@@ -69,7 +70,7 @@ def serve(
         reason = str(error.strerror).partition(" (")[0]
         raise fail(f"{host}, port {port}: {reason}. Choose another --port or --host.") from None
     try:
-        search = VideoSearch.open(index_dir, model, device)
+        search = VideoSearch.open(index_dir, model, device, trust_remote_code)
     except (OSError, ValueError) as error:
         raise fail(error) from None
     settings = WebSettings(

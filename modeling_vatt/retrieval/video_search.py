@@ -56,6 +56,7 @@ class VideoSearch:
         index_dir: str | os.PathLike | None = None,
         stride: float | None = None,
         device: str = "cpu",
+        trust_remote_code: bool = False,
     ) -> "VideoSearch":
         """A new index of a folder, still empty; fill it with [`VideoSearch.update`].
 
@@ -65,6 +66,7 @@ class VideoSearch:
             index_dir: folder for the index; by default `.vatt-index` in that of the videos.
             stride: seconds from the start of a window to that of the next; by default their length.
             device: of the model.
+            trust_remote_code: run code of towers that came with the model.
 
         Raises:
             FileNotFoundError: no such folder.
@@ -73,7 +75,7 @@ class VideoSearch:
         """
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{folder}: no such folder.")
-        loaded, processor = load_model(model, device)
+        loaded, processor = load_model(model, device, trust_remote_code=trust_remote_code)
         # A folder is found from anywhere later; a name on the Hub is one already.
         name = str(Path(model).absolute()) if Path(model).is_dir() else str(model)
         identity = ModelIdentity.of(loaded, processor, name)
@@ -83,7 +85,11 @@ class VideoSearch:
 
     @classmethod
     def open(
-        cls, index_dir: str | os.PathLike, model: str | os.PathLike | None = None, device: str = "cpu"
+        cls,
+        index_dir: str | os.PathLike,
+        model: str | os.PathLike | None = None,
+        device: str = "cpu",
+        trust_remote_code: bool = False,
     ) -> "VideoSearch":
         """An index with the model it was made with.
 
@@ -92,6 +98,7 @@ class VideoSearch:
                 [`VattIndex.from_pretrained`] takes.
             model: folder or Hub id, if the model is no longer where it was.
             device: of the model.
+            trust_remote_code: run code of towers that came with the model.
 
         Raises:
             FileNotFoundError: no index there.
@@ -102,7 +109,7 @@ class VideoSearch:
         index = VattIndex.from_pretrained(index_dir)
         identity = index.identity
         name, revision = (model, None) if model is not None else (identity.name, identity.revision)
-        loaded, processor = load_model(name, device, revision)
+        loaded, processor = load_model(name, device, revision, trust_remote_code)
         return cls(index, loaded, processor)
 
     @staticmethod
@@ -157,7 +164,8 @@ class VideoSearch:
         tokenizer = self.processor.tokenizer
 
         def pieces(word: str) -> set[int]:
-            return set(tokenizer(word)["input_ids"]) - {tokenizer.pad_token_id}
+            marks = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+            return set(tokenizer(word)["input_ids"]) - marks
 
         return [word for word in dict.fromkeys(query.split()) if pieces(word) == {tokenizer.unk_token_id}]
 
@@ -195,7 +203,10 @@ class VideoSearch:
 
 
 def load_model(
-    name: str | os.PathLike, device: str = "cpu", revision: str | None = None
+    name: str | os.PathLike,
+    device: str = "cpu",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> tuple[VattForPreTraining, VattProcessor]:
     """A model in evaluation mode, and its processor.
 
@@ -203,11 +214,13 @@ def load_model(
         name: folder or Hub id.
         device: of the model.
         revision: commit, branch or tag on the Hub.
+        trust_remote_code: run code of towers that came with the model.
 
     Raises:
         ValueError: no such device, or one that has no room for the model; or weights are missing.
     """
-    model, _ = load_pretrained(VattForPreTraining, name, revision=revision)
+    trusted: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
+    model, _ = load_pretrained(VattForPreTraining, name, revision=revision, **trusted)
     try:
         model = model.eval().to(device)
     except (AssertionError, RuntimeError, NotImplementedError) as error:  # a torch without CUDA asserts
