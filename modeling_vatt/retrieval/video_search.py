@@ -9,6 +9,7 @@ from typing import Any
 
 from ..embedding.embedding import embed_query
 from ..embedding.identity import ModelIdentity
+from ..hub.repositories import require_repository
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
 from .errors import IndexMismatch
@@ -93,12 +94,21 @@ class VideoSearch:
             device: of the model.
 
         Raises:
-            FileNotFoundError: no index there.
+            FileNotFoundError: no index there, or no model.
             IndexMismatch: the model is another one, or has changed.
             IndexDamaged: the index cannot be used.
             ValueError: no such device.
         """
-        index = VattIndex.from_pretrained(index_dir)
+        return cls.load(VattIndex.from_pretrained(index_dir), model, device)
+
+    @classmethod
+    def load(cls, index: Any, model: str | os.PathLike | None = None, device: str = "cpu") -> "VideoSearch":
+        """An index that is open, with the model it was made with.
+
+        Args:
+            index: a [`VattIndex`] or a `PgVectorIndex`.
+            model, device: see [`VideoSearch.open`], as for errors.
+        """
         identity = index.identity
         name, revision = (model, None) if model is not None else (identity.name, identity.revision)
         loaded, processor = load_model(name, device, revision)
@@ -118,6 +128,8 @@ class VideoSearch:
         waiting: Callable[[], None] | None = None,
         limits: MediaLimits = DEFAULT_LIMITS,
         retry: bool = False,
+        prune: bool = False,
+        rehash: bool = False,
     ) -> IndexReport:
         """Bring the index up to date with its folder, see [`update_index`].
 
@@ -129,13 +141,24 @@ class VideoSearch:
             waiting: called once before waiting.
             limits: what a file may cost, and whether it is decoded in a process of its own.
             retry: try files again that could not be read, or not wholly.
+            prune: remove files that are gone; otherwise they are kept and reported.
+            rehash: look for files that were replaced by others of the same size and time.
 
         Raises:
             IndexBusy: another process writes to the index and `wait` is false.
         """
         with writer_lock(self.index, wait, waiting):
             return update_index(
-                self.index, self.model, self.processor, batch_size, num_workers, progress, limits, retry
+                self.index,
+                self.model,
+                self.processor,
+                batch_size,
+                num_workers,
+                progress,
+                limits,
+                retry,
+                prune,
+                rehash,
             )
 
     def text(self, query: str, **options: Any) -> list[Moment]:
@@ -204,9 +227,14 @@ def load_model(
         revision: commit, branch or tag on the Hub.
 
     Raises:
+        FileNotFoundError: no such folder, and nothing on the Hub.
         ValueError: no such device, or one that has no room for the model.
     """
-    model = VattForPreTraining.from_pretrained(name, revision=revision).eval()
+    source: dict[str, Any] = {
+        "revision": revision,
+        "local_files_only": require_repository(name, revision=revision),
+    }
+    model = VattForPreTraining.from_pretrained(name, **source).eval()
     try:
         model = model.to(device)
     except (AssertionError, RuntimeError, NotImplementedError) as error:  # a torch without CUDA asserts
@@ -214,4 +242,4 @@ def load_model(
         raise ValueError(
             f"{device!r}: the model cannot be put on this device ({reason}). Use another, such as `cpu`."
         ) from error
-    return model, VattProcessor.from_pretrained(name, revision=revision)
+    return model, VattProcessor.from_pretrained(name, **source)
