@@ -4,9 +4,11 @@
 
 The paper trains all towers from scratch; its T5-style text tower is built so that T5 weights fit (section
 3.3). What is the same arithmetic is taken as it is, what has a counterpart is adapted, the rest keeps its
-random initialisation, and `UnimodalReport` tells which is which for every parameter.
+random initialisation, and `UnimodalReport` tells which is which for every parameter of the model, and which
+parameters of the sources found no place.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -22,6 +24,8 @@ from .positions import resample_positions
 
 # Submodules reached by attribute have no static types in torch.
 Untyped: TypeAlias = Any
+
+_PATCHES = "embeddings.patch_embeddings.projection"
 
 _LOADERS: dict[str, Callable[[str], PreTrainedModel]] = {
     "vit": lambda name: ViTModel.from_pretrained(name, add_pooling_layer=False),
@@ -44,12 +48,14 @@ class UnimodalReport:
         taken: parameters copied unchanged, and from which.
         adapted: parameters computed from the source, and how.
         random: parameters that keep their random initialisation.
-        notes: differences that no parameter shows.
+        unused: parameters of each source that no parameter was made from.
+        notes: differences that no parameter shows, and what is `unused`.
     """
 
     taken: dict[str, str] = field(default_factory=dict)
     adapted: dict[str, str] = field(default_factory=dict)
     random: list[str] = field(default_factory=list)
+    unused: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -67,11 +73,9 @@ def _summary(names: Iterable[str]) -> str:
     """Names with layer numbers folded: `a.layers.0-11.b`."""
     layers: dict[str, list[int]] = {}
     for name in names:
-        head, found, tail = name.partition(".layers.")
-        number, _, rest = tail.partition(".")
-        layers.setdefault(f"{head}.layers.#.{rest}" if found else name, []).append(
-            int(number) if found else 0
-        )
+        number = re.search(r"(?<=\.)\d+(?=\.)", name)  # the layer; T5's parts of a layer have numbers too
+        pattern = name if number is None else f"{name[: number.start()]}#{name[number.end() :]}"
+        layers.setdefault(pattern, []).append(0 if number is None else int(number[0]))
     folded = []
     for name, numbers in layers.items():
         first, last = min(numbers), max(numbers)
@@ -102,7 +106,14 @@ def load_source(modality: str, source: str | PreTrainedModel) -> PreTrainedModel
 
 
 def tower_config(modality: str, source: PreTrainedModel) -> VattTowerConfig:
-    """Config of a tower in which everything of `source` that can be used fits."""
+    """Config of a tower in which everything of `source` that can be used fits.
+
+    Spectrograms are as long as those of the release: with the frames of an AST, a processor whose sound and
+    pictures cover the same time would have to ask for hundreds of kHz.
+
+    Raises:
+        ValueError: the tower has no counterpart for the source's activation or shape of its pictures.
+    """
     config = source.config
     if modality == "text":
         act = _t5_activation(config)
@@ -136,8 +147,8 @@ def tower_config(modality: str, source: PreTrainedModel) -> VattTowerConfig:
     if modality == "video":
         return VattVideoConfig(
             **encoder,
-            image_size=config.image_size,
-            patch_size=config.patch_size,
+            image_size=_side(config, "image_size"),
+            patch_size=_side(config, "patch_size"),
             num_channels=config.num_channels,
         )
     if config.model_type == "vit":
@@ -146,24 +157,34 @@ def tower_config(modality: str, source: PreTrainedModel) -> VattTowerConfig:
         **encoder,
         input_type="spectrogram",
         spectrogram_patch_size=[config.patch_size, config.patch_size],
-        spectrogram_length=config.max_length,
         num_mel_bins=config.num_mel_bins,
         drop_token_rate=0.0,
     )
+
+
+def _side(config: Any, name: str) -> int:
+    sides = getattr(config, name)
+    sides = {sides} if isinstance(sides, int) else set(sides)
+    if len(sides) > 1:
+        raise ValueError(
+            f"The source's `{name}` is {getattr(config, name)}, but the video tower takes squares: give a "
+            "`config` with one of your choice."
+        )
+    return sides.pop()
 
 
 def start_towers(model: PreTrainedModel, sources: dict[str, PreTrainedModel]) -> UnimodalReport:
     """Put the weights of sources (see [`load_source`]) into the towers of a model.
 
     Raises:
-        ValueError: if encoder sizes differ, a tower is missing, or two sources claim a shared encoder.
+        ValueError: if the encoder of a tower computes something else than that of its source, a tower is
+            missing, or two sources claim a shared encoder.
     """
     base = model.base_model
     if base.encoder is not None and len(sources) > 1:
         raise ValueError("A modality-agnostic model has one encoder: start it from one source.")
     report = UnimodalReport()
     names = {parameter: name for name, parameter in model.named_parameters()}
-    writer = _Writer(names, report)
     for modality, source in sources.items():
         tower = getattr(base, f"{modality}_model")
         if tower is None:
@@ -175,7 +196,14 @@ def start_towers(model: PreTrainedModel, sources: dict[str, PreTrainedModel]) ->
                 "Transformer to start."
             )
         start = _start_from_t5 if modality == "text" else _start_from_vit
+        writer = _Writer(names, source, report)
         start(tower, encoder, source, writer)
+        report.unused[modality] = unused = [name for name in writer.theirs if name not in writer.used]
+        if unused:
+            report.notes.append(
+                f"{modality.capitalize()}: the tower has no place for these parameters of the source: "
+                f"{_summary(unused)}."
+            )
     report.random = [
         name for name in names.values() if name not in report.taken and name not in report.adapted
     ]
@@ -183,32 +211,47 @@ def start_towers(model: PreTrainedModel, sources: dict[str, PreTrainedModel]) ->
 
 
 class _Writer:
-    """Copies tensors and books them."""
+    """Copies tensors of a source, which it knows by their names, and books them."""
 
-    def __init__(self, names: dict[nn.Parameter, str], report: UnimodalReport) -> None:
+    def __init__(
+        self, names: dict[nn.Parameter, str], source: PreTrainedModel, report: UnimodalReport
+    ) -> None:
         self.names = names
+        self.theirs = dict(source.named_parameters())
         self.report = report
+        self.used: set[str] = set()
 
-    def take(self, target: nn.Parameter | None, value: torch.Tensor | None, origin: str) -> None:
-        if self._write(target, value):
+    def take(self, target: nn.Parameter | None, origin: str) -> None:
+        """Copy a parameter of the source, if both are there and of one shape."""
+        if origin in self.theirs and self._write(target, self.theirs[origin], (origin,)):
             assert target is not None
             self.report.taken[self.names[target]] = origin
 
-    def adapt(self, target: nn.Parameter | None, value: torch.Tensor | None, rule: str) -> None:
-        if self._write(target, value):
+    def adapt(self, target: nn.Parameter | None, value: torch.Tensor, rule: str, *origins: str) -> None:
+        """Write what was made of parameters of the source."""
+        if self._write(target, value, origins):
             assert target is not None
             self.report.adapted[self.names[target]] = rule
 
-    def _write(self, target: nn.Parameter | None, value: torch.Tensor | None) -> bool:
-        if target is None or value is None or target.shape != value.shape:
+    def take_layer(self, target: nn.Module, origin: str) -> None:
+        """Take the weight and the bias of a layer; a bias that only the tower has becomes zero."""
+        for name, parameter in target.named_parameters():
+            if f"{origin}.{name}" in self.theirs:
+                self.take(parameter, f"{origin}.{name}")
+            elif name == "bias":
+                self.adapt(parameter, torch.zeros_like(parameter), "zero: the source has no bias")
+
+    def _write(self, target: nn.Parameter | None, value: torch.Tensor, origins: Iterable[str]) -> bool:
+        if target is None or target.shape != value.shape:
             return False
         with torch.no_grad():
             target.copy_(value)
+        self.used.update(origins)
         return True
 
 
-def _check_encoder(encoder: Untyped, sizes: dict[str, Any], source: str) -> None:
-    for name, wanted in sizes.items():
+def _check_encoder(encoder: Untyped, fields: dict[str, Any], source: str) -> None:
+    for name, wanted in fields.items():
         have = getattr(encoder.config, name)
         if have != wanted:
             raise ValueError(
@@ -216,61 +259,59 @@ def _check_encoder(encoder: Untyped, sizes: dict[str, Any], source: str) -> None
             )
 
 
-def _take_module(writer: _Writer, target: nn.Module, source: nn.Module, origin: str) -> None:
-    theirs = dict(source.named_parameters())
-    for name, parameter in target.named_parameters():
-        if name in theirs:
-            writer.take(parameter, theirs[name], f"{origin}.{name}")
-        elif name == "bias":
-            writer.adapt(parameter, torch.zeros_like(parameter), "zero: the source has no bias")
+def _note_differences(encoder: Untyped, act: str, eps: float, notes: list[str], tower: str) -> None:
+    """What runs with the weights all the same, but computes something else."""
+    config = encoder.config
+    if config.hidden_act != act:
+        notes.append(f"{tower}: activation {config.hidden_act} instead of the source's {act}.")
+    if config.layer_norm_eps != eps:
+        notes.append(f"{tower}: epsilon of the norms {config.layer_norm_eps} instead of the source's {eps}.")
 
 
 def _start_from_vit(tower: Untyped, encoder: Untyped, source: Untyped, writer: _Writer) -> None:
-    theirs = source.config
+    theirs, config = source.config, tower.config
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    _check_encoder(encoder, {name: getattr(theirs, name) for name in sizes}, theirs.model_type)
-    if encoder.config.hidden_act != theirs.hidden_act:
-        writer.report.notes.append(
-            f"Activation {encoder.config.hidden_act} instead of the source's {theirs.hidden_act}."
-        )
-    for i, (ours, layer) in enumerate(zip(encoder.layers, source.layers, strict=True)):
-        origin = f"layers.{i}"
+    wanted = {name: getattr(theirs, name) for name in sizes}
+    wanted |= {"head_dim": theirs.hidden_size // theirs.num_attention_heads, "pre_norm": True}
+    _check_encoder(encoder, wanted, theirs.model_type)
+    _check_gate(encoder, theirs.hidden_act, theirs.model_type)
+    name = "Video" if isinstance(config, VattVideoConfig) else "Audio"
+    _note_differences(encoder, theirs.hidden_act, theirs.layer_norm_eps, writer.report.notes, name)
+    for i, ours in enumerate(encoder.layers):
+        layer = f"layers.{i}"
         for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            attention = getattr(layer.attention, part)
-            _take_module(writer, getattr(ours.self_attn, part), attention, f"{origin}.attention.{part}")
-        _take_module(writer, ours.layer_norm1, layer.layernorm_before, f"{origin}.layernorm_before")
-        _take_module(writer, ours.layer_norm2, layer.layernorm_after, f"{origin}.layernorm_after")
-        _take_module(writer, ours.mlp.fc1, layer.mlp.fc1, f"{origin}.mlp.fc1")
-        _take_module(writer, ours.mlp.fc2, layer.mlp.fc2, f"{origin}.mlp.fc2")
-    _take_module(writer, encoder.final_layer_norm, source.layernorm, "layernorm")
+            writer.take_layer(getattr(ours.self_attn, part), f"{layer}.attention.{part}")
+        writer.take_layer(ours.layer_norm1, f"{layer}.layernorm_before")
+        writer.take_layer(ours.layer_norm2, f"{layer}.layernorm_after")
+        writer.take_layer(ours.mlp.fc1, f"{layer}.mlp.fc1")
+        writer.take_layer(ours.mlp.fc2, f"{layer}.mlp.fc2")
+    writer.take_layer(encoder.final_layer_norm, "layernorm")
 
-    embeddings, config = tower.embeddings, tower.config
-    patches = source.embeddings.patch_embeddings.projection
+    embeddings = tower.embeddings
+    kernel, kernel_name = source.embeddings.patch_embeddings.projection, _PATCHES + ".weight"
     positions = source.embeddings.position_embeddings[0]
     if isinstance(config, VattVideoConfig):
-        fits = patches.weight.shape[1:] == (config.num_channels, config.patch_size, config.patch_size)
-        if fits:
+        if kernel.weight.shape[1:] == (config.num_channels, config.patch_size, config.patch_size):
             frames = config.tubelet_size
-            inflated = patches.weight.unsqueeze(2).expand(-1, -1, frames, -1, -1) / frames
-            writer.adapt(
-                embeddings.patch_projection.weight,
-                inflated.flatten(1),
-                f"2-D kernel repeated over {frames} frames and divided by {frames}",
+            inflated = kernel.weight.unsqueeze(2).expand(-1, -1, frames, -1, -1) / frames
+            rule = f"2-D kernel repeated over {frames} frames and divided by {frames}"
+            writer.adapt(embeddings.patch_projection.weight, inflated.flatten(1), rule, kernel_name)
+            writer.take(embeddings.patch_projection.bias, _PATCHES + ".bias")
+        rows, columns = (
+            size // patch
+            for size, patch in zip(
+                source.embeddings.patch_embeddings.image_size,
+                source.embeddings.patch_embeddings.patch_size,
+                strict=True,
             )
-            writer.take(
-                embeddings.patch_projection.bias, patches.bias, "embeddings.patch_embeddings.projection.bias"
-            )
-        _split_positions(embeddings.position_embeddings, positions[1:], writer)
-    elif config.input_type == "spectrogram" and patches.weight.shape[1] == 1:
+        )
+        _split_positions(embeddings.position_embeddings, positions[1:].view(rows, columns, -1), writer)
+    elif config.input_type == "spectrogram" and kernel.weight.shape[1:] == (1, *config.patch_shape[::-1]):
         # theirs is (frequency, time), ours (time, frequency)
-        writer.adapt(
-            embeddings.patch_projection.weight,
-            patches.weight.transpose(2, 3).flatten(1),
-            "kernel transposed from (frequency, time) to (time, frequency)",
-        )
-        writer.take(
-            embeddings.patch_projection.bias, patches.bias, "embeddings.patch_embeddings.projection.bias"
-        )
+        rule = "kernel transposed from (frequency, time) to (time, frequency)"
+        transposed = kernel.weight.transpose(2, 3).flatten(1)
+        writer.adapt(embeddings.patch_projection.weight, transposed, rule, kernel_name)
+        writer.take(embeddings.patch_projection.bias, _PATCHES + ".bias")
         writer.report.notes.append(
             "Sound: patches do not overlap as the source's do, positions are random (the release lays them "
             "out in another order), and inputs are scaled to [0, 1], not standardised."
@@ -279,6 +320,7 @@ def _start_from_vit(tower: Untyped, encoder: Untyped, source: Untyped, writer: _
         embeddings.agg_token,
         source.embeddings.cls_token[0, 0] + positions[0],
         "class token plus its position: AGG has no position of its own",
+        "embeddings.cls_token",
     )
 
 
@@ -316,11 +358,8 @@ def split_positions(grid: torch.Tensor, eps: float = 1e-6) -> dict[str, torch.Te
     }
 
 
-def _split_positions(positions: Untyped, rows: torch.Tensor, writer: _Writer) -> None:
-    side = round(rows.shape[0] ** 0.5)
-    if side * side != rows.shape[0]:
-        return
-    fit = split_positions(rows.detach().view(side, side, -1), positions.layer_norm.eps)
+def _split_positions(positions: Untyped, grid: torch.Tensor, writer: _Writer) -> None:
+    fit = split_positions(grid.detach(), positions.layer_norm.eps)
     share = f"explains {float(fit['explained']):.0%} of their variance"
     for axis in ("vertical", "horizontal"):
         table = positions.tables[axis].weight
@@ -328,6 +367,7 @@ def _split_positions(positions: Untyped, rows: torch.Tensor, writer: _Writer) ->
             table,
             resample_positions(fit[axis], table.shape[0]),
             f"2-D positions split by least squares, {share}",
+            "embeddings.position_embeddings",
         )
     for name in ("weight", "bias"):
         writer.adapt(getattr(positions.layer_norm, name), fit[name], "fitted to the 2-D positions")
@@ -345,6 +385,15 @@ def _t5_activation(config: Any) -> str:
     return config.dense_act_fn
 
 
+def _check_gate(encoder: Untyped, act: str, source: str) -> None:
+    ours = encoder.config.hidden_act
+    if (ours == "geglu") != (act == "geglu"):
+        raise ValueError(
+            f"The tower's `hidden_act` is {ours!r}, that of {source} {act!r}, and only one of the two has a "
+            "gate: give a config that fits or none."
+        )
+
+
 def _start_from_t5(tower: Untyped, encoder: Untyped, source: Untyped, writer: _Writer) -> None:
     theirs = source.config
     if encoder.relative_position_bias is None:
@@ -358,48 +407,34 @@ def _start_from_t5(tower: Untyped, encoder: Untyped, source: Untyped, writer: _W
         "relative_attention_num_buckets": theirs.relative_attention_num_buckets,
     }
     _check_encoder(encoder, sizes, theirs.model_type)
-    notes = writer.report.notes
+    act, notes = _t5_activation(theirs), writer.report.notes
+    _check_gate(encoder, act, theirs.model_type)
+    _note_differences(encoder, act, theirs.layer_norm_epsilon, notes, "Text")
     if encoder.config.relative_attention_max_distance != theirs.relative_attention_max_distance:
         notes.append(
             f"Text: relative positions reach {encoder.config.relative_attention_max_distance} words, in the "
             f"source {theirs.relative_attention_max_distance}."
         )
-    act = _t5_activation(theirs)
-    if encoder.config.hidden_act != act:
-        notes.append(f"Text: activation {encoder.config.hidden_act} instead of the source's {act}.")
     if theirs.dense_act_fn == "gelu_new":
         notes.append("Text: exact GELU instead of the source's tanh approximation (up to 5e-4 apart).")
-    blocks = source.encoder.block
-    bias = blocks[0].layer[0].SelfAttention.relative_attention_bias
-    _take_module(
-        writer,
-        encoder.relative_position_bias.bias,
-        bias,
-        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias",
-    )
-    for i, (ours, block) in enumerate(zip(encoder.layers, blocks, strict=True)):
-        attention, mlp = block.layer
-        origin = f"encoder.block.{i}.layer"
+    first = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
+    writer.take_layer(encoder.relative_position_bias.bias, first)
+    for i, ours in enumerate(encoder.layers):
+        attention, mlp = f"encoder.block.{i}.layer.0", f"encoder.block.{i}.layer.1"
         for name in "qkvo":
-            theirs_part = getattr(attention.SelfAttention, name)
-            target = getattr(ours.self_attn, f"{name}_proj")
-            _take_module(writer, target, theirs_part, f"{origin}.0.SelfAttention.{name}")
-        _take_module(writer, ours.layer_norm1, attention.layer_norm, f"{origin}.0.layer_norm")
+            writer.take_layer(getattr(ours.self_attn, f"{name}_proj"), f"{attention}.SelfAttention.{name}")
+        writer.take_layer(ours.layer_norm1, f"{attention}.layer_norm")
         rule = "RMS norm's weight with bias 0; LayerNorm also subtracts the mean"
-        writer.adapt(ours.layer_norm2.weight, mlp.layer_norm.weight, rule)
+        scale = f"{mlp}.layer_norm.weight"
+        writer.adapt(ours.layer_norm2.weight, writer.theirs[scale], rule, scale)
         writer.adapt(ours.layer_norm2.bias, torch.zeros_like(ours.layer_norm2.bias), rule)
-        dense = mlp.DenseReluDense
-        gated = hasattr(dense, "wi_0")
-        first = "wi_0" if gated else "wi"
-        _take_module(writer, ours.mlp.fc1, getattr(dense, first), f"{origin}.1.DenseReluDense.{first}")
-        if gated:
-            _take_module(writer, ours.mlp.fc1_gate, dense.wi_1, f"{origin}.1.DenseReluDense.wi_1")
-        _take_module(writer, ours.mlp.fc2, dense.wo, f"{origin}.1.DenseReluDense.wo")
-    _take_module(
-        writer, encoder.final_layer_norm, source.encoder.final_layer_norm, "encoder.final_layer_norm"
-    )
+        if act == "geglu":
+            writer.take_layer(ours.mlp.fc1_gate, f"{mlp}.DenseReluDense.wi_1")
+        writer.take_layer(ours.mlp.fc1, f"{mlp}.DenseReluDense.{'wi_0' if act == 'geglu' else 'wi'}")
+        writer.take_layer(ours.mlp.fc2, f"{mlp}.DenseReluDense.wo")
+    writer.take_layer(encoder.final_layer_norm, "encoder.final_layer_norm")
     words = tower.embeddings.word_embeddings.weight
-    writer.take(words, source.get_input_embeddings().weight, "shared.weight")
+    writer.take(words, "shared.weight")
     if writer.names[words] in writer.report.taken:
         notes.append("Text: the word table is the source's, so use the source's tokenizer.")
     elif not tower.config.trainable_embeddings:

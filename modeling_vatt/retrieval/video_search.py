@@ -10,6 +10,7 @@ from typing import Any
 from ..embedding.embedding import embed_query
 from ..embedding.identity import ModelIdentity
 from ..hub.repositories import require_repository
+from ..models.loading import load_pretrained
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
 from .errors import IndexMismatch
@@ -228,15 +229,15 @@ def load_model(
 
     Raises:
         FileNotFoundError: no such folder, and nothing on the Hub.
-        ValueError: no such device, or one that has no room for the model.
+        ValueError: no such device, or one that has no room for the model; or weights are missing.
     """
     source: dict[str, Any] = {
         "revision": revision,
         "local_files_only": require_repository(name, revision=revision),
     }
-    model = VattForPreTraining.from_pretrained(name, **source).eval()
+    model, _ = load_pretrained(VattForPreTraining, name, **source)
     try:
-        model = model.to(device)
+        model = model.eval().to(device)
     except (AssertionError, RuntimeError, NotImplementedError) as error:  # a torch without CUDA asserts
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ValueError(

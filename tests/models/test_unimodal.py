@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starting from T5, ViT and AST checkpoints made here: equal arithmetic gives equal numbers."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -17,12 +18,14 @@ from transformers import (
 
 from modeling_vatt import VattConfig, VattForPreTraining, VattForVideoClassification, VattModel
 from modeling_vatt.models.unimodal import split_positions
+from modeling_vatt.processors import VattProcessor
 
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
 TOWER = {**SMALL, "head_dim": 8}
 SMALL_AUDIO = {**TOWER, "num_samples": 64, "patch_size": 8}
 SMALL_TEXT = {**TOWER, "vocab_size": 20, "embedding_size": 10}
+PATCHES = "embeddings.patch_embeddings.projection"
 SMALL_VIDEO = {**TOWER, "num_frames": 4, "image_size": 16, "patch_size": 8}
 
 
@@ -64,9 +67,12 @@ def t5(tmp_path_factory):
 
 
 def check_complete(model, report):
-    """Every parameter is in one list, and only there."""
+    """Every parameter is in one list, and only there; what sources have in vain is in the notes too."""
     names = [name for name, _ in model.named_parameters()]
     assert sorted([*report.taken, *report.adapted, *report.random]) == sorted(names)
+    unused = {name for names in report.unused.values() for name in names}
+    assert not unused & set(report.taken.values())
+    assert bool(unused) == any("no place for these parameters" in note for note in report.notes)
 
 
 def test_text_from_t5(t5):
@@ -104,6 +110,7 @@ def test_text_from_t5(t5):
     )
     assert not [name for name in report.random if name.startswith("text_model.encoder")]
     assert any("tokenizer" in note for note in report.notes)
+    assert report.unused == {"text": []}
 
 
 def test_gated_t5(tmp_path):
@@ -145,6 +152,7 @@ def test_video_from_vit(vit, caplog):
         torch.testing.assert_close(tower.embeddings.agg_token, class_token)
     assert not [name for name in report.random if name.startswith("vatt.video_model")]
     assert report.taken["vatt.video_model.encoder.final_layer_norm.weight"] == "layernorm.weight"
+    assert report.unused == {"video": []}
     text = str(report)
     assert "vatt.video_model.encoder.layers.0-1.self_attn.q_proj.weight" in text
     assert "divided by 4" in text and "least squares" in text
@@ -203,6 +211,65 @@ def test_sound_from_ast_and_vit(vit, tmp_path):
     assert "audio_model.encoder.layers.1.mlp.fc2.weight" in report.taken
 
 
+@pytest.fixture(scope="module")
+def ast():
+    """An AST of its usual 1024 frames."""
+    return randomize(ASTModel(ASTConfig(**SMALL, patch_size=8, num_mel_bins=16)))
+
+
+def test_sound_from_ast_has_an_ordinary_sampling_rate(ast):
+    """Sound and pictures cover the same 3.2 s, so AST's 1024 frames would be sound at 327,680 Hz."""
+    model = VattModel.from_unimodal_pretrained(audio=ast, text_config=SMALL_TEXT)
+    extractor, _ = VattProcessor.media_parts_from_config(model.config)
+    assert (extractor.sampling_rate, extractor.window_seconds) == (48_000, 3.2)
+    mel = extractor(np.zeros(extractor.num_samples), return_tensors="pt")["input_values"]
+    assert model(input_values=mel).audio_va_embeds.shape == (1, 512)
+
+
+@pytest.mark.parametrize(
+    ("fields", "unused"),
+    [
+        ({"use_bias": True, "spectrogram_patch_size": [8, 8]}, []),
+        (
+            {"use_bias": False, "spectrogram_patch_size": [8, 8]},
+            [
+                f"layers.{i}.{name}.bias"
+                for i in (0, 1)
+                for name in (*(f"attention.{part}_proj" for part in "qkvo"), "mlp.fc1", "mlp.fc2")
+            ],
+        ),
+        ({"use_bias": True, "spectrogram_patch_size": [16, 5]}, [PATCHES + ".weight", PATCHES + ".bias"]),
+    ],
+)
+def test_what_of_a_source_is_not_used_is_told(ast, fields, unused):
+    """Parameters without a place in the given config are listed, and no others."""
+    audio = {**TOWER, "input_type": "spectrogram", "num_mel_bins": 16, "drop_token_rate": 0, **fields}
+    config = VattConfig(video_config=SMALL_VIDEO, audio_config=audio, text_config=SMALL_TEXT)
+    model, report = VattModel.from_unimodal_pretrained(audio=ast, config=config, output_loading_info=True)
+    check_complete(model, report)
+    always = {"embeddings.distillation_token", "embeddings.position_embeddings"}
+    assert set(report.unused["audio"]) - always == set(unused)
+    assert any("epsilon" in note for note in report.notes)  # 1e-12 in the source
+
+
+def test_pooling_layers_and_other_vocabularies_are_told(t5):
+    vit = randomize(ViTModel(ViTConfig(**SMALL, image_size=[16, 24], patch_size=8)))
+    config = VattConfig(
+        video_config=SMALL_VIDEO, audio_config=SMALL_AUDIO, text_config={**SMALL_TEXT, "vocab_size": 30}
+    )
+    model, report = VattModel.from_unimodal_pretrained(
+        video=vit, text=t5, config=config, output_loading_info=True
+    )
+    check_complete(model, report)
+    assert report.unused == {"video": ["pooler.dense.weight", "pooler.dense.bias"], "text": ["shared.weight"]}
+    # positions of a picture that is not square are a grid of its rows and columns
+    fit = split_positions(vit.embeddings.position_embeddings[0, 1:].detach().view(2, 3, -1))
+    found = model.video_model.embeddings.position_embeddings.tables["vertical"].weight
+    torch.testing.assert_close(found, fit["vertical"].float())
+    with pytest.raises(ValueError, match="squares"):
+        VattModel.from_unimodal_pretrained(video=vit)
+
+
 def test_shared_encoder_and_classifier(vit):
     config = VattConfig(
         modality_agnostic=True, video_config=SMALL_VIDEO, audio_config=SMALL_AUDIO, text_config=SMALL_TEXT
@@ -244,6 +311,10 @@ def test_model_objects_and_saving(vit, t5, tmp_path):
             "num_hidden_layers",
         ),
         ({"text": "t5", "config": {"text_config": {**SMALL_TEXT, "encoder_type": "bert"}}}, "encoder_type"),
+        ({"video": "vit", "config": {"video_config": {**SMALL_VIDEO, "head_dim": 16}}}, "`head_dim` is 16"),
+        ({"video": "vit", "config": {"video_config": {**SMALL_VIDEO, "pre_norm": False}}}, "pre_norm"),
+        ({"video": "vit", "config": {"video_config": {**SMALL_VIDEO, "hidden_act": "geglu"}}}, "gate"),
+        ({"text": "t5", "config": {"text_config": {**SMALL_TEXT, "hidden_act": "geglu"}}}, "gate"),
     ],
 )
 def test_what_does_not_fit(arguments, message, vit, t5):
