@@ -46,7 +46,7 @@ def finite(value: Any) -> Any:
     """Callback of options that are numbers: `nan` passes every comparison with limits."""
     for number in value if isinstance(value, list) else [value]:
         if number is not None and not math.isfinite(number):
-            raise typer.BadParameter(f"{number} is no finite number.")
+            raise typer.BadParameter(f"must be a finite number, got {number}.")
     return value
 
 
