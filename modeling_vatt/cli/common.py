@@ -28,6 +28,10 @@ Limits = Annotated[
         help='What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.',
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run code of towers that came with the model. Read it first."),
+]
 NOTHING_FOUND, INTERRUPTED = 3, 130  # exit codes
 
 _REMEDIES = {

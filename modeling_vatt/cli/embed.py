@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..hub.repositories import require_repository
-from .common import Isolate, Limits, explained, finite, quiet, say, say_json
+from .common import Isolate, Limits, Trust, explained, finite, quiet, say, say_json
 
 
 @explained("Nothing was written.")
@@ -27,6 +27,7 @@ def embed(
         Path | None, typer.Option("--output", "-o", help="File to write, .npz; otherwise JSON is printed.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    trust_remote_code: Trust = False,
     isolate: Isolate = False,
     media_limits: Limits = "{}",
 ) -> None:
@@ -63,7 +64,7 @@ def embed(
         rows.append({"kind": kind, "source": str(source), "start": start, "end": end, **vectors})
 
     limits = MediaLimits.from_json(media_limits, isolated=isolate)
-    loaded, processor = load_model(model, device)
+    loaded, processor = load_model(model, device, trust_remote_code=trust_remote_code)
     files = tqdm(videos or [], unit="file", desc="Embedding", disable=None)
     for source, found in embed_windows(loaded, processor, files, stride, limits=limits):
         failed += found.errors

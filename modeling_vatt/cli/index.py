@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..hub.repositories import require_repository
-from .common import Isolate, Limits, explained, fail, finite, quiet, say, say_json
+from .common import Isolate, Limits, Trust, explained, fail, finite, quiet, say, say_json
 
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def index(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    trust_remote_code: Trust = False,
     batch_size: Annotated[int, typer.Option(help="Windows embedded at a time.", min=1)] = 16,
     workers: Annotated[int, typer.Option(help="Threads that decode ahead.", min=1)] = 2,
     wait: Annotated[bool, typer.Option(help="Wait for another process that writes to the index.")] = True,
@@ -99,9 +100,9 @@ def index(
         if model is None:
             raise ValueError(f"{where}: no index yet. Name the model to make one: --model DIR_OR_HUB_ID.")
         with suppress(FileExistsError):  # another process was quicker
-            search = VideoSearch.create(folder, model, where, stride, device)
+            search = VideoSearch.create(folder, model, where, stride, device, trust_remote_code)
     if search is None:
-        search = VideoSearch.open(where, model, device)
+        search = VideoSearch.open(where, model, device, trust_remote_code)
         _check(search.index, folder, stride, where)
     with tqdm(total=0, unit="file", desc="Indexing", disable=None if not as_json else True) as bar:
 

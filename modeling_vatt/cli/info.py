@@ -88,14 +88,20 @@ def _model_facts(name: str) -> dict[str, Any]:
     if not isinstance(config, VattConfig):
         raise ValueError(f"{name}: a model of type {config.model_type!r}, not a VATT.")
     video, audio, text = config.video_config, config.audio_config, config.text_config
+    own = {
+        "video": lambda: f"{video.num_frames} frames of {video.image_size} x {video.image_size}",
+        "audio": lambda: audio.input_type,
+        "text": lambda: f"{text.max_position_embeddings} words of {text.vocab_size}",
+    }
     facts: dict[str, Any] = {
         "kind": "model",
         "name": name,
         "class": ", ".join(config.architectures or ["unknown"]),
         "setting": "modality-agnostic" if config.modality_agnostic else "modality-specific",
-        "video": f"{video.num_frames} frames of {video.image_size} x {video.image_size}",
-        "audio": audio.input_type,
-        "text": f"{text.max_position_embeddings} words of {text.vocab_size}",
+        **{
+            name: getattr(config, f"{name}_config").model_type if config.is_foreign(name) else described()
+            for name, described in own.items()
+        },
         "head": config.head_type,
         "dims": {"va": config.va_projection_size, "vt": config.vt_projection_size},
     }

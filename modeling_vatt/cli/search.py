@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..hub.repositories import require_repository
-from .common import NOTHING_FOUND, explained, finite, quiet, say, say_json
+from .common import NOTHING_FOUND, Trust, explained, finite, quiet, say, say_json
 
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def search(
     ] = None,
     model: Annotated[str | None, typer.Option(help="The index's model, if it has moved.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    trust_remote_code: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find moments of videos by words, by a sound, or by a clip.
@@ -78,7 +79,7 @@ def search(
 
     index = VattIndex.from_pretrained(index_dir)
     _check_folder(index, folder)
-    opened = VideoSearch.load(index, model, device)
+    opened = VideoSearch.load(index, model, device, trust_remote_code)
     options = {"top_k": top_k, "folder": folder, "min_score": min_score, "merge": merge, "exact": exact}
     unknown = [] if text is None else opened.unknown_words(text)
     if text is not None:

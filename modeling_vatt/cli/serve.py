@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..hub.repositories import require_repository
-from .common import explained, fail, finite, quiet, say
+from .common import Trust, explained, fail, finite, quiet, say
 
 
 @explained("The page is no longer there; the index is as it was.")
@@ -33,6 +33,7 @@ def serve(
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     model: Annotated[str | None, typer.Option(help="The index's model, if it has moved.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    trust_remote_code: Trust = False,
 ) -> None:
     """Search an index in the browser: by words, by a sound, or by a clip.
 
@@ -72,7 +73,7 @@ def serve(
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]
         raise fail(f"{host}, port {port}: {reason}. Choose another --port or --host.") from None
-    search = VideoSearch.open(index_dir, model, device)
+    search = VideoSearch.open(index_dir, model, device, trust_remote_code)
     settings = WebSettings(
         allow_remote=remote,
         allowed_hosts=tuple(allow_host or []),

@@ -142,7 +142,7 @@ REVIEWED: dict[str, str] = {
     "`start` has {len(starts)}": "says how many there must be",
     "video and audio are both False": "both arguments are named, and that one is to be True is plain",
     "{checkpoint} was written with other": "`advice` says what to do",
-    "Stopped by": "`_how_to_continue` ends it",
+    "Stopped by": "`how_to_continue` ends it",
     "A clip of {len(frames)": "says how long the clip is",
     "A sound of {len(waveform)": "says how long the sound is",
     "`video_metadata` has {len(metadata)}": "says how many there must be",
