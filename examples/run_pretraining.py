@@ -106,10 +106,10 @@ class DataArguments(MediaArguments):
             "of video)."
         },
     )
-    color_augment: bool | None = field(
-        default=None,
+    color_augment: bool = field(
+        default=True,
         metadata={
-            "help": "Change brightness, saturation, contrast, hue; yes if left out, no with cached features."
+            "help": "Change brightness, saturation, contrast, hue (not of frames whose features are cached)."
         },
     )
     shuffle_captions: bool = field(
@@ -259,20 +259,15 @@ def make_augmentation(data: DataArguments, cached: list[str]) -> VattAugmentatio
     Raises:
         ValueError: it was asked for.
     """
-    style, colors = data.crop_resize_style, data.color_augment
+    style, noise = data.crop_resize_style, 0.0 if "audio" in cached else 0.01
     if "video" not in cached:
-        colored = 0.0 if colors is False else 0.8
-        return VattAugmentation(
-            style or "VGG", color_probability=colored, noise=0 if "audio" in cached else 0.01
-        )
-    asked = [f"--crop_resize_style {style}"] if style not in (None, "none") else []
-    asked += ["--color_augment"] if colors else []
-    if asked:
+        colors = 0.8 if data.color_augment else 0.0
+        return VattAugmentation(style or "VGG", color_probability=colors, noise=noise)
+    if style not in (None, "none"):
         raise ValueError(
-            f"{', '.join(asked)}: the locked video tower sees every window once, so its pixels cannot be "
-            "changed from epoch to epoch. Leave it out, or train without --cache_features."
+            f"--crop_resize_style {style}: the locked video tower sees every window once, so its pixels "
+            "cannot be changed from epoch to epoch. Leave it out, or train without --cache_features."
         )
-    noise = 0 if "audio" in cached else 0.01
     return VattAugmentation("none", flip_probability=0, color_probability=0, noise=noise)
 
 

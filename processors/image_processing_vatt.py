@@ -13,7 +13,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ImagesKwargs
 
 from .inputs import is_single, unwrapped
-from .media.picture import read_picture
+from .media import read_picture
 from .video_processing_vatt import BILINEAR, VattVideoProcessor
 from .windows import is_media_source
 

@@ -2,15 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vatt info`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .common import fail, quiet
+from ..hub.repositories import require_repository
+from .common import explained, quiet, say, say_json
 
 
+@explained("Nothing was changed.")
 def info(
     path: Annotated[
         str, typer.Argument(help="Model (folder or Hub id), index, indexed folder, shards, or media file.")
@@ -28,20 +29,19 @@ def info(
 
     vatt info clip.mp4 --json
     """
+    if not Path(path).is_file():
+        require_repository(path)
     quiet()
-    try:
-        facts = _facts(Path(path), path, files)
-    except (OSError, ValueError) as error:
-        raise fail(error) from None
+    facts = _facts(Path(path), path, files)
     if as_json:
-        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        say_json(facts)
         return
     listed = facts.pop("listed", [])
     width = max(map(len, facts))
     for key, value in facts.items():
-        typer.echo(f"{key:<{width}}  {value}")
+        say(f"{key:<{width}}  {value}")
     for file in listed:
-        typer.echo(f"{file['windows']:6d}  {file['path']}" + (f": {file['error']}" if file["error"] else ""))
+        say(f"{file['windows']:6d}  {file['path']}" + (f": {file['error']}" if file["error"] else ""))
 
 
 def _facts(path: Path, name: str, files: bool) -> dict[str, Any]:

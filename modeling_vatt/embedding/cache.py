@@ -44,7 +44,8 @@ class FeatureCache:
         """Keep arrays; keys are anything whose `repr` tells them apart."""
         names = np.array([repr(key) for key in keys])
         with whole_file(self._file(keys)) as partial, partial.open("wb") as file:
-            np.savez(file, keys=names, **arrays)
+            content: Any = {"keys": names, **arrays}
+            np.savez(file, **content)
 
     def all(self) -> Iterator[tuple[list[str], Arrays]]:
         """(`repr` of its keys, arrays) of every batch."""

@@ -109,9 +109,7 @@ def compute_locked_features(
         ValueError: clips decoded once, whose windows are not those of their files.
     """
     if is_decoded(clips):
-        raise ValueError(
-            "Clips decoded once have no files to know them by. Cache the features of undecoded ones."
-        )
+        raise ValueError("`decode_clips` leaves no files to know clips by. Pass `clips` as they were loaded.")
     job = _Job(model, processor, dtype, batch_size, num_workers, share)
     found = LockedFeatures()
     media = [name for name in names if name != "text"]
@@ -311,7 +309,7 @@ class FeatureDataset(ClipDataset):
         sizes = {name: values.shape[1] for name, values in features.media.items()}
         if any(size != drawn for size in sizes.values()):
             raise ValueError(
-                f"The features are of {sizes} windows, but {drawn} are used: compute them for these."
+                f"The features are of {sizes} windows, but {drawn} are used: choose as many `windows`."
             )
         if self.random_window and features.media and not self.window_choices:
             raise ValueError("Cached features are of fixed windows: set `window_choices`.")

@@ -521,12 +521,12 @@ class VattModel(VattPreTrainedModel):
             return None
         if inputs is not None:
             raise ValueError(f"Pass either `{name}_pooler_output` or the input of the {name} tower.")
-        pooled = pooled.to(self.dtype)
-        features = VattFeaturesOutput(pooler_output=pooled.flatten(0, -2))
+        rows: Any = pooled.to(self.dtype).flatten(0, -2)
+        features = VattFeaturesOutput(pooler_output=rows)
         if self.head is not None and return_embeds:
-            embeds = self._embedded(name, features.pooler_output)
-            shaped = [None if values is None else values.view(*pooled.shape[:-1], -1) for values in embeds]
-            features.va_embeds, features.vt_embeds = shaped
+            for space, values in zip(("va", "vt"), self._embedded(name, rows), strict=True):
+                if values is not None:
+                    features[f"{space}_embeds"] = values.view(*pooled.shape[:-1], -1)
         return features
 
     @can_return_tuple

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..embedding.embedding import embed_query
 from ..embedding.identity import ModelIdentity
+from ..hub.repositories import require_repository
 from ..models.loading import load_pretrained
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
@@ -101,12 +102,27 @@ class VideoSearch:
             trust_remote_code: run code of towers that came with the model.
 
         Raises:
-            FileNotFoundError: no index there.
+            FileNotFoundError: no index there, or no model.
             IndexMismatch: the model is another one, or has changed.
             IndexDamaged: the index cannot be used.
             ValueError: no such device.
         """
-        index = VattIndex.from_pretrained(index_dir)
+        return cls.load(VattIndex.from_pretrained(index_dir), model, device, trust_remote_code)
+
+    @classmethod
+    def load(
+        cls,
+        index: Any,
+        model: str | os.PathLike | None = None,
+        device: str = "cpu",
+        trust_remote_code: bool = False,
+    ) -> "VideoSearch":
+        """An index that is open, with the model it was made with.
+
+        Args:
+            index: a [`VattIndex`] or a `PgVectorIndex`.
+            model, device, trust_remote_code: see [`VideoSearch.open`], as for errors.
+        """
         identity = index.identity
         name, revision = (model, None) if model is not None else (identity.name, identity.revision)
         loaded, processor = load_model(name, device, revision, trust_remote_code)
@@ -126,6 +142,8 @@ class VideoSearch:
         waiting: Callable[[], None] | None = None,
         limits: MediaLimits = DEFAULT_LIMITS,
         retry: bool = False,
+        prune: bool = False,
+        rehash: bool = False,
     ) -> IndexReport:
         """Bring the index up to date with its folder, see [`update_index`].
 
@@ -137,13 +155,24 @@ class VideoSearch:
             waiting: called once before waiting.
             limits: what a file may cost, and whether it is decoded in a process of its own.
             retry: try files again that could not be read, or not wholly.
+            prune: remove files that are gone; otherwise they are kept and reported.
+            rehash: look for files that were replaced by others of the same size and time.
 
         Raises:
             IndexBusy: another process writes to the index and `wait` is false.
         """
         with writer_lock(self.index, wait, waiting):
             return update_index(
-                self.index, self.model, self.processor, batch_size, num_workers, progress, limits, retry
+                self.index,
+                self.model,
+                self.processor,
+                batch_size,
+                num_workers,
+                progress,
+                limits,
+                retry,
+                prune,
+                rehash,
             )
 
     def text(self, query: str, **options: Any) -> list[Moment]:
@@ -217,10 +246,15 @@ def load_model(
         trust_remote_code: run code of towers that came with the model.
 
     Raises:
+        FileNotFoundError: no such folder, and nothing on the Hub.
         ValueError: no such device, or one that has no room for the model; or weights are missing.
     """
+    source: dict[str, Any] = {
+        "revision": revision,
+        "local_files_only": require_repository(name, revision=revision),
+    }
     trusted: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
-    model, _ = load_pretrained(VattForPreTraining, name, revision=revision, **trusted)
+    model, _ = load_pretrained(VattForPreTraining, name, **source, **trusted)
     try:
         model = model.eval().to(device)
     except (AssertionError, RuntimeError, NotImplementedError) as error:  # a torch without CUDA asserts
@@ -228,4 +262,4 @@ def load_model(
         raise ValueError(
             f"{device!r}: the model cannot be put on this device ({reason}). Use another, such as `cpu`."
         ) from error
-    return model, VattProcessor.from_pretrained(name, revision=revision)
+    return model, VattProcessor.from_pretrained(name, **source)
