@@ -135,7 +135,7 @@ class VattForeignTower(nn.Module):
             if self.config.model_type in _READS_PADDING:
                 use.use_attention_mask = False
             config.set_use(name, **use.settings())
-        self.use = use
+        self._whole = config
         self.model = _build(model_class, self.config, pooler=use.pooling == "pooler")
         # transformers looks for tied weights among the children of a model that have this attribute.
         tied = getattr(self.model, "all_tied_weights_keys", {})
@@ -143,6 +143,11 @@ class VattForeignTower(nn.Module):
         self.temporal: nn.Module | None = None
         if use.temporal_layers:
             self.temporal = VattTemporalEncoder(config.output_size(name), use)
+
+    @property
+    def use(self) -> VattTowerUse:
+        """How the tower is used, as the config says now."""
+        return self._whole.use(self.name)
 
     def forward(
         self,
