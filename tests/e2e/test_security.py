@@ -74,6 +74,7 @@ ALLOWED = {
     ("modeling_vatt/training/run_record.py", "subprocess"): "git, with constant arguments, no shell",
     ("modeling_vatt/models/foreign.py", "importlib.import_module"): "modules of transformers only",
     ("modeling_vatt/files.py", "socket"): "the name of this machine, for the owner of a lock",
+    ("modeling_vatt/web/desktop.py", "subprocess"): "the file manager, with a path of the index, no shell",
     ("modeling_vatt/web/server.py", "socket"): "the page's own port",
     ("processors/media/isolation.py", "subprocess"): "this interpreter with constant arguments, no shell",
     ("processors/media/source.py", "socket"): "shuts connections down when their time is over",
