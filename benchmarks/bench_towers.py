@@ -1,12 +1,12 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Search by words with locked towers from elsewhere: losses, batch sizes and projections on one set of videos.
+"""Search by words with locked towers from elsewhere: losses, batch sizes and projections on a set of videos.
 
     python benchmarks/bench_towers.py --dataset my_videos --work_dir out --video_tower DIR --text_tower DIR
 
-Every window and caption passes the towers once; each run then trains the projections on the vectors, and
-searches `--test_splits` by their captions. Prints a table of mean and standard deviation over the seeds; what is
-done lies in `runs.jsonl` of the work folder and is not done again.
+Every window and caption passes the towers once. Each run trains the projections on the vectors and searches
+the test splits by their captions. Prints a table of mean and standard deviation over the seeds; what is done
+lies in `runs.jsonl` of the work folder and is not done again.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--text_tower", required=True)
     parser.add_argument("--trust_remote_code", action="store_true")
     parser.add_argument("--work_dir", type=Path, required=True)
-    parser.add_argument("--test_splits", nargs="+", default=["test"])
+    parser.add_argument("--test_splits", nargs="+", default=["test"], help="or folders of videos")
     parser.add_argument("--losses", nargs="+", default=["asymmetric"], help="values of `loss_type`")
     parser.add_argument("--heads", nargs="+", default=["fac"], help="fac, joint")
     parser.add_argument("--projections", nargs="+", default=["none"], help="none, mlp")
@@ -76,7 +76,7 @@ class Bench:
         )
         self.model.lock("video", "audio", "text")
         began = time.perf_counter()
-        self.clips = {split: load_clips(args.dataset, split) for split in ("train", *args.test_splits)}
+        self.clips = {split: _load(args.dataset, split) for split in ("train", *args.test_splits)}
         self.known = {
             split: compute_locked_features(
                 self.model,
@@ -142,6 +142,11 @@ class Bench:
             metrics = clip_retrieval(embed_batches(model, (batch.inputs for batch in loader)))
             found |= {f"{split} {name}": metrics[f"txt2vid_{name}"] for name in SHOWN}
         return found
+
+
+def _load(dataset: str, split: str) -> Any:
+    """Clips of a split, or of a folder that is none."""
+    return load_clips(split, "train") if Path(split).is_dir() else load_clips(dataset, split)
 
 
 class _Silent(FeatureDataset):

@@ -185,10 +185,8 @@ def build(
     args: ModelArguments, towers: TowerArguments, captions: Iterable[list[str]]
 ) -> tuple[VattForPreTraining, VattProcessor]:
     """Model and processor: those of a checkpoint, of towers from elsewhere, or new ones; towers locked."""
-    locks = towers.locks()
     model, processor = make_model(args, towers, captions)
-    for name, blocks in locks.items():
-        model.lock(name, blocks=blocks)
+    towers.adapt(model)
     return model, processor
 
 
