@@ -2,9 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the commands share."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+
+if TYPE_CHECKING:
+    from ..processors import MediaLimits
 
 
 Isolate = Annotated[
@@ -28,6 +33,36 @@ def fail(message: object) -> typer.Exit:
     """To raise: prints the message and ends with code 1."""
     typer.echo(f"error: {message}", err=True)
     return typer.Exit(1)
+
+
+def media_limits_of(text: str, isolate: bool) -> "MediaLimits":
+    """The value of `--media-limits`, and `--isolate`."""
+    from ..processors.media.source import MediaLimits
+
+    try:
+        return MediaLimits.from_json(text, isolated=isolate)
+    except ValueError as error:
+        raise fail(error) from None
+
+
+def check_index(folder: Path) -> None:
+    """End at once where there is plainly no index, before anything large is loaded."""
+    from ..retrieval.store import EXPORTED, HUB_NAME, index_folder
+
+    if (folder / EXPORTED).is_file() or (not folder.exists() and HUB_NAME.fullmatch(str(folder))):
+        return
+    try:
+        index_folder(folder)
+    except FileNotFoundError as error:
+        raise fail(error) from None
+
+
+def check_model(name: str | None) -> None:
+    """End at once where there is plainly no model, before anything large is loaded."""
+    from ..retrieval.store import HUB_NAME
+
+    if name is not None and not Path(name).exists() and not HUB_NAME.fullmatch(name):
+        raise fail(f"{name}: no such file or folder, nor a name on the Hub (OWNER/NAME). Check the path.")
 
 
 def quiet() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import Isolate, Limits, fail, quiet
+from .common import Isolate, Limits, check_model, fail, media_limits_of, quiet
 
 
 def embed(
@@ -44,11 +44,15 @@ def embed(
         raise typer.BadParameter("Nothing to embed: give videos, --audio FILE or --text WORDS.")
     if output is not None and output.suffix != ".npz":
         raise typer.BadParameter(f"{output}: choose the ending .npz.", param_hint="--output")
+    files = [*(videos or []), *(audio or [])]
+    if not text and not any(file.exists() for file in files):
+        raise fail(f"{', '.join(map(str, files))}: no such file. Check the path.")
+    check_model(model)
+    limits = media_limits_of(media_limits, isolate)
     quiet()
     import numpy as np
     from tqdm import tqdm
 
-    from ..processors import MediaLimits
     from ..retrieval import embed_query, embed_windows, unit
     from ..retrieval.video_search import load_model
 
@@ -60,10 +64,9 @@ def embed(
         rows.append({"kind": kind, "source": str(source), "start": start, "end": end, **vectors})
 
     try:
-        limits = MediaLimits.from_json(media_limits, isolated=isolate)
         loaded, processor = load_model(model, device)
-        files = tqdm(videos or [], unit="file", desc="Embedding", disable=None)
-        for source, found in embed_windows(loaded, processor, files, stride, limits=limits):
+        shown = tqdm(videos or [], unit="file", desc="Embedding", disable=None)
+        for source, found in embed_windows(loaded, processor, shown, stride, limits=limits):
             failed += found.errors
             spaces = [unit(found.arrays[f"video_{space}_embeds"]) for space in ("va", "vt") if found.starts]
             for start, end, *vectors in zip(found.starts, found.ends, *spaces, strict=True):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .common import fail
+from .common import check_model, fail
 
 
 def flops(
@@ -35,6 +35,10 @@ def flops(
     The paper counts one of the two attention products and no projections; the true count has every matrix
     product and convolution. A multiply-add is 2 operations in both.
     """
+    if paper == (model is not None):
+        raise typer.BadParameter("Give a model, or --paper.")
+    if model is not None and "/" in model:  # what is not there may be a preset otherwise
+        check_model(model)
     import itertools
 
     import pandas as pd
@@ -42,8 +46,6 @@ def flops(
     from ..analysis import CostCounter, InputSize, paper_comparison
     from ..configuration import VattConfig
 
-    if paper == (model is not None):
-        raise typer.BadParameter("Give a model, or --paper.")
     if model is None:
         table = paper_comparison()
     else:

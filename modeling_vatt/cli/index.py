@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Isolate, Limits, fail, quiet
+from .common import Isolate, Limits, check_model, fail, media_limits_of, quiet
 
 
 _SHOWN_ERRORS = 5
@@ -59,14 +59,20 @@ def index(
 
     vatt index /media/archive --model my_model --index archive.index --stride 1.6 --device cuda
     """
+    from ..retrieval.store import DEFAULT_FOLDER, find_index
+
+    where = folder / DEFAULT_FOLDER if index_dir is None else index_dir
+    if not folder.is_dir():
+        raise fail(f"{folder}: no such folder.")
+    if model is None and find_index(where) is None:
+        raise fail(f"{where}: no index yet. Name the model to make one: --model DIR_OR_HUB_ID.")
+    check_model(model)
+    limits = media_limits_of(media_limits, isolate)
     quiet()
     from tqdm import tqdm
 
-    from ..processors import MediaLimits
     from ..retrieval import IndexBusy, IndexDamaged, IndexMismatch, VideoSearch
-    from ..retrieval.index import DEFAULT_FOLDER
 
-    where = folder / DEFAULT_FOLDER if index_dir is None else index_dir
     bar = tqdm(total=0, unit="file", desc="Indexing", disable=None if not as_json else True)
 
     def progress(files: int, total: int, windows: int) -> None:
@@ -78,13 +84,8 @@ def index(
         typer.echo(f"{where}: another process writes to this index; waiting for it to end.", err=True)
 
     try:
-        limits = MediaLimits.from_json(media_limits, isolated=isolate)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder.")
         search = None
-        if not VideoSearch.exists(where):
-            if model is None:
-                raise ValueError(f"{where}: no index yet. Name the model to make one: --model DIR_OR_HUB_ID.")
+        if model is not None and not VideoSearch.exists(where):
             with suppress(FileExistsError):  # another process was quicker
                 search = VideoSearch.create(folder, model, where, stride, device)
         if search is None:

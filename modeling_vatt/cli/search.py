@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .common import NOTHING_FOUND, fail, quiet
+from .common import NOTHING_FOUND, check_index, check_model, fail, quiet
 
 
 def search(
@@ -62,6 +62,8 @@ def search(
             raise typer.BadParameter(
                 f"{file}: choose the ending .csv, .json or .html.", param_hint="--export"
             )
+    check_index(index_dir)
+    check_model(model)
     quiet()
     from ..retrieval import VideoSearch, export_moments, moment_records, timecode
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import fail, quiet
+from .common import check_index, check_model, fail, quiet
 
 
 def serve(
@@ -45,6 +45,8 @@ def serve(
 
     vatt serve my_videos --host 0.0.0.0 --allow-remote     # everyone in the network may watch
     """
+    check_index(index_dir)
+    check_model(model)
     quiet()
     try:
         from ..web import WebSettings, create_app

@@ -29,15 +29,14 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from ..embedding.identity import ModelIdentity
 from .errors import IndexDamaged, IndexMismatch
 from .index import VattIndex
-from .store import DATABASE, SPACES, FileRecord, Store, check_path
+from .store import DATABASE, EXPORTED, HUB_NAME, SPACES, FileRecord, Store, check_path, index_folder
 
 
-MANIFEST, FILES, DATA = "vatt_index.json", "files.parquet", "data"
+MANIFEST, FILES, DATA = EXPORTED, "files.parquet", "data"
 _FORMAT = 1
 _SHARD_WINDOWS = 100_000  # rows of a Parquet file, about 300 MB
 _MAX_DIM, _MAX_PATH = 16_384, 4096
 _SHARD = re.compile(r"windows-\d{5}-of-\d{5}\.parquet")
-_REPO = re.compile(r"[\w.-]+/[\w.-]+")
 _FILE_SCHEMA = pa.schema(
     {
         "path": pa.string(),
@@ -211,9 +210,8 @@ def load(
 
 
 def _download(name: str, revision: str | None, token: str | None) -> Path:
-    missing = f"{name}: no index here. Make one with `vatt index`."
-    if not _REPO.fullmatch(name):
-        raise FileNotFoundError(missing)
+    if not HUB_NAME.fullmatch(name):
+        return index_folder(name)
     options: Any = {"repo_type": "dataset", "revision": revision, "token": token}
     try:
         place = Path(snapshot_download(name, allow_patterns=[MANIFEST], **options))
@@ -224,7 +222,9 @@ def _download(name: str, revision: str | None, token: str | None) -> Path:
         wanted = [MANIFEST, FILES, *(f"{DATA}/{shard}" for shard in shards)]
         return Path(snapshot_download(name, allow_patterns=wanted, **options))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise FileNotFoundError(f"{missing} Nor is there such a dataset on the Hub ({error}).") from error
+        raise FileNotFoundError(
+            f"{name}: no index here, nor such a dataset on the Hub ({error}). Make one with `vatt index`."
+        ) from error
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
