@@ -25,8 +25,8 @@ if TYPE_CHECKING:
         read_clip,
         read_clips,
         read_duration,
+        read_picture,
     )
-    from .media.picture import read_picture
     from .processing_vatt import VattProcessor
     from .registration import register_processors
     from .tokenization_vatt import VattTokenizer

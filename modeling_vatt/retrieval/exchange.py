@@ -24,12 +24,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard, DatasetCardData, HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from ..embedding.identity import ModelIdentity
+from ..hub.repositories import require_repository
 from .errors import IndexDamaged, IndexMismatch
 from .index import VattIndex
-from .store import DATABASE, EXPORTED, HUB_NAME, SPACES, FileRecord, Store, check_path, index_folder
+from .store import DATABASE, EXPORTED, SPACES, FileRecord, Store, check_path
 
 
 MANIFEST, FILES, DATA = EXPORTED, "files.parquet", "data"
@@ -210,9 +211,11 @@ def load(
 
 
 def _download(name: str, revision: str | None, token: str | None) -> Path:
-    if not HUB_NAME.fullmatch(name):
-        return index_folder(name)
-    options: Any = {"repo_type": "dataset", "revision": revision, "token": token}
+    try:
+        cached = require_repository(name, "dataset", MANIFEST, revision, token)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{name}: no index here. Make one with `vatt index`. {error}") from None
+    options: Any = {"repo_type": "dataset", "revision": revision, "token": token, "local_files_only": cached}
     try:
         place = Path(snapshot_download(name, allow_patterns=[MANIFEST], **options))
         if not (place / MANIFEST).is_file():
@@ -221,10 +224,8 @@ def _download(name: str, revision: str | None, token: str | None) -> Path:
         shards = _manifest(place)["shards"]
         wanted = [MANIFEST, FILES, *(f"{DATA}/{shard}" for shard in shards)]
         return Path(snapshot_download(name, allow_patterns=wanted, **options))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise FileNotFoundError(
-            f"{name}: no index here, nor such a dataset on the Hub ({error}). Make one with `vatt index`."
-        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise FileNotFoundError(f"{name}: the dataset cannot be fetched ({error}). Try again.") from error
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
