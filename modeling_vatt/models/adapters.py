@@ -39,7 +39,9 @@ def add_lora(model: VattPreTrainedModel, name: str, rank: int) -> None:
     inside = lockable(tower)
     layers = [key for key, module in inside.named_modules() if isinstance(module, nn.Linear)]
     if not layers:
-        raise ValueError(f"The {name} tower ({type(inside).__name__}) has no dense layers for LoRA. Leave it out.")
+        raise ValueError(
+            f"The {name} tower ({type(inside).__name__}) has no dense layers for LoRA. Leave it out."
+        )
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers)
     inject_adapter_in_model(config, inside, adapter_name=_ADAPTER)
 
