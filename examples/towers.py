@@ -11,6 +11,7 @@ from common import merge, naming
 
 from modeling_vatt import VattConfig, VattForPreTraining
 from modeling_vatt.embedding.building import build_from_towers
+from modeling_vatt.embedding.locked_features import locked_towers
 from modeling_vatt.models.adapters import add_lora
 from modeling_vatt.models.modeling_vatt import MODALITIES
 from modeling_vatt.processors import VattProcessor
@@ -102,6 +103,13 @@ class TowerArguments:
         for name, size in ranks.items():
             with naming("--lora"):
                 add_lora(model, name, size)
+
+    def cached(self, model: VattForPreTraining) -> list[str]:
+        """Locked towers whose features are computed once."""
+        found = locked_towers(model) if self.cache_features else []
+        if self.cache_features and not found:
+            raise ValueError("--cache_features needs towers that are not trained: give --lock video text.")
+        return found
 
     def of_new_models(self) -> dict[str, Any]:
         """Flags that a model which is loaded does not take."""
