@@ -25,8 +25,8 @@ _SAMPLE_TYPES = ("float16", "bfloat16", "float32", "float64", "longdouble")
 class VattFeatureExtractor(SequenceFeatureExtractor):
     r"""Cuts sound to one window and returns `input_values`.
 
-    Sound that is too long is cut to its centre, sound that is too short is repeated (DMVR, vatt.md 6.1). No
-    loudness normalisation. The log-mel spectrogram is the release's (numerics.md 8): periodic Hann window,
+    Sound that is too long is cut to its centre, sound that is too short is repeated, as by DMVR. No
+    loudness normalisation. The log-mel spectrogram is the release's: periodic Hann window,
     zero-padded end, magnitude, HTK mel triangles without area normalisation, log(1 + 10000 x), min-max to [0,
     1] over the clip.
 
