@@ -17,6 +17,7 @@ from transformers import (
 from ._renamed import keep_old_names
 from ._version import __version__
 from .configuration import VattAudioConfig, VattConfig, VattTextConfig, VattVideoConfig
+from .embedding.registration import register_embedder
 from .models.classification import (
     VattForAudioClassification,
     VattForImageClassification,
@@ -44,6 +45,7 @@ AutoModelForAudioClassification.register(VattConfig, VattForAudioClassification,
 AutoModelForImageClassification.register(VattConfig, VattForImageClassification, exist_ok=True)
 register_processors(VattConfig)
 register_pipelines()
+register_embedder()
 
 
 __all__ = [

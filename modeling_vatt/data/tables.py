@@ -20,13 +20,14 @@ from .folders import open_folder
 logger = logging.getLogger(__name__)
 
 _SOUNDS = "wav flac mp3 ogg oga opus m4a aac aif aiff au caf mka wma"
-_SOUND_SUFFIXES = frozenset(f".{ending}" for ending in _SOUNDS.split())
+SOUND_SUFFIXES = frozenset(f".{ending}" for ending in _SOUNDS.split())
+PICTURE_SUFFIXES = frozenset(ImageFolder.EXTENSIONS)
 # Medium -> endings of its files in folders, and the columns that hold it, the preferred first. Sound comes
 # from sound files and from videos.
 _MEDIA: dict[str, tuple[frozenset[str], tuple[Any, ...]]] = {
     "video": (VIDEO_SUFFIXES, (datasets.Video,)),
-    "audio": (VIDEO_SUFFIXES | _SOUND_SUFFIXES, (datasets.Audio, datasets.Video)),
-    "image": (frozenset(ImageFolder.EXTENSIONS), (datasets.Image,)),
+    "audio": (VIDEO_SUFFIXES | SOUND_SUFFIXES, (datasets.Audio, datasets.Video)),
+    "image": (PICTURE_SUFFIXES, (datasets.Image,)),
 }
 _CAPTION_COLUMNS = ("captions", "caption", "text", "sentences", "sentence", "texts")
 
@@ -108,7 +109,7 @@ def _load_dataset(data: str | os.PathLike, split: str, options: dict[str, Any]) 
 
 
 def _is_sound(path: str | None) -> bool:
-    return path is not None and os.path.splitext(path)[1].lower() in _SOUND_SUFFIXES
+    return path is not None and os.path.splitext(path)[1].lower() in SOUND_SUFFIXES
 
 
 def _with_seconds(table: datasets.Dataset, data: str | os.PathLike) -> datasets.Dataset:
