@@ -28,7 +28,6 @@ from ..processors.media.source import is_url
 SPACES = ("vt", "va")
 # Modality -> the model's input; those are names by which the Trainer of sentence-transformers knows inputs.
 _INPUTS = {"video": "pixel_values_videos", "audio": "input_values", "text": "input_ids"}
-_HUB_OPTIONS = ("token", "revision", "local_files_only")
 
 
 class VattEmbedder(InputModule):
@@ -205,35 +204,29 @@ class VattEmbedder(InputModule):
         self.save_config(output_path)
 
     @classmethod
-    def load(
-        cls,
-        model_name_or_path: str,
-        subfolder: str = "",
-        cache_folder: str | None = None,
-        trust_remote_code: bool = False,
-        model_kwargs: dict[str, Any] | None = None,
-        processor_kwargs: dict[str, Any] | None = None,
-        config_kwargs: dict[str, Any] | None = None,
-        backend: str = "torch",
-        **kwargs: Any,
-    ) -> "VattEmbedder":
+    def load(cls, model_name_or_path: str, *args: Any, **kwargs: Any) -> Any:
         """A saved model, by folder or name on the Hub.
+
+        Args:
+            kwargs: of [`SentenceTransformer`]; `model_kwargs` and `processor_kwargs` go to `from_pretrained`.
 
         Raises:
             ValueError: a model without all towers and their head; settings that cannot be honoured.
         """
-        if backend != "torch":
-            raise ValueError(f'backend={backend!r}: VATT runs with backend="torch" here.')
-        if config_kwargs:
-            raise ValueError(f"config_kwargs={config_kwargs}: give these as `model_kwargs`.")
-        hub = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name)}
-        settings = cls.load_config(model_name_or_path, subfolder=subfolder, cache_folder=cache_folder, **hub)
-        hub |= {"cache_dir": cache_folder} if cache_folder else {}
-        hub |= {"subfolder": subfolder} if subfolder else {}
-        remote = {"trust_remote_code": True} if trust_remote_code else {}
-        model, _ = load_pretrained(VattModel, model_name_or_path, **hub, **remote, **(model_kwargs or {}))
-        processor = VattProcessor.from_pretrained(model_name_or_path, **hub, **(processor_kwargs or {}))
-        return cls(model, processor, **settings)
+        for name in ("backend", "config_kwargs"):
+            if kwargs.get(name) not in (None, {}, "torch"):
+                raise ValueError(f"`{name}={kwargs[name]!r}` cannot be honoured here: leave it out.")
+        names = ("subfolder", "token", "revision", "local_files_only")
+        hub: dict[str, Any] = {name: kwargs[name] for name in names if kwargs.get(name)}
+        settings = cls.load_config(model_name_or_path, cache_folder=kwargs.get("cache_folder"), **hub)
+        if kwargs.get("cache_folder"):
+            hub["cache_dir"] = kwargs["cache_folder"]
+        options = {**hub, **(kwargs.get("model_kwargs") or {})}
+        if kwargs.get("trust_remote_code"):
+            options["trust_remote_code"] = True
+        model, _ = load_pretrained(VattModel, model_name_or_path, **options)
+        options = {**hub, **(kwargs.get("processor_kwargs") or {})}
+        return cls(model, VattProcessor.from_pretrained(model_name_or_path, **options), **settings)
 
 
 def checked_spaces(spaces: str | Sequence[str]) -> tuple[str, ...]:
@@ -266,7 +259,7 @@ def split_modalities(item: Any) -> dict[str, Any]:
             continue
         name = "video" if name == "image" else name
         if name in row:
-            raise ValueError("An input has a `video` or an `image`, not both.")
+            raise ValueError("An input has a `video` or an `image`: pass one of them.")
         row[name] = value
     if not row:
         raise ValueError(f"An input must hold a text or a medium, got {reprlib.repr(item)}.")
@@ -284,7 +277,7 @@ def _message_modalities(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         content = message["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         for part in parts:
-            kind = part.get("type")
+            kind = str(part.get("type"))
             if kind in row or part.get(kind) is None:
                 raise ValueError(
                     "Messages must hold one text, sound and video at most, each under the name of its "
