@@ -4,24 +4,26 @@
 (Akbari et al., NeurIPS 2021, arXiv 2104.11178), following the official TensorFlow release.
 """
 
-import os
 from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import VattConfig
+<<<<<<< HEAD
 from ..hub.sentence_transformers import save_modules_file
+=======
+from ..configuration.tower_use import VattRemoteConfig
+>>>>>>> house
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
-from .foreign import VattForeignTower, load_tower
+from .foreign import VattForeignTower, load_remote_config, load_tower, save_remote_towers
 from .heads import VattBatchNorm, VattFACHead, VattFeatureMLP, VattJointHead
 from .locking import hold_in_evaluation, lockable, locked_parameters
 from .losses import contrastive_loss, normalize
@@ -94,15 +96,17 @@ class VattPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def _trusted_config(cls, name: Any, config: Any = None, **kwargs: Any) -> VattConfig:
-        """The config, the code of its towers run."""
+        """The config; the code that came with its towers is loaded."""
         hub = {
             key: kwargs[key]
             for key in ("revision", "token", "cache_dir", "local_files_only")
             if key in kwargs
         }
-        if not isinstance(config, VattConfig):
-            config = VattConfig.from_pretrained(name if config is None else config, **hub)
-        config.resolve_remote(str(name), **hub)
+        if not isinstance(config, PreTrainedConfig):
+            config = cls.config_class.from_pretrained(name if config is None else config, **hub)
+        for key in config.sub_configs:
+            if isinstance(getattr(config, key), VattRemoteConfig):
+                setattr(config, key, load_remote_config(getattr(config, key), str(name), **hub))
         return config
 
     @classmethod
@@ -165,6 +169,7 @@ class VattPreTrainedModel(PreTrainedModel):
         return model
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+<<<<<<< HEAD
         """See transformers; code that came with towers is saved beside the weights, and files by which
         sentence-transformers knows the model, if it has common spaces."""
         for name in MODALITIES:
@@ -182,6 +187,12 @@ class VattPreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, *args, **kwargs)
         if getattr(self.base_model, "head", None) is not None and kwargs.get("is_main_process", True):
             save_modules_file(save_directory)
+=======
+        """See transformers; code that came with towers is saved beside the weights."""
+        towers = [getattr(self.base_model, f"{name}_model", None) for name in MODALITIES]
+        save_remote_towers([tower for tower in towers if isinstance(tower, VattForeignTower)], save_directory)
+        return super().save_pretrained(save_directory, *args, **kwargs)
+>>>>>>> house
 
     def lock(self, *names: str, blocks: int | None = None) -> None:
         """Train towers no further: no gradients, no optimizer state, evaluation mode even under `train()`.
@@ -526,6 +537,22 @@ class VattModel(VattPreTrainedModel):
             features.va_embeds, features.vt_embeds = self._embedded(name, features.pooler_output)
         return features
 
+    def _known_features(
+        self, name: str, pooled: torch.Tensor | None, inputs: torch.Tensor | None, return_embeds: bool
+    ) -> VattFeaturesOutput | None:
+        """Features that were computed before, with their embeddings; None if there are none."""
+        if pooled is None:
+            return None
+        if inputs is not None:
+            raise ValueError(f"Pass either `{name}_pooler_output` or the input of the {name} tower.")
+        rows: Any = pooled.to(self.dtype).flatten(0, -2)
+        features = VattFeaturesOutput(pooler_output=rows)
+        if self.head is not None and return_embeds:
+            for space, values in zip(("va", "vt"), self._embedded(name, rows), strict=True):
+                if values is not None:
+                    features[f"{space}_embeds"] = values.view(*pooled.shape[:-1], -1)
+        return features
+
     @can_return_tuple
     def get_video_features(
         self,
@@ -626,6 +653,9 @@ class VattModel(VattPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_embeds: bool = True,
+        video_pooler_output: torch.Tensor | None = None,
+        audio_pooler_output: torch.Tensor | None = None,
+        text_pooler_output: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> VattModelOutput:
         r"""
@@ -641,6 +671,9 @@ class VattModel(VattPreTrainedModel):
             output_hidden_states, output_attentions (`bool`, *optional*): keep the outputs of every block.
             return_embeds (`bool`, defaults to `True`): project the features into the common spaces; see
                 [`~VattModel.project`].
+            video_pooler_output, audio_pooler_output, text_pooler_output (`torch.Tensor` of shape `(batch,
+                output_size)`, text also `(batch, candidates, output_size)`, *optional*): features in place of
+                the input of a modality, as locked towers gave them before.
 
         Raises:
             ValueError: if no modality is given, or a shape does not fit the config.
@@ -649,13 +682,18 @@ class VattModel(VattPreTrainedModel):
         kwargs["output_attentions"] = output_attentions
         kwargs["return_embeds"] = return_embeds
         kwargs["return_dict"] = True
-        video = audio = text = None
+        found: dict[str, VattFeaturesOutput | None] = {
+            "video": self._known_features("video", video_pooler_output, pixel_values_videos, return_embeds),
+            "audio": self._known_features("audio", audio_pooler_output, input_values, return_embeds),
+            "text": self._known_features("text", text_pooler_output, input_ids, return_embeds),
+        }
         if pixel_values_videos is not None:
-            video = self.get_video_features(pixel_values_videos, **kwargs)
+            found["video"] = self.get_video_features(pixel_values_videos, **kwargs)
         if input_values is not None:
-            audio = self.get_audio_features(input_values, **kwargs)
+            found["audio"] = self.get_audio_features(input_values, **kwargs)
         if input_ids is not None:
-            text = self.get_text_features(input_ids, attention_mask, **kwargs)
+            found["text"] = self.get_text_features(input_ids, attention_mask, **kwargs)
+        video, audio, text = found.values()
         if video is None and audio is None and text is None:
             raise ValueError("Give at least one of `pixel_values_videos`, `input_values` and `input_ids`.")
         return VattModelOutput(

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping
 from enum import Enum
@@ -223,6 +224,12 @@ def write_run_record(
     return file
 
 
+def copy_run_record(source: Path, target: Path) -> None:
+    """Put the record of a run beside its checkpoint; deleted meanwhile, it is no reason to lose that."""
+    if (source / RUN_FILE).is_file():
+        shutil.copy(source / RUN_FILE, target)
+
+
 def read_run_record(folder: str | os.PathLike) -> dict[str, Any]:
     """The record in a folder; {} if there is none, or none that can be read."""
     try:
@@ -249,3 +256,9 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
         enable_full_determinism(seed % 2**32)
     else:
         transformers.set_seed(seed % 2**32)
+
+
+def seed_step(seed: int) -> None:
+    """Decide the randomness of a forward pass; some towers of others draw from NumPy's (wav2vec 2)."""
+    transformers.set_seed(seed % 2**32)
+    torch.manual_seed(seed)
