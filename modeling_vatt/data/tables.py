@@ -18,24 +18,12 @@ from .folders import open_folder
 
 logger = logging.getLogger(__name__)
 
-<<<<<<< HEAD
-_SOUNDS = "wav flac mp3 ogg oga opus m4a aac aif aiff au caf mka wma"
-SOUND_SUFFIXES = frozenset(f".{ending}" for ending in _SOUNDS.split())
-PICTURE_SUFFIXES = frozenset(ImageFolder.EXTENSIONS)
-# Medium -> endings of its files in folders, and the columns that hold it, the preferred first. Sound comes
-# from sound files and from videos.
-_MEDIA: dict[str, tuple[frozenset[str], tuple[Any, ...]]] = {
-    "video": (VIDEO_SUFFIXES, (datasets.Video,)),
-    "audio": (VIDEO_SUFFIXES | SOUND_SUFFIXES, (datasets.Audio, datasets.Video)),
-    "image": (PICTURE_SUFFIXES, (datasets.Image,)),
-=======
 # Medium -> endings of its files in folders, and the columns that hold it, the preferred first. Sound comes
 # from sound files and from videos.
 _MEDIA: dict[str, tuple[tuple[set[str], ...], tuple[Any, ...]]] = {
     "video": ((VIDEO_SUFFIXES,), (datasets.Video,)),
     "audio": ((VIDEO_SUFFIXES, SOUND_SUFFIXES), (datasets.Audio, datasets.Video)),
     "image": ((PICTURE_SUFFIXES,), (datasets.Image,)),
->>>>>>> house
 }
 _CAPTION_COLUMNS = ("captions", "caption", "text", "sentences", "sentence", "texts")
 

@@ -15,13 +15,12 @@ import torch
 from sentence_transformers.base.modality import is_message_dict
 from sentence_transformers.base.modules import InputModule
 
-from ..data.tables import PICTURE_SUFFIXES, SOUND_SUFFIXES
 from ..models.loading import load_pretrained
 from ..models.losses import normalize
 from ..models.modeling_vatt import VattModel
 from ..processors import DEFAULT_LIMITS, VattProcessor
 from ..processors.inputs import RatedSound, sound_of, unwrapped
-from ..processors.media import VIDEO_SUFFIXES
+from ..processors.media import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from ..processors.media.source import is_url
 
 

@@ -16,11 +16,8 @@ from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import VattConfig
-<<<<<<< HEAD
-from ..hub.sentence_transformers import save_modules_file
-=======
 from ..configuration.tower_use import VattRemoteConfig
->>>>>>> house
+from ..hub.sentence_transformers import save_modules_file
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
 from .foreign import VattForeignTower, load_remote_config, load_tower, save_remote_towers
@@ -169,30 +166,13 @@ class VattPreTrainedModel(PreTrainedModel):
         return model
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
-<<<<<<< HEAD
         """See transformers; code that came with towers is saved beside the weights, and files by which
         sentence-transformers knows the model, if it has common spaces."""
-        for name in MODALITIES:
-            tower = getattr(self.base_model, f"{name}_model", None)
-            if not isinstance(tower, VattForeignTower) or not tower.config.__module__.startswith(
-                "transformers_modules"
-            ):
-                continue
-            os.makedirs(save_directory, exist_ok=True)
-            names = {}
-            for auto, thing in (("AutoConfig", tower.config), ("AutoModel", tower.model)):
-                custom_object_save(thing, save_directory)
-                names[auto] = f"{type(thing).__module__.rpartition('.')[2]}.{type(thing).__name__}"
-            getattr(self.config, f"{name}_config").auto_map = names
+        towers = [getattr(self.base_model, f"{name}_model", None) for name in MODALITIES]
+        save_remote_towers([tower for tower in towers if isinstance(tower, VattForeignTower)], save_directory)
         super().save_pretrained(save_directory, *args, **kwargs)
         if getattr(self.base_model, "head", None) is not None and kwargs.get("is_main_process", True):
             save_modules_file(save_directory)
-=======
-        """See transformers; code that came with towers is saved beside the weights."""
-        towers = [getattr(self.base_model, f"{name}_model", None) for name in MODALITIES]
-        save_remote_towers([tower for tower in towers if isinstance(tower, VattForeignTower)], save_directory)
-        return super().save_pretrained(save_directory, *args, **kwargs)
->>>>>>> house
 
     def lock(self, *names: str, blocks: int | None = None) -> None:
         """Train towers no further: no gradients, no optimizer state, evaluation mode even under `train()`.
