@@ -1,8 +1,13 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""VATT as a model of sentence-transformers; extra `sentence-transformers`. Import it by name: nothing else of
-this package needs that library."""
+"""VATT as a model of sentence-transformers; extra `sentence-transformers`.
 
+Where this package is imported, that library knows saved models of it. By itself it would take the features
+before the heads of a folder that has no `modules.json`, and ask for `trust_remote_code` for the class that one
+names, although whoever imported this package trusts it.
+"""
+
+import json
 import os
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +19,10 @@ import numpy as np
 import torch
 from sentence_transformers.base.modality import is_message_dict
 from sentence_transformers.base.modules import InputModule
+from sentence_transformers.sentence_transformer.model import SentenceTransformer
+from sentence_transformers.util import load_file_path
 
+from ..hub.sentence_transformers import EMBEDDER
 from ..models.loading import load_pretrained
 from ..models.losses import normalize
 from ..models.modeling_vatt import VattModel
@@ -337,6 +345,24 @@ def _unit(vectors: torch.Tensor) -> torch.Tensor:
     """Vectors of length 1; zeros stay zeros, with gradient zero."""
     present = (vectors != 0).any(1, keepdim=True)
     return torch.where(present, normalize(torch.where(present, vectors, 1.0)), 0.0)
+
+
+_load_default_modules = SentenceTransformer._load_default_modules
+
+
+def _load_modules(self: Any, model_name_or_path: str, **kwargs: Any) -> Any:
+    """Modules of a folder or repository without `modules.json`."""
+    hub = {name: kwargs[name] for name in ("token", "cache_folder", "revision", "local_files_only")}
+    path = load_file_path(model_name_or_path, "config.json", **hub)
+    if path is None or json.loads(Path(path).read_text(encoding="utf-8")).get("model_type") != "vatt":
+        return _load_default_modules(self, model_name_or_path, **kwargs)
+    if self._similarity_fn_name is None:
+        self.similarity_fn_name = "dot"
+    return [VattEmbedder.load(model_name_or_path, backend=self.backend, **kwargs)], {}
+
+
+setattr(SentenceTransformer, "_load_default_modules", _load_modules)  # noqa: B010 (for mypy)
+SentenceTransformer._module_classes = {**SentenceTransformer._module_classes, EMBEDDER: VattEmbedder}
 
 
 __all__ = ["VattEmbedder"]
