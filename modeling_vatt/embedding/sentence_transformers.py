@@ -3,8 +3,8 @@
 """VATT as a model of sentence-transformers; extra `sentence-transformers`.
 
 Where this package is imported, that library knows saved models of it. By itself it would take the features
-before the heads of a folder that has no `modules.json`, and ask for `trust_remote_code` for the class that one
-names, although whoever imported this package trusts it.
+before the heads of a folder that has no `modules.json`, and ask for `trust_remote_code` for the class named
+there, although whoever imported this package trusts it.
 """
 
 import json
@@ -362,7 +362,10 @@ def _load_modules(self: Any, model_name_or_path: str, **kwargs: Any) -> Any:
 
 
 setattr(SentenceTransformer, "_load_default_modules", _load_modules)  # noqa: B010 (for mypy)
-SentenceTransformer._module_classes = {**SentenceTransformer._module_classes, EMBEDDER: VattEmbedder}
+SentenceTransformer._module_classes = {
+    **getattr(SentenceTransformer, "_module_classes", {}),
+    EMBEDDER: VattEmbedder,
+}
 
 
 __all__ = ["VattEmbedder"]
