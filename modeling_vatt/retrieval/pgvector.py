@@ -409,7 +409,7 @@ class PgVectorIndex:
     ) -> tuple[Moment, dict[Space, npt.NDArray[np.float32]]] | None:
         """See [`VattIndex.window_at`]."""
         row = self._one(
-            "SELECT path, first, last, 1.0, duration, va, vt "
+            "SELECT path, first, last, 1.0, duration, va::real[], vt::real[] "
             "FROM {windows} w JOIN {files} f ON f.id = w.file WHERE path = %s "
             "ORDER BY abs((first + last) / 2 - coalesce(%s, duration / 2)), w.id LIMIT 1",
             (path, seconds),
@@ -422,13 +422,14 @@ class PgVectorIndex:
         if limit is not None and len(ids) > limit:
             ids = [ids[place] for place in np.linspace(0, len(ids) - 1, limit).round().astype(int)]
         rows = self._run(
-            "SELECT path, first, last, 1.0, duration, {space} "
+            "SELECT path, first, last, 1.0, duration, {space}::real[] "
             "FROM {windows} w JOIN {files} f ON f.id = w.file WHERE w.id = ANY(%s) ORDER BY w.id",
             (ids,),
             space=sql.Identifier(space),
         ).fetchall()
-        empty = np.zeros((0, self.dims[space]), np.float32)
-        return [Moment(*row[:5]) for row in rows], np.concatenate([empty, *(row[5][None] for row in rows)])
+        return [Moment(*row[:5]) for row in rows], np.array([row[5] for row in rows], np.float32).reshape(
+            -1, self.dims[space]
+        )
 
     def _nearest(
         self, queries: Mapping[Space, npt.NDArray[np.float32]], folders: list[str] | None, exact: bool
