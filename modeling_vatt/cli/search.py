@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..hub.repositories import require_repository
-from .common import NOTHING_FOUND, Trust, explained, finite, quiet, say, say_json
+from .common import NOTHING_FOUND, Trust, explained, finite, quiet, require_index, say, say_json
 
 
 if TYPE_CHECKING:
@@ -116,19 +116,7 @@ def search(
             raise typer.BadParameter(
                 f"{file}: choose the ending .csv, .json or .html.", param_hint="--export"
             )
-    if model is not None:
-        require_repository(model)
-    quiet()
-    from ..retrieval import (
-        Query,
-        VattIndex,
-        VideoSearch,
-        export_moments,
-        moment_records,
-        parse_place,
-        strength,
-        timecode,
-    )
+    from ..retrieval.query import Query, parse_place
 
     try:
         query = Query(
@@ -141,6 +129,19 @@ def search(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    require_index(index_dir)
+    if model is not None:
+        require_repository(model)
+    quiet()
+    from ..retrieval import (
+        VattIndex,
+        VideoSearch,
+        export_moments,
+        moment_records,
+        strength,
+        timecode,
+    )
+
     index = VattIndex.from_pretrained(index_dir)
     _check_folder(index, folder)
     opened = VideoSearch.load(index, model, device, trust_remote_code)

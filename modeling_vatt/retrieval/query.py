@@ -7,8 +7,11 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from ..processors import MediaSource
+
+if TYPE_CHECKING:
+    from ..processors import MediaSource
 
 
 PARTS = ("text", "audio", "video", "like", "avoid")
@@ -36,8 +39,8 @@ class Query:
     """
 
     text: str | None = None
-    audio: MediaSource | None = None
-    video: MediaSource | None = None
+    audio: "MediaSource | None" = None
+    video: "MediaSource | None" = None
     like: tuple[str | os.PathLike, float | None] | None = None
     avoid: tuple[str, ...] = ()
     weights: Mapping[str, float] = field(default_factory=dict)

@@ -19,10 +19,10 @@ from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
 from .calibration import STRENGTHS, Calibration, Strength
 from .errors import IndexMismatch
-from .index import DEFAULT_FOLDER, VattIndex
+from .index import VattIndex
 from .moments import Moment
 from .query import Query
-from .store import DATABASE, Space
+from .store import DEFAULT_FOLDER, Space, find_index
 from .updating import IndexReport, update_index, writer_lock
 
 
@@ -138,7 +138,7 @@ class VideoSearch:
     @staticmethod
     def exists(folder: str | os.PathLike) -> bool:
         """Whether there is an index in this folder, or of the videos in it."""
-        return any((Path(folder) / part / DATABASE).is_file() for part in ("", DEFAULT_FOLDER))
+        return find_index(folder) is not None
 
     def update(
         self,
