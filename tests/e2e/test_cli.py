@@ -68,7 +68,7 @@ def test_what_needs_no_model_is_answered_without_torch(tmp_path):
         "--version": (0, f"vatt {__version__}"),
         "search --help": (0, "--export"),
         "search --nonsense": (2, "--nonsense"),
-        "search": (2, "exactly one of"),
+        "search": (2, "Nothing to look for"),
         "search a --index missing": (1, "missing: no index here"),
         "search a --index . ": (1, ".: no index here"),
         "index missing --model m": (1, "missing: no such folder"),
