@@ -77,6 +77,7 @@ class MediaInfo:
         fps: average frame rate.
         rotation: degrees (0, 90, 180, 270) the stored frames are turned counter-clockwise for display.
         sampling_rate: Hz.
+        clock_start: what the file's own clock, and so a player, shows at second 0 of the clock used here.
     None stands for not known, or no such stream.
     """
 
@@ -93,6 +94,7 @@ class MediaInfo:
     channels: int | None = None
     video_codec: str | None = None
     audio_codec: str | None = None
+    clock_start: float = 0.0
 
 
 def error_message(error: Exception) -> str:
@@ -474,7 +476,7 @@ class MediaReader:
         return self._orientation
 
     def info(self) -> MediaInfo:
-        claims: dict[str, Any] = {}
+        claims: dict[str, Any] = {"clock_start": self.origin}
         if "video" in self.streams:
             orientation = self.orientation()
             stream = self.streams["video"]

@@ -187,6 +187,7 @@ def test_a_clock_that_starts_late_makes_no_file_longer(make: Maker, ending: str)
     plain = make(f"on_time.{ending}", **options)
     late = make(f"late_clock.{ending}", video_offset=5.0, audio_offset=5.0, **options)
     assert probe(late).duration == read_duration(late) == pytest.approx(3.0, abs=0.1)
+    assert probe(late).clock_start - probe(plain).clock_start == pytest.approx(5.0, abs=0.1)
     whole, expected = read_clip(late, fps=25), read_clip(plain, fps=25)
     assert frame_numbers(whole.frames)[-70:] == frame_numbers(expected.frames)[-70:]
     ticks = [click_times(clip.waveform, 48_000) for clip in (whole, expected)]
