@@ -50,7 +50,7 @@ class VattEncoder(AbsEncoder):
         )
         embedder = self.model[0]
         if not isinstance(embedder, VattEmbedder):
-            raise ValueError(f"{model} is no VATT: load it with `mteb.get_model`.")
+            raise ValueError(f"`model` must be a saved VATT, got {model}: use `mteb.get_model` for others.")
         embedder.windows = windows
 
     def encode(self, inputs: DataLoader, *, task_metadata: Any, **kwargs: Any) -> npt.NDArray[np.float32]:
