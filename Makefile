@@ -52,14 +52,16 @@ typecheck: $(VENV)/dev.installed
 docs: $(VENV)/dev.installed
 	$(BIN)/mkdocs build --strict
 
-# A wheel in an environment of its own, used from a folder that is not the repository.
+# A wheel in an environment of its own, used from a folder that is not the repository; who imports whom in it.
 check-wheel: $(VENV)/dev.installed
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(PIP) wheel --no-deps --wheel-dir build/wheel .
 	$(PYTHON) -m venv --clear build/wheel/venv
 	build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt torch
-	build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt build/wheel/*.whl
-	cd build/wheel && HF_HUB_OFFLINE=1 venv/bin/python ../../tests/wheel_check.py
+	build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt \
+		build/wheel/*.whl import-linter
+	cd build/wheel && HF_HUB_OFFLINE=1 venv/bin/python -P ../../tests/wheel_check.py
+	cd build/wheel && venv/bin/lint-imports ../../setup.cfg --no-cache --no-logo
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -11,7 +11,10 @@ import math
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+from .tower_use import VattRemoteConfig, VattTowerUse
 
 
 # name -> (hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, head_dim)
@@ -402,9 +405,12 @@ class VattConfig(PreTrainedConfig):
     Configuration of [`VattModel`]: three towers, the common-space head and the contrastive loss.
 
     Args:
-        video_config ([`VattVideoConfig`] or `dict`): video tower.
-        audio_config ([`VattAudioConfig`] or `dict`): audio tower.
-        text_config ([`VattTextConfig`] or `dict`): text tower.
+        video_config ([`VattVideoConfig`], another model's config or `dict`): video tower. With a `model_type`
+            of transformers (or an `auto_map`, for code that comes with a checkpoint) the tower is that model.
+        audio_config ([`VattAudioConfig`], another model's config or `dict`): audio tower.
+        text_config ([`VattTextConfig`], another model's config or `dict`): text tower.
+        towers (`dict`): how towers are used: name (`"video"`, `"audio"`, `"text"`) -> fields of
+            [`VattTowerUse`].
         modality_agnostic (`bool`): one encoder shared by the three towers (release `ut_fac`). The encoder
             fields of the three configs must then agree; towers left out are derived from `video_config`.
         head_type (`str`): `"fac"` (fine and coarse: video-audio space, and a video-text space reached
@@ -460,6 +466,7 @@ class VattConfig(PreTrainedConfig):
     video_config: dict | PreTrainedConfig | None = None
     audio_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
+    towers: dict | None = None
     modality_agnostic: bool = False
     head_type: Literal["fac", "joint"] = "fac"
     va_projection_size: int = 512
@@ -482,7 +489,53 @@ class VattConfig(PreTrainedConfig):
     @property
     def num_frames(self) -> int:
         """Frames of a clip, where transformers' video-classification pipeline looks for them."""
-        return self.video_config.num_frames  # type: ignore[union-attr]
+        return self.video_config.num_frames if not self.is_foreign("video") else self.use("video").num_frames
+
+    def use(self, name: str) -> VattTowerUse:
+        """How a tower is used. Change it with [`~VattConfig.set_use`]."""
+        return VattTowerUse.read(name, (self.towers or {}).get(name, {}))
+
+    def set_use(self, name: str, **settings: Any) -> None:
+        """Change how a tower is used."""
+        fields = VattTowerUse.read(name, {**(self.towers or {}).get(name, {}), **settings}).settings()
+        self.towers = {**(self.towers or {}), name: fields}
+
+    def is_foreign(self, name: str) -> bool:
+        """Whether a tower is another model than VATT's own."""
+        return not isinstance(getattr(self, f"{name}_config"), VattTowerConfig)
+
+    def output_size(self, name: str) -> int:
+        """Width of the pooled feature of a tower."""
+        tower = getattr(self, f"{name}_config")
+        if isinstance(tower, VattTowerConfig):
+            return tower.output_size
+        fields = ("projection_size", "hidden_size", "d_model")
+        found = [self.use(name).output_size, *(getattr(tower, field, None) for field in fields)]
+        sizes = [size for size in found if isinstance(size, int)]
+        if not sizes:
+            raise ValueError(
+                f"`{name}_config` ({tower.model_type}) does not say how wide its features are: set "
+                f"`towers={{{name!r}: {{'output_size': ...}}}}`."
+            )
+        return sizes[0]
+
+    def resolve_remote(self, folder: str, **kwargs: Any) -> None:
+        """Run the code of towers that came with the checkpoint; call it only where that code is trusted.
+
+        Args:
+            folder: where the config was read: folder or repository.
+            kwargs: of `get_class_from_dynamic_module`.
+        """
+        for key in self.sub_configs:
+            remote = getattr(self, key)
+            if isinstance(remote, VattRemoteConfig):
+                content = dict(remote.content or {})
+                config_class = get_class_from_dynamic_module(
+                    content["auto_map"]["AutoConfig"], folder, **kwargs
+                )
+                resolved = config_class(**{**content, "name_or_path": folder})
+                resolved.auto_map = content["auto_map"]
+                setattr(self, key, resolved)
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -495,12 +548,25 @@ class VattConfig(PreTrainedConfig):
         return {pair: weight for pair, weight in weights.items() if weight}
 
     def __post_init__(self, **kwargs: Any) -> None:
+        for key, spec in self.sub_configs_defaults.items():
+            setattr(self, key, _foreign_config(key, getattr(self, key), spec.config_class))
+        for name in self.towers or {}:
+            if f"{name}_config" not in self.sub_configs:
+                raise ValueError(f"`towers` has settings of {name!r}: name video, audio or text.")
+            self.use(name)
         if self.modality_agnostic:
             self._complete_agnostic()
         super().__post_init__(**kwargs)
 
     def _complete_agnostic(self) -> None:
         """Give each tower the parts that sharing an encoder asks for, and derive missing towers."""
+        for name in ("video", "audio", "text"):
+            value = getattr(self, f"{name}_config")
+            if isinstance(value, PreTrainedConfig) and not isinstance(value, VattTowerConfig):
+                raise ValueError(
+                    f"The towers of a modality-agnostic model share an encoder, but `{name}_config` is a "
+                    f"{value.model_type}: leave `modality_agnostic` out."
+                )
         for key in ("video_config", "audio_config"):
             value = getattr(self, key) or {}
             fields = value if isinstance(value, dict) else value.to_dict()
@@ -602,6 +668,20 @@ class VattConfig(PreTrainedConfig):
             known = [*specific, *agnostic, "mmv", "tiny", "ma_tiny", "mmv_tiny"]
             raise ValueError(f"Unknown VATT preset {name!r}: choose one of {', '.join(known)}.")
         return cls(**{**preset, **kwargs})
+
+
+def _foreign_config(key: str, value: Any, own: type[PreTrainedConfig]) -> Any:
+    """The config of another model that a dict describes; anything else unchanged."""
+    if not isinstance(value, dict) or value.get("model_type") in (None, own.model_type):
+        return value
+    model_type = value["model_type"]
+    if "AutoConfig" in (value.get("auto_map") or {}):
+        return VattRemoteConfig(content=value)
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"`{key}`: transformers knows no model type {model_type!r}. Update it, or check the name."
+        )
+    return CONFIG_MAPPING[model_type](**value)
 
 
 def _tiny_preset(agnostic: bool) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import torch
+from common import held_out
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoConfig, HfArgumentParser, PreTrainedModel
@@ -47,6 +48,7 @@ from modeling_vatt.analysis.figures import (
 from modeling_vatt.analysis.report import Section, write_report
 from modeling_vatt.data import ClipDataset, SkippedClip, all_captions, collate_clips, load_clips
 from modeling_vatt.evaluation import clip_retrieval
+from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import VattProcessor, VattTokenizer
 from modeling_vatt.retrieval import embed_batches
 
@@ -81,7 +83,9 @@ class AnalysisArguments:
         }
     )
     dataset: str = field(metadata={"help": "Folder of videos, or name of a dataset."})
-    split: str = field(default="test", metadata={"help": "Split to analyse."})
+    split: str | None = field(
+        default=None, metadata={"help": "Split to analyse; `test`, or else `validation`, if left out."}
+    )
     label_column: str | None = field(
         default=None, metadata={"help": "Column with the class of a clip; needed for `classes`."}
     )
@@ -175,7 +179,9 @@ def load_model(text: str, captions: Sequence[str], args: AnalysisArguments) -> L
         else:
             config = AutoConfig.from_pretrained(source)
             architecture = getattr(modeling_vatt, (config.architectures or [""])[0], VattForPreTraining)
-            model, processor = architecture.from_pretrained(source), VattProcessor.from_pretrained(source)
+            model, line = load_pretrained(architecture, source)
+            print(line)
+            processor = VattProcessor.from_pretrained(source)
     except (OSError, ValueError) as error:
         sys.exit(f"--models {text}: {error}")
     processor.num_captions = 1
@@ -253,7 +259,7 @@ def main() -> None:
         sys.exit(f"--analyses {' '.join(sorted(unknown))}: choose from {', '.join(ANALYSES)}.")
     sizes = parse_sizes(args.sizes)
     try:
-        table = load_clips(args.dataset, args.split)
+        args.split, table = held_out(lambda split: load_clips(args.dataset, split), args.split)
     except ValueError as error:
         sys.exit(str(error))
     if args.label_column is not None and args.label_column not in table.column_names:

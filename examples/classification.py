@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import datasets
 import torch
+from common import check_output_dir, fail, read_json, refuse_with_model
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
-from run_pretraining import fail, merge
+from run_pretraining import merge
 from transformers import HfArgumentParser
 from transformers.trainer_utils import PredictionOutput
 from transformers.utils import logging as transformers_logging
@@ -40,6 +41,7 @@ from modeling_vatt.evaluation import (
 )
 from modeling_vatt.hub.remote_code import save_remote_code
 from modeling_vatt.models.classification import VattClassifier
+from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import (
     MediaLimits,
     VattAugmentation,
@@ -131,9 +133,11 @@ class ModelArguments:
         default=None,
         metadata={"help": "Pretrained checkpoint (folder or Hub name); from scratch if left out."},
     )
-    preset: str = field(default="tiny", metadata={"help": "Named config of a model from scratch."})
-    config_overrides: str = field(
-        default="{}", metadata={"help": "JSON of config fields of a model from scratch."}
+    preset: str | None = field(
+        default=None, metadata={"help": "Named config of a model from scratch; tiny if left out."}
+    )
+    config_overrides: str | None = field(
+        default=None, metadata={"help": "JSON of config fields of a model from scratch."}
     )
     image_size: int | None = field(default=None, metadata={"help": "Pixels; the processor's if left out."})
     fps: float | None = field(
@@ -196,11 +200,12 @@ def build(
     media: str, args: ModelArguments, names: list[str], several: bool
 ) -> tuple[VattClassifier, VattProcessor]:
     """Model and processor: from a checkpoint, or new ones."""
+    refuse_with_model(args.model, {"preset": args.preset, "config_overrides": args.config_overrides})
     if args.model is not None:
         config = load_config(args.model)
     else:
-        fields = merge(VattConfig.from_preset(args.preset).to_dict(), json.loads(args.config_overrides))
-        config = VattConfig(**fields)
+        overrides = read_json("--config_overrides", args.config_overrides or "{}")
+        config = VattConfig(**merge(VattConfig.from_preset(args.preset or "tiny").to_dict(), overrides))
     finetuning_config(
         config,
         names,
@@ -217,7 +222,11 @@ def build(
         config.text_config.vocab_size = len(tokenizer)
         return CLASSIFIERS[media](config), VattProcessor.from_config(config, tokenizer)
     # A classifier of other classes gives its tower.
-    model = CLASSIFIERS[media].from_pretrained(args.model, config=config, ignore_mismatched_sizes=True)
+    size = config.video_config.image_size
+    resampled = media != "audio" and args.image_size not in (None, size)
+    adapted = [f"positions, from {size} to {args.image_size} px"] if resampled else []
+    model, line = load_pretrained(CLASSIFIERS[media], args.model, ("classifier",), adapted, config=config)
+    print(line)
     return model, load_processor(args.model, config, names)
 
 
@@ -305,6 +314,7 @@ def main(media: str, description: str) -> None:
 
     train = validation = speed = None
     try:
+        check_output_dir(output_dir)
         if evaluate_only:
             if args.model is None or not data.validation_split:
                 raise ValueError("--do_eval alone needs a trained --model and a --validation_split.")
@@ -389,7 +399,7 @@ def main(media: str, description: str) -> None:
                     {
                         "dataset": without_secrets(data.dataset),
                         "split": data.validation_split,
-                        "model": args.model or args.preset,
+                        "model": args.model or args.preset or "tiny",
                         "classes": len(names),
                         "views": data.eval_windows * data.eval_crops,
                         "skipped_clips": len(skipped),
@@ -471,6 +481,7 @@ def save(
             model=model,
             dataset=without_secrets(data.dataset),
             metrics=metrics,
+            training={},
             settings={
                 name: value
                 for name, value in without_secrets(settings).items()
@@ -482,7 +493,7 @@ def save(
                 "training clips": len(trainer.train_dataset),
                 "clips that could not be read": len(skipped),
             },
-            base_model=args.model if args.model and not Path(args.model).exists() else None,
+            base_model=args.model,
             processor=processor,
         )
     if training.push_to_hub:

@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.data import ClipDataset, SkippedClip, clip_name, collate_clips, open_clips, run_tasks
+from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import MediaLimits, VattProcessor
 from modeling_vatt.retrieval import embed_batches, hash_weights
 
@@ -142,7 +143,9 @@ def main() -> None:
     try:
         clips = open_dataset(args)
         # Not the model's name: what lies there may change between the parts of a run.
-        weights = hash_weights(VattForPreTraining.from_pretrained(args.model))
+        model, line = load_pretrained(VattForPreTraining, args.model)
+        print(line)
+        weights = hash_weights(model)
         names = ("clips_per_video", "clips_per_file", "media_limits")
         run = {name: getattr(args, name) for name in names} | {"data": clips.fingerprint, "weights": weights}
         begun = json.loads(run_file.read_text()) if run_file.is_file() else None

@@ -10,11 +10,12 @@ from typing import Any
 
 import datasets
 from tqdm.auto import tqdm
-from transformers import AutoModel, HfArgumentParser
+from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
-import modeling_vatt  # noqa: F401 - makes the Auto classes know VATT
+from modeling_vatt import VattModel
 from modeling_vatt.data import skip_report, source_of
+from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import VattProcessor
 from modeling_vatt.retrieval import FileEmbeddings, embed_files
 from modeling_vatt.training import without_secrets, write_run_record
@@ -50,9 +51,12 @@ def parse(script: str, *kinds: type) -> list[Any]:
     return list(parsed)
 
 
-def load(args: ModelArguments) -> tuple[Any, VattProcessor]:
-    """Model and processor; OSError or ValueError if they are not there."""
-    model = AutoModel.from_pretrained(args.model).to(args.device).eval()
+def load(args: ModelArguments, may_be_new: Sequence[str] = ()) -> tuple[Any, VattProcessor]:
+    """Model and processor; OSError or ValueError if they are not there, or lack other parts than those that
+    are not asked for."""
+    model, line = load_pretrained(VattModel, args.model, may_be_new)
+    print(line)
+    model = model.to(args.device).eval()
     processor = VattProcessor.from_pretrained(args.model)
     if args.fps is not None:
         processor.video_processor.fps = args.fps

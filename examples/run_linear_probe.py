@@ -20,6 +20,7 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 import numpy.typing as npt
+from common import held_out
 from frozen_model import ModelArguments, embed, load, parse, report_skipped, write_results
 
 from modeling_vatt.data import (
@@ -67,8 +68,12 @@ class ProbeArguments:
         default=None, metadata={"help": "Layout `folder`: column of the classes."}
     )
     train_split: str = field(default="train", metadata={"help": "Layout `folder`: split to train on."})
-    test_split: str = field(
-        default="test", metadata={"help": "Layout `folder`: split to test on; '' cross-validates."}
+    test_split: str | None = field(
+        default=None,
+        metadata={
+            "help": "Layout `folder`: split to test on, `test` or else `validation` if left out; '' "
+            "cross-validates."
+        },
     )
     fold_column: str = field(default="fold", metadata={"help": "Cross-validation: column of folds, if any."})
     num_folds: int = field(default=5, metadata={"help": "Cross-validation without such a column: folds."})
@@ -98,9 +103,13 @@ def load_table(args: ProbeArguments) -> tuple[datasets.Dataset, str]:
     table = load_labelled(args.dataset, args.train_split, args.media, args.label_column)
     if has_several_labels(table):
         raise ValueError(f"{args.dataset}: clips have several labels; a probe needs one. See --label_column.")
-    if not args.test_split:
+    if args.test_split == "":
         return table, args.media
-    test = load_labelled(args.dataset, args.test_split, args.media, args.label_column)
+
+    def load_split(split: str) -> datasets.Dataset:
+        return load_labelled(args.dataset, split, args.media, args.label_column)
+
+    args.test_split, test = held_out(load_split, args.test_split)
     test = match_classes(test, class_names(table))
     columns = [args.media, "label"]
     for name in ("start", "end"):
@@ -159,7 +168,8 @@ def main() -> None:
     try:
         table, column = load_table(args)
         splits = choose_splits(args, table)
-        model, processor = load(model_args)
+        unused = [f"{name}_model" for name in ("video", "audio", "text") if name != args.media]
+        model, processor = load(model_args, may_be_new=("head", *unused))
         found, features, clips = {}, {}, {}
         for place, (part, windows) in enumerate((("train", args.train_windows), ("test", args.test_windows))):
             clips[part] = np.unique(np.concatenate([split[place] for split in splits.values()]))

@@ -21,12 +21,13 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import datasets
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, gather_object
+from common import check_output_dir, fail, read_json, refuse_with_model
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from torch.utils.data import DataLoader, Subset
@@ -44,7 +45,9 @@ from modeling_vatt.data import (
     open_clips,
 )
 from modeling_vatt.evaluation import clip_retrieval
+from modeling_vatt.hub.model_card import is_training_metric
 from modeling_vatt.hub.remote_code import save_remote_code
+from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import MediaError, MediaLimits, VattAugmentation, VattProcessor, VattTokenizer
 from modeling_vatt.retrieval import embed_batches
 from modeling_vatt.training import (
@@ -117,27 +120,33 @@ class DataArguments:
 class ModelArguments:
     """What to train."""
 
-    preset: str = field(
-        default="ma_tiny",
+    preset: str | None = field(
+        default=None,
         metadata={
-            "help": "Named config: bbs, mbs, lbs, ma_base, ma_medium, ma_large, mmv, tiny, ma_tiny, mmv_tiny."
+            "help": "Named config of a new model: bbs, mbs, lbs, ma_base, ma_medium, ma_large, mmv, tiny, "
+            "ma_tiny, mmv_tiny; ma_tiny if left out."
         },
     )
     model: str | None = field(
         default=None, metadata={"help": "Start from this checkpoint (folder or Hub name)."}
     )
-    config_overrides: str = field(
-        default="{}",
+    config_overrides: str | None = field(
+        default=None,
         metadata={"help": 'JSON, e.g. \'{"temperature": 0.05, "video_config": {"drop_token_rate": 0}}\'.'},
     )
     vocabulary: str | None = field(
         default=None,
         metadata={"help": "Word list (e.g. howto100m_en.txt); trained from the captions if left out."},
     )
-    tokenizer: Literal["words", "sentencepiece"] = field(default="words", metadata={"help": "What to train."})
-    vocab_size: int = field(default=65_536, metadata={"help": "At most so many words or pieces."})
-    num_captions: int = field(
-        default=5, metadata={"help": "Captions per clip and step (MIL-NCE candidates)."}
+    tokenizer: Literal["words", "sentencepiece"] | None = field(
+        default=None, metadata={"help": "What to train; words if left out."}
+    )
+    vocab_size: int | None = field(
+        default=None, metadata={"help": "At most so many words or pieces; 65536 if left out."}
+    )
+    num_captions: int | None = field(
+        default=None,
+        metadata={"help": "Captions per clip and step (MIL-NCE candidates); --model's, or 5, if left out."},
     )
     normalize_audio: bool = field(
         default=False,
@@ -184,20 +193,29 @@ def merge(base: dict, overrides: dict) -> dict:
 
 def build(args: ModelArguments, captions: Iterable[list[str]]) -> tuple[VattForPreTraining, VattProcessor]:
     """Model and processor: those of a checkpoint, or new ones."""
+    new_only = ("preset", "config_overrides", "vocabulary", "tokenizer", "vocab_size")
+    refuse_with_model(args.model, {name: getattr(args, name) for name in new_only})
     if args.model is not None:
-        return VattForPreTraining.from_pretrained(args.model), VattProcessor.from_pretrained(args.model)
-    config = VattConfig.from_preset(args.preset)
-    config = VattConfig(**merge(config.to_dict(), json.loads(args.config_overrides)))
+        model, line = load_pretrained(VattForPreTraining, args.model, may_be_new=("head",))
+        logger.info(line)
+        processor = VattProcessor.from_pretrained(args.model)
+        processor.num_captions = args.num_captions or processor.num_captions
+        processor.feature_extractor.do_normalize |= args.normalize_audio
+        return model, processor
+    config = VattConfig.from_preset(args.preset or "ma_tiny")
+    overrides = read_json("--config_overrides", args.config_overrides or "{}")
+    config = VattConfig(**merge(config.to_dict(), overrides))
+    size = args.vocab_size or 65_536
     length = config.text_config.max_position_embeddings
     sentences = (caption for clip in captions for caption in clip)
     if args.vocabulary is not None:
         tokenizer = VattTokenizer.from_vocabulary(args.vocabulary, model_max_length=length)
     elif args.tokenizer == "sentencepiece":
-        tokenizer = VattTokenizer.train_sentencepiece(sentences, args.vocab_size, model_max_length=length)
+        tokenizer = VattTokenizer.train_sentencepiece(sentences, size, model_max_length=length)
     else:
-        tokenizer = VattTokenizer.train_from_iterator(sentences, args.vocab_size, model_max_length=length)
+        tokenizer = VattTokenizer.train_from_iterator(sentences, size, model_max_length=length)
     config.text_config.vocab_size = len(tokenizer)
-    processor = VattProcessor.from_config(config, tokenizer, num_captions=args.num_captions)
+    processor = VattProcessor.from_config(config, tokenizer, num_captions=args.num_captions or 5)
     processor.feature_extractor.do_normalize = args.normalize_audio
     return VattForPreTraining(config), processor
 
@@ -212,12 +230,6 @@ def shuffle_captions(clips: datasets.Dataset, seed: int) -> datasets.Dataset:
     feature = clips.features["captions"]
     clips = clips.remove_columns("captions")
     return clips.add_column("captions", [captions[moved[i]] for i in range(len(captions))], feature=feature)
-
-
-def fail(error: Exception | str) -> NoReturn:
-    """End the script with a message, without tokens, and the code of the error."""
-    print(without_secrets(str(error)), file=sys.stderr)
-    sys.exit(getattr(error, "exit_code", 1))
 
 
 def evaluate_together(
@@ -255,6 +267,10 @@ def main() -> None:
         logger.info("TensorBoard is not installed: metrics go to metrics.jsonl only.")
         run.report_to = "none"
     output_dir = Path(training.output_dir)
+    try:
+        check_output_dir(output_dir)
+    except ValueError as error:
+        fail(error)
     accelerator = Accelerator(
         mixed_precision=run.mixed_precision,
         log_with=run.report_to if run.report_to != "none" else None,
@@ -373,6 +389,8 @@ def main() -> None:
             settings=settings,
         )
         metrics = trainer.train()
+        trained = {name: value for name, value in metrics.items() if is_training_metric(name)}
+        metrics = {name: value for name, value in metrics.items() if name not in trained}
     except (MediaError, OSError, ValueError, TrainingError) as error:
         bar.close()
         fail(error)
@@ -382,9 +400,9 @@ def main() -> None:
     if main_process:
         finished = accelerator.unwrap_model(trainer.model)
         best = output_dir / "best"
-        if best.is_dir() and not run.keep_last:
+        if best.is_dir() and validation is not None and not run.keep_last:
             finished, weights = VattForPreTraining.from_pretrained(best), None
-            metrics = {**metrics, **json.loads((best / "training_state.json").read_text())["metrics"]}
+            metrics = json.loads((best / "training_state.json").read_text())["metrics"]
         try:
             with (
                 explained(output_dir, "The training is done: the same command saves its result."),
@@ -400,6 +418,7 @@ def main() -> None:
                     model=finished,
                     dataset=without_secrets(data.dataset),
                     metrics=metrics,
+                    training=trained,
                     settings={
                         **{
                             key: value
@@ -417,9 +436,7 @@ def main() -> None:
                         "clips with captions": sum(bool(captions) for captions in all_captions(train)),
                         "clips that could not be read": len(skipped) + len(trainer.progress.skipped),
                     },
-                    base_model=model_args.model
-                    if model_args.model and not Path(model_args.model).exists()
-                    else None,
+                    base_model=model_args.model,
                     processor=processor,
                 )
         except (OSError, TrainingError) as error:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import datasets
+from common import held_out
 from frozen_model import ModelArguments, embed, load, parse, report_skipped, write_results
 
 from modeling_vatt.data import all_captions, load_clips, load_msrvtt, load_youcook2
@@ -23,7 +24,7 @@ from modeling_vatt.retrieval import embed_texts
 from modeling_vatt.training import table_fingerprint
 
 
-SPLITS = {"folder": "test", "msrvtt": "test", "youcook2": "validation"}
+SPLITS = {"msrvtt": "test", "youcook2": "validation"}
 
 
 @dataclass
@@ -38,7 +39,7 @@ class RetrievalArguments:
         default=None, metadata={"help": "File of the captions; found in the folder by its official name."}
     )
     split: str | None = field(
-        default=None, metadata={"help": "`test`, or YouCook2's `validation`, if left out."}
+        default=None, metadata={"help": "If left out: `test`, or else `validation`; YouCook2: `validation`."}
     )
     captions: Literal["all", "first"] = field(
         default="all", metadata={"help": "Which captions of a clip ask for it."}
@@ -50,13 +51,13 @@ class RetrievalArguments:
 
 def load_table(args: RetrievalArguments) -> datasets.Dataset:
     """Clips with `video`, `captions` or `sentences` and, inside long videos, `start` and `end`."""
-    split = args.split or SPLITS[args.layout]
+    args.split = args.split or SPLITS.get(args.layout)
     if args.layout == "msrvtt":
-        table = load_msrvtt(args.dataset, args.annotations, split)
+        table = load_msrvtt(args.dataset, args.annotations, args.split)
     elif args.layout == "youcook2":
-        table = load_youcook2(args.dataset, args.annotations, split)
+        table = load_youcook2(args.dataset, args.annotations, args.split)
     else:
-        table = load_clips(args.dataset, split)
+        args.split, table = held_out(lambda split: load_clips(args.dataset, split), args.split)
     return table if args.max_clips is None else table.select(range(min(args.max_clips, len(table))))
 
 

@@ -8,9 +8,10 @@
 | `video-text-retrieval` | words, or dict with text, audio or video | best clips of a gallery |
 | `zero-shot-video-classification` | clip | labels with shares |
 | `zero-shot-audio-classification` | sound | labels with shares |
+| `audio-classification` | sound | classes with shares |
 
-The last is transformers' own task: VATT models join it, other models work there as before. All take single
-inputs, lists, generators, `datasets` (rows with the keys above; other columns are ignored) and torch
+The last two are transformers' own tasks: VATT models join them, other models work there as before. All take
+single inputs, lists, generators, `datasets` (rows with the keys above; other columns are ignored) and torch
 datasets, and `batch_size`. A medium is whatever the processor takes: a path, URL, bytes, file object, array,
 a value of a column of type `Video` or `Audio`, decoded or not, or an object of torchcodec. Models are put
 into evaluation mode.
@@ -29,12 +30,15 @@ import torch
 from torch import nn
 from transformers import AutoModel, Pipeline, PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines.audio_classification import AudioClassificationPipeline
 from transformers.pipelines.zero_shot_audio_classification import ZeroShotAudioClassificationPipeline
 from transformers.utils import logging
 
+from .models.classification import VattForAudioClassification
 from .models.losses import normalize
 from .models.modeling_vatt import VattForPreTraining, VattModel
 from .processors import MediaError
+from .processors.inputs import RatedSound, unwrapped
 from .retrieval import Gallery
 
 
@@ -333,6 +337,26 @@ class VattZeroShotAudioClassificationPipeline(ZeroShotAudioClassificationPipelin
         return _ranked(model_outputs["embeds"], self.vatt.config.temperature, **labels)
 
 
+class VattAudioClassificationPipeline(AudioClassificationPipeline):
+    r"""Classes of a sound: transformers' task `audio-classification`, which takes for VATT's classifiers what
+    their training took: sound files, and videos for their sound, without the program ffmpeg.
+
+    Other models than VATT are handed to transformers' pipeline. Arguments and results are its own.
+    """
+
+    feature_extractor: Any
+
+    def preprocess(self, inputs: Any) -> Any:
+        """One sound to model inputs."""
+        if not isinstance(self.model, VattForAudioClassification):
+            return super().preprocess(inputs)
+        sound = unwrapped(_row(inputs, "audio").get("audio"))
+        if isinstance(sound, RatedSound):  # resampled, as transformers' pipeline does
+            sound = sound._replace(decoded=True)
+        batch = self.feature_extractor([sound], return_tensors="pt")
+        return {"input_values": batch["input_values"].to(self.dtype)}
+
+
 def _whole_model(model: PreTrainedModel) -> VattModel:
     """The model with all towers, in evaluation mode; raises `ValueError` for anything else."""
     base = getattr(model, "vatt", model)
@@ -412,10 +436,12 @@ def register_pipelines() -> None:
         PIPELINE_REGISTRY.register_pipeline(
             task, pipeline_class=pipeline_class, pt_model=AutoModel, type="multimodal"
         )
+    PIPELINE_REGISTRY.supported_tasks["audio-classification"]["impl"] = VattAudioClassificationPipeline
     PIPELINE_REGISTRY.supported_tasks[_ZERO_SHOT_AUDIO]["impl"] = VattZeroShotAudioClassificationPipeline
 
 
 __all__ = [
+    "VattAudioClassificationPipeline",
     "VattFeatureExtractionPipeline",
     "VattPipeline",
     "VattRetrievalPipeline",

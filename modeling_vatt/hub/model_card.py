@@ -52,6 +52,9 @@ with torch.no_grad():
 print(model.config.id2label[int(logits[0].argmax())])
 """
 
+# Hub task -> how `datasets` calls a folder of such files.
+_FOLDERS = {"audio-classification": "audiofolder", "image-classification": "imagefolder"}
+
 # Evaluator's prefix -> what is searched with what: type and name of the task.
 _SEARCHES = {
     "txt2vid_": ("text-to-video-retrieval", "Text-to-video retrieval"),
@@ -64,7 +67,14 @@ _RETRIEVAL_METRICS = {
     "MedianRank": ("median_rank", "Median rank"),
 }
 # Of a log line, not of an evaluation.
-_TRAINING_METRICS = ("loss", "learning_rate", "clips_per_second", "skipped_clips", "epoch")
+_TRAINING_METRICS = (
+    "loss",
+    "learning_rate",
+    "grad_norm",
+    "clips_per_second",
+    "skipped_clips",
+    "epoch",
+)
 
 _CITATION = """```bibtex
 @inproceedings{akbari2021vatt,
@@ -87,6 +97,7 @@ def build_model_card(
     base_model: str | None = None,
     license: str | None = None,
     processor: Any = None,
+    training: Mapping[str, float] | None = None,
 ) -> ModelCard:
     """The card of a model, with the metrics also as the Hub's `model-index`.
 
@@ -95,17 +106,24 @@ def build_model_card(
         name: of the model: Hub repository or folder.
         dataset: what it was trained on: name on the Hub, or a folder, of which only the last part is shown.
         metrics: results of the last evaluation; the names of [`~modeling_vatt.evaluation.clip_retrieval`], or
-            any others. Losses, learning rate and speed are listed as such, not as results.
+            any others.
         settings: of the training.
         split: what the metrics were measured on.
         data: facts about the data, e.g. `{"clips": 1000}`.
-        base_model: Hub name of the checkpoint that the training began with.
+        base_model: checkpoint that the training began with: Hub name, or a folder, of which only the last
+            part is shown.
         license: of the weights, as an identifier of the Hub.
         processor: for the rates at which it reads video and sound.
+        training: last values that the training logged; if left out, losses, learning rate and speed among
+            the metrics are taken for them.
     """
     kind = type(model).__name__
     task, purpose = _KINDS.get(kind, _EMBEDDING)
-    results, training = _split_metrics(metrics or {})
+    results = dict(metrics or {})
+    if training is None:
+        training = {name: value for name, value in results.items() if is_training_metric(name)}
+        results = {name: value for name, value in results.items() if name not in training}
+    local_base = base_model is not None and Path(base_model).exists()
     local = dataset is not None and Path(dataset).is_dir()
     shown = Path(dataset).resolve().name if local and dataset is not None else dataset
     card_data = ModelCardData(
@@ -113,7 +131,7 @@ def build_model_card(
         license=license,
         pipeline_tag=task,
         tags=["vatt", "video", "audio", "text", "contrastive", "retrieval", "modeling_vatt"],
-        base_model=base_model,
+        base_model=None if local_base else base_model,
         datasets=dataset if dataset is not None and not local and dataset.count("/") <= 1 else None,
         model_name=name if results else None,
         eval_results=_eval_results(results, task, shown, local, split),
@@ -130,7 +148,7 @@ def build_model_card(
         "## Data",
         _data_section(shown, data),
         "## Training",
-        _training_section(settings, training, base_model),
+        _training_section(settings, training, base_model, local_base),
         "## Results",
         _results_section(results, shown, split),
         "## Limits",
@@ -168,13 +186,9 @@ def is_empty_card(card: ModelCard) -> bool:
     return "has been automatically generated" in card.content and "[More Information Needed]" in card.content
 
 
-def _split_metrics(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-    training = {
-        name: value
-        for name, value in metrics.items()
-        if name in _TRAINING_METRICS or name.endswith("_loss") or name == "gallery_size"
-    }
-    return {name: value for name, value in metrics.items() if name not in training}, training
+def is_training_metric(name: str) -> bool:
+    """Whether a value belongs to a line of the training's log rather than to the results of an evaluation."""
+    return name in _TRAINING_METRICS or name.endswith("_loss")
 
 
 def _eval_results(
@@ -182,6 +196,8 @@ def _eval_results(
 ) -> list[EvalResult] | None:
     entries = []
     for name, value in results.items():
+        if is_training_metric(name) or name == "gallery_size":
+            continue
         prefix = next((prefix for prefix in _SEARCHES if name.startswith(prefix)), "")
         task_type, task_name = _SEARCHES.get(prefix, (task, task))
         metric_type, metric_name = _RETRIEVAL_METRICS.get(name.removeprefix(prefix), (name, name))
@@ -189,7 +205,7 @@ def _eval_results(
             EvalResult(
                 task_type=task_type,
                 task_name=task_name,
-                dataset_type="videofolder" if local or dataset is None else dataset,
+                dataset_type=_FOLDERS.get(task, "videofolder") if local or dataset is None else dataset,
                 dataset_name=dataset or "unknown",
                 dataset_split=split,
                 metric_type=metric_type,
@@ -265,9 +281,11 @@ def _data_section(dataset: str | None, data: Mapping[str, Any] | None) -> str:
 
 
 def _training_section(
-    settings: Mapping[str, Any] | None, training: Mapping[str, float], base_model: str | None
+    settings: Mapping[str, Any] | None, training: Mapping[str, float], base_model: str | None, local: bool
 ) -> str:
     begun = f"Started from [{base_model}](https://huggingface.co/{base_model})." if base_model else ""
+    if base_model and local:
+        begun = f"Started from the local model `{Path(base_model).resolve().name}`."
     rows = {f"`{name}`": f"{value}" for name, value in (settings or {}).items()}
     rows |= {f"last {name}": f"{value:.4g}" for name, value in training.items()}
     table = _table({"setting": "value"}, rows) if rows else "Settings not stated."

@@ -145,8 +145,11 @@ class VattPatchEmbeddings(nn.Module):
 def word_mask(
     input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: VattTextConfig
 ) -> torch.Tensor:
-    """The mask that is given, or 1 for everything but padding."""
-    return (input_ids != config.pad_token_id).long() if attention_mask is None else attention_mask
+    """The mask that is given, or 1 for everything but padding (which some models of others do not know)."""
+    if attention_mask is not None:
+        return attention_mask
+    padding = config.pad_token_id
+    return torch.ones_like(input_ids) if padding is None else (input_ids != padding).long()
 
 
 def words_first(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -101,6 +101,19 @@ def _along_channels(values: torch.Tensor, features: torch.Tensor) -> torch.Tenso
     return values.view(-1, *(1,) * (features.ndim - 2))
 
 
+class VattFeatureMLP(nn.Module):
+    """A small MLP beside a pooled feature, in front of the head: for towers that are not trained."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(size, size)
+        self.outer = nn.Linear(size, size)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """(..., size) -> (..., size)"""
+        return pooled + self.outer(nn.functional.gelu(self.inner(pooled)))
+
+
 class VattFACHead(nn.Module):
     """Fine and coarse: video and audio meet in one space, video and text in a second one that is reached
     through the first. Dense layers in front of a batch norm have no bias."""
@@ -109,14 +122,14 @@ class VattFACHead(nn.Module):
         super().__init__()
         fine, coarse = config.va_projection_size, config.vt_projection_size
         norm = (config.batch_norm_eps, config.batch_norm_momentum, config.sync_batch_norm)
-        self.video_hidden = nn.Linear(config.video_config.output_size, fine, bias=False)
+        self.video_hidden = nn.Linear(config.output_size("video"), fine, bias=False)
         self.video_hidden_norm = VattBatchNorm(fine, *norm)
         self.video_va = nn.Linear(fine, fine, bias=False)
         self.video_va_norm = VattBatchNorm(fine, *norm)
         self.video_vt = nn.Linear(fine, coarse, bias=False)
         self.video_vt_norm = VattBatchNorm(coarse, *norm)
-        self.audio_va = nn.Linear(config.audio_config.output_size, fine)
-        self.text_vt = nn.Linear(config.text_config.output_size, coarse)
+        self.audio_va = nn.Linear(config.output_size("audio"), fine)
+        self.text_vt = nn.Linear(config.output_size("text"), coarse)
 
     def video(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         hidden = nn.functional.relu(self.video_hidden_norm(self.video_hidden(pooled)))
@@ -137,9 +150,9 @@ class VattJointHead(nn.Module):
         super().__init__()
         size = config.va_projection_size
         norm = (config.batch_norm_eps, config.batch_norm_momentum, config.sync_batch_norm)
-        towers = {"video": config.video_config, "audio": config.audio_config, "text": config.text_config}
+        towers = ("video", "audio", "text")
         self.projections = nn.ModuleDict(
-            {name: nn.Linear(tower.output_size, size, bias=False) for name, tower in towers.items()}
+            {name: nn.Linear(config.output_size(name), size, bias=False) for name in towers}
         )
         self.norms = nn.ModuleDict({name: VattBatchNorm(size, *norm) for name in towers})
 

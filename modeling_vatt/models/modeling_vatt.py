@@ -4,6 +4,7 @@
 (Akbari et al., NeurIPS 2021, arXiv 2104.11178), following the official TensorFlow release.
 """
 
+import os
 from typing import Any, TypeAlias
 
 import torch
@@ -11,6 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
@@ -19,7 +21,9 @@ from ..configuration import VattConfig
 from .collectives import is_distributed, only_somewhere
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
-from .heads import VattBatchNorm, VattFACHead, VattJointHead
+from .foreign import VattForeignTower, load_tower
+from .heads import VattBatchNorm, VattFACHead, VattFeatureMLP, VattJointHead
+from .locking import hold_in_evaluation, lockable, locked_parameters
 from .losses import LOSSES, VattLossScale, caption_ids, contrastive_loss, normalize
 from .outputs import VattFeaturesOutput, VattForPreTrainingOutput, VattLossOutput, VattModelOutput
 from .positions import VattPositionTable
@@ -69,12 +73,15 @@ class VattPreTrainedModel(PreTrainedModel):
         """See transformers; what the config freezes stays frozen (loading alone would unfreeze it).
 
         Weights are read from safetensors only: the older format is a pickle, which can hold code. Whoever
-        trusts such a file passes `use_safetensors=False`.
+        trusts such a file passes `use_safetensors=False`. Code of towers that came with the checkpoint runs
+        with `trust_remote_code=True` only.
 
         Raises:
             ValueError: weights that are damaged.
         """
         kwargs.setdefault("use_safetensors", True)
+        if kwargs.get("trust_remote_code"):
+            kwargs["config"] = cls._trusted_config(pretrained_model_name_or_path, **kwargs)
         try:
             loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except SafetensorError as error:
@@ -84,6 +91,125 @@ class VattPreTrainedModel(PreTrainedModel):
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model._freeze()
         return loaded
+
+    @classmethod
+    def _trusted_config(cls, name: Any, config: Any = None, **kwargs: Any) -> VattConfig:
+        """The config, the code of its towers run."""
+        hub = {
+            key: kwargs[key]
+            for key in ("revision", "token", "cache_dir", "local_files_only")
+            if key in kwargs
+        }
+        if not isinstance(config, VattConfig):
+            config = VattConfig.from_pretrained(name if config is None else config, **hub)
+        config.resolve_remote(str(name), **hub)
+        return config
+
+    @classmethod
+    def from_video_audio_text_pretrained(
+        cls,
+        video: str | PreTrainedModel | None = None,
+        audio: str | PreTrainedModel | None = None,
+        text: str | PreTrainedModel | None = None,
+        towers: dict[str, dict[str, Any]] | None = None,
+        trust_remote_code: bool = False,
+        dtype: torch.dtype = torch.float32,
+        hub_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        r"""
+        A model whose towers are pretrained encoders of transformers, with new projections into the common
+        spaces.
+
+        ```python
+        >>> model = VattForPreTraining.from_video_audio_text_pretrained(
+        ...     video="google/siglip2-base-patch16-224", text="sentence-transformers/all-MiniLM-L6-v2"
+        ... )
+        >>> model.lock("video", "text")
+        ```
+
+        Args:
+            video (`str` or `PreTrainedModel`, *optional*): model of pictures or video; of composite models
+                (CLIP, SigLIP) its part for pictures. A tower left out is VATT's own, from its config.
+            audio (`str` or `PreTrainedModel`, *optional*): model of samples (wav2vec 2) or of features (AST,
+                CLAP, Whisper, of which the encoder is taken).
+            text (`str` or `PreTrainedModel`, *optional*): encoder, or encoder-decoder of which the encoder is
+                taken.
+            towers (`dict`, *optional*): how they are used, name -> fields of [`VattTowerUse`]; what is left
+                out is chosen, and written into `config.towers`.
+            trust_remote_code (`bool`): run code that comes with a checkpoint.
+            dtype (`torch.dtype`): of all weights.
+            hub_kwargs (`dict`, *optional*): `revision`, `token`, `cache_dir` for all three.
+            kwargs: fields of [`VattConfig`].
+
+        Raises:
+            ValueError: no source; one that does not exist or cannot serve, with the reason.
+        """
+        given = {"video": video, "audio": audio, "text": text}
+        if all(source is None for source in given.values()):
+            raise ValueError("Give at least one of `video`, `audio` and `text`.")
+        options = {**(hub_kwargs or {}), "dtype": dtype, "trust_remote_code": trust_remote_code}
+        settings = {name: dict(fields) for name, fields in (towers or {}).items()}
+        loaded: dict[str, PreTrainedModel] = {}
+        for name, source in given.items():
+            if source is None:
+                continue
+            found = load_tower(name, source, settings.get(name, {}), **options)
+            loaded[name], settings[name] = found.model, found.use.settings()
+            kwargs[f"{name}_config"] = found.model.config
+        model: Any = cls(VattConfig(**kwargs, towers=settings))
+        model.to(dtype).eval()
+        for name, encoder in loaded.items():
+            model.base_model.get_submodule(f"{name}_model").model = encoder.eval()
+        model._freeze()
+        return model
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """See transformers; code that came with towers is saved beside the weights."""
+        for name in MODALITIES:
+            tower = getattr(self.base_model, f"{name}_model", None)
+            if not isinstance(tower, VattForeignTower) or not tower.config.__module__.startswith(
+                "transformers_modules"
+            ):
+                continue
+            os.makedirs(save_directory, exist_ok=True)
+            names = {}
+            for auto, thing in (("AutoConfig", tower.config), ("AutoModel", tower.model)):
+                custom_object_save(thing, save_directory)
+                names[auto] = f"{type(thing).__module__.rpartition('.')[2]}.{type(thing).__name__}"
+            getattr(self.config, f"{name}_config").auto_map = names
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+    def lock(self, *names: str, blocks: int | None = None) -> None:
+        """Train towers no further: no gradients, no optimizer state, evaluation mode even under `train()`.
+
+        Kept in `config.towers`, so a saved model stays locked. Build the optimizer afterwards.
+
+        Args:
+            names: `"video"`, `"audio"`, `"text"`.
+            blocks: lock only so many of the first blocks, and what lies before them; 0 unlocks.
+
+        Raises:
+            ValueError: no such tower, or one with fewer blocks.
+        """
+        if self.config.modality_agnostic and set(names) != set(MODALITIES):
+            raise ValueError("The towers of a modality-agnostic model share an encoder: lock all three.")
+        amount = True if blocks is None else blocks
+        for name in names:
+            tower = getattr(self.base_model, f"{name}_model", None) if name in MODALITIES else None
+            if tower is None:
+                raise ValueError(f"This model has no {name!r} tower to lock; towers are {MODALITIES}.")
+            locked_parameters(lockable(tower), amount)  # refuses
+            lockable(tower).requires_grad_(True)
+            self.config.set_use(name, locked=amount)
+        if self.config.modality_agnostic:
+            self.base_model.encoder.requires_grad_(not amount)
+        self._freeze()
+        self.train(self.training)
+
+    def unlock(self, *names: str) -> None:
+        """Undo [`~VattPreTrainedModel.lock`]."""
+        self.lock(*names, blocks=0)
 
     @classmethod
     def from_unimodal_pretrained(
@@ -159,7 +285,12 @@ class VattPreTrainedModel(PreTrainedModel):
         return super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]
 
     def _freeze(self) -> None:
-        """Freeze the word table where the config says so."""
+        """Freeze the word table and locked towers where the config says so."""
+        for name in MODALITIES:
+            tower = getattr(self.base_model, f"{name}_model", None)
+            if tower is not None:
+                for parameter in locked_parameters(lockable(tower), self.config.use(name).locked):
+                    parameter.requires_grad_(False)
         for module in self.modules():
             if not isinstance(module, (VattTextEmbeddings, VattLinearTextTower)):
                 continue
@@ -173,7 +304,7 @@ class VattPreTrainedModel(PreTrainedModel):
 
     def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
         """See transformers; the T5-style text tower never uses flash attention."""
-        towers = {key: getattr(self.config, key) for key in self.config.sub_configs}
+        towers = {f"{name}_config": getattr(self.config, f"{name}_config") for name in self._own_towers()}
         before = {key: tower._attn_implementation for key, tower in towers.items()}
         for key, tower in towers.items():
             # Set here, because transformers warns of sub-configs that belong to no `PreTrainedModel`.
@@ -192,15 +323,23 @@ class VattPreTrainedModel(PreTrainedModel):
             raise
         self._settle_attention()
 
+    def _own_towers(self) -> list[str]:
+        return [name for name in MODALITIES if not self.config.is_foreign(name)]
+
     def _settle_attention(self) -> None:
         """Give towers without an attention implementation that of the model; flash attention knows no
         position bias, so the T5-style text tower then uses SDPA."""
         config = self.config
-        for tower in (config.video_config, config.audio_config, config.text_config):
+        for name in self._own_towers():
+            tower = getattr(config, f"{name}_config")
             if tower._attn_implementation is None:
                 tower._attn_implementation = config._attn_implementation
         text = config.text_config
-        if text.encoder_type == "t5" and "flash" in text._attn_implementation:
+        if (
+            not config.is_foreign("text")
+            and text.encoder_type == "t5"
+            and "flash" in text._attn_implementation
+        ):
             logger.warning_once(
                 "The T5-style text tower has a position bias, which flash attention lacks: SDPA."
             )
@@ -279,24 +418,48 @@ class VattModel(VattPreTrainedModel):
         if unknown or not modalities:
             raise ValueError(f"`modalities` must be taken from {MODALITIES}, got {modalities}.")
         self._settle_attention()
-        own = not config.modality_agnostic
-        self.encoder = None if own else VattEncoder(config.video_config)
-        self.video_model = make_tower(config.video_config, own) if "video" in modalities else None
-        self.audio_model = make_tower(config.audio_config, own) if "audio" in modalities else None
-        self.text_model = make_tower(config.text_config, own) if "text" in modalities else None
+        self.encoder = VattEncoder(config.video_config) if config.modality_agnostic else None
+        self.video_model = make_tower("video", config) if "video" in modalities else None
+        self.audio_model = make_tower("audio", config) if "audio" in modalities else None
+        self.text_model = make_tower("text", config) if "text" in modalities else None
+        wanted = [name for name in modalities if config.use(name).projection == "mlp"]
+        self.feature_mlps = nn.ModuleDict({name: VattFeatureMLP(config.output_size(name)) for name in wanted})
         self.head: nn.Module | None = None
         if set(modalities) == set(MODALITIES):
             self.head = VattFACHead(config) if config.head_type == "fac" else VattJointHead(config)
         self.post_init()
+        self._freeze()
+
+    def train(self, mode: bool = True) -> "VattModel":
+        """See PyTorch; locked towers stay in evaluation mode."""
+        super().train(mode)
+        for name in MODALITIES if mode else ():
+            tower, locked = getattr(self, f"{name}_model"), self.config.use(name).locked
+            if tower is not None and locked:
+                covered = {id(parameter) for parameter in locked_parameters(lockable(tower), locked)}
+                hold_in_evaluation(lockable(tower), covered)
+        if mode and self.encoder is not None and self.config.use("video").locked:
+            self.encoder.eval()
+        return self
+
+    def _embedded(self, name: str, pooled: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Embeddings in the video-audio and the video-text space of pooled features (rows, output_size)."""
+        if name in self.feature_mlps:
+            pooled = self.feature_mlps[name](pooled)
+        return getattr(self.head, name)(pooled)
 
     def get_input_embeddings(self) -> nn.Module:
         """The word table; without a text tower the patch projection or first convolution, as vision and audio
         models have it."""
         if self.text_model is None:
             tower: Any = self.video_model or self.audio_model
+            if isinstance(tower, VattForeignTower):
+                return tower.model.get_input_embeddings()
             if isinstance(tower, VattConvolutionalTower):
                 return tower.backbone.stem.convolution
             return tower.embeddings.patch_projection
+        if isinstance(self.text_model, VattForeignTower):
+            return self.text_model.model.get_input_embeddings()
         embeddings: Any = getattr(self.text_model, "embeddings", self.text_model)
         return embeddings.word_embeddings
 
@@ -306,6 +469,9 @@ class VattModel(VattPreTrainedModel):
             raise NotImplementedError(
                 "This model has no text tower, so no word table: build it with `text_config`."
             )
+        if isinstance(self.text_model, VattForeignTower):
+            self.text_model.model.set_input_embeddings(value)
+            return
         getattr(self.text_model, "embeddings", self.text_model).word_embeddings = value
 
     def project(self, pooler_outputs: dict[str, torch.Tensor]) -> VattModelOutput:
@@ -322,7 +488,7 @@ class VattModel(VattPreTrainedModel):
             )
         embeds: dict[str, Any] = {}
         for name, pooled in pooler_outputs.items():
-            found = getattr(self.head, name)(pooled.flatten(0, -2))
+            found = self._embedded(name, pooled.flatten(0, -2))
             for space, values in zip(("va", "vt"), found, strict=True):
                 if values is not None:
                     embeds[f"{name}_{space}_embeds"] = values.view(*pooled.shape[:-1], -1)
@@ -358,7 +524,7 @@ class VattModel(VattPreTrainedModel):
             **kwargs,
         )
         if self.head is not None and return_embeds:
-            features.va_embeds, features.vt_embeds = getattr(self.head, name)(features.pooler_output)
+            features.va_embeds, features.vt_embeds = self._embedded(name, features.pooler_output)
         return features
 
     @can_return_tuple

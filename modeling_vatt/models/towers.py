@@ -13,11 +13,12 @@ from torch import nn
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 
-from ..configuration import VattAudioConfig, VattTextConfig, VattVideoConfig
+from ..configuration import VattAudioConfig, VattConfig, VattTextConfig, VattVideoConfig
 from ..configuration.configuration_vatt import VattTowerConfig
 from .cnn import VattI3D, VattResNet
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, channels_first, word_mask
 from .encoder import VattEncoder
+from .foreign import VattForeignTower
 from .outputs import VattFeaturesOutput
 
 
@@ -140,11 +141,13 @@ class VattConvolutionalTower(nn.Module):
         )
 
 
-def make_tower(config: VattVideoConfig | VattAudioConfig | VattTextConfig, own_encoder: bool) -> nn.Module:
-    """The tower that a config describes; `own_encoder` as in [`VattTower`]."""
-    if isinstance(config, VattTextConfig):
-        return (
-            VattLinearTextTower(config) if config.encoder_type == "linear" else VattTower(config, own_encoder)
-        )
-    assert isinstance(config, VattVideoConfig | VattAudioConfig)
-    return VattConvolutionalTower(config) if config.is_convolutional else VattTower(config, own_encoder)
+def make_tower(name: str, whole: VattConfig) -> nn.Module:
+    """The tower of a modality (`"video"`, `"audio"`, `"text"`) that a config describes."""
+    if whole.is_foreign(name):
+        return VattForeignTower(name, whole)
+    config = getattr(whole, f"{name}_config")
+    if isinstance(config, VattTextConfig) and config.encoder_type == "linear":
+        return VattLinearTextTower(config)
+    if isinstance(config, VattVideoConfig | VattAudioConfig) and config.is_convolutional:
+        return VattConvolutionalTower(config)
+    return VattTower(config, own_encoder=not whole.modality_agnostic)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..embedding.embedding import embed_query
 from ..embedding.identity import ModelIdentity
+from ..models.loading import load_pretrained
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
 from .errors import IndexMismatch
@@ -204,11 +205,11 @@ def load_model(
         revision: commit, branch or tag on the Hub.
 
     Raises:
-        ValueError: no such device, or one that has no room for the model.
+        ValueError: no such device, or one that has no room for the model; or weights are missing.
     """
-    model = VattForPreTraining.from_pretrained(name, revision=revision).eval()
+    model, _ = load_pretrained(VattForPreTraining, name, revision=revision)
     try:
-        model = model.to(device)
+        model = model.eval().to(device)
     except (AssertionError, RuntimeError, NotImplementedError) as error:  # a torch without CUDA asserts
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ValueError(

@@ -30,14 +30,15 @@ def checkpoints(output_dir: str | os.PathLike, state_file: str = _STATE_FILE) ->
     found = [
         path
         for path in Path(output_dir).glob("checkpoint-*")
-        if _NAME.fullmatch(path.name) and _is_json(path / state_file)
+        if _NAME.fullmatch(path.name) and is_whole(path, state_file)
     ]
     return sorted(found, key=lambda path: int(path.name.split("-")[1]))
 
 
-def _is_json(file: Path) -> bool:
+def is_whole(folder: str | os.PathLike, state_file: str = _STATE_FILE) -> bool:
+    """Whether a folder holds the state that is written into it last."""
     try:
-        return isinstance(json.loads(file.read_text()), dict)
+        return isinstance(json.loads((Path(folder) / state_file).read_text()), dict)
     except (OSError, ValueError):
         return False
 

@@ -117,10 +117,19 @@ def _features(
 
 
 def average_gradients(model: nn.Module) -> None:
-    """Mean over processes of every gradient, where no wrapper does it."""
+    """Mean over processes of every gradient, where no wrapper does it; one that a process lacks is 0."""
     if not is_distributed():
         return
-    grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        return
+    present = torch.tensor([p.grad is not None for p in trained], dtype=torch.int32, device=trained[0].device)
+    grads = []
+    for parameter, anywhere in zip(trained, all_reduce_max(present).tolist(), strict=True):
+        if anywhere and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        if parameter.grad is not None:
+            grads.append(parameter.grad)
     for work in [dist.all_reduce(grad, async_op=True) for grad in grads]:
         work.wait()
     for grad in grads:

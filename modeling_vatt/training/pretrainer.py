@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import torch
@@ -37,7 +37,7 @@ from ..data import (
     skip_report,
 )
 from ..models.modeling_vatt import VattForPreTraining, VattForPreTrainingOutput
-from .checkpoints import begin, checkpoints, commit, read_state, recover, remove_old
+from .checkpoints import begin, checkpoints, commit, is_whole, read_state, recover, remove_old
 from .faults import (
     NonFiniteLossError,
     RunStopped,
@@ -58,7 +58,7 @@ from .run_record import (
     without_secrets,
     write_run_record,
 )
-from .schedules import get_pretraining_schedule
+from .schedules import get_pretraining_schedule, steps_before_decay
 
 
 logger = logging.getLogger(__name__)
@@ -68,15 +68,17 @@ LOSS_NAMES = ("loss", "video_audio_loss", "video_text_loss", "audio_text_loss")
 _WORKER_DEATHS = 3
 # When reading: what says nothing about the file itself.
 _UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
+# Inputs of the model, by modality.
+_INPUTS = {"video": "pixel_values_videos", "audio": "input_values", "text": "input_ids"}
+# What decides the rates from here on: may change where they do not yet depend on it.
+_SCHEDULE = ("schedule", "num_steps", "decay_steps", "final_learning_rate", "cosine_period")
 # What decides the result: a run is not continued with other values.
 _FIXED = (
-    "num_steps",
+    *_SCHEDULE,
     "batch_size",
     "micro_batch_size",
     "learning_rate",
-    "final_learning_rate",
     "warmup_steps",
-    "cosine_period",
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
@@ -94,12 +96,18 @@ class PretrainingArguments:
     Args:
         output_dir: folder of checkpoints, the best model, `metrics.jsonl` and `run.json`; on several machines
             one that all of them share.
-        num_steps: updates of the whole run.
+        num_steps: updates of the whole run. A run whose `schedule` is not `"cosine"` can be extended: same
+            output folder, more steps. After a decay it goes on from the checkpoint where the decay began.
+        schedule: after the warm-up `"cosine"` (release), whose rates depend on `num_steps`, `"constant"`, or
+            `"wsd"`: constant, then in a straight line down to `final_learning_rate` over `decay_steps`.
+        decay_steps: of `"wsd"`.
+        resume_from: checkpoint of another run to begin with, optimizer and all, such as that of a constant
+            rate from which a decay branches off.
         batch_size: clips of an update, over all processes. Every clip is a negative of all others.
         micro_batch_size: clips of which a process holds activations at a time; 0 for all. Gradients are those
             of the whole batch, see [`cached_backward`].
         learning_rate: peak, reached after `warmup_steps`.
-        final_learning_rate: reached at the end.
+        final_learning_rate: reached at the end (not with `"constant"`).
         cosine_period: `"half"` (release) or `"quarter"` (paper).
         adam_beta1, adam_beta2, adam_epsilon, weight_decay: of Adam (decoupled decay if not 0).
         max_grad_norm: clip the norm of the gradient; 0 for none (release).
@@ -120,6 +128,9 @@ class PretrainingArguments:
 
     output_dir: str
     num_steps: int = 500_000
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
+    decay_steps: int = 0
+    resume_from: str | None = None
     batch_size: int = field(default=2048, metadata={"aliases": ["--global_batch_size"]})
     micro_batch_size: int = 0
     learning_rate: float = 1e-4
@@ -146,9 +157,29 @@ class PretrainingArguments:
         for name in ("num_steps", "batch_size", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)}.")
-        for name in ("seed", "micro_batch_size", "warmup_steps", "num_workers", "keep_checkpoints"):
+        counts = (
+            "seed",
+            "micro_batch_size",
+            "warmup_steps",
+            "decay_steps",
+            "num_workers",
+            "keep_checkpoints",
+        )
+        for name in counts:
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        if self.schedule not in ("cosine", "constant", "wsd"):
+            raise ValueError(f'`schedule` must be "cosine", "constant" or "wsd", got {self.schedule!r}.')
+        if (self.schedule == "wsd") != (self.decay_steps > 0):
+            raise ValueError(
+                f'`decay_steps` ({self.decay_steps}) belongs to `schedule="wsd"`, which needs 1 or more; '
+                f"`schedule` is {self.schedule!r}."
+            )
+        if self.decay_steps and self.warmup_steps + self.decay_steps > self.num_steps:
+            raise ValueError(
+                f"`warmup_steps` ({self.warmup_steps}) and `decay_steps` ({self.decay_steps}) are more than "
+                f"`num_steps` ({self.num_steps}): shorten them."
+            )
 
 
 @dataclass
@@ -240,7 +271,13 @@ class Pretrainer:
         )
         final_ratio = args.final_learning_rate / args.learning_rate
         scheduler = get_pretraining_schedule(
-            optimizer, args.num_steps, args.warmup_steps, final_ratio, args.cosine_period
+            optimizer,
+            args.num_steps,
+            args.warmup_steps,
+            final_ratio,
+            args.cosine_period,
+            args.schedule,
+            args.decay_steps,
         )
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         # Not prepared: Accelerate would step it once per process, but a step here is one global batch. Nor
@@ -267,6 +304,8 @@ class Pretrainer:
             return self._train(signals)
 
     def _train(self, signals: StopSignals) -> dict[str, float]:
+        if self.accelerator.is_main_process:
+            self._warn()
         self.model.train()
         metrics: dict[str, float] = {}
         began, clips = time.perf_counter(), 0
@@ -292,7 +331,7 @@ class Pretrainer:
             if self.evaluate is not None and (last or _due(step, self.args.eval_every)):
                 metrics |= self._evaluate(step)
                 began, clips = time.perf_counter(), 0
-            if last or _due(step, self.args.save_every):
+            if last or _due(step, self.args.save_every) or step == self._decay_start:
                 self._save_checkpoint()
             if self.on_step is not None and self.accelerator.is_main_process:
                 self.on_step(step)
@@ -304,11 +343,29 @@ class Pretrainer:
             )
         return metrics
 
+    @property
+    def _decay_start(self) -> int | None:
+        """The step whose checkpoint the run can be extended from."""
+        return steps_before_decay(vars(self.args)) if self.args.schedule == "wsd" else None
+
+    def _warn(self) -> None:
+        """Of settings that are hardly meant."""
+        if self.args.batch_size == 1:
+            logger.warning("A batch of 1 clip has no negatives, so nothing is learnt: enlarge --batch_size.")
+        if self.args.warmup_steps >= self.args.num_steps:
+            logger.warning(
+                "The warm-up (--warmup_steps %d) is not over when the run is (--num_steps %d): the learning "
+                "rate never reaches %g. Shorten it.",
+                self.args.warmup_steps,
+                self.args.num_steps,
+                self.args.learning_rate,
+            )
+
     def _stop(self, parts: list[ClipBatch] | None, signals: StopSignals) -> bool:
         """What all processes have to know of each other before a step.
 
-        That is whether one is to stop (the answer), whether one has nothing to train on (an error), and which
-        clips could not be read.
+        That is whether one is to stop (the answer), whether one has nothing to train on or lacks a modality
+        that another has (errors: the loss compares the clips of all), and which clips could not be read.
         """
         new = {
             clip.name: clip.reason
@@ -316,13 +373,16 @@ class Pretrainer:
             for clip in part.skipped
             if clip.name not in self.progress.skipped
         }
-        empty = parts is not None and not any(part.inputs for part in parts)
+        readable = [part.inputs for part in parts or () if part.inputs]
+        empty = parts is not None and not readable
+        present = [any(name in inputs for inputs in readable) for name in _INPUTS.values()]
+        absent = [any(name not in inputs for inputs in readable) for name in _INPUTS.values()]
         flags = torch.tensor(
-            [signals.received is not None or parts is None, empty, bool(new)],
+            [signals.received is not None or parts is None, empty, bool(new), *present, *absent],
             dtype=torch.float32,
             device=self.accelerator.device,
         )
-        stop, anyone_empty, anyone_new = self.accelerator.reduce(flags, reduction="sum").tolist()
+        stop, anyone_empty, anyone_new, *there = self.accelerator.reduce(flags, reduction="sum").tolist()
         if anyone_new:
             for clips in gather_object([new]):
                 for name, reason in clips.items():
@@ -334,6 +394,15 @@ class Pretrainer:
                 f"Step {self.progress.step + 1}: no clip of the batch of {anyone_empty:.0f} of the "
                 f"{self.accelerator.num_processes} processes can be read; one because {reason} Remove broken "
                 "files or enlarge the batch."
+            )
+        mixed = [name for place, name in enumerate(_INPUTS) if there[place] and there[place + len(_INPUTS)]]
+        if mixed and not stop:
+            lacking = [name for place, name in enumerate(_INPUTS) if absent[place]]
+            raise ValueError(
+                f"Step {self.progress.step + 1}: only some of the clips have {' and '.join(mixed)} "
+                f"(process {self.accelerator.process_index} lacks: {', '.join(lacking) or 'nothing'}), but "
+                "the loss compares the clips of all processes. Give every process the same modalities, with "
+                "`audio_mask` and `text_mask` for clips without sound or text."
             )
         return bool(stop)
 
@@ -560,7 +629,9 @@ class Pretrainer:
                 shutil.copy(self.output_dir / RUN_FILE, f"{target}.partial")
             state = {"progress": vars(self.progress), "scheduler": self.scheduler.state_dict()}
             commit(target, {**state, "arguments": self._fingerprint()})
-            remove_old(self.output_dir, self.args.keep_checkpoints)
+            start = self.output_dir / f"checkpoint-{self._decay_start}"
+            also = start if start.is_dir() else None
+            remove_old(self.output_dir, self.args.keep_checkpoints, also=also)
 
         together(lambda: begin(target) if main else None)
         together(lambda: self.accelerator.save_state(f"{target}.partial"))
@@ -617,16 +688,16 @@ class Pretrainer:
                 f"The processes find different checkpoints in {self.output_dir} ({listed}): let them share "
                 "one output folder, or bring its files to all machines."
             )
-        metrics_file = self.output_dir / "metrics.jsonl"
-        if found:
-            self._load(found[-1])
-            logger.info("Continuing from %s", found[-1])
-        if main and not found:
-            metrics_file.unlink(missing_ok=True)
-        elif main and metrics_file.exists():
-            lines = [line for line in metrics_file.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line)["step"] <= self.progress.step]
-            metrics_file.write_text("".join(line + "\n" for line in kept))
+        start = self._start(found)
+        if start is not None:
+            self._load(start)
+            logger.info("Continuing from %s", start)
+        if found == [] and start is not None:  # of another run: what it saved is not here
+            self.progress.best_metric = self.progress.best_step = self._saved_step = None
+        self.accelerator.wait_for_everyone()  # all have read the checkpoints
+        if main:
+            self._forget_later(found)
+        self.accelerator.wait_for_everyone()
         if main:
             model = self.accelerator.unwrap_model(self.model)
             write_run_record(
@@ -640,15 +711,79 @@ class Pretrainer:
                 new=not found,
             )
 
+    def _start(self, found: list[Path]) -> Path | None:
+        """The checkpoint to continue from: the newest of the folder; where its rate has fallen already and
+        the run is made longer, the newest from before that; in a new folder that of `resume_from`."""
+        branch = self.args.resume_from
+        if branch is not None and Path(branch).resolve().parent == self.output_dir.resolve():
+            raise ValueError(
+                f"--resume_from {branch} lies in the output folder: choose another --output_dir."
+            )
+        if branch is not None and not found:
+            if Path(branch) not in checkpoints(Path(branch).parent):
+                raise ValueError(
+                    f"--resume_from {branch}: no whole checkpoint of pretraining. Name a folder checkpoint-N."
+                )
+            found = [Path(branch)]
+        if not found:
+            return None
+        then = {path: read_state(path) for path in found}
+        newest = then[found[-1]]
+        decayed = newest["progress"]["step"] > steps_before_decay(newest["arguments"]) >= 0
+        longer = self.args.num_steps > newest["arguments"]["num_steps"]
+        if not self._same_rates(newest) and decayed and longer:
+            before = [path for path in found if self._same_rates(then[path])]
+            return before[-1] if before else found[-1]
+        return found[-1]
+
+    def _same_rates(self, state: dict[str, Any]) -> bool:
+        """Whether the learning rates up to a checkpoint are those of this run."""
+        then, now = state["arguments"], vars(self.args)
+        if all(then.get(name, now[name]) == now[name] for name in _SCHEDULE):
+            return True
+        return state["progress"]["step"] <= min(steps_before_decay(then), steps_before_decay(now))
+
+    def _forget_later(self, found: list[Path]) -> None:
+        """Take out of the output folder what does not belong to the run up to here: the best model and lines
+        of an earlier run or of steps that are made again, and checkpoints that are not continued."""
+        step = self.progress.step
+        for path in found:
+            if read_state(path)["progress"]["step"] > step:
+                logger.warning("%s belongs to a decay that is not continued: removed.", path)
+                shutil.rmtree(path)
+        best = self.output_dir / "best"
+        if best.is_dir() and (not is_whole(best) or read_state(best).get("step") != self.progress.best_step):
+            logger.warning("%s is not the best model of this run up to here: removed.", best)
+            shutil.rmtree(best)
+        metrics_file = self.output_dir / "metrics.jsonl"
+        if not found:
+            metrics_file.unlink(missing_ok=True)
+        elif metrics_file.exists():
+            lines = [line for line in metrics_file.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            metrics_file.write_text("".join(line + "\n" for line in kept))
+
     def _load(self, checkpoint: Path) -> None:
         state = read_state(checkpoint)
         now = self._fingerprint()
-        changed = [name for name, value in state["arguments"].items() if name in now and now[name] != value]
+        same_rates = self._same_rates(state)
+        changed = [
+            name
+            for name, value in state["arguments"].items()
+            if name in now and now[name] != value and not (name in _SCHEDULE and same_rates)
+        ]
         if changed:
+            advice = "use them again, or choose another output folder."
+            if set(changed) <= set(_SCHEDULE):
+                advice = (
+                    "the learning rate up to there would have been another. Use them again; a run that is to "
+                    'be extended needs `schedule` "constant" or "wsd" and goes on from before its decay. To '
+                    "train the result further, begin a run with its weights (--model) in another folder."
+                )
             raise ValueError(
                 f"{checkpoint} was written with other arguments "
                 + ", ".join(f"{name}={state['arguments'][name]} (now {now[name]})" for name in changed)
-                + ": use them again, or choose another output folder."
+                + f": {advice}"
             )
         try:
             self.accelerator.load_state(str(checkpoint))

@@ -1,8 +1,11 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Learning-rate schedules of the release and the paper (vatt.md 7.2)."""
+"""Learning-rate schedules: the cosines of the release and the paper, and rates that do not know the length of
+the run, so that it can be extended: constant, and warm-up, stable, decay (WSD)."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -40,16 +43,49 @@ def finetuning_learning_rate(step: int, total_steps: int, warmup_steps: int, pea
     return pretraining_learning_rate(step, total_steps, warmup_steps, peak, 0.0)
 
 
+def stable_learning_rate(
+    step: int,
+    total_steps: int,
+    warmup_steps: int,
+    decay_steps: int,
+    peak: float = 1e-4,
+    final: float = 0.0,
+) -> float:
+    """Linear warm-up from 0 to `peak`, which then stays; over the last `decay_steps` (0: never) a straight
+    line down to `final`, reached at `total_steps`."""
+    if step < warmup_steps:
+        return peak * step / warmup_steps
+    left = max(0, total_steps - step)
+    return peak if left >= decay_steps else final + (peak - final) * left / decay_steps
+
+
+def steps_before_decay(settings: Mapping[str, Any]) -> int:
+    """Updates whose rates are the same however long the run is; -1 where all rates depend on its length.
+
+    Args:
+        settings: `schedule`, `num_steps` and `decay_steps` of [`PretrainingArguments`].
+    """
+    if settings.get("schedule", "cosine") == "cosine":
+        return -1
+    return settings["num_steps"] - settings["decay_steps"]
+
+
 def get_pretraining_schedule(
     optimizer: torch.optim.Optimizer,
     total_steps: int,
     warmup_steps: int,
     final_ratio: float = 0.5,
     period: str = "half",
+    schedule: str = "cosine",
+    decay_steps: int = 0,
 ) -> LambdaLR:
-    """Scheduler around [`pretraining_learning_rate`]: the optimizer's learning rates are the peaks and
-    `final_ratio` of them is reached at the end (release: 1e-4 and 5e-5)."""
-    return LambdaLR(
-        optimizer,
-        lambda step: pretraining_learning_rate(step, total_steps, warmup_steps, 1.0, final_ratio, period),
-    )
+    """Scheduler around [`pretraining_learning_rate`] (`schedule="cosine"`) or [`stable_learning_rate`]
+    (`"constant"`, `"wsd"`): the optimizer's learning rates are the peaks, and `final_ratio` of them is
+    reached at the end (release: 1e-4 and 5e-5)."""
+
+    def ratio(step: int) -> float:
+        if schedule == "cosine":
+            return pretraining_learning_rate(step, total_steps, warmup_steps, 1.0, final_ratio, period)
+        return stable_learning_rate(step, total_steps, warmup_steps, decay_steps, 1.0, final_ratio)
+
+    return LambdaLR(optimizer, ratio)

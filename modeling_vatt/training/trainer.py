@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import BatchFeature, Trainer, TrainerCallback, TrainerControl, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, TrainOutput
 
 from ..configuration import VattConfig
 from ..data import EpochSampler, LabelledDataset, SkippedClip, collate_clips
@@ -54,6 +54,9 @@ from .run_record import RUN_FILE, table_fingerprint, write_run_record
 
 
 logger = logging.getLogger(__name__)
+
+# Class id in place of that of a clip that cannot be read; cross-entropy leaves it out too.
+_UNREAD = -100
 
 CLASSIFIERS: dict[str, type[VattClassifier]] = {
     "video": VattForVideoClassification,
@@ -274,9 +277,13 @@ def smooth_labels(targets: torch.Tensor, smoothing: float) -> torch.Tensor:
 
 
 def collate_labelled(items: Sequence[BatchFeature | SkippedClip]) -> dict[str, Any]:
-    """Items of a [`LabelledDataset`] stacked, and under `skipped` the clips that had to be left out."""
+    """Items of a [`LabelledDataset`] stacked, and under `skipped` the clips that had to be left out; if there
+    are any, `readable` (items,) bool says which were not."""
     batch = collate_clips(items)
-    return {**batch.inputs, "skipped": batch.skipped}
+    found = {**batch.inputs, "skipped": batch.skipped}
+    if batch.skipped:
+        found["readable"] = torch.tensor([not isinstance(item, SkippedClip) for item in items])
+    return found
 
 
 class VattTrainer(Trainer):
@@ -290,9 +297,10 @@ class VattTrainer(Trainer):
     - Backbone and classifier are clipped apart. The release clips the gradient of each replica before the
       sum over R replicas; here, as everywhere in PyTorch, the averaged gradient is clipped, which equals the
       release's rule for R = 1 and is up to R times stricter otherwise (vatt.md 7.1).
-    - Label smoothing and mixup on soft targets. The loss of evaluation is that of the true labels.
-    - Clips that cannot be read are left out of their batch, and collected in `skipped` and in the file
-      `skipped.jsonl` of the output folder.
+    - Label smoothing and mixup on soft targets. The loss of evaluation is that of the true labels, computed
+      like the metrics on the predictions of all clips together: each counts once, in however many processes.
+    - Clips that cannot be read are left out of their batch, in training and evaluation, and collected in
+      `skipped` of all processes and in the file `skipped.jsonl` of the output folder.
     - Checkpoints appear in one step, when all of them is on the disk, and are ordered by their steps.
     - On SIGTERM, SIGINT or SIGUSR1 all processes write a checkpoint after the same step, and
       [`RunStopped`] is raised. NaN ends the run before it reaches the weights. A failure of disk, memory,
@@ -325,6 +333,11 @@ class VattTrainer(Trainer):
             raise ValueError("Label smoothing and mixup need to know `problem_type`: set it in the config.")
         if args.label_smoothing_factor and problem == "multi_label_classification":
             raise ValueError("Label smoothing is for one label per clip: set `label_smoothing_factor=0`.")
+        if args.batch_eval_metrics or not args.eval_do_concat_batches:
+            raise ValueError(
+                "Loss and metrics are those of all clips together: leave `batch_eval_metrics` off and "
+                "`eval_do_concat_batches` on."
+            )
         super().__init__(model, args, **{"data_collator": collate_labelled, **kwargs})
         self.skipped: dict[str, str] = {}
         self._input_name = model.main_input_name
@@ -516,16 +529,20 @@ class VattTrainer(Trainer):
     ) -> torch.Tensor:
         """See `Trainer`; no step is made if no clip of the batch could be read."""
         self._note(inputs.pop("skipped", ()))
+        inputs.pop("readable", None)
+        if self.args.world_size > 1:  # one that raised alone would leave the others waiting
+            empty = torch.tensor([not inputs], dtype=torch.float32, device=self.args.device)
+            count = int(self.accelerator.reduce(empty, reduction="sum").item())
+            if count:
+                raise ValueError(
+                    f"Step {self.state.global_step}: no clip of the batch of {count} of the "
+                    f"{self.args.world_size} processes can be read. Remove broken files or enlarge the batch."
+                )
         if not inputs:
             if len(self.skipped) >= len(self.train_dataset):  # type: ignore[arg-type]
                 raise ValueError(
                     f"No clip can be read, the first because {next(iter(self.skipped.values()))} "
                     "Check the files."
-                )
-            if self.args.world_size > 1:
-                raise ValueError(
-                    f"Step {self.state.global_step}: no clip of this process's batch can be read. Remove "
-                    "broken files or enlarge the batch."
                 )
             return torch.zeros((), device=self.args.device)
         step, part = self._micro_step
@@ -570,18 +587,73 @@ class VattTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """See `Trainer`; a batch of which no clip could be read has no predictions. Several processes need
-        clips that can all be read."""
-        skipped = inputs.pop("skipped", ())
-        self._note(skipped)
-        if skipped and self.args.world_size > 1:
-            raise ValueError(
-                f"{skipped[0].reason} Several processes evaluate batches of equal size only: remove the "
-                "broken files, or evaluate in one process."
-            )
-        if not inputs:
-            return None, None, None
-        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        """See `Trainer`; clips that could not be read keep their rows, with labels that [`evaluation_loop`]
+        knows them by, so that all processes gather batches of the same size. The loss is computed there."""
+        self._note(inputs.pop("skipped", ()))
+        readable = inputs.pop("readable", None)
+        logits = labels = None
+        if inputs:
+            _, logits, labels = super().prediction_step(model, inputs, False, ignore_keys)
+            logits = logits[0] if isinstance(logits, tuple) else logits
+        if readable is None:
+            return None, logits, labels
+        readable = readable.to(self.args.device)
+        if logits is None or labels is None:
+            kind = next(model.parameters()).dtype
+            logits = torch.zeros(0, self._num_labels, dtype=kind, device=self.args.device)
+            several = self.accelerator.unwrap_model(model).config.problem_type == "multi_label_classification"
+            labels = logits if several else logits.new_zeros(0, dtype=torch.long)
+        missing = float("nan") if labels.is_floating_point() else _UNREAD
+        all_logits = logits.new_zeros(len(readable), *logits.shape[1:])
+        all_labels = labels.new_full((len(readable), *labels.shape[1:]), missing)
+        all_logits[readable], all_labels[readable] = logits, labels
+        return None, all_logits, all_labels
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """See `Trainer`; loss and metrics are those of the gathered predictions.
+
+        The mean of the losses of batches would count the clips twice that fill up the last batch of several
+        processes. With `label_balancing` the rarity of a label is that among all clips.
+        """
+        compute, self.compute_metrics = self.compute_metrics, None
+        prepare, self.preprocess_logits_for_metrics = self.preprocess_logits_for_metrics, None
+        try:
+            output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
+        finally:
+            self.compute_metrics, self.preprocess_logits_for_metrics = compute, prepare
+        for clips in gather_object([self.skipped]):
+            self.skipped |= clips
+        predictions: Any = output.predictions
+        labels: Any = output.label_ids
+        nothing: Any = None  # what `Trainer` returns for predictions that nobody asked for
+        metrics: dict[str, float] = dict(output.metrics or {})
+        if labels is None or predictions is None:
+            return EvalLoopOutput(predictions, labels, metrics, output.num_samples)
+        read = labels != _UNREAD if labels.ndim == 1 else ~np.isnan(labels).any(1)
+        predictions, labels = predictions[read], labels[read]
+        if not len(labels):
+            return EvalLoopOutput(nothing, None, metrics, 0)
+        model = self.accelerator.unwrap_model(self.model)
+        logits = torch.from_numpy(predictions).float()
+        found = {"loss": float(model.classification_loss(logits, torch.from_numpy(labels)))}
+        if prepare is not None:
+            predictions = prepare(torch.from_numpy(predictions), torch.from_numpy(labels)).numpy()
+        if compute is not None:
+            found |= compute(EvalPrediction(predictions=predictions, label_ids=labels))
+        metrics |= {
+            f"{metric_key_prefix}_{name.removeprefix(f'{metric_key_prefix}_')}": v
+            for name, v in found.items()
+        }
+        if prediction_loss_only:
+            return EvalLoopOutput(nothing, None, metrics, len(labels))
+        return EvalLoopOutput(predictions, labels, metrics, len(labels))
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         self.accelerator.unscale_gradients()

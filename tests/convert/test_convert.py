@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_parity import BOUND, GOLDENS, difference, golden_inputs, load_golden, random_model
+from goldens import BOUND, GOLDENS, difference, golden_inputs, load_golden, random_model
 from transformers import AutoModelForVideoClassification
 from typer.testing import CliRunner
 

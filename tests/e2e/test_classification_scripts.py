@@ -18,26 +18,17 @@ import torch
 from clip_folders import small_processor, write_clip
 from PIL import Image
 from safetensors.torch import load_file
+from scripts import CLASSIFICATION, EXAMPLES, start
 from small_models import AUDIO, TEXT, VIDEO, small_config
-from test_examples import EXAMPLES, start
 from transformers import AutoModelForVideoClassification, AutoProcessor, pipeline
 
-from modeling_vatt import VattForPreTraining
+from modeling_vatt import VattForAudioClassification, VattForPreTraining
+from modeling_vatt.data import LabelledDataset, load_labelled
 
 
 pytestmark = pytest.mark.slow
 
 SMALL = json.dumps({"video_config": VIDEO, "audio_config": AUDIO, "text_config": TEXT})
-RUN = {
-    "max_steps": 4,
-    "per_device_train_batch_size": 2,
-    "learning_rate": 1e-2,
-    "logging_steps": 1,
-    "save_steps": 1,
-    "use_cpu": True,
-    "disable_tqdm": True,
-    "dataloader_pin_memory": False,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +50,7 @@ def run(monkeypatch, capsys):
 
     def call(script: str, **options: Any) -> str:
         words = [script]
-        for name, value in {**RUN, **options}.items():
+        for name, value in {**CLASSIFICATION, **options}.items():
             words += [f"--{name}", str(value)]
         monkeypatch.setattr(sys, "argv", words)
         message = ""
@@ -158,6 +149,50 @@ def test_sound_of_videos_from_scratch(run, videos, several):
     assert processor["feature_extractor"]["do_normalize"] is True
 
 
+def test_a_model_of_the_wrong_kind_is_refused(run, videos, pretrained):
+    """The tower of sound would be random."""
+    options = {"dataset": videos, "remote_code": False, "max_steps": 1}
+    output = run("run_video_classification", output_dir="seeing", model=pretrained, **options)
+    assert "new: classifier" in output and "weights taken" in output
+    output = run("run_audio_classification", output_dir="out", model="seeing", **options)
+    assert "seeing lacks audio_model (" in output and "it holds VattForVideoClassification" in output
+    again = run("run_video_classification", output_dir="more", model="seeing", **options)
+    assert "new: nothing" in again  # the same classes
+    card = Path("more/README.md").read_text()
+    assert "Started from the local model `seeing`." in card and "last loss" not in card
+
+
+def test_the_pipeline_takes_what_the_script_took(run, videos, pretrained):
+    """A video for its sound; the same logits as in the script."""
+    options = {"dataset": videos, "model": pretrained, "remote_code": False, "max_steps": 1}
+    run("run_audio_classification", output_dir="listening", **options)
+    file = str(videos / "validation" / "1.mp4")
+    found = pipeline("audio-classification", model="listening", device="cpu")(file)
+    table = load_labelled(videos, "validation", "audio")
+    processor = AutoProcessor.from_pretrained("listening")
+    (row,) = [i for i, value in enumerate(table["audio"]) if value["path"].endswith("/1.mp4")]
+    values = LabelledDataset(table, processor, "audio")[row]["input_values"]
+    model = VattForAudioClassification.from_pretrained("listening").eval()
+    with torch.no_grad():
+        shares = model(values).logits[0].softmax(-1)
+    expected = {name: shares[index].item() for index, name in model.config.id2label.items()}
+    assert {one["label"]: one["score"] for one in found} == pytest.approx(expected, abs=1e-6)
+    card = Path("listening/README.md").read_text()
+    assert "type: audiofolder" in card and "videofolder" not in card
+
+
+def test_scripts_evaluate_on_the_split_that_is_there(videos):
+    """README's layout has `train` and `validation`; a split that was asked for is never replaced."""
+    held_out = importlib.import_module("common").held_out
+
+    def load(split: str) -> datasets.Dataset:
+        return load_labelled(videos, split, "video")
+
+    assert held_out(load, None)[0] == "validation" and held_out(load, "train")[0] == "train"
+    with pytest.raises(ValueError, match='Unknown split "test"'):
+        held_out(load, "test")
+
+
 def test_images_from_scratch(run):
     for split in ("train", "validation"):
         for name, value in (("dark", 20), ("light", 220)):
@@ -182,7 +217,9 @@ def test_a_run_killed_with_sigkill_continues_to_the_same_model(run, pretrained, 
         "save_total_limit": 2,
     }
     run("run_video_classification", output_dir="whole", **options)
-    process = start("run_video_classification.py", tmp_path, output_dir="killed", **{**RUN, **options})
+    process = start(
+        "run_video_classification.py", tmp_path, output_dir="killed", **{**CLASSIFICATION, **options}
+    )
     deadline = time.monotonic() + 200
     while not list(tmp_path.glob("killed/checkpoint-*/trainer_state.json")):
         assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
@@ -211,6 +248,9 @@ def test_a_run_killed_with_sigkill_continues_to_the_same_model(run, pretrained, 
         ("video", {"train_split": "validation", "validation_split": "test"}, 'Unknown split "test"'),
         ("image", {}, "No clip can be read, the first because"),
         ("video", {"preset": "huge"}, "Unknown VATT preset 'huge'"),
+        ("video", {"model": "m", "preset": "tiny"}, "--preset, --config_overrides: for new models only"),
+        ("video", {"config_overrides": "{a"}, "--config_overrides: '{a' is no JSON"),
+        ("video", {"output_dir": "file"}, "--output_dir file: file is a file"),
         ("video", {"model": "missing/model"}, "--model missing/model: no such folder"),
         ("video", {"do_eval": True}, "--do_eval alone needs a trained --model"),
         ("audio", {"label_balancing": True}, "`label_balancing` is for clips with several labels"),
@@ -225,6 +265,9 @@ def test_a_run_killed_with_sigkill_continues_to_the_same_model(run, pretrained, 
 )
 def test_mistakes_end_in_one_line(run, videos, script, options, message):
     options = {"dataset": videos, "config_overrides": SMALL, "output_dir": "out", **options}
+    if "model" in options and "preset" not in options:
+        del options["config_overrides"]
+    Path("file").write_text("")
     output = run(f"run_{script}_classification", **options)
     assert message in output
     assert not Path("out/results.json").exists()

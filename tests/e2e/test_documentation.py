@@ -27,8 +27,7 @@ import typer
 from clip_folders import make_folder, small_processor
 from hub_stand_in import TOKEN, HubStandIn
 from media_factory import numbered_frames, tone, write_media
-from test_classification_scripts import RUN as CLASSIFICATION
-from test_examples import PRETRAINING
+from scripts import CLASSIFICATION, PRETRAINING
 from transformers import HfArgumentParser
 
 from modeling_vatt import VattConfig, VattForPreTraining
@@ -69,7 +68,6 @@ NOT_EXECUTED = {
     "git clone": "needs the network",
     "pip install": "needs a package index; CI installs the package in `make test-all` and `make check-wheel`",
     "hf auth login": "asks for a token",
-    "python tests/models/test_parity.py": "takes minutes; pytest runs the same comparisons",
     "python benchmarks/": "measures for minutes; a wrong name is noticed, see `check_command`",
 }
 # Fences without code that could run.

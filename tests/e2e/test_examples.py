@@ -3,7 +3,6 @@
 """The scripts, run as a user runs them."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,61 +15,12 @@ import pytest
 import torch
 from clip_folders import losses, make_folder
 from media_factory import damage
+from scripts import EXAMPLES, PRETRAINING, run, start
 
 from modeling_vatt.retrieval import VideoSearch
 
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.slow
-
-TINY_TOWER = {
-    "num_hidden_layers": 1,
-    "hidden_size": 32,
-    "num_attention_heads": 2,
-    "head_dim": 16,
-    "intermediate_size": 32,
-}
-PRETRAINING = {
-    "preset": "ma_tiny",
-    "config_overrides": json.dumps(
-        {
-            "video_config": {**TINY_TOWER, "num_frames": 8, "image_size": 32},
-            "audio_config": {**TINY_TOWER, "num_samples": 12800},
-            "text_config": TINY_TOWER,
-        }
-    ),
-    "num_steps": 6,
-    "batch_size": 4,
-    "learning_rate": 1e-3,
-    "warmup_steps": 2,
-    "log_every": 1,
-    "eval_every": 3,
-    "save_every": 1,
-    "report_to": "none",
-}
-
-
-def start(script: str, cwd: Path, processes: int = 1, **options: object) -> subprocess.Popen:
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command += [str(EXAMPLES / script)]
-    for name, value in options.items():
-        values = value if isinstance(value, list) else [value]
-        command += [f"--{name}", *map(str, values)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(cwd / "cache")}
-    if processes > 1:
-        environment.setdefault("ACCELERATE_USE_CPU", "1")
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def run(script: str, cwd: Path, expect: int = 0, processes: int = 1, **options: object) -> str:
-    process = start(script, cwd, processes, **options)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == expect, output
-    return output
 
 
 @pytest.fixture(scope="module")

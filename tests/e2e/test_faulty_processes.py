@@ -17,11 +17,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
-from clip_folders import RATE, make_folder, small_processor
+from clip_folders import RATE, losses, make_folder, small_processor
 from media_factory import tone, truncate, write_media
-from test_faults import At
-from test_finetuning import arguments, classifier
-from test_training import losses, pretrainer
+from training_runs import At, arguments, classifier, pretrainer
 
 from modeling_vatt.data import ClipDataset, LabelledDataset, load_clips, load_labelled
 from modeling_vatt.training import TrainingError, VattTrainer, last_checkpoint

@@ -15,8 +15,8 @@ import yaml
 from clip_folders import make_folder, small_processor, write_clip
 from hub_stand_in import TOKEN, USER, HubStandIn
 from huggingface_hub import ModelCard
+from scripts import PRETRAINING
 from small_models import seeded, small_config
-from test_examples import PRETRAINING
 
 from modeling_vatt import (
     VattForAudioClassification,
@@ -181,10 +181,12 @@ def pretraining_script(options: dict[str, object], name: str, *flags: str) -> st
     """A program that calls the pretraining script with `--push_to_hub`."""
     arguments = [text for key, value in options.items() for text in (f"--{key}", str(value))]
     arguments += ["--push_to_hub", "--hub_model_id", name, *flags]
+    examples = str(SUPPORT.parents[1] / "examples")
     return f"""
 import runpy, sys
 sys.argv = ["run_pretraining.py", *{arguments!r}]
-runpy.run_path({str(SUPPORT.parents[1] / "examples" / "run_pretraining.py")!r}, run_name="__main__")
+sys.path.insert(0, {examples!r})
+runpy.run_path({examples + "/run_pretraining.py"!r}, run_name="__main__")
 """
 
 

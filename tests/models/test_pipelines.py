@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """transformers' own pipelines with our models, and ours: single inputs, batches, streams, errors."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
@@ -124,6 +125,12 @@ def test_audio_classification(variant, tmp_path):
     extractor.save_pretrained(tmp_path)
     loaded = pipeline("audio-classification", model=str(tmp_path), device="cpu")
     assert_shares(loaded(sounds[2]), expected[2])
+    file = str(tmp_path / "sound.wav")
+    write_media(file, waveform=sounds[0], sampling_rate=extractor.sampling_rate, audio_codec="pcm_f32le")
+    assert_shares(loaded(file), expected[0])
+    assert_shares(loaded({"bytes": Path(file).read_bytes(), "path": None}), expected[0])
+    faster = {"raw": np.repeat(sounds[0], 2), "sampling_rate": 2 * extractor.sampling_rate}  # resampled
+    assert shares(loaded(faster)) == pytest.approx(shares(loaded(file)), abs=0.05)
 
 
 def test_image_classification(tmp_path):

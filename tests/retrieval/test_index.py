@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from clip_folders import small_processor, write_clip
 from filelock import FileLock
+from indexes import IDENTITY, add, assert_same, clustered, content, synthetic
 from media_factory import truncate
 from small_models import seeded, small_config
 
@@ -28,7 +29,6 @@ from modeling_vatt.retrieval import (
     IndexBusy,
     IndexDamaged,
     IndexMismatch,
-    ModelIdentity,
     Moment,
     VattIndex,
     VideoSearch,
@@ -46,10 +46,6 @@ from modeling_vatt.retrieval import (
 from modeling_vatt.retrieval import index as index_module
 from modeling_vatt.retrieval import updating as indexing
 from modeling_vatt.retrieval.store import DATABASE
-
-
-DIMS = {"va": 12, "vt": 6}
-IDENTITY = ModelIdentity("synthetic", None, "0", {}, {}, "", DIMS)
 
 
 @pytest.fixture(scope="module")
@@ -76,51 +72,6 @@ def clips(tmp_path_factory) -> Path:
 @pytest.fixture
 def videos(clips, tmp_path) -> Path:
     return Path(shutil.copytree(clips, tmp_path / "videos"))
-
-
-def synthetic(folder: Path, files: int, windows: int = 5, dims: dict | None = None) -> VattIndex:
-    """An index without media: files f0000.mp4 ... in folders of ten, windows of a second."""
-    identity = ModelIdentity("synthetic", None, "0", {}, {}, "", dims or DIMS)
-    index = VattIndex.create(folder, None, identity, 1.0)
-    for number in range(files):
-        add(index, number, windows)
-    return index
-
-
-def add(index: VattIndex, number: int, windows: int = 5) -> None:
-    generator = np.random.default_rng(number)
-    centres = {
-        space: np.random.default_rng(number % 20).standard_normal(dim) for space, dim in index.dims.items()
-    }
-    va, vt = (
-        centres[space] + 0.5 * generator.standard_normal((windows, dim)) for space, dim in index.dims.items()
-    )
-    starts = np.arange(windows, dtype=float)
-    file = FileRecord(f"d{number // 10:02d}/f{number:04d}.mp4", 1, 1, str(number), float(windows))
-    index.add(file, starts, starts + 1, va, vt)
-
-
-def content(index: VattIndex) -> dict[str, tuple[list, np.ndarray, np.ndarray]]:
-    """Path -> spans and vectors."""
-    moments, va = index.vectors("va")
-    _, vt = index.vectors("vt")
-    found: dict = {}
-    for moment, *vectors in zip(moments, va, vt, strict=True):
-        spans, *rows = found.setdefault(moment.path, ([], [], []))
-        spans.append((moment.start, moment.end, moment.duration))
-        for collected, vector in zip(rows, vectors, strict=True):
-            collected.append(vector)
-    return {path: (spans, np.array(a), np.array(b)) for path, (spans, a, b) in found.items()}
-
-
-def assert_same(one: VattIndex, other: VattIndex) -> None:
-    first, second = content(one), content(other)
-    assert first.keys() == second.keys() and one.files() == other.files()
-    for path, (spans, va, vt) in first.items():
-        assert spans == second[path][0]
-        # Windows that are embedded beside others differ by rounding.
-        np.testing.assert_allclose(va, second[path][1], atol=1e-5)
-        np.testing.assert_allclose(vt, second[path][2], atol=1e-5)
 
 
 # --- windows and moments ---
@@ -728,19 +679,6 @@ def test_large_indexes_are_searched_approximately(small_limits, tmp_path, monkey
     # An index that has become small is searched exactly, and says so.
     index.remove([f"d{n // 10:02d}/f{n:04d}.mp4" for n in range(80, 200)])
     assert index.info()["approximate"] is None
-
-
-def clustered(folder: Path, topics: int, windows: int) -> tuple[VattIndex, np.ndarray]:
-    """A file for each topic, each in a folder of its own: windows of a topic are alike."""
-    index = VattIndex.create(folder, None, IDENTITY, 1.0)
-    generator = np.random.default_rng(0)
-    centres = unit(generator.standard_normal((topics, 12)))
-    starts = np.arange(windows, dtype=float)
-    for number, centre in enumerate(centres):
-        file = FileRecord(f"t{number}/f.mp4", 1, 1, str(number), float(windows))
-        va = centre + 0.02 * generator.standard_normal((windows, 12))
-        index.add(file, starts, starts + 1, va, generator.standard_normal((windows, 6)))
-    return index, centres
 
 
 def test_a_folder_whose_videos_are_far_from_the_query(small_limits, tmp_path):

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from clip_folders import write_clip
 from hub_stand_in import TOKEN, HubStandIn
-from test_index import IDENTITY, add, assert_same, clustered, synthetic
+from indexes import IDENTITY, add, assert_same, clustered, synthetic
 
 from modeling_vatt.retrieval import (
     IndexDamaged,

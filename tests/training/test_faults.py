@@ -23,12 +23,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clip_folders import make_folder, write_clip
+from clip_folders import losses, make_folder, write_clip
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from test_finetuning import StopAfter, arguments, classifier, sounds, tones, weights  # noqa: F401
-from test_training import clips, losses, pretrainer  # noqa: F401
-from transformers import TrainerCallback
+from training_runs import At, arguments, classifier, pretrainer, tones, weights
 
 from modeling_vatt.data import LabelledDataset, load_clips
 from modeling_vatt.data.reading import DECODED
@@ -56,7 +54,7 @@ PACKAGE = Path(loop.__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def whole(clips, tmp_path_factory) -> list[tuple[int, float]]:  # noqa: F811
+def whole(clips, tmp_path_factory) -> list[tuple[int, float]]:
     """Losses of a run in which nothing happens."""
     folder = tmp_path_factory.mktemp("whole")
     pretrainer(clips, folder).train()
@@ -71,7 +69,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_a_signal_stops_a_run_after_a_checkpoint(clips, whole, tmp_path, name):  # noqa: F811
+def test_a_signal_stops_a_run_after_a_checkpoint(clips, whole, tmp_path, name):
     """A real one; handlers are those of before afterwards, and the run goes on to the same losses."""
     number = getattr(signal, name)
     before = signal.getsignal(number)
@@ -88,7 +86,7 @@ def test_a_signal_stops_a_run_after_a_checkpoint(clips, whole, tmp_path, name): 
     assert losses(tmp_path) == whole
 
 
-def test_a_signal_right_after_a_checkpoint_writes_no_second_one(clips, tmp_path, monkeypatch):  # noqa: F811
+def test_a_signal_right_after_a_checkpoint_writes_no_second_one(clips, tmp_path, monkeypatch):
     trainer = pretrainer(clips, tmp_path)
     trainer.on_step = lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 2 else None
     times: list[int] = []
@@ -132,7 +130,7 @@ def test_signals_are_left_alone_outside_of_the_main_thread():
 # --- workers ---
 
 
-def test_a_killed_worker_is_replaced(clips, whole, tmp_path, caplog):  # noqa: F811
+def test_a_killed_worker_is_replaced(clips, whole, tmp_path, caplog):
     trainer = pretrainer(clips, tmp_path, num_workers=1, prefetch_factor=1)
 
     def kill(step: int) -> None:
@@ -164,7 +162,7 @@ class Crashing(torch.utils.data.Dataset):
         return None
 
 
-def test_workers_that_always_die_end_the_run(clips, tmp_path, monkeypatch):  # noqa: F811
+def test_workers_that_always_die_end_the_run(clips, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_WORKER_DEATHS", 1)
     trainer = pretrainer(clips, tmp_path, num_workers=1)
     trainer.dataset = Crashing(trainer.dataset)
@@ -184,7 +182,7 @@ def test_exceptions_in_workers_are_no_deaths():
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_nan_ends_a_run_before_the_update(clips, tmp_path, where):  # noqa: F811
+def test_nan_ends_a_run_before_the_update(clips, tmp_path, where):
     trainer = pretrainer(clips, tmp_path)
     kept: dict[str, torch.Tensor] = {}
 
@@ -224,7 +222,7 @@ def test_nan_ends_a_run_before_the_update(clips, tmp_path, where):  # noqa: F811
 # --- disk ---
 
 
-def test_a_file_that_gets_too_large_keeps_the_last_checkpoint(clips, whole, tmp_path):  # noqa: F811
+def test_a_file_that_gets_too_large_keeps_the_last_checkpoint(clips, whole, tmp_path):
     """`ulimit -f` stands for quotas; the room that the half-written checkpoint took is given back."""
     trainer = pretrainer(clips, tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -260,7 +258,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=False)
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(clips, tmp_path, small_disk):  # noqa: F811
+def test_a_full_disk_keeps_the_last_checkpoint(clips, tmp_path, small_disk):
     """Room for one checkpoint and a half."""
     pretrainer(clips, tmp_path / "roomy", num_steps=2).train()
     size = sum(file.stat().st_size for file in (tmp_path / "roomy" / "checkpoint-2").iterdir())
@@ -279,7 +277,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(clips, tmp_path, small_disk):  # 
 # --- memory ---
 
 
-def test_without_memory_advice_is_given(clips, tmp_path):  # noqa: F811
+def test_without_memory_advice_is_given(clips, tmp_path):
     """torch's own error of an allocation that cannot be made."""
     trainer = pretrainer(clips, tmp_path)
     trainer.model.register_forward_pre_hook(lambda *_: torch.empty(2**55))
@@ -420,7 +418,7 @@ def test_results_are_replaced_at_once_or_not_at_all(tmp_path):
     assert not (tmp_path / "result.partial").exists()
 
 
-def test_a_damaged_checkpoint_is_named(clips, tmp_path):  # noqa: F811
+def test_a_damaged_checkpoint_is_named(clips, tmp_path):
     pretrainer(clips, tmp_path, num_steps=4).train()
     file = tmp_path / "checkpoint-4" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
@@ -442,7 +440,7 @@ def test_a_damaged_checkpoint_is_named(clips, tmp_path):  # noqa: F811
         (OSError(errno.EIO, "Input/output error"), "It may be whole"),
     ],
 )
-def test_a_good_checkpoint_is_not_to_be_deleted(clips, tmp_path, monkeypatch, error, message):  # noqa: F811
+def test_a_good_checkpoint_is_not_to_be_deleted(clips, tmp_path, monkeypatch, error, message):
     trainer = pretrainer(clips, tmp_path)
     trainer._resume()
     trainer._save_checkpoint()
@@ -457,7 +455,7 @@ def test_a_good_checkpoint_is_not_to_be_deleted(clips, tmp_path, monkeypatch, er
     assert "Delete" not in str(found.value)
 
 
-def test_a_checkpoint_is_written_without_the_record_of_the_run(clips, whole, tmp_path):  # noqa: F811
+def test_a_checkpoint_is_written_without_the_record_of_the_run(clips, whole, tmp_path):
     trainer = pretrainer(clips, tmp_path)
     trainer.on_step = lambda step: (tmp_path / "run.json").unlink(missing_ok=True)
     trainer.train()
@@ -476,7 +474,7 @@ class Spy:
 
 
 @pytest.mark.parametrize("name", ["optimizer.bin", "random_states_0.pkl", "custom_checkpoint_0.pkl"])
-def test_checkpoints_run_no_code(clips, tmp_path, name):  # noqa: F811
+def test_checkpoints_run_no_code(clips, tmp_path, name):
     """A run may be continued from what somebody else left there."""
     pretrainer(clips, tmp_path, num_steps=2).train()
     torch.save({"state": Spy(tmp_path / "executed")}, tmp_path / "checkpoint-2" / name)
@@ -487,7 +485,7 @@ def test_checkpoints_run_no_code(clips, tmp_path, name):  # noqa: F811
     assert (tmp_path / "executed").exists()  # so that the test can fail
 
 
-def test_checkpoints_of_fine_tuning_run_no_code(sounds, tmp_path):  # noqa: F811
+def test_checkpoints_of_fine_tuning_run_no_code(sounds, tmp_path):
     """`training_args.bin`, which holds more than numbers, is not read at all."""
     finetune(sounds, tmp_path, max_steps=3).train()  # checkpoint-2 is not the end
     trainer = finetune(sounds, tmp_path, max_steps=3)
@@ -509,7 +507,7 @@ def test_checkpoints_of_fine_tuning_run_no_code(sounds, tmp_path):  # noqa: F811
 # --- clocks ---
 
 
-def test_a_jumping_clock_changes_nothing(clips, whole, tmp_path, monkeypatch):  # noqa: F811
+def test_a_jumping_clock_changes_nothing(clips, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: random.uniform(0, 4e9))
     pretrainer(clips, tmp_path).train()
     assert losses(tmp_path) == whole
@@ -550,7 +548,7 @@ def test_nothing_is_timed_by_the_clock_on_the_wall():
         {"max_grad_norm": 1.0},
     ],
 )
-def test_what_changes_the_result_is_refused_on_resuming(clips, tmp_path, changed):  # noqa: F811
+def test_what_changes_the_result_is_refused_on_resuming(clips, tmp_path, changed):
     trainer = pretrainer(clips, tmp_path)
     trainer._resume()
     trainer._save_checkpoint()
@@ -574,7 +572,7 @@ def test_a_file_of_another_size_is_refused_on_resuming(tmp_path):
         make()._resume()
 
 
-def test_other_views_and_another_model_are_refused_on_resuming(clips, tmp_path):  # noqa: F811
+def test_other_views_and_another_model_are_refused_on_resuming(clips, tmp_path):
     trainer = pretrainer(clips, tmp_path)
     trainer._resume()
     trainer._save_checkpoint()
@@ -620,7 +618,7 @@ def test_any_seed_makes_streams():
 
 
 @pytest.mark.parametrize("every", [0, 4])
-def test_losses_that_are_not_logged_take_no_room(clips, tmp_path, every):  # noqa: F811
+def test_losses_that_are_not_logged_take_no_room(clips, tmp_path, every):
     """Means are made of sums, and stopping in between changes them by nothing."""
     pretrainer(clips, tmp_path / "each").train()
     single = [loss for _, loss in losses(tmp_path / "each")]
@@ -640,25 +638,14 @@ def test_losses_that_are_not_logged_take_no_room(clips, tmp_path, every):  # noq
 # --- fine-tuning ---
 
 
-class At(TrainerCallback):
-    """Does something after a step."""
-
-    def __init__(self, step: int, task: Any) -> None:
-        self.step, self.task = step, task
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == self.step:
-            self.task()
-
-
-def finetune(sounds: Path, folder: Path, *callbacks: Any, **options: Any) -> VattTrainer:  # noqa: F811
+def finetune(sounds: Path, folder: Path, *callbacks: Any, **options: Any) -> VattTrainer:
     data = tones(sounds, several=False)
     options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "seed": 7, **options}
     args = arguments(folder, **options)
     return VattTrainer(classifier(data), args, train_dataset=data, callbacks=list(callbacks))
 
 
-def test_a_signal_stops_fine_tuning_after_a_checkpoint(sounds, tmp_path):  # noqa: F811
+def test_a_signal_stops_fine_tuning_after_a_checkpoint(sounds, tmp_path):
     whole = finetune(sounds, tmp_path / "whole")
     whole.train()
     stopped = finetune(sounds, tmp_path / "parts", At(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
@@ -694,7 +681,7 @@ class Signalling(LabelledDataset):
     ("where", "made"),
     [("first epoch", 1), ("second epoch", 5), ("killed at first", 0), ("killed", 4), ("evaluation", 3)],
 )
-def test_a_signal_to_all_processes_stops_fine_tuning_after_a_checkpoint(sounds, tmp_path, where, made):  # noqa: F811
+def test_a_signal_to_all_processes_stops_fine_tuning_after_a_checkpoint(sounds, tmp_path, where, made):
     """Workers live on; where they are killed all the same, what has been learnt is saved."""
     data = tones(sounds, several=False)
     signalling = Signalling(data.clips, data.processor, "audio")
@@ -723,7 +710,7 @@ def test_a_signal_to_all_processes_stops_fine_tuning_after_a_checkpoint(sounds, 
         assert torch.equal(values, expected[name]), name
 
 
-def test_workers_of_fine_tuning_end_only_for_the_main_process(sounds, tmp_path):  # noqa: F811
+def test_workers_of_fine_tuning_end_only_for_the_main_process(sounds, tmp_path):
     data = tones(sounds, several=False)
     args = arguments(tmp_path, dataloader_num_workers=1, per_device_eval_batch_size=1)
     before = multiprocessing.active_children()
@@ -739,7 +726,7 @@ def test_workers_of_fine_tuning_end_only_for_the_main_process(sounds, tmp_path):
     assert worker.exitcode == 0
 
 
-def test_fine_tuning_keeps_the_last_checkpoint_of_a_full_disk(sounds, tmp_path):  # noqa: F811
+def test_fine_tuning_keeps_the_last_checkpoint_of_a_full_disk(sounds, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def limit() -> None:
@@ -754,7 +741,7 @@ def test_fine_tuning_keeps_the_last_checkpoint_of_a_full_disk(sounds, tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_half_written_checkpoints_of_fine_tuning_have_no_name(sounds, tmp_path, monkeypatch):  # noqa: F811
+def test_half_written_checkpoints_of_fine_tuning_have_no_name(sounds, tmp_path, monkeypatch):
     """Killed when all files are there but not yet known to be on the disk."""
 
     def dies(*_: Any) -> None:
@@ -770,7 +757,7 @@ def test_half_written_checkpoints_of_fine_tuning_have_no_name(sounds, tmp_path, 
     assert found == ["checkpoint-4", "checkpoint-6"]
 
 
-def test_the_best_checkpoint_is_known_by_its_place(sounds, tmp_path):  # noqa: F811
+def test_the_best_checkpoint_is_known_by_its_place(sounds, tmp_path):
     """It is written elsewhere first, and kept with the newest."""
     scores = iter([0.2, 0.9, 0.1, 0.3])
     data = tones(sounds, several=False)
@@ -807,7 +794,7 @@ def test_the_best_checkpoint_is_known_by_its_place(sounds, tmp_path):  # noqa: F
 
 
 @pytest.mark.parametrize("strategy", ["steps", "epoch"])
-def test_stopping_saves_also_where_only_the_best_is_saved(sounds, tmp_path, strategy):  # noqa: F811
+def test_stopping_saves_also_where_only_the_best_is_saved(sounds, tmp_path, strategy):
     """Evaluated after every step, the second of which is worse, or after the epoch, in the middle of which
     the run is stopped: that is no reason to evaluate."""
     data = tones(sounds, several=False)
@@ -839,7 +826,7 @@ def test_stopping_saves_also_where_only_the_best_is_saved(sounds, tmp_path, stra
 
 
 @pytest.mark.parametrize("limit", [0.75, 0.0])
-def test_nan_ends_fine_tuning_before_the_update(sounds, tmp_path, limit):  # noqa: F811
+def test_nan_ends_fine_tuning_before_the_update(sounds, tmp_path, limit):
     """transformers would go on, and leave it out of the mean loss."""
     trainer = finetune(sounds, tmp_path, max_grad_norm=limit, gradient_accumulation_steps=2)
 
@@ -858,7 +845,7 @@ def test_nan_ends_fine_tuning_before_the_update(sounds, tmp_path, limit):  # noq
     assert [Path(name).name for name in shown] == [f"{index}.wav" for index in order]
 
 
-def test_fine_tuning_without_memory_gives_advice(sounds, tmp_path):  # noqa: F811
+def test_fine_tuning_without_memory_gives_advice(sounds, tmp_path):
     trainer = finetune(sounds, tmp_path)
     trainer.model.register_forward_pre_hook(lambda *_: torch.empty(2**55))
     with pytest.raises(TrainingError, match=r"Out of memory .*--per_device_train_batch_size, now 4"):

@@ -5,23 +5,20 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 import torch
-from clip_folders import RATE, small_processor
-from media_factory import tone, write_media
+from clip_folders import small_processor
+from media_factory import write_media
 from sklearn.metrics import average_precision_score
 from small_models import small_config
-from transformers import TrainerCallback
+from training_runs import StopAfter, arguments, classifier, tones, weights
 
-from modeling_vatt.data import LabelledDataset, class_names, decode_clips, load_labelled
+from modeling_vatt.data import LabelledDataset, load_labelled
 from modeling_vatt.evaluation import classification_metrics
 from modeling_vatt.processors import VattAugmentation
 from modeling_vatt.training import (
-    CLASSIFIERS,
     RECIPES,
     FinetuningArguments,
     VattTrainer,
@@ -34,61 +31,7 @@ from modeling_vatt.training import (
 )
 
 
-PITCHES = {"low": 300.0, "middle": 900.0, "high": 2400.0}
 RANDOM = {"classifier_dropout": 0.3, "drop_token_rate": 0.5}
-
-
-@pytest.fixture(scope="module")
-def sounds(tmp_path_factory) -> datasets.Dataset:
-    """Mixtures of one to three tones, labelled with the tones, decoded once."""
-    folder = tmp_path_factory.mktemp("sounds")
-    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("cache")
-    random = np.random.default_rng(0)
-    rows = []
-    for number in range(13):
-        labels = [name for name in PITCHES if random.random() < 0.5] or ["low"]
-        mixture = sum(tone(0.5, RATE, PITCHES[name]) for name in labels) / len(labels)
-        noise = 0.05 * random.standard_normal(len(mixture)).astype(np.float32)
-        write_media(
-            folder / f"{number}.wav", waveform=mixture + noise, sampling_rate=RATE, audio_codec="pcm_s16le"
-        )
-        rows.append({"file_name": f"{number}.wav", "label": labels, "group": number % 3})
-    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-def tones(folder: Path, several: bool, **options: Any) -> LabelledDataset:
-    table = load_labelled(folder, "train", "audio", "label" if several else "group")
-    decoded, _ = decode_clips(table, small_processor(), media="audio")
-    return LabelledDataset(decoded, small_processor(), "audio", **options)
-
-
-def classifier(data: LabelledDataset, variant: str = "specific", **options: Any) -> torch.nn.Module:
-    torch.manual_seed(0)
-    config = finetuning_config(
-        small_config(variant), class_names(data.clips), data.media, data.several_labels, **options
-    )
-    return CLASSIFIERS[data.media](config)
-
-
-def arguments(folder: Path, **overrides: Any) -> FinetuningArguments:
-    fields = {
-        "output_dir": str(folder),
-        "per_device_train_batch_size": 4,
-        "learning_rate": 0.05,
-        "optim": "sgd",
-        "optim_args": "momentum=0.9",
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "report_to": [],
-        "use_cpu": True,
-        "disable_tqdm": True,
-    }
-    return FinetuningArguments(**{**fields, **overrides})
-
-
-def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: values.clone() for name, values in model.state_dict().items()}
 
 
 # --- recipes ---
@@ -280,16 +223,6 @@ def test_frozen_backbone(sounds, tmp_path):
 
 
 # --- runs ---
-
-
-class StopAfter(TrainerCallback):
-    """Ends a run early, as if it had been stopped from outside."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_training_stop = state.global_step >= self.steps
 
 
 @pytest.mark.parametrize("several", [False, True])

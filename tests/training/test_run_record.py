@@ -15,9 +15,9 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from clip_folders import make_folder
-from test_examples import EXAMPLES, PRETRAINING, losses, start
-from test_finetuning import arguments
+from clip_folders import losses, make_folder
+from scripts import EXAMPLES, PRETRAINING, start
+from training_runs import arguments
 
 from modeling_vatt.training import (
     EXIT_STOPPED,

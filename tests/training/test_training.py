@@ -2,63 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pretraining loop and its checkpoints."""
 
-from pathlib import Path
-
-import datasets
 import pytest
 import torch
-from clip_folders import losses, make_folder, small_processor
-from media_factory import truncate
+from clip_folders import losses, small_processor
 from small_models import small_config
+from training_runs import pretrainer
 
 from modeling_vatt import VattForPreTraining
-from modeling_vatt.data import ClipDataset, load_clips
-from modeling_vatt.processors import VattAugmentation
-from modeling_vatt.training import Pretrainer, PretrainingArguments, TrainingError, write_model_card
+from modeling_vatt.training import TrainingError, write_model_card
 from modeling_vatt.training.checkpoints import begin, checkpoints, commit, read_state, remove_old
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory) -> datasets.Dataset:
-    root = tmp_path_factory.mktemp("clips")
-    folder = make_folder(root / "clips", 8, silent=[1], speechless=[2])
-    truncate(folder / "train" / "clip05.mp4", folder / "train" / "clip05.mp4", 0.2)
-    return load_clips(folder, "train", cache_dir=str(root / "cache"))
-
-
-def pretrainer(
-    clips,
-    output_dir: Path,
-    evaluate=None,
-    save_extra=None,
-    drop_token_rate=0.5,
-    dropout=0.1,
-    accelerator=None,
-    **options,
-) -> Pretrainer:
-    torch.manual_seed(0)
-    # Dropout and DropToken are on: their draws must be resumed as well.
-    drop_token = {"drop_token_rate": drop_token_rate}
-    every = {"hidden_dropout_prob": dropout}
-    config = small_config("agnostic", every=every, video=drop_token, audio=drop_token)
-    dataset = ClipDataset(clips, small_processor(config), True, VattAugmentation(), seed=3)
-    arguments = {
-        "num_steps": 6,
-        "batch_size": 4,
-        "learning_rate": 1e-2,
-        "warmup_steps": 2,
-        "log_every": 1,
-        "save_every": 2,
-        **options,
-    }
-    return Pretrainer(
-        VattForPreTraining(config),
-        dataset,
-        PretrainingArguments(str(output_dir), **arguments),
-        accelerator,
-        evaluate=evaluate,
-        save_extra=save_extra,
-    )
 
 
 class Killed(Exception):

@@ -1,0 +1,91 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""How a tower is used: what `VattConfig.towers` says about each, beside the config of its model."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+
+TOWER_KINDS = {"video": ("image", "video"), "audio": ("audio",), "text": ("text",)}
+POOLINGS = ("pooler", "first", "mean")
+
+
+@dataclass
+class VattTowerUse:
+    r"""Use of one tower. Only `locked` and `projection` concern VATT's own towers.
+
+    Args:
+        locked (`bool` or `int`): True trains nothing of the tower, n only what follows its first n blocks.
+        projection (`str`): what stands between the pooled feature and the head: `"none"`, or `"mlp"` (linear,
+            GELU, linear, of the feature's width, beside the feature itself).
+        kind (`str`): `"image"` (a model of single pictures, run on every frame), `"video"`, `"audio"` or
+            `"text"`.
+        pooling (`str`): `"pooler"` (the model's own `pooler_output`), `"first"` (its first token) or `"mean"`
+            (over the tokens that hold something).
+        output_size (`int`): width of the pooled feature.
+        num_frames (`int`): frames of the reference clip; video.
+        temporal_layers (`int`): blocks of a Transformer over the features of the frames, before their mean;
+            of `"image"`.
+        filled (`float`): share of the positions that hold sound where a model wants longer input than the
+            window; audio, `"mean"`.
+        use_attention_mask (`bool`): False for models trained to look at padding (SigLIP); text.
+    """
+
+    locked: bool | int = False
+    projection: str = "none"
+    kind: str | None = None
+    pooling: str | None = None
+    output_size: int | None = None
+    num_frames: int = 4
+    temporal_layers: int = 0
+    filled: float = 1.0
+    use_attention_mask: bool = True
+
+    @classmethod
+    def read(cls, modality: str, settings: dict[str, Any]) -> "VattTowerUse":
+        """From the config.
+
+        Raises:
+            ValueError: unknown settings, or values out of range, with the place in the config.
+        """
+        where = f"`towers[{modality!r}]`"
+        known = cls.__dataclass_fields__
+        if unknown := set(settings) - set(known):
+            raise ValueError(f"{where} has no {', '.join(sorted(unknown))}: use {', '.join(known)}.")
+        use = cls(**settings)
+        choices = {"projection": ("none", "mlp"), "pooling": (None, *POOLINGS)}
+        choices["kind"] = (None, *TOWER_KINDS[modality])
+        for field, allowed in choices.items():
+            if getattr(use, field) not in allowed:
+                raise ValueError(f"{where}: `{field}` must be one of {allowed}, got {getattr(use, field)!r}.")
+        if use.locked < 0 or use.temporal_layers < 0 or use.num_frames < 1 or not 0 < use.filled <= 1:
+            raise ValueError(
+                f"{where}: `locked` and `temporal_layers` must not be negative, `num_frames` positive and "
+                f"`filled` in (0, 1], got {settings}."
+            )
+        if use.temporal_layers and use.kind != "image":
+            raise ValueError(f'{where}: `temporal_layers` need `kind="image"`.')
+        return use
+
+    def settings(self) -> dict[str, Any]:
+        """What differs from the defaults, for the config."""
+        default = asdict(type(self)())
+        return {name: value for name, value in asdict(self).items() if value != default[name]}
+
+
+class VattRemoteConfig(PreTrainedConfig):
+    """Config of a tower whose code comes with the checkpoint, before that code is trusted.
+
+    Args:
+        content (`dict`): the config as it was read.
+    """
+
+    model_type = "vatt_remote"
+
+    content: dict | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as it was read."""
+        return {"transformers_version": None, **(self.content or {})}

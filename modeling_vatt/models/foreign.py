@@ -1,0 +1,412 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Towers that are other models of transformers: an adapter around an encoder of one modality.
+
+A kind of input is a small function in `RUNNERS`: it runs the model on what VATT's processor gives and says
+which tokens hold something. Another kind is another entry.
+"""
+
+import importlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
+from transformers.utils.hub import cached_file
+
+from ..configuration import VattConfig, VattTowerUse, VattVideoConfig
+from ..configuration.tower_use import VattRemoteConfig
+from .encoder import VattEncoder
+from .outputs import VattFeaturesOutput
+from .positions import VattAxialPositionEmbeddings
+
+
+# Modality -> part of a composite config, and the inputs that a model of it takes.
+_TOWER_PARTS = {"video": "vision_config", "audio": "audio_config", "text": "text_config"}
+_TOWER_INPUTS = {
+    "video": ("pixel_values", "pixel_values_videos"),
+    "audio": ("input_values", "input_features"),
+    "text": ("input_ids",),
+}
+# Models of which the text part was trained to read padding as words.
+_READS_PADDING = ("siglip_text_model", "siglip2_text_model")
+
+
+@dataclass
+class Ran:
+    """What a kind makes of the inputs: outputs of the model, and which tokens hold something.
+
+    Attributes:
+        output: of the model; its rows are clips times `frames`.
+        mask: (rows, tokens), 1 for what counts in a mean; None for all.
+        frames: rows of a clip.
+    """
+
+    output: Any
+    mask: torch.Tensor | None = None
+    frames: int = 1
+
+
+def _run_images(
+    model: PreTrainedModel, inputs: torch.Tensor, mask: None, use: VattTowerUse, **options: Any
+) -> Ran:
+    """Pictures, one by one; (batch, frames, channels, height, width)."""
+    frames = inputs.shape[1]
+    pixels = inputs.flatten(0, 1)
+    if model.config.model_type == "siglip2_vision_model":  # takes patches and their grid
+        size = model.config.patch_size
+        grid = (pixels.shape[-2] // size, pixels.shape[-1] // size)
+        patches = pixels.unfold(2, size, size).unfold(3, size, size)  # rows, channels, *grid, *patch
+        options["pixel_attention_mask"] = pixels.new_ones((len(pixels), grid[0] * grid[1]), dtype=torch.int32)
+        options["spatial_shapes"] = torch.tensor([grid] * len(pixels), device=pixels.device)
+        pixels = patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
+    return Ran(model(pixels, **options), None, frames)
+
+
+def _run_video(
+    model: PreTrainedModel, inputs: torch.Tensor, mask: None, use: VattTowerUse, **options: Any
+) -> Ran:
+    """A clip as it is; (batch, frames, channels, height, width)."""
+    if "skip_predictor" in inspect.signature(model.forward).parameters:  # V-JEPA 2: the encoder alone
+        options["skip_predictor"] = True
+    return Ran(model(inputs, **options))
+
+
+def _run_audio(
+    model: PreTrainedModel, inputs: torch.Tensor, mask: None, use: VattTowerUse, **options: Any
+) -> Ran:
+    """Samples, or features as the model's own extractor makes them."""
+    if "is_longer" in inspect.signature(model.forward).parameters:  # CLAP: windows are never cut
+        options["is_longer"] = torch.zeros((len(inputs), 1), dtype=torch.bool, device=inputs.device)
+    output = model(inputs, **options)
+    hidden = output.last_hidden_state
+    if use.filled == 1 or hidden.ndim != 3:
+        return Ran(output)
+    filled = max(1, round(hidden.shape[1] * use.filled))
+    places = torch.arange(hidden.shape[1], device=hidden.device) < filled
+    return Ran(output, places.long().expand(hidden.shape[:2]))
+
+
+def _run_text(
+    model: PreTrainedModel, inputs: torch.Tensor, mask: torch.Tensor | None, use: VattTowerUse, **options: Any
+) -> Ran:
+    """Word ids and their mask, (batch, words)."""
+    return Ran(model(inputs, attention_mask=mask if use.use_attention_mask else None, **options), mask)
+
+
+RUNNERS: dict[str, Callable[..., Any]] = {
+    "image": _run_images,
+    "video": _run_video,
+    "audio": _run_audio,
+    "text": _run_text,
+}
+
+
+class VattForeignTower(nn.Module):
+    """Another model as a tower; pooled as the config says.
+
+    Args:
+        name: `"video"`, `"audio"` or `"text"`.
+        config: of the whole VATT.
+    """
+
+    def __init__(self, name: str, config: VattConfig) -> None:
+        super().__init__()
+        self.name = name
+        self.config = getattr(config, f"{name}_config")
+        model_class = tower_class(name, self.config)
+        use = config.use(name)
+        if use.kind is None or use.pooling is None:
+            use.kind = use.kind or find_kind(name, model_class, self.config)
+            use.pooling = use.pooling or default_pooling(use.kind, model_class, self.config)
+            if self.config.model_type in _READS_PADDING:
+                use.use_attention_mask = False
+            config.set_use(name, **use.settings())
+        self.use = use
+        self.model = _build(model_class, self.config, pooler=use.pooling == "pooler")
+        # transformers looks for tied weights among the children of a model that have this attribute.
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        self.all_tied_weights_keys = {f"model.{key}": f"model.{value}" for key, value in tied.items()}
+        self.temporal: nn.Module | None = None
+        if use.temporal_layers:
+            self.temporal = VattTemporalEncoder(config.output_size(name), use)
+
+    def forward(
+        self,
+        inputs: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        encoder: None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        **kwargs: Any,
+    ) -> VattFeaturesOutput:
+        """
+        Args:
+            inputs: (batch, frames, channels, height, width) pixels, sound as the model's extractor makes it,
+                or (batch, words) ids.
+            attention_mask: (batch, words); text only.
+        """
+        self._check(inputs)
+        if inputs.is_floating_point():
+            inputs = inputs.to(next(self.model.parameters()).dtype)
+        options: dict[str, Any] = {"return_dict": True}
+        options |= {"output_hidden_states": True} if output_hidden_states else {}
+        options |= {"output_attentions": True} if output_attentions else {}
+        ran = RUNNERS[str(self.use.kind)](self.model, inputs, attention_mask, self.use, **options)
+        pooled = self._pool(ran)
+        hidden = ran.output.last_hidden_state
+        if hidden.ndim > 3:  # feature maps (rows, channels, *places)
+            hidden = hidden.flatten(2).transpose(1, 2)
+        if self.use.kind == "image":
+            pooled = pooled.unflatten(0, (-1, ran.frames))
+            pooled = (pooled if self.temporal is None else self.temporal(pooled)).mean(1)
+            hidden = hidden.unflatten(0, (-1, ran.frames)).flatten(1, 2)
+        return VattFeaturesOutput(
+            last_hidden_state=hidden,
+            pooler_output=pooled,
+            hidden_states=ran.output.get("hidden_states"),
+            attentions=ran.output.get("attentions"),
+        )
+
+    def _pool(self, ran: Ran) -> torch.Tensor:
+        """(rows, output_size)"""
+        if self.use.pooling == "pooler":
+            pooled = ran.output.get("pooler_output")
+            if pooled is None:
+                raise ValueError(
+                    f"The {self.name} tower ({type(self.model).__name__}) gives no `pooler_output`: set "
+                    f"`towers={{{self.name!r}: {{'pooling': 'mean'}}}}`."
+                )
+            return pooled.flatten(1)
+        hidden = ran.output.last_hidden_state
+        if hidden.ndim > 3:
+            hidden = hidden.flatten(2).transpose(1, 2)
+        if self.use.pooling == "first":
+            return hidden[:, 0]
+        if ran.mask is None:
+            return hidden.mean(1)
+        weights = ran.mask.to(hidden.dtype).unsqueeze(-1)
+        return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+    def _check(self, inputs: torch.Tensor) -> None:
+        wanted = {"video": (5,), "audio": (2, 3, 4), "text": (2,)}[self.name]
+        if inputs.ndim not in wanted or inputs.is_floating_point() == (self.name == "text"):
+            raise ValueError(
+                f"The {self.name} tower ({type(self.model).__name__}) does not take {inputs.dtype} of shape "
+                f"{tuple(inputs.shape)}: use the processor of this model."
+            )
+
+
+class VattTemporalEncoder(nn.Module):
+    """A small Transformer over the features of frames, (batch, frames, size) -> the same."""
+
+    def __init__(self, size: int, use: VattTowerUse) -> None:
+        super().__init__()
+        head = next(width for width in (64, 32, 16, 8, 4, 2, 1) if size % width == 0)
+        fields = {"hidden_size": size, "intermediate_size": 4 * size, "num_attention_heads": size // head}
+        config = VattVideoConfig(**fields, head_dim=head, num_hidden_layers=use.temporal_layers)
+        config._attn_implementation = "sdpa"
+        self.positions = VattAxialPositionEmbeddings(
+            {"temporal": use.num_frames}, size, config.position_layer_norm_eps
+        )
+        self.encoder = VattEncoder(config)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.encoder(frames + self.positions((frames.shape[1],)))[0]
+
+
+def tower_class(name: str, config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class that encodes a modality with a config of transformers.
+
+    Raises:
+        ValueError: no class can, with the reason.
+    """
+    if isinstance(config, VattRemoteConfig):
+        raise ValueError(
+            f"The code of the {name} tower comes with its checkpoint, and would run here. Read it, then pass "
+            "`trust_remote_code=True` to `from_pretrained`."
+        )
+    remote = (getattr(config, "auto_map", None) or {}).get("AutoModel")
+    model_class: Any
+    if remote is not None and type(config).__module__.startswith("transformers_modules"):
+        model_class = get_class_from_dynamic_module(remote, str(config.name_or_path))
+    elif name == "text" and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
+        model_class = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)]
+    elif type(config) in MODEL_MAPPING:
+        model_class = MODEL_MAPPING[type(config)]
+        if isinstance(model_class, list | tuple):
+            model_class = model_class[0]
+        if getattr(config, "is_encoder_decoder", False):
+            model_class = _class_beside(model_class, model_class.__name__.removesuffix("Model") + "Encoder")
+    else:
+        model_class = _class_of_part(config)
+    if model_class is None:
+        raise ValueError(
+            f"A {config.model_type} cannot be the {name} tower: transformers has no encoder for this config. "
+            "Choose an encoder."
+        )
+    if model_class.main_input_name not in _TOWER_INPUTS[name]:
+        raise ValueError(
+            f"{model_class.__name__} cannot be the {name} tower: it takes `{model_class.main_input_name}` "
+            f"instead of {' or '.join(f'`{given}`' for given in _TOWER_INPUTS[name])}. Choose a {name} model."
+        )
+    return model_class
+
+
+def _class_beside(model_class: type, name: str) -> type[PreTrainedModel] | None:
+    found = getattr(sys.modules[model_class.__module__], name, None)
+    return found if isinstance(found, type) and issubclass(found, PreTrainedModel) else None
+
+
+def _class_of_part(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
+    """Class of a part of a composite model that no Auto class lists, such as `ClapAudioModel`."""
+    module = type(config).__module__.replace(".configuration_", ".modeling_")
+    if not module.startswith("transformers.models."):
+        return None
+    found_module = importlib.import_module(module)
+    name = type(config).__name__.removesuffix("Config") + "Model"
+    found = getattr(found_module, name, None)
+    return found if isinstance(found, type) and issubclass(found, PreTrainedModel) else None
+
+
+def find_kind(name: str, model_class: type[PreTrainedModel], config: PreTrainedConfig) -> str:
+    """Whether a video tower takes pictures or clips; the name of the others."""
+    if name != "video":
+        return name
+    modalities = model_class.input_modalities
+    clips = "video" in ((modalities,) if isinstance(modalities, str) else modalities)
+    counted = any(hasattr(config, field) for field in ("num_frames", "frames_per_clip", "tubelet_size"))
+    return "video" if clips or counted or model_class.main_input_name == "pixel_values_videos" else "image"
+
+
+def default_pooling(
+    kind: str, model_class: type[PreTrainedModel], config: PreTrainedConfig, missing: Any = ()
+) -> str:
+    """How the features of a model are pooled, unless its checkpoint or the caller says otherwise.
+
+    Args:
+        kind, model_class, config: of the tower.
+        missing: parameters that the checkpoint lacked.
+    """
+    pooled = "Pooling" in str(inspect.signature(model_class.forward).return_annotation)
+    if getattr(config, "vision_use_head", True) is False:
+        pooled = False
+    extra = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    untrained = any("pooler" in str(key).split(".") or "head" in str(key).split(".") for key in missing)
+    if kind == "text" and extra:
+        return "mean"  # BERT's pooler was trained for next sentences, not for meaning
+    if pooled and not untrained:
+        return "pooler"
+    if kind == "image" and extra:
+        return "first"  # ViT without its pooler
+    if type(config).__module__.startswith("transformers_modules") and kind == "image":
+        return "pooler"  # its annotation says nothing; forward checks
+    return "mean"
+
+
+def _build(model_class: type[PreTrainedModel], config: PreTrainedConfig, pooler: bool) -> PreTrainedModel:
+    extra: dict[str, Any] = {}
+    if not pooler and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
+        extra["add_pooling_layer"] = False
+    if not getattr(model_class, "_supports_sdpa", False) or "flash" in str(config._attn_implementation):
+        config._attn_implementation = None
+    return model_class(config, **extra)
+
+
+@dataclass
+class Source:
+    """A pretrained model for a tower: its encoder, and how it is used."""
+
+    model: PreTrainedModel
+    use: VattTowerUse
+
+
+def load_tower(name: str, source: str | PreTrainedModel, settings: dict[str, Any], **kwargs: Any) -> Source:
+    """The encoder of a modality out of a checkpoint; of composite and encoder-decoder models the part.
+
+    Args:
+        name: `"video"`, `"audio"` or `"text"`.
+        source: folder, name on the Hub, or a loaded model.
+        settings: of [`VattTowerUse`], in place of what is chosen by default.
+        kwargs: of `from_pretrained` (`trust_remote_code`, `revision`, `token`, `cache_dir`, `dtype`).
+
+    Raises:
+        ValueError: no such checkpoint, or one that cannot serve, with the reason.
+    """
+    missing: Any = ()
+    if isinstance(source, PreTrainedModel):
+        whole, config = source, source.config
+    else:
+        if not os.path.isdir(source) and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+            raise ValueError(f"{name} tower: {source}: no such folder. Give a folder or a name on the Hub.")
+        config_options = {key: value for key, value in kwargs.items() if key != "dtype"}
+        try:
+            config = AutoConfig.from_pretrained(source, **config_options)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{name} tower: {source}: no model of transformers ({str(error).splitlines()[0]}). Check the "
+                "name, or pass a folder."
+            ) from error
+        part = getattr(config, _TOWER_PARTS[name], None) or config
+        model_class = tower_class(name, part)  # refuses before anything is loaded
+        loader: Any = model_class if name == "text" and part is config else AutoModel
+        whole, info = loader.from_pretrained(source, config=config, output_loading_info=True, **kwargs)
+        missing = info["missing_keys"]
+    model = _encoder_of(name, whole)
+    config = model.config
+    use = VattTowerUse.read(name, settings)
+    model_class = type(model)
+    use.kind = use.kind or find_kind(name, model_class, config)
+    if use.pooling is None:
+        use.pooling = _stated_pooling(source) if name == "text" else None
+        use.pooling = use.pooling or default_pooling(use.kind, model_class, config, missing)
+    elif use.pooling == "pooler" and any("pooler" in str(key).split(".") for key in missing):
+        raise ValueError(f"{name} tower: {source} has no trained pooler: choose another `pooling`.")
+    if use.pooling != "pooler" and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
+        model.pooler = None  # type: ignore[assignment]
+    if config.model_type in _READS_PADDING:
+        use.use_attention_mask = False
+    if use.kind == "video" and "num_frames" not in settings:
+        use.num_frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", 16)
+    return Source(model, VattTowerUse.read(name, use.settings()))
+
+
+def _encoder_of(name: str, whole: PreTrainedModel) -> PreTrainedModel:
+    """The part of a model that encodes a modality."""
+    part = getattr(whole.config, _TOWER_PARTS[name], None)
+    if part is not None:
+        for child in whole.children():
+            if isinstance(child, PreTrainedModel) and type(child.config) is type(part):
+                return child
+        raise ValueError(f"{type(whole).__name__} holds no {name} model of its own: pass the encoder itself.")
+    expected = tower_class(name, whole.config)
+    if isinstance(whole, expected):
+        return whole
+    for module in whole.modules():
+        if isinstance(module, expected):
+            return module
+    raise ValueError(f"{type(whole).__name__} cannot be the {name} tower: pass a {expected.__name__}.")
+
+
+def _stated_pooling(source: str | PreTrainedModel) -> str | None:
+    """The pooling that a checkpoint of sentence-transformers states."""
+    name = source if isinstance(source, str) else source.name_or_path
+    try:
+        path = cached_file(str(name), "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False)
+    except OSError:
+        return None
+    if path is None:
+        return None
+    with open(path, encoding="utf-8") as file:
+        stated = json.load(file)
+    if stated.get("pooling_mode_cls_token"):
+        return "first"
+    return "mean" if stated.get("pooling_mode_mean_tokens") else None

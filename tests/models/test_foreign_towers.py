@@ -1,0 +1,319 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Towers that are other models: each against the wrapped model called directly."""
+
+from typing import Any
+
+import pytest
+import torch
+from small_models import AUDIO, TEXT, VIDEO, seeded
+from transformers import (
+    ASTConfig,
+    ASTModel,
+    BertConfig,
+    BertModel,
+    ClapConfig,
+    ClapModel,
+    CLIPConfig,
+    CLIPModel,
+    Dinov2Config,
+    Dinov2Model,
+    ModernBertConfig,
+    ModernBertModel,
+    PreTrainedModel,
+    Siglip2Config,
+    Siglip2Model,
+    T5Config,
+    T5EncoderModel,
+    VideoMAEConfig,
+    VideoMAEModel,
+    VJEPA2Config,
+    VJEPA2Model,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+    WhisperConfig,
+    WhisperModel,
+)
+
+from modeling_vatt import VattConfig, VattForPreTraining, VattModel
+
+
+SMALL: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+}
+PICTURE = {**SMALL, "image_size": 8, "patch_size": 4}
+WORDS = {**SMALL, "vocab_size": 40, "max_position_embeddings": 8}
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+WHISPER = {
+    "vocab_size": 40,
+    "d_model": 16,
+    "num_mel_bins": 8,
+    "max_source_positions": 10,
+    "max_target_positions": 8,
+    "encoder_layers": 2,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 24,
+    "decoder_start_token_id": 1,
+    **SPECIAL,
+}
+CLAP_AUDIO = {
+    "hidden_size": 8,
+    "num_mel_bins": 8,
+    "spec_size": 32,
+    "patch_size": 2,
+    "patch_stride": [2, 2],
+    "patch_embeds_hidden_size": 4,
+    "depths": [1, 1],
+    "num_attention_heads": [2, 2],
+    "num_hidden_layers": 2,
+    "window_size": 4,
+    "enable_fusion": False,
+}
+VJEPA = {
+    **{key: SMALL[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")},
+    "crop_size": 8,
+    "patch_size": 4,
+    "frames_per_clip": 4,
+    "pred_hidden_size": 16,
+    "pred_num_attention_heads": 2,
+    "pred_num_hidden_layers": 1,
+    "pred_num_mask_tokens": 2,
+}
+WAV2VEC = {
+    **SMALL,
+    "conv_dim": [8, 8],
+    "conv_stride": [4, 2],
+    "conv_kernel": [8, 2],
+    "num_feat_extract_layers": 2,
+}
+WAV2VEC |= {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "vocab_size": 10}
+
+CLIP = CLIPConfig(text_config={**WORDS, **SPECIAL}, vision_config=PICTURE, projection_dim=12)
+SIGLIP2 = Siglip2Config(
+    text_config={**WORDS, **SPECIAL, "projection_size": 16},
+    vision_config={**SMALL, "patch_size": 4, "num_patches": 4},
+)
+CLAP = ClapConfig(text_config={**WORDS, **SPECIAL}, audio_config=CLAP_AUDIO, projection_dim=12)
+MAE = VideoMAEConfig(**PICTURE, num_frames=4, tubelet_size=2)
+T5 = T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2, pad_token_id=0)
+MODERN = ModernBertConfig(**WORDS, **SPECIAL, cls_token_id=1, sep_token_id=2)
+
+
+def _pixels() -> torch.Tensor:
+    return torch.randn(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def _ids() -> tuple[torch.Tensor, torch.Tensor]:
+    ids = torch.tensor([[1, 5, 9, 2, 0, 0], [1, 7, 8, 6, 3, 2]])
+    return ids, (ids != 0).long()
+
+
+def _mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return torch.stack([row[keep.bool()].mean(0) for row, keep in zip(hidden, mask, strict=True)])
+
+
+def _clip_video(model: Any) -> torch.Tensor:
+    frames = [model.vision_model(frame).pooler_output for frame in _pixels().unbind(1)]
+    return torch.stack(frames).mean(0)
+
+
+def _dino(model: Any) -> torch.Tensor:
+    frames = [model(frame).last_hidden_state[:, 0] for frame in _pixels().unbind(1)]
+    return torch.stack(frames).mean(0)
+
+
+def _siglip2_video(model: Any) -> torch.Tensor:
+    found = []
+    for frame in _pixels().unbind(1):
+        patches = [
+            frame[:, :, y : y + 4, x : x + 4].permute(0, 2, 3, 1).flatten(1) for y in (0, 4) for x in (0, 4)
+        ]
+        shapes, mask = torch.tensor([[2, 2]] * 2), torch.ones(2, 4, dtype=torch.int32)
+        found.append(model.vision_model(torch.stack(patches, 1), mask, shapes).pooler_output)
+    return torch.stack(found).mean(0)
+
+
+def _words(model: Any) -> torch.Tensor:
+    ids, mask = _ids()
+    return _mean(model(input_ids=ids, attention_mask=mask).last_hidden_state, mask)
+
+
+SOUND = {
+    "ast": torch.randn(2, 24, 8, generator=torch.Generator().manual_seed(2)),
+    "clap": torch.randn(2, 1, 40, 8, generator=torch.Generator().manual_seed(2)),
+    "whisper": torch.randn(2, 8, 20, generator=torch.Generator().manual_seed(2)),
+    "wav2vec2": torch.randn(2, 400, generator=torch.Generator().manual_seed(2)),
+}
+AST = ASTConfig(**SMALL, patch_size=4, frequency_stride=4, time_stride=4, max_length=24, num_mel_bins=8)
+
+# name -> modality, class, config, inputs, the right pooled feature, the pooling that is chosen
+MODELS: dict[str, tuple[str, type[PreTrainedModel], Any, Any, Any, str]] = {
+    "clip_video": ("video", CLIPModel, CLIP, _pixels(), _clip_video, "pooler"),
+    "siglip2_video": ("video", Siglip2Model, SIGLIP2, _pixels(), _siglip2_video, "pooler"),
+    "dinov2": ("video", Dinov2Model, Dinov2Config(**PICTURE), _pixels(), _dino, "pooler"),
+    "videomae": ("video", VideoMAEModel, MAE, _pixels(), lambda m: m(_pixels())[0].mean(1), "mean"),
+    "vjepa2": (
+        "video",
+        VJEPA2Model,
+        VJEPA2Config(**VJEPA),
+        _pixels(),
+        lambda m: m.get_vision_features(_pixels()).mean(1),
+        "mean",
+    ),
+    "ast": ("audio", ASTModel, AST, SOUND["ast"], lambda m: m(SOUND["ast"]).pooler_output, "pooler"),
+    "clap_audio": (
+        "audio",
+        ClapModel,
+        CLAP,
+        SOUND["clap"],
+        lambda m: m.audio_model(SOUND["clap"], is_longer=torch.zeros(2, 1).bool()).pooler_output,
+        "pooler",
+    ),
+    "whisper": (
+        "audio",
+        WhisperModel,
+        WhisperConfig(**WHISPER),
+        SOUND["whisper"],
+        lambda m: m.encoder(SOUND["whisper"])[0].mean(1),
+        "mean",
+    ),
+    "wav2vec2": (
+        "audio",
+        Wav2Vec2Model,
+        Wav2Vec2Config(**WAV2VEC),
+        SOUND["wav2vec2"],
+        lambda m: m(SOUND["wav2vec2"])[0].mean(1),
+        "mean",
+    ),
+    "clip_text": (
+        "text",
+        CLIPModel,
+        CLIP,
+        _ids(),
+        lambda m: m.text_model(_ids()[0], attention_mask=_ids()[1]).pooler_output,
+        "pooler",
+    ),
+    "siglip2_text": (
+        "text",
+        Siglip2Model,
+        SIGLIP2,
+        _ids(),
+        lambda m: m.text_model(_ids()[0]).pooler_output,
+        "pooler",
+    ),
+    "bert": ("text", BertModel, BertConfig(**WORDS, **SPECIAL), _ids(), _words, "mean"),
+    "modernbert": ("text", ModernBertModel, MODERN, _ids(), _words, "mean"),
+    "t5": ("text", T5EncoderModel, T5, _ids(), _words, "mean"),
+}
+
+
+def _whole(**towers: Any) -> VattForPreTraining:
+    own = {"video": VIDEO, "audio": AUDIO, "text": TEXT}
+    fields = {f"{name}_config": dict(value) for name, value in own.items() if name not in towers}
+    sizes = {"va_projection_size": 12, "vt_projection_size": 6}
+    return VattForPreTraining.from_video_audio_text_pretrained(**towers, **fields, **sizes)
+
+
+def _features(model: Any, name: str, inputs: Any) -> Any:
+    return getattr(model, f"get_{name}_features")(*(inputs if isinstance(inputs, tuple) else (inputs,)))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@torch.no_grad()
+def test_features_are_the_wrapped_models(kind, tmp_path):
+    """From a folder, and again after a save."""
+    name, model_class, config, inputs, right, pooling = MODELS[kind]
+    source = seeded(model_class, config).eval()
+    source.save_pretrained(tmp_path / "source")
+    model = _whole(**{name: str(tmp_path / "source")})
+    assert model.config.use(name).pooling == pooling
+    found = _features(model, name, inputs)
+    torch.testing.assert_close(found.pooler_output, right(source), rtol=1e-5, atol=1e-6)
+    model.save_pretrained(tmp_path / "saved")
+    again, info = VattModel.from_pretrained(tmp_path / "saved", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    for key in ("pooler_output", "va_embeds", "vt_embeds"):
+        left, kept = found.get(key), _features(again.eval(), name, inputs).get(key)
+        assert (left is None and kept is None) or torch.equal(left, kept)
+    assert again.config.to_dict()["towers"] == model.config.to_dict()["towers"]
+
+
+def _step(model: VattForPreTraining) -> None:
+    batch = {"pixel_values_videos": _pixels(), "input_values": torch.randn(2, 96), "input_ids": _ids()[0]}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    model.train()
+    model(**batch).loss.backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("projection", ["none", "mlp"])
+def test_locked_towers_stay_bit_equal(projection, tmp_path):
+    towers = {name: {"projection": projection} for name in ("video", "text")}
+    model = _whole(video=seeded(CLIPModel, CLIP), text=seeded(BertModel, BertConfig(**WORDS, **SPECIAL)))
+    for name in towers:
+        model.config.set_use(name, **towers[name])
+    model = VattForPreTraining(VattConfig(**model.config.to_dict()))
+    model.lock("video", "text")
+    model.save_pretrained(tmp_path)
+    model = VattForPreTraining.from_pretrained(tmp_path)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    _step(model)
+    assert not model.vatt.video_model.model.training and not model.vatt.text_model.model.training
+    assert model.vatt.audio_model.training
+    after = model.state_dict()
+    for name, value in after.items():
+        locked = name.startswith(("vatt.video_model", "vatt.text_model"))
+        assert not locked or torch.equal(value, before[name]), name
+    assert not torch.equal(after["vatt.head.text_vt.weight"], before["vatt.head.text_vt.weight"])
+    model.unlock("video", "text")
+    assert all(p.requires_grad for p in model.vatt.video_model.parameters())
+
+
+def test_first_blocks_are_locked():
+    model = _whole(video=seeded(CLIPModel, CLIP), text=seeded(BertModel, BertConfig(**WORDS, **SPECIAL)))
+    model.lock("text", "audio", blocks=1)
+    model.train()
+    text, audio = model.vatt.text_model.model, model.vatt.audio_model
+    assert not any(p.requires_grad for p in text.embeddings.parameters())
+    assert not any(p.requires_grad for p in text.encoder.layer[0].parameters())
+    assert all(p.requires_grad for p in text.encoder.layer[1].parameters())
+    assert not text.encoder.layer[0].training and text.encoder.layer[1].training
+    assert not any(p.requires_grad for p in audio.encoder.layers[0].parameters())
+    assert all(p.requires_grad for p in audio.encoder.layers[1].parameters())
+    with pytest.raises(ValueError, match="has 2 blocks"):
+        model.lock("text", blocks=3)
+
+
+def test_frames_through_a_temporal_transformer():
+    use = {"video": {"kind": "image", "pooling": "pooler", "temporal_layers": 1, "num_frames": 4}}
+    model = VattModel(
+        VattConfig(video_config=CLIP.vision_config, audio_config=AUDIO, text_config=TEXT, towers=use)
+    )
+    model.lock("video")
+    model.train()
+    order = model.get_video_features(_pixels()).pooler_output
+    other = model.get_video_features(_pixels().flip(1)).pooler_output
+    assert not torch.allclose(order, other)
+    order.sum().backward()
+    assert all(p.grad is None for p in model.video_model.model.parameters())
+    assert any(p.grad is not None for p in model.video_model.temporal.parameters())
+
+
+def test_what_cannot_serve_is_refused_with_the_reason(tmp_path):
+    bert = seeded(BertModel, BertConfig(**WORDS, **SPECIAL))
+    with pytest.raises(ValueError, match="BertModel cannot be the video tower: it takes `input_ids`"):
+        _whole(video=bert)
+    with pytest.raises(ValueError, match=r"video tower: .*missing: no such folder"):
+        _whole(video=str(tmp_path / "missing"))
+    with pytest.raises(ValueError, match="Give at least one of"):
+        VattModel.from_video_audio_text_pretrained()
+    with pytest.raises(ValueError, match=r"`towers\['text'\]`: `pooling` must be one of"):
+        _whole(text=bert, towers={"text": {"pooling": "best"}})
+    with pytest.raises(ValueError, match="share an encoder"):
+        VattConfig(video_config=CLIP.vision_config, modality_agnostic=True)
