@@ -429,6 +429,8 @@ class VattConfig(PreTrainedConfig):
         loss_bias (`float`): bias of `"sigmoid"` in the beginning.
         mask_false_negatives (`bool`): clips with an equal caption (in losses of text) and, where the model is
             given `video_ids`, clips of the same video are no negatives of each other.
+        false_negative_similarity (`float`, *optional*): sounds or texts whose cosine with the mean of a
+            clip's is larger are no negatives of it.
         video_text_loss_weight, video_audio_loss_weight, audio_text_loss_weight (`float`): weights of the
             three terms; audio-text needs the joint head.
         loss_reduction (`str`): `"mean"` divides the weighted sum of the terms by the weights (release),
@@ -480,6 +482,7 @@ class VattConfig(PreTrainedConfig):
     temperature: float = 0.07
     loss_bias: float = -10.0
     mask_false_negatives: bool = False
+    false_negative_similarity: float | None = None
     video_text_loss_weight: float | int = 1.0
     video_audio_loss_weight: float | int = 1.0
     audio_text_loss_weight: float | int = 0.0
@@ -617,6 +620,10 @@ class VattConfig(PreTrainedConfig):
             raise ValueError(f"`temperature` must be positive, got {self.temperature}.")
         if not math.isfinite(self.loss_bias):
             raise ValueError(f"`loss_bias` must be finite, got {self.loss_bias}.")
+        if self.false_negative_similarity is not None and not 0 < self.false_negative_similarity < 1:
+            raise ValueError(
+                f"`false_negative_similarity` must lie between 0 and 1, got {self.false_negative_similarity}."
+            )
         if self.head_type == "joint" and self.va_projection_size != self.vt_projection_size:
             raise ValueError("The joint head has one space: set `vt_projection_size=va_projection_size`.")
         if self.audio_text_loss_weight and self.head_type != "joint":

@@ -848,8 +848,8 @@ class VattForPreTraining(VattPreTrainedModel):
                 continue
             if LOSSES[config.loss_type].is_learned and pair not in self.loss_scales:
                 raise ValueError(
-                    f"This model has no learned temperature for {pair}: set `loss_type` and the weights of the "
-                    "loss before it is built."
+                    f"This model has no learned temperature for {pair}: set `loss_type` and the weights of "
+                    "the loss before it is built."
                 )
             loss_of = _uncompiled_loss if anchor.is_cuda else contrastive_loss
             loss = loss_of(
@@ -860,6 +860,7 @@ class VattForPreTraining(VattPreTrainedModel):
                 anchor_mask=anchor_mask,
                 video_ids=video_ids,
                 caption_ids=captions,
+                alike=config.false_negative_similarity,
                 **self._scale(pair),
             )
             losses[f"{pair}_loss"] = loss

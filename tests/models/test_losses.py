@@ -332,15 +332,17 @@ VIDEO_IDS, CAPTION_IDS = (
 @pytest.mark.parametrize("loss_type", LOSSES)
 @pytest.mark.parametrize("masks", MASKS_OF_FOUR)
 @pytest.mark.parametrize("candidates", [1, 3])
-@pytest.mark.parametrize("masked", [(), ("video_ids",), ("caption_ids",), ("video_ids", "caption_ids")])
+@pytest.mark.parametrize(
+    "masked", [(), ("video_ids",), ("caption_ids", "alike"), ("video_ids", "caption_ids"), ("alike",)]
+)
 def test_every_loss_equals_reference_loops(loss_type, masks, candidates, masked):
     """Any name, masks on both sides, one or several candidates, any kind of false negatives."""
     anchors, others = embeddings(4, candidates)
-    ids = {"video_ids": VIDEO_IDS, "caption_ids": CAPTION_IDS[:, :candidates]}
+    ids = {"video_ids": VIDEO_IDS, "caption_ids": CAPTION_IDS[:, :candidates], "alike": 0.1}
     ids = {name: ids[name] for name in masked}
     first, second = map(torch.tensor, masks)
     ours = contrastive_loss(anchors, others, second, 0.2, loss_type, first, bias=-1.5, **ids)
-    lists = {name: values.tolist() for name, values in ids.items()}
+    lists = {name: values if name == "alike" else values.tolist() for name, values in ids.items()}
     expected = reference.pair_loss(anchors, others, 0.2, *masks, loss_type, bias=-1.5, **lists)
     assert ours.item() == pytest.approx(expected, rel=1e-10, abs=1e-12)
 
@@ -351,7 +353,7 @@ def test_gradients_of_every_loss_by_gradcheck(loss_type, masked):
     """Embeddings, temperature and bias; and small tiles give what a large one gives."""
     anchors, others = embeddings(4, 3, dim=3)
     masks = map(torch.tensor, MASKS_OF_FOUR[1])
-    ids = {"video_ids": VIDEO_IDS, "caption_ids": CAPTION_IDS} if masked else {}
+    ids = {"video_ids": VIDEO_IDS, "caption_ids": CAPTION_IDS, "alike": 0.1} if masked else {}
     second, first = masks
 
     def loss(anchors, others, temperature, bias):

@@ -94,10 +94,12 @@ def pair_loss(
     bias: float = 0.0,
     video_ids=None,
     caption_ids=None,
+    alike: float = math.inf,
 ) -> float:
     """Any loss between any two modalities. Where something is absent on the anchors' side too, the release
     computes nothing: no sound or text that is absent counts, as a negative or otherwise, so it is the loss
-    over what remains. `video_ids` (clips) and `caption_ids` (clips, candidates) take out false negatives."""
+    over what remains. `video_ids` (clips), `caption_ids` (clips, candidates) and the cosine `alike` of
+    candidates with the mean of a clip's take out false negatives."""
     anchors, candidates, _ = _prepare(anchors, candidates, None)
     clips, per_clip = range(len(anchors)), range(len(candidates[0]))
     both = [i for i in clips if anchor_mask[i] and candidate_mask[i]]
@@ -108,7 +110,10 @@ def pair_loss(
         """Whether candidate k of clip j is one for the anchor of clip i."""
         same_video = video_ids is not None and video_ids[i] == video_ids[j]
         same_words = caption_ids is not None and caption_ids[j][k] in list(caption_ids[i])
-        return bool(anchor_mask[i] and candidate_mask[j]) and i != j and not same_video and not same_words
+        mean = unit([sum(column) for column in zip(*candidates[i], strict=True)])
+        similar = bool(candidate_mask[i]) and dot(mean, candidates[j][k]) > alike
+        is_false = same_video or same_words or similar
+        return bool(anchor_mask[i] and candidate_mask[j]) and i != j and not is_false
 
     def score(i: int, j: int, k: int) -> float:
         return dot(anchors[i], candidates[j][k]) / tau

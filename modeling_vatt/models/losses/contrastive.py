@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 from ..collectives import world_size
-from .asymmetric import AsymmetricNCE
+from .nce import AsymmetricNCE, SymmetricNCE
 from .pairs import ContrastiveLoss, make_pairs
 from .sigmoid import SigmoidLoss
-from .symmetric import SymmetricNCE
 
 
 LOSSES: dict[str, ContrastiveLoss] = {
@@ -58,6 +57,7 @@ def contrastive_loss(
     bias: float | torch.Tensor = -10.0,
     video_ids: torch.Tensor | None = None,
     caption_ids: torch.Tensor | None = None,
+    alike: float | None = None,
 ) -> torch.Tensor:
     r"""Loss between two modalities: one candidate per clip (NCE) or several (MIL-NCE).
 
@@ -72,10 +72,11 @@ def contrastive_loss(
         temperature: similarities are divided by it. A tensor of one element gets a gradient.
         loss_type: name in [`LOSSES`].
         anchor_mask: (batch,), the same for `anchors`.
-        bias: of `"sigmoid"`; a tensor of shape (1,) gets a gradient.
+        bias: of `"sigmoid"`; a tensor of one element gets a gradient.
         video_ids: (batch,) integers; clips with the same one are no negatives of each other.
         caption_ids: integers of each candidate ([`caption_ids`]); those with the same one as a candidate of
             a clip are no negatives of it.
+        alike: candidates whose cosine with the mean of a clip's is larger are no negatives of it.
 
     Returns:
         Scalar loss.
@@ -86,7 +87,7 @@ def contrastive_loss(
     if loss_type not in LOSSES:
         raise ValueError(f"`loss_type` must be one of {', '.join(LOSSES)}, got {loss_type!r}.")
     pairs = make_pairs(
-        anchors, candidates, candidate_mask, anchor_mask, temperature, bias, video_ids, caption_ids
+        anchors, candidates, candidate_mask, anchor_mask, temperature, bias, video_ids, caption_ids, alike
     )
     with torch.autocast(anchors.device.type, enabled=False):  # bfloat16 scores would be too coarse
         total = LOSSES[loss_type].total(pairs)

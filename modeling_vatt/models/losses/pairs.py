@@ -3,7 +3,7 @@
 """What a contrastive loss is: a formula over the pairs of two modalities, of the clips of all processes."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,14 +16,16 @@ class Pairs(NamedTuple):
     """The two sides of the clips of a batch.
 
     Args:
-        anchors: (batch, dim), unit vectors divided by the temperature.
+        anchors: (batch, dim), unit vectors.
         candidates: (batch, per_clip, dim), unit vectors.
         everyones: (clips * per_clip, dim), the candidates of all processes.
+        temperature: (1,), similarities are divided by it.
         present: (batch,), 1 where a clip has both sides.
         count: how many clips of all processes have.
         anchor_terms, candidate_terms: (batch,) and (clips * per_clip,), added to similarities; or None.
         anchor_ids, candidate_ids: (batch, n) and (clips * per_clip, n), equal numbers for pairs of two clips
             that are no negatives; or None.
+        guides: (batch, dim), whose product with candidates of other clips above 1 says the same; or None.
         start: place of this process's first clip among those of all.
         bias: (1,), added to similarities by losses that have one.
     """
@@ -31,19 +33,37 @@ class Pairs(NamedTuple):
     anchors: torch.Tensor
     candidates: torch.Tensor
     everyones: torch.Tensor
+    temperature: torch.Tensor
     present: torch.Tensor
     count: torch.Tensor
     anchor_terms: torch.Tensor | None
     candidate_terms: torch.Tensor | None
     anchor_ids: torch.Tensor | None
     candidate_ids: torch.Tensor | None
+    guides: torch.Tensor | None
     start: int
     bias: torch.Tensor
 
     @property
+    def tiled(self) -> tuple[Any, ...]:
+        """Arguments of the sums over all similarities ([`tiles`])."""
+        return (
+            self.anchors,
+            self.everyones,
+            self.temperature,
+            self.anchor_terms,
+            self.candidate_terms,
+            self.anchor_ids,
+            self.candidate_ids,
+            self.guides,
+            self.start,
+            self.candidates.shape[1],
+        )
+
+    @property
     def of_one_clip(self) -> torch.Tensor:
         """Similarities of each clip's anchor and candidates: (batch, per_clip)."""
-        return torch.einsum("bd,bkd->bk", self.anchors, self.candidates)
+        return torch.einsum("bd,bkd->bk", self.anchors, self.candidates) / self.temperature
 
 
 @dataclass(frozen=True)
@@ -72,6 +92,7 @@ def make_pairs(
     bias: float | torch.Tensor,
     video_ids: torch.Tensor | None,
     caption_ids: torch.Tensor | None,
+    alike: float | None,
 ) -> Pairs:
     """Arguments as of [`contrastive_loss`].
 
@@ -95,6 +116,10 @@ def make_pairs(
     ):
         if given is not None and given.shape != shape:
             raise ValueError(f"`{name}` must be of shape {shape}, got {tuple(given.shape)}.")
+
+    def as_vector(value: float | torch.Tensor) -> torch.Tensor:
+        return value.view(1) if isinstance(value, torch.Tensor) else anchor.new_full((1,), value)
+
     ones = anchor.new_ones(batch)
     candidate_present = ones if candidate_mask is None else candidate_mask.to(anchor.dtype)
     anchor_present = ones if anchor_mask is None else anchor_mask.to(anchor.dtype)
@@ -109,23 +134,29 @@ def make_pairs(
         of_anchors.append(captions)
         of_candidates.append(captions.unsqueeze(2).expand(batch, per_clip, per_clip))
     ids = [torch.cat(of_candidates, 2)] if of_candidates else []
+    guides = None
+    if alike is not None:
+        with torch.no_grad():
+            guides = unit_vectors(candidate.sum(1)) * candidate_present.unsqueeze(1) / alike
     # Candidates travel, anchors stay where they are.
     gathered, start = gather_rows(candidate, candidate_present, present, *ids)
     everyones, everyones_present, all_present = gathered[:3]
     # A clip without loss may count as absent in both directions. Other processes may have masks too.
     nobody_absent = candidate_mask is None and world_size() == 1
     return Pairs(
-        anchor / temperature,
+        anchor,
         candidate,
         everyones.flatten(0, 1),
+        as_vector(temperature),
         present,
         all_present.sum(),
         None if anchor_mask is None else absence(anchor_present),
         None if nobody_absent else absence(everyones_present).repeat_interleave(per_clip),
         torch.cat(of_anchors, 1) if ids else None,
         gathered[3].flatten(0, 1) if ids else None,
+        guides,
         start,
-        bias if isinstance(bias, torch.Tensor) else anchor.new_full((1,), bias),
+        as_vector(bias),
     )
 
 

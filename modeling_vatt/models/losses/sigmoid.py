@@ -24,17 +24,7 @@ class SigmoidLoss(ContrastiveLoss):
     def total(self, pairs: Pairs) -> torch.Tensor:
         per_clip = pairs.candidates.shape[1]
         yes = nn.functional.softplus(-(pairs.of_one_clip + pairs.bias)).sum(1) * pairs.present
-        no = softplus_sum(
-            pairs.anchors,
-            pairs.everyones,
-            pairs.bias,
-            pairs.anchor_terms,
-            pairs.candidate_terms,
-            pairs.anchor_ids,
-            pairs.candidate_ids,
-            pairs.start,
-            per_clip,
-        )
+        no = softplus_sum(pairs.bias, *pairs.tiled)
         # Without any clip that has both sides there is nothing to learn from.
         return (yes + no).sum() * (pairs.count > 0) / per_clip
 
