@@ -42,7 +42,7 @@ def load(kind: str, folder: Path, isolated: bool) -> Any:
     if kind == "media":
         # The media room by itself: without torch a process starts in a moment and needs little memory.
         package = types.ModuleType("modeling_vatt_media")
-        package.__path__ = [str(ROOT / "processors")]
+        package.__path__ = [str(ROOT / "processors" / "media")]
         sys.modules["modeling_vatt_media"] = package
         return importlib.import_module("fuzz_media").MediaFuzz(folder / "samples_media", isolated)
     sys.path.insert(0, str(ROOT))

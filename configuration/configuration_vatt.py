@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, PreTrainedConfig
-from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from .tower_use import VattRemoteConfig, VattTowerUse
 
@@ -522,24 +521,6 @@ class VattConfig(PreTrainedConfig):
             )
         return sizes[0]
 
-    def resolve_remote(self, folder: str, **kwargs: Any) -> None:
-        """Run the code of towers that came with the checkpoint; call it only where that code is trusted.
-
-        Args:
-            folder: where the config was read: folder or repository.
-            kwargs: of `get_class_from_dynamic_module`.
-        """
-        for key in self.sub_configs:
-            remote = getattr(self, key)
-            if isinstance(remote, VattRemoteConfig):
-                content = dict(remote.content or {})
-                config_class = get_class_from_dynamic_module(
-                    content["auto_map"]["AutoConfig"], folder, **kwargs
-                )
-                resolved = config_class(**{**content, "name_or_path": folder})
-                resolved.auto_map = content["auto_map"]
-                setattr(self, key, resolved)
-
     @property
     def loss_weights(self) -> dict[str, float]:
         """Pairs of modalities that have a loss, and its weight."""
@@ -560,6 +541,16 @@ class VattConfig(PreTrainedConfig):
         if self.modality_agnostic:
             self._complete_agnostic()
         super().__post_init__(**kwargs)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """See transformers; configs of other models are whole, as they share no defaults with VATT's."""
+        plain, whole = copy.copy(self), self.to_dict()
+        foreign = [
+            key for key in self.sub_configs if not isinstance(getattr(self, key), VattTowerConfig | None)
+        ]
+        for key in foreign:
+            setattr(plain, key, self.sub_configs[key]())
+        return {**PreTrainedConfig.to_diff_dict(plain), **{key: whole[key] for key in foreign}}
 
     def _complete_agnostic(self) -> None:
         """Give each tower the parts that sharing an encoder asks for, and derive missing towers."""

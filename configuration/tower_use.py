@@ -88,4 +88,4 @@ class VattRemoteConfig(PreTrainedConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """The config as it was read."""
-        return {"transformers_version": None, **(self.content or {})}
+        return {"transformers_version": None, **(self.content or {})}  # the key is taken out by its owner

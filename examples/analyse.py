@@ -18,10 +18,10 @@ import datasets
 import numpy as np
 import pandas as pd
 import torch
-from common import held_out
+from common import check_output_dir, held_out, parse
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import AutoConfig, HfArgumentParser, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 import modeling_vatt
@@ -249,16 +249,13 @@ def parse_sizes(texts: Sequence[str]) -> list[InputSize]:
 
 
 def main() -> None:
-    parser = HfArgumentParser(AnalysisArguments, description=__doc__.splitlines()[0])
-    try:
-        (args,) = parser.parse_args_into_dataclasses()
-    except ValueError as error:  # unknown flags
-        parser.error(str(error))
+    (args,) = parse(__doc__, AnalysisArguments)
     transformers_logging.disable_progress_bar()
     if unknown := set(args.analyses) - set(ANALYSES):
         sys.exit(f"--analyses {' '.join(sorted(unknown))}: choose from {', '.join(ANALYSES)}.")
     sizes = parse_sizes(args.sizes)
     try:
+        check_output_dir(args.output_dir)
         args.split, table = held_out(lambda split: load_clips(args.dataset, split), args.split)
     except ValueError as error:
         sys.exit(str(error))

@@ -15,10 +15,9 @@ from typing import Any, Literal
 
 import datasets
 import torch
-from common import check_output_dir, fail, read_json, refuse_with_model
+from common import MediaArguments, check_output_dir, fail, new_config, refuse_with_model
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
-from run_pretraining import merge
+from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from transformers import HfArgumentParser
 from transformers.trainer_utils import PredictionOutput
 from transformers.utils import logging as transformers_logging
@@ -72,8 +71,8 @@ from modeling_vatt.training import (
 logger = logging.getLogger("modeling_vatt.classification_scripts")
 
 
-@dataclass
-class DataArguments:
+@dataclass(kw_only=True)
+class DataArguments(MediaArguments):
     """What to train and to evaluate on."""
 
     dataset: str = field(
@@ -97,18 +96,6 @@ class DataArguments:
         metadata={
             "help": "Shorter side at which videos are decoded. If left out: the processor's, else the stored "
             "one, or 8/7 of the frame size with --decode_once."
-        },
-    )
-    isolate_decoding: bool = field(
-        default=False,
-        metadata={
-            "help": "Decode in processes of their own: a file that crashes or hangs costs itself only."
-        },
-    )
-    media_limits: str = field(
-        default="{}",
-        metadata={
-            "help": 'What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.'
         },
     )
     crop_resize_style: Literal["Inception", "VGG", "none"] = field(
@@ -160,6 +147,13 @@ class ModelArguments:
     )
 
 
+# Medium -> flags that change nothing.
+WITHOUT_EFFECT = {
+    "video": ("sampling_rate", "normalize_audio"),
+    "audio": ("image_size", "fps", "decode_size", "crop_resize_style", "color_augment"),
+    "image": ("fps", "sampling_rate", "normalize_audio", "decode_once", "decode_size"),
+}
+
 Arguments = tuple[DataArguments, ModelArguments, FinetuningArguments]
 
 
@@ -204,8 +198,8 @@ def build(
     if args.model is not None:
         config = load_config(args.model)
     else:
-        overrides = read_json("--config_overrides", args.config_overrides or "{}")
-        config = VattConfig(**merge(VattConfig.from_preset(args.preset or "tiny").to_dict(), overrides))
+        args.preset, args.config_overrides = args.preset or "tiny", args.config_overrides or "{}"
+        config = new_config(args.preset, args.config_overrides)
     finetuning_config(
         config,
         names,
@@ -265,7 +259,7 @@ def check_same_run(output_dir: Path, settings: dict[str, Any]) -> None:
     """A run can only be continued with what it was begun with."""
     before = read_run_record(output_dir).get("settings", {})
     now = without_secrets(settings)
-    changed = [name for name, value in before.items() if now.get(name) != value]
+    changed = [name for name, value in before.items() if name in now and now[name] != value]
     if changed:
         raise ValueError(
             f"{output_dir} holds a run with other settings: "
@@ -330,7 +324,7 @@ def main(media: str, description: str) -> None:
                 raise ValueError("One split has several labels per clip, the other has one.")
         model, processor = build(media, args, names, several)
         set_processor(processor, data, args)
-        limits = MediaLimits.from_json(data.media_limits, isolated=data.isolate_decoding)
+        limits = data.limits()
         total = sum(len(split) for split in (train, validation) if split is not None)
         skipped: dict[str, str] = {}
         if data.decode_once and media != "image":
@@ -359,7 +353,7 @@ def main(media: str, description: str) -> None:
             crops=data.eval_crops,
             limits=limits,
         )
-        settings = run_settings(data, args, training)
+        settings = run_settings(media, data, args, training, trains=train is not None)
         if train is not None:
             settings["data"] = table_fingerprint(train, media, "label")
         trainer = VattTrainer(
@@ -382,7 +376,7 @@ def main(media: str, description: str) -> None:
             prediction = None if eval_clips is None else trainer.predict(eval_clips, metric_key_prefix="eval")
         if prediction is not None and prediction.predictions is None:
             raise ValueError(f"No clip of the split {data.validation_split!r} can be read.")
-    except (OSError, ValueError, HfHubHTTPError, TrainingError) as error:
+    except (OSError, ValueError, StrictDataclassError, HfHubHTTPError, TrainingError) as error:
         fail(error)
     if training.process_index != 0:
         return
@@ -399,7 +393,7 @@ def main(media: str, description: str) -> None:
                     {
                         "dataset": without_secrets(data.dataset),
                         "split": data.validation_split,
-                        "model": args.model or args.preset or "tiny",
+                        "model": args.model or args.preset,
                         "classes": len(names),
                         "views": data.eval_windows * data.eval_crops,
                         "skipped_clips": len(skipped),
@@ -437,15 +431,24 @@ def decode(
     return decoded
 
 
-def run_settings(data: DataArguments, args: ModelArguments, training: FinetuningArguments) -> dict[str, Any]:
-    """What a run is made of."""
+def run_settings(
+    media: str, data: DataArguments, args: ModelArguments, training: FinetuningArguments, trains: bool
+) -> dict[str, Any]:
+    """What a run is made of: the flags that have an effect on it."""
+    flags = {**vars(data), **vars(args)}
+    unused = {"remote_code", "eval_windows", "eval_crops", *WITHOUT_EFFECT[media]}
+    if not trains:
+        unused |= {"train_split", "drop_token_rate", "classifier_dropout", "freeze_backbone"}
+        unused |= {"crop_resize_style", "color_augment"}
+    settings = {name: value for name, value in flags.items() if name not in unused}
+    if not trains:
+        return settings
     chosen = ("optim", "learning_rate", "warmup_steps", "max_steps", "num_train_epochs", "seed")
     chosen += ("per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay")
     chosen += ("data_seed", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "bf16", "fp16")
     chosen += ("label_smoothing_factor", "mixup_alpha", "max_grad_norm", "classifier_max_grad_norm")
     return {
-        **{name: value for name, value in vars(data).items() if not name.startswith("eval_")},
-        **{name: value for name, value in vars(args).items() if name != "remote_code"},
+        **settings,
         **{name: getattr(training, name) for name in chosen},
         "optim": training.optim.value,
         "lr_scheduler_type": str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type)),

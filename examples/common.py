@@ -3,11 +3,19 @@
 """What the scripts share: how they end, and arguments that are checked before the work begins."""
 
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from huggingface_hub.errors import StrictDataclassError
+from transformers import HfArgumentParser
+
+from modeling_vatt import VattConfig
+from modeling_vatt.processors import MediaLimits
 from modeling_vatt.training import without_secrets
 
 
@@ -20,22 +28,86 @@ def fail(error: Exception | str) -> NoReturn:
     sys.exit(getattr(error, "exit_code", 1))
 
 
-def read_json(flag: str, text: str) -> dict[str, Any]:
-    """The object that a flag holds as JSON; ValueError with the flag's name if it is none."""
+def parse(script: str, *kinds: Any) -> tuple[Any, ...]:
+    """The arguments of a script as instances of the dataclasses; `script` is its docstring."""
+    parser = HfArgumentParser(kinds, description=script.splitlines()[0])
     try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{flag}: {text!r} is no JSON ({error}).") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{flag} must be a JSON object, such as '{{\"temperature\": 0.05}}', got {text!r}.")
-    return found
+        return parser.parse_args_into_dataclasses()
+    except ValueError as error:  # unknown flags, values that make no sense
+        parser.error(str(error))
+
+
+@contextmanager
+def naming(flag: str) -> Iterator[None]:
+    """Errors about the value of a flag are ValueErrors that name it."""
+    try:
+        yield
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise ValueError(f"{flag}: {' '.join(str(error).split())}") from error
+
+
+def merge(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Nested update; only of fields that are there."""
+    for key, value in overrides.items():
+        if key not in base:
+            raise ValueError(f"the config has no field {key!r}. Check its name.")
+        if isinstance(value, dict) and isinstance(base[key], dict):
+            value = merge(base[key], value)
+        elif isinstance(base[key], float) and type(value) is int:
+            value = float(value)
+        base[key] = value
+    return base
+
+
+def new_config(preset: str, overrides: str | None) -> VattConfig:
+    """The config of a new model.
+
+    Args:
+        preset: value of --preset.
+        overrides: value of --config_overrides, a JSON object.
+
+    Raises:
+        ValueError: unknown preset, no JSON, or fields that do not fit.
+    """
+    fields = VattConfig.from_preset(preset).to_dict()
+    with naming("--config_overrides"):
+        found = json.loads(overrides or "{}")
+        if not isinstance(found, dict):
+            raise ValueError(f'expected a JSON object, such as {{"temperature": 0.05}}, got {overrides!r}.')
+        return VattConfig(**merge(fields, found))
+
+
+@dataclass
+class MediaArguments:
+    """What files may cost."""
+
+    isolate_decoding: bool = field(
+        default=False,
+        metadata={
+            "help": "Decode in processes of their own: a file that crashes or hangs costs itself only."
+        },
+    )
+    media_limits: str = field(
+        default="{}",
+        metadata={
+            "help": 'What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.'
+        },
+    )
+
+    def limits(self) -> MediaLimits:
+        """The limits; ValueError if they are none."""
+        with naming("--media_limits"):
+            return MediaLimits.from_json(self.media_limits, isolated=self.isolate_decoding)
 
 
 def check_output_dir(folder: str | Path) -> None:
-    """ValueError if no folder can be there."""
-    for place in (Path(folder), *Path(folder).parents):
-        if place.exists() and not place.is_dir():
-            raise ValueError(f"--output_dir {folder}: {place} is a file. Name a folder.")
+    """ValueError if nothing can be written there, before the work that is to be stored there."""
+    target = Path(folder).absolute()
+    place = next(path for path in (target, *target.parents) if path.exists())
+    if not place.is_dir():
+        raise ValueError(f"--output_dir {folder}: {place} is a file. Name a folder.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"--output_dir {folder}: no right to write into {place}. Choose another folder.")
 
 
 def refuse_with_model(model: str | None, flags: dict[str, Any]) -> None:

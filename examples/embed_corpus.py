@@ -16,14 +16,15 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from common import MediaArguments, check_output_dir, parse
 from tqdm.auto import tqdm
-from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
 from modeling_vatt import VattForPreTraining
@@ -33,8 +34,8 @@ from modeling_vatt.processors import MediaLimits, VattProcessor
 from modeling_vatt.retrieval import embed_batches, hash_weights
 
 
-@dataclass
-class EmbeddingArguments:
+@dataclass(kw_only=True)
+class EmbeddingArguments(MediaArguments):
     """What to embed, and with what."""
 
     model: str = field(metadata={"help": "Folder or Hub name of a pretrained model with its processor."})
@@ -42,18 +43,6 @@ class EmbeddingArguments:
     output_dir: str = field(metadata={"help": "Gets the Parquet files."})
     split: str = field(default="train", metadata={"help": "Split to embed."})
     allow_remote: bool = field(default=False, metadata={"help": "Let --dataset be a URL of shards."})
-    isolate_decoding: bool = field(
-        default=False,
-        metadata={
-            "help": "Decode in processes of their own: a file that crashes or hangs costs itself only."
-        },
-    )
-    media_limits: str = field(
-        default="{}",
-        metadata={
-            "help": 'What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.'
-        },
-    )
     clips_per_video: int = field(default=1, metadata={"help": "Windows of each clip."})
     batch_size: int = field(default=16, metadata={"help": "Clips at a time."})
     clips_per_file: int = field(default=1024, metadata={"help": "Clips of a Parquet file."})
@@ -76,11 +65,10 @@ SCHEMA = pa.schema(
 )
 
 
-def open_dataset(args: EmbeddingArguments) -> ClipDataset:
+def open_dataset(args: Any, limits: MediaLimits) -> ClipDataset:
     """All clips."""
     clips = open_clips(args.dataset, args.split, remote=args.allow_remote)
     processor = VattProcessor.from_pretrained(args.model)
-    limits = MediaLimits.from_json(args.media_limits, isolated=args.isolate_decoding)
     return ClipDataset(clips, processor, clips_per_video=args.clips_per_video, limits=limits)
 
 
@@ -88,7 +76,8 @@ class Embedder:
     """Embeds a range of clips into one file; a worker loads the model at the first call."""
 
     def __init__(self, args: EmbeddingArguments) -> None:
-        self.args = args
+        # Not the arguments themselves: machines of a Ray cluster do not have the file common.py.
+        self.args, self.limits = SimpleNamespace(**vars(args)), args.limits()
         self.loaded: tuple[VattForPreTraining, ClipDataset] | None = None
 
     def __call__(self, task: tuple[str, int, int]) -> int:
@@ -108,7 +97,7 @@ class Embedder:
             torch.set_num_threads(1)  # each worker has one core
             transformers_logging.disable_progress_bar()
             model = VattForPreTraining.from_pretrained(self.args.model).to(self.args.device).eval()
-            self.loaded = model, open_dataset(self.args)
+            self.loaded = model, open_dataset(self.args, self.limits)
         model, clips = self.loaded
         items = [clips[number] for number in numbers]
         batch = collate_clips(items)
@@ -132,16 +121,13 @@ class Embedder:
 
 
 def main() -> None:
-    parser = HfArgumentParser(EmbeddingArguments, description=__doc__.splitlines()[0])
-    try:
-        (args,) = parser.parse_args_into_dataclasses()
-    except ValueError as error:  # unknown flags
-        parser.error(str(error))
+    (args,) = parse(__doc__, EmbeddingArguments)
     datasets.disable_progress_bars()
     folder = Path(args.output_dir)
     run_file = folder / "_run.json"  # readers of Parquet folders pass over such names
     try:
-        clips = open_dataset(args)
+        check_output_dir(folder)
+        clips = open_dataset(args, args.limits())
         # Not the model's name: what lies there may change between the parts of a run.
         model, line = load_pretrained(VattForPreTraining, args.model)
         print(line)

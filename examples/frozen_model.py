@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from common import check_output_dir
 from tqdm.auto import tqdm
-from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
 from modeling_vatt import VattModel
@@ -40,20 +40,11 @@ class ModelArguments:
     device: str = field(default="cpu", metadata={"help": "cpu, cuda, ..."})
 
 
-def parse(script: str, *kinds: type) -> list[Any]:
-    """The arguments of a script, as instances of the dataclasses; `script` is its docstring."""
-    parser = HfArgumentParser(kinds, description=script.splitlines()[0])
-    try:
-        parsed = parser.parse_args_into_dataclasses()
-    except ValueError as error:  # unknown flags
-        parser.error(str(error))
-    transformers_logging.disable_progress_bar()
-    return list(parsed)
-
-
 def load(args: ModelArguments, may_be_new: Sequence[str] = ()) -> tuple[Any, VattProcessor]:
     """Model and processor; OSError or ValueError if they are not there, or lack other parts than those that
-    are not asked for."""
+    are not asked for, or if nothing can be written into the output folder."""
+    check_output_dir(args.output_dir)
+    transformers_logging.disable_progress_bar()
     model, line = load_pretrained(VattModel, args.model, may_be_new)
     print(line)
     model = model.to(args.device).eval()

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
+from common import MediaArguments, check_output_dir, parse
 from tqdm.auto import tqdm
-from transformers import HfArgumentParser
 
 from modeling_vatt.data import (
     RawClip,
@@ -31,11 +31,10 @@ from modeling_vatt.data import (
     prepare_shards,
     run_tasks,
 )
-from modeling_vatt.processors import MediaLimits
 
 
-@dataclass
-class PreparationArguments:
+@dataclass(kw_only=True)
+class PreparationArguments(MediaArguments):
     """From where, how and to where."""
 
     dataset: str = field(metadata={"help": "Folder of videos."})
@@ -64,18 +63,6 @@ class PreparationArguments:
     size: int = field(default=256, metadata={"help": "Shorter side of re-encoded frames, pixels."})
     fps: float = field(default=10.0, metadata={"help": "Frame rate of re-encoded parts."})
     sampling_rate: int = field(default=48_000, metadata={"help": "Of the sound of re-encoded parts, Hz."})
-    isolate_decoding: bool = field(
-        default=False,
-        metadata={
-            "help": "Decode in processes of their own: a file that crashes or hangs costs itself only."
-        },
-    )
-    media_limits: str = field(
-        default="{}",
-        metadata={
-            "help": 'What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.'
-        },
-    )
     num_workers: int = field(default=1, metadata={"help": "Processes, or Ray actors."})
     engine: Literal["processes", "ray"] = field(
         default="processes", metadata={"help": "ray: Ray Data, on the cluster at RAY_ADDRESS or here."}
@@ -95,11 +82,7 @@ def find_clips(args: PreparationArguments, split: str) -> list[RawClip]:
 
 
 def main() -> None:
-    parser = HfArgumentParser(PreparationArguments, description=__doc__.splitlines()[0])
-    try:
-        (args,) = parser.parse_args_into_dataclasses()
-    except ValueError as error:  # unknown flags
-        parser.error(str(error))
+    (args,) = parse(__doc__, PreparationArguments)
     datasets.disable_progress_bars()
     settings = ShardSettings(args.reencode, args.segment_seconds, args.size, args.fps, args.sampling_rate)
 
@@ -109,7 +92,8 @@ def main() -> None:
     for split in args.splits:
         folder = Path(args.output_dir) / split
         try:
-            limits = MediaLimits.from_json(args.media_limits, isolated=args.isolate_decoding)
+            check_output_dir(folder)
+            limits = args.limits()
             clips = find_clips(args, split)
             size = args.shard_mb * 1_000_000
             shards, failures = prepare_shards(clips, folder, settings, size, run, limits)

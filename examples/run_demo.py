@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import parse
 from demo_report import write_report
 from torch.utils.data import DataLoader
-from transformers import AutoModelForPreTraining, AutoProcessor, HfArgumentParser
+from transformers import AutoModelForPreTraining, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 import modeling_vatt  # noqa: F401 - makes the Auto classes know VATT
@@ -94,9 +95,7 @@ def print_table(metrics: dict[str, float], clips: int) -> None:
 
 
 def main() -> None:
-    (args,) = HfArgumentParser(
-        DemoArguments, description=__doc__.splitlines()[0]
-    ).parse_args_into_dataclasses()
+    (args,) = parse(__doc__, DemoArguments)
     transformers_logging.disable_progress_bar()
     began = time.perf_counter()
     output = Path(args.output_dir)

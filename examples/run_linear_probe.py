@@ -20,8 +20,8 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 import numpy.typing as npt
-from common import held_out
-from frozen_model import ModelArguments, embed, load, parse, report_skipped, write_results
+from common import held_out, parse
+from frozen_model import ModelArguments, embed, load, report_skipped, write_results
 
 from modeling_vatt.data import (
     Split,

@@ -27,15 +27,15 @@ import datasets
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, gather_object
-from common import check_output_dir, fail, read_json, refuse_with_model
+from common import MediaArguments, check_output_dir, fail, new_config, parse, refuse_with_model
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from torch.utils.data import DataLoader, Subset
+from towers import TowerArguments
 from tqdm.auto import tqdm
-from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
-from modeling_vatt import VattConfig, VattForPreTraining
+from modeling_vatt import VattForPreTraining
 from modeling_vatt.data import (
     ClipDataset,
     ShardDataset,
@@ -48,7 +48,7 @@ from modeling_vatt.evaluation import clip_retrieval
 from modeling_vatt.hub.model_card import is_training_metric
 from modeling_vatt.hub.remote_code import save_remote_code
 from modeling_vatt.models.loading import load_pretrained
-from modeling_vatt.processors import MediaError, MediaLimits, VattAugmentation, VattProcessor, VattTokenizer
+from modeling_vatt.processors import MediaError, VattAugmentation, VattProcessor, VattTokenizer
 from modeling_vatt.retrieval import embed_batches
 from modeling_vatt.training import (
     Pretrainer,
@@ -66,8 +66,8 @@ from modeling_vatt.training import (
 logger = logging.getLogger("modeling_vatt.run_pretraining")
 
 
-@dataclass
-class DataArguments:
+@dataclass(kw_only=True)
+class DataArguments(MediaArguments):
     """What to train on."""
 
     dataset: str = field(metadata={"help": "Folder of videos or of shards, or name of a dataset."})
@@ -98,18 +98,6 @@ class DataArguments:
     )
     color_augment: bool = field(
         default=True, metadata={"help": "Change brightness, saturation, contrast, hue."}
-    )
-    isolate_decoding: bool = field(
-        default=False,
-        metadata={
-            "help": "Decode in processes of their own: a file that crashes or hangs costs itself only."
-        },
-    )
-    media_limits: str = field(
-        default="{}",
-        metadata={
-            "help": 'What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.'
-        },
     )
     shuffle_captions: bool = field(
         default=False, metadata={"help": "Control experiment: give every clip the captions of another one."}
@@ -180,44 +168,64 @@ class RunArguments:
     )
 
 
-def merge(base: dict, overrides: dict) -> dict:
-    """Nested update; only of fields that are there."""
-    for key, value in overrides.items():
-        if key not in base:
-            raise ValueError(f"--config_overrides: the config has no field {key!r}. Check its name.")
-        base[key] = (
-            merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-        )
-    return base
+def build(
+    args: ModelArguments, towers: TowerArguments, captions: Iterable[list[str]]
+) -> tuple[VattForPreTraining, VattProcessor]:
+    """Model and processor: those of a checkpoint, of towers from elsewhere, or new ones; towers locked."""
+    locks = towers.locks()
+    model, processor = make_model(args, towers, captions)
+    for name, blocks in locks.items():
+        model.lock(name, blocks=blocks)
+    return model, processor
 
 
-def build(args: ModelArguments, captions: Iterable[list[str]]) -> tuple[VattForPreTraining, VattProcessor]:
-    """Model and processor: those of a checkpoint, or new ones."""
+def make_model(
+    args: ModelArguments, towers: TowerArguments, captions: Iterable[list[str]]
+) -> tuple[VattForPreTraining, VattProcessor]:
+    """Model and processor before towers are locked."""
     new_only = ("preset", "config_overrides", "vocabulary", "tokenizer", "vocab_size")
-    refuse_with_model(args.model, {name: getattr(args, name) for name in new_only})
+    flags = {name: getattr(args, name) for name in new_only}
+    refuse_with_model(args.model, {**flags, **towers.of_new_models()})
+    trusted = {"trust_remote_code": True} if towers.trust_remote_code else {}
     if args.model is not None:
-        model, line = load_pretrained(VattForPreTraining, args.model, may_be_new=("head",))
+        model, line = load_pretrained(VattForPreTraining, args.model, may_be_new=("head",), **trusted)
         logger.info(line)
         processor = VattProcessor.from_pretrained(args.model)
         processor.num_captions = args.num_captions or processor.num_captions
-        processor.feature_extractor.do_normalize |= args.normalize_audio
+        if args.normalize_audio:
+            normalize_audio(model, processor)
         return model, processor
-    config = VattConfig.from_preset(args.preset or "ma_tiny")
-    overrides = read_json("--config_overrides", args.config_overrides or "{}")
-    config = VattConfig(**merge(config.to_dict(), overrides))
-    size = args.vocab_size or 65_536
-    length = config.text_config.max_position_embeddings
-    sentences = (caption for clip in captions for caption in clip)
-    if args.vocabulary is not None:
-        tokenizer = VattTokenizer.from_vocabulary(args.vocabulary, model_max_length=length)
-    elif args.tokenizer == "sentencepiece":
-        tokenizer = VattTokenizer.train_sentencepiece(sentences, size, model_max_length=length)
+
+    def make_tokenizer(length: int) -> VattTokenizer:
+        size = args.vocab_size or 65_536
+        sentences = (caption for clip in captions for caption in clip)
+        if args.vocabulary is not None:
+            return VattTokenizer.from_vocabulary(args.vocabulary, model_max_length=length)
+        if args.tokenizer == "sentencepiece":
+            return VattTokenizer.train_sentencepiece(sentences, size, model_max_length=length)
+        return VattTokenizer.train_from_iterator(sentences, size, model_max_length=length)
+
+    captions_each = args.num_captions or 5
+    if towers.sources():
+        model, processor = towers.build(
+            args.preset or "tiny", args.config_overrides, make_tokenizer, captions_each
+        )
     else:
-        tokenizer = VattTokenizer.train_from_iterator(sentences, size, model_max_length=length)
-    config.text_config.vocab_size = len(tokenizer)
-    processor = VattProcessor.from_config(config, tokenizer, num_captions=args.num_captions or 5)
-    processor.feature_extractor.do_normalize = args.normalize_audio
-    return VattForPreTraining(config), processor
+        config = new_config(args.preset or "ma_tiny", args.config_overrides)
+        tokenizer = make_tokenizer(config.text_config.max_position_embeddings)
+        config.text_config.vocab_size = len(tokenizer)
+        processor = VattProcessor.from_config(config, tokenizer, num_captions=captions_each)
+        model = VattForPreTraining(config)
+    if args.normalize_audio:
+        normalize_audio(model, processor)
+    return model, processor
+
+
+def normalize_audio(model: VattForPreTraining, processor: VattProcessor) -> None:
+    """Let the processor bring sound to unit variance."""
+    if model.config.is_foreign("audio"):
+        raise ValueError("--normalize_audio is for VATT's own audio tower. Leave it out.")
+    processor.feature_extractor.do_normalize = True
 
 
 def shuffle_captions(clips: datasets.Dataset, seed: int) -> datasets.Dataset:
@@ -252,14 +260,9 @@ def evaluate_together(
 
 
 def main() -> None:
-    parser = HfArgumentParser(
-        (DataArguments, ModelArguments, PretrainingArguments, RunArguments),
-        description=__doc__.splitlines()[0],
+    data, model_args, towers, training, run = parse(
+        __doc__, DataArguments, ModelArguments, TowerArguments, PretrainingArguments, RunArguments
     )
-    try:
-        data, model_args, training, run = parser.parse_args_into_dataclasses()
-    except ValueError as error:  # unknown flags, values that make no sense
-        parser.error(str(error))
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("modeling_vatt").setLevel(logging.INFO)
     transformers_logging.disable_progress_bar()
@@ -292,14 +295,14 @@ def main() -> None:
         return open_clips(data.dataset, split, data.video_column, data.caption_column, data.allow_remote)
 
     try:
-        limits = MediaLimits.from_json(data.media_limits, isolated=data.isolate_decoding)
+        limits = data.limits()
         train = load(data.train_split)
         validation = load(data.validation_split) if data.validation_split else None
         if isinstance(train, ShardDataset) and (data.shuffle_captions or data.decode_once):
             raise ValueError("--shuffle_captions and --decode_once need videos in a folder, not in shards.")
         if data.shuffle_captions:
             train = shuffle_captions(train, training.seed)
-        model, processor = build(model_args, all_captions(train))
+        model, processor = build(model_args, towers, all_captions(train))
         if model_args.gradient_checkpointing != "no":
             recompute_activations(model, model_args.gradient_checkpointing)
     except (OSError, ValueError, StrictDataclassError) as error:
@@ -339,7 +342,7 @@ def main() -> None:
         return evaluate_together(model, held_out, accelerator, run.eval_batch_size)
 
     settings: dict[str, Any] = {
-        type(part).__name__: without_secrets(part) for part in (data, model_args, training, run)
+        type(part).__name__: without_secrets(part) for part in (data, model_args, towers, training, run)
     }
     if run.report_to != "none":
         plain = {
@@ -401,7 +404,8 @@ def main() -> None:
         finished = accelerator.unwrap_model(trainer.model)
         best = output_dir / "best"
         if best.is_dir() and validation is not None and not run.keep_last:
-            finished, weights = VattForPreTraining.from_pretrained(best), None
+            trusted = {"trust_remote_code": True} if towers.trust_remote_code else {}
+            finished, weights = VattForPreTraining.from_pretrained(best, **trusted), None
             metrics = json.loads((best / "training_state.json").read_text())["metrics"]
         try:
             with (

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 
-from transformers import HfArgumentParser
+from common import check_output_dir, fail, parse
 
 
 HERE = Path(__file__).resolve().parent
@@ -109,11 +109,11 @@ def row(name: str, results: list[dict]) -> dict[str, str | float]:
 
 
 def main() -> None:
-    parser = HfArgumentParser(StudyArguments, description=__doc__.splitlines()[0])
+    (args,) = parse(__doc__, StudyArguments)
     try:
-        (args,) = parser.parse_args_into_dataclasses()
-    except ValueError as error:  # unknown flags
-        parser.error(str(error))
+        check_output_dir(args.output_dir)
+    except ValueError as error:
+        fail(error)
     starts = {
         "scratch": {"preset": args.scratch_preset},
         "specific": {"model": args.specific},

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import datasets
-from common import held_out
-from frozen_model import ModelArguments, embed, load, parse, report_skipped, write_results
+from common import held_out, parse
+from frozen_model import ModelArguments, embed, load, report_skipped, write_results
 
 from modeling_vatt.data import all_captions, load_clips, load_msrvtt, load_youcook2
 from modeling_vatt.evaluation import zero_shot_retrieval

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many of the moments that a search finds are right, by columns that say what is in the videos.
 
-vatt index my_videos/test --model my_model
-python examples/search_precision.py --index my_videos/test --match colour shape
+vatt index my_videos/validation --model my_model
+python examples/search_precision.py --index my_videos/validation --match colour shape
 
 Each video asks once in words (its first caption) and once by its sound. A found moment is right if its video
 has the same values in the columns of `--match` as the video that asked, which is left out of the results of
@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from transformers import HfArgumentParser
+from common import parse
 from transformers.utils import logging as transformers_logging
 
 from modeling_vatt.processors import MediaError
@@ -59,8 +59,7 @@ def results(search: VideoSearch, kind: str, query: str, own: str, known: set[str
 
 
 def main() -> None:
-    parser = HfArgumentParser(PrecisionArguments, description=__doc__.splitlines()[0])
-    (args,) = parser.parse_args_into_dataclasses()
+    (args,) = parse(__doc__, PrecisionArguments)
     transformers_logging.disable_progress_bar()
     search = VideoSearch.open(args.index)
     root = search.index.root

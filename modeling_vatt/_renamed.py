@@ -25,7 +25,7 @@ _MOVED = {
     "modeling_vatt": "models.modeling_vatt",
     "processors.media_container": "processors.media.container",
     "processors.media_isolation": "processors.media.isolation",
-    "processors.media_picture": "processors.media.picture",
+    "processors.media_picture": "processors.media.reading",
     "processors.media_sound": "processors.media.sound",
     "processors.media_source": "processors.media.source",
     "processors.media_writing": "processors.media.writing",

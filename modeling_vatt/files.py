@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or not there, their checksums, and one writer in a folder."""
+"""Files that are whole or not there, their checksums and cells, and one writer in a folder."""
 
 import hashlib
 import json
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
@@ -25,10 +26,17 @@ class FolderBusy(RuntimeError):
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike, new: bool = False) -> Iterator[Path]:
     """A name to write to; the file is called `path` when the block has ended without an error.
 
     The name is of this call alone, so several processes may write the same file: the last one wins.
+
+    Args:
+        path: of the file.
+        new: whether the first one wins.
+
+    Raises:
+        FileExistsError: with `new`, if there is such a file by then.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,15 +46,37 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         # A machine that fails just after would leave the name and no content.
         with partial.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        if new:
+            _link(partial, path)
+        else:
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _link(source: Path, path: Path) -> None:
+    """Unlike renaming, fails if another process was quicker."""
+    try:
+        os.link(source, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if path.exists():
+            raise FileExistsError(f"{path}: there is such a file already. Choose another name.") from None
+        os.replace(source, path)
 
 
 def write_whole(path: str | os.PathLike, content: bytes) -> None:
     """Write a file, or leave what was there."""
     with whole_file(path) as partial:
         partial.write_bytes(content)
+
+
+def csv_cell(value: Any) -> Any:
+    """A value for a CSV file. Spreadsheets run text that begins as a formula; behind an apostrophe they do
+    not."""
+    begins = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'"))
+    return f"'{value}" if begins else value
 
 
 def hash_file(path: str | os.PathLike) -> str:

@@ -403,8 +403,10 @@ def _embedded_labels(
     if not labels or "{}" not in template:
         raise ValueError("`candidate_labels` must not be empty, and `hypothesis_template` must hold `{}`.")
     sentences = [template.format(label) for label in labels]
-    encoding = tokenizer(sentences, padding="max_length", truncation=True, return_tensors="pt")
-    masks = zip(labels, encoding["attention_mask"], strict=True)
+    options = {"return_tensors": "pt", "return_attention_mask": True, "return_special_tokens_mask": True}
+    encoding = tokenizer(sentences, padding="max_length", truncation=True, **options)
+    words = encoding["attention_mask"] * (1 - encoding["special_tokens_mask"])
+    masks = zip(labels, words, strict=True)
     if wordless := [label for label, mask in masks if not mask.any()]:
         raise ValueError(f"`candidate_labels` {wordless} hold no words: use some.")
     ids, mask = encoding["input_ids"].to(model.device), encoding["attention_mask"].to(model.device)

@@ -30,8 +30,8 @@ from .media import (
     read_clip,
     read_clips,
     read_duration,
+    read_picture,
 )
-from .media.picture import read_picture
 from .processing_vatt import VattProcessor
 from .tokenization_vatt import VattTokenizer
 from .video_processing_vatt import VattVideoProcessor

@@ -13,6 +13,7 @@ import torch
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
+from .checkpoint_parts import extractor_from_dict
 from .inputs import RatedSound, is_single, mono_at, numbers_of, shown, sound_of, unwrapped
 from .media import DEFAULT_LIMITS, MediaClip, MediaError, MediaLimits
 from .windows import is_media_source, read_windows, repeat_to
@@ -31,7 +32,7 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
 
     Args:
         feature_type (`str`): `"waveform"` gives `(batch, num_samples)`; `"spectrogram"` gives
-            `(batch, ceil(num_samples / hop_length), num_mel_bins)`.
+            `(batch, ceil(num_samples / hop_length), num_mel_bins)`; `"extractor"` what `extractor` makes.
         sampling_rate (`int`): Hz of the sound.
         num_samples (`int`): length of the window; 153600 are 3.2 s at 48 kHz.
         num_mel_bins (`int`): mel bins.
@@ -40,13 +41,15 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
         log_scale (`float`): factor inside the logarithm.
         do_normalize (`bool`): scale each waveform to zero mean and unit variance, like Wav2Vec2. The release
             does not; small models trained from scratch start to learn from sound much sooner with it.
+        extractor (feature extractor of transformers, or its settings as `dict`): of another model; takes the
+            window as it is.
     """
 
     model_input_names = ["input_values"]
 
     def __init__(
         self,
-        feature_type: Literal["waveform", "spectrogram"] = "waveform",
+        feature_type: Literal["waveform", "spectrogram", "extractor"] = "waveform",
         sampling_rate: int = 48_000,
         num_samples: int = 153_600,
         num_mel_bins: int = 80,
@@ -56,10 +59,15 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
         max_frequency: float = 7600.0,
         log_scale: float = 10_000.0,
         do_normalize: bool = False,
+        extractor: Any = None,
         **kwargs: Any,
     ) -> None:
-        if feature_type not in ("waveform", "spectrogram"):
-            raise ValueError(f'`feature_type` must be "waveform" or "spectrogram", got {feature_type!r}.')
+        if feature_type not in ("waveform", "spectrogram", "extractor"):
+            raise ValueError(
+                f'`feature_type` must be "waveform", "spectrogram" or "extractor", got {feature_type!r}.'
+            )
+        if (feature_type == "extractor") != (extractor is not None):
+            raise ValueError('`feature_type="extractor"` and `extractor` belong together: give both or none.')
         if num_samples < 1:
             raise ValueError(f"`num_samples` must be positive, got {num_samples}.")
         if feature_type == "spectrogram" and max_frequency > sampling_rate / 2:
@@ -68,7 +76,7 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
                 "lower it."
             )
         kwargs = {"padding_value": 0.0, "return_attention_mask": False, **kwargs}
-        kwargs["feature_size"] = 1 if feature_type == "waveform" else num_mel_bins
+        kwargs["feature_size"] = num_mel_bins if feature_type == "spectrogram" else 1
         super().__init__(sampling_rate=sampling_rate, **kwargs)
         self.feature_type = feature_type
         self.num_samples = num_samples
@@ -79,6 +87,72 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
         self.max_frequency = max_frequency
         self.log_scale = log_scale
         self.do_normalize = do_normalize
+        self.extractor = extractor_from_dict(extractor) if isinstance(extractor, dict) else extractor
+        if self.extractor is not None:
+            self._check_extractor()
+
+    @classmethod
+    def from_extractor(cls, extractor: Any, seconds: float) -> VattFeatureExtractor:
+        """Windows of `seconds` through the feature extractor of another model, at its sampling rate.
+
+        Raises:
+            ValueError: the extractor cannot take windows of this length.
+        """
+        rate = extractor.sampling_rate
+        return cls("extractor", rate, max(1, round(seconds * rate)), extractor=extractor)
+
+    def to_dict(self) -> dict[str, Any]:
+        """See transformers; the settings of `extractor` are nested."""
+        saved = super().to_dict()
+        extractor = saved.pop("extractor", None)
+        return saved if extractor is None else {**saved, "extractor": extractor.to_dict()}
+
+    @property
+    def filled(self) -> float:
+        """Share of the features that holds sound, where the extractor fills up to a length of its own."""
+        if self.extractor is None:
+            return 1.0
+        features = self._extract([_noise(self.num_samples)])[0]
+        if features.ndim != 2:
+            return 1.0
+        for axis in (0, 1):  # frames that are filled up are the same in all bins
+            sounding = np.flatnonzero(np.ptp(features, axis=1 - axis) > 1e-6)
+            if len(sounding) and sounding[-1] + 1 < features.shape[axis]:
+                return float(sounding[-1] + 1) / features.shape[axis]
+        return 1.0
+
+    def _check_extractor(self) -> None:
+        """Raises if the extractor leaves out a part of the window, or draws one at random."""
+        if self.extractor.sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"`sampling_rate` {self.sampling_rate} Hz is not that of the audio tower, "
+                f"{self.extractor.sampling_rate} Hz ({type(self.extractor).__name__}): leave it out."
+            )
+        whole = _noise(self.num_samples)
+        other = whole.copy()
+        other[-max(1, len(whole) // 10) :] *= -0.5
+        try:
+            same, again, changed = (self._extract([sound])[0] for sound in (whole, whole, other))
+        except Exception as error:  # extractors do not agree on what they raise
+            raise ValueError(
+                f"The audio tower's {type(self.extractor).__name__} does not take windows of "
+                f"{self.window_seconds:g} s ({error}): choose another length."
+            ) from error
+        if not np.array_equal(same, again) or np.array_equal(same, changed):
+            raise ValueError(
+                f"The audio tower's {type(self.extractor).__name__} does not take all of a window of "
+                f"{self.window_seconds:g} s: choose shorter windows."
+            )
+
+    def _extract(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        found = self.extractor(waveforms, sampling_rate=self.sampling_rate, return_tensors="np")
+        names = [name for name in ("input_features", "input_values") if name in found]
+        if not names:
+            raise ValueError(
+                f"{type(self.extractor).__name__} gives {', '.join(found)}, no features. Choose another "
+                "checkpoint."
+            )
+        return [np.asarray(features, dtype=np.float32) for features in found[names[0]]]
 
     @property
     def window_seconds(self) -> float:
@@ -116,6 +190,8 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
             waveforms = [(x - x.mean()) / max(float(x.std()), 1e-5) for x in waveforms]
         if self.feature_type == "waveform":
             features = waveforms
+        elif self.feature_type == "extractor":
+            features = self._extract(waveforms)
         else:
             features = list(self.log_mel(np.stack(waveforms)))
         data = {"input_values": np.stack(features) if return_tensors else features}
@@ -214,6 +290,11 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
         edges = (self.min_frequency, self.max_frequency)
         filters = _mel_filters(fft_length // 2 + 1, self.num_mel_bins, *edges, self.sampling_rate)
         return torch.log1p(self.log_scale * (spectrum @ filters))
+
+
+def _noise(samples: int) -> np.ndarray:
+    """A sound that is never the same, float32 (samples,)."""
+    return np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32)
 
 
 @lru_cache(maxsize=8)

@@ -10,11 +10,20 @@ import numpy as np
 import torch
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.processing_utils import ImagesKwargs
 
 from .inputs import is_single, unwrapped
-from .media.picture import read_picture
+from .media import read_picture
 from .video_processing_vatt import BILINEAR, VattVideoProcessor
 from .windows import is_media_source
+
+
+class VattImagesKwargs(ImagesKwargs, total=False):
+    """
+    antialias (`bool`): see [`VattVideosKwargs`].
+    """
+
+    antialias: bool | None
 
 
 class VattImageProcessor(BaseImageProcessor):
@@ -25,9 +34,10 @@ class VattImageProcessor(BaseImageProcessor):
 
     Args:
         size, crop_size, resample, do_resize, do_center_crop, do_rescale, rescale_factor, do_normalize,
-            image_mean, image_std, do_convert_rgb: see [`VattVideoProcessor`].
+            image_mean, image_std, do_convert_rgb, antialias: see [`VattVideoProcessor`].
     """
 
+    valid_kwargs = VattImagesKwargs
     model_input_names = ["pixel_values"]
 
     resample = BILINEAR
@@ -39,6 +49,7 @@ class VattImageProcessor(BaseImageProcessor):
     do_rescale = True
     do_normalize = True
     do_convert_rgb = True
+    antialias = False
     image_mean = [0.5, 0.5, 0.5]
     image_std = [0.5, 0.5, 0.5]
 
@@ -46,6 +57,13 @@ class VattImageProcessor(BaseImageProcessor):
         super().__init__(**kwargs)
         self._set_attributes(**kwargs)
         self._video_processor()
+
+    def to_dict(self) -> dict[str, Any]:
+        """See transformers, and [`VattVideoProcessor.to_dict`]."""
+        saved = super().to_dict()
+        if not saved.get("antialias"):
+            saved.pop("antialias", None)
+        return saved
 
     @classmethod
     def from_video_processor(cls, video_processor: VattVideoProcessor) -> VattImageProcessor:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from transformers.processing_utils import AudioKwargs, TextKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from .augmentation import VattAugmentation, change_colors
+from .checkpoint_parts import frame_settings, load_extractor, load_tokenizer
 from .feature_extraction_vatt import VattFeatureExtractor
 from .image_processing_vatt import VattImageProcessor
 from .inputs import shown
@@ -86,23 +88,83 @@ class VattProcessor(ProcessorMixin):
         """
         return cls(*cls.media_parts_from_config(config, fps), tokenizer, **kwargs)
 
+    @classmethod
+    def from_video_audio_text_pretrained(
+        cls,
+        config: Any,
+        video: str | None = None,
+        audio: str | None = None,
+        text: str | None = None,
+        *,
+        tokenizer: Any = None,
+        seconds: float = 3.2,
+        frames: dict[str, Any] | None = None,
+        max_words: int = 64,
+        trust_remote_code: bool = False,
+        hub_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> VattProcessor:
+        r"""
+        Processor for a model with towers of others: frames, sound and captions as each checkpoint's own
+        processor makes them, of the same moment of a clip.
+
+        ```python
+        >>> towers = {"video": "google/siglip2-base-patch16-224", "text": "google/siglip2-base-patch16-224"}
+        >>> model = VattForPreTraining.from_video_audio_text_pretrained(**towers)
+        >>> processor = VattProcessor.from_video_audio_text_pretrained(model.config, **towers)
+        ```
+
+        Args:
+            config ([`VattConfig`]): of the model. Where the sound tower's input is longer than the window,
+                `towers["audio"]["filled"]` is set in it.
+            video, audio, text (`str`, *optional*): folder or name on the Hub of what the towers were taken
+                from; those of VATT's own towers are left out.
+            tokenizer: of VATT's own text tower.
+            seconds (`float`): length of a window. The tower's frames are spread over it.
+            frames (`dict`, *optional*): settings of [`VattVideoProcessor`], over those of the checkpoint or
+                for one that has no processor.
+            max_words (`int`): words or pieces of a caption at most.
+            trust_remote_code (`bool`): run code that comes with a checkpoint.
+            hub_kwargs (`dict`, *optional*): `revision`, `token`, `cache_dir` for all three.
+            kwargs: `num_captions`.
+
+        Raises:
+            ValueError: a checkpoint without the part, or parts that do not fit the towers.
+        """
+        hub = {**(hub_kwargs or {}), "trust_remote_code": trust_remote_code}
+        given = {"video": video, "audio": audio, "text": text}
+        for name, source in given.items():
+            if config.is_foreign(name) != (source is not None):
+                kind = "another model" if source is None else "VATT's own"
+                raise ValueError(
+                    f"The {name} tower of this model is {kind}: name its checkpoint if it is another model, "
+                    "and else none."
+                )
+        if not 0 < seconds < math.inf:
+            raise ValueError(f"`seconds` of a window must be positive, got {seconds}.")
+        fps = config.num_frames / seconds
+        if video is not None:
+            found = {"antialias": True} if frames and "size" in frames else frame_settings(video, **hub)
+            settings = {**found, **(frames or {}), "num_frames": config.num_frames, "fps": fps}
+            videos = VattVideoProcessor(**settings)
+        else:
+            videos = _videos_of(config.video_config, fps)
+        if audio is not None:
+            sounds = VattFeatureExtractor.from_extractor(load_extractor(audio, **hub), seconds)
+            config.set_use("audio", filled=sounds.filled)
+        else:
+            sounds = _sounds_of(config.audio_config, seconds)
+        if text is not None:
+            tokenizer = load_tokenizer(text, config.text_config, max_words, **hub)
+        return cls(sounds, videos, tokenizer, **kwargs)
+
     @staticmethod
     def media_parts_from_config(
         config: Any, fps: float = 10.0
     ) -> tuple[VattFeatureExtractor, VattVideoProcessor]:
         """The parts of [`~VattProcessor.from_config`] that need no tokenizer."""
-        video, audio = config.video_config, config.audio_config
-        hop_length = 1024
-        samples = {"waveform": audio.num_samples, "spectrogram": audio.spectrogram_length * hop_length}
-        num_samples = samples[audio.input_type]
-        rate = round(num_samples * fps / video.num_frames)
-        size = video.image_size
-        return (
-            VattFeatureExtractor(
-                audio.input_type, rate, num_samples, num_mel_bins=audio.num_mel_bins, hop_length=hop_length
-            ),
-            VattVideoProcessor(size=size, crop_size=size, num_frames=video.num_frames, fps=fps),
-        )
+        seconds = config.video_config.num_frames / fps
+        return _sounds_of(config.audio_config, seconds), _videos_of(config.video_config, fps)
 
     def clip_options(self) -> dict[str, Any]:
         """Arguments of `media.read_clip` for one window of frames and sound as the parts want them."""
@@ -154,7 +216,7 @@ class VattProcessor(ProcessorMixin):
             augmentation: training augmentation in place of resizing and centre crop.
             generator: randomness of the augmentation.
             late_colors: leave the colours of the augmentation to [`change_colors`], which is cheaper on the
-                training device.
+                training device; done at once where pixels are not scaled to [-1, 1].
             limits: what a file may cost, and which hosts may be fetched from.
             return_tensors: `"pt"` or `"np"`.
             kwargs: parameters of the parts for this call, flat (`num_frames=16`) or by part
@@ -300,9 +362,11 @@ class VattProcessor(ProcessorMixin):
             views.append(augmentation.geometry(clip.permute(0, 2, 3, 1), size, generator))
             colors.append(augmentation.colors(generator))
         drawn = torch.stack(colors)
+        late_colors &= _is_plain(settings)
         if not late_colors:
             views = [
-                change_colors(pixels[None], draw[None])[0] for pixels, draw in zip(views, drawn, strict=True)
+                _scaled(change_colors(pixels[None], draw[None])[0], settings)
+                for pixels, draw in zip(views, drawn, strict=True)
             ]
         found = {name: stack([repeat_to(view, settings["num_frames"]) for view in views])}
         return {**found, "video_colors": drawn} if late_colors else found
@@ -348,14 +412,57 @@ class VattProcessor(ProcessorMixin):
             raise ValueError(
                 "The tokenizer knows no length: set `tokenizer.model_max_length` or pass `max_length`."
             )
-        encoding = self.tokenizer(flat, return_tensors="pt", return_attention_mask=True, **options)
+        encoding = self.tokenizer(
+            flat, return_tensors="pt", return_attention_mask=True, return_special_tokens_mask=True, **options
+        )
         ids, mask = encoding["input_ids"], encoding["attention_mask"]
+        words = mask * (1 - encoding["special_tokens_mask"])  # the marks of begin and end are no words
         if not ids.shape[-1]:  # no caption has a word: one place of padding, for the models take no fewer
-            ids, mask = (torch.zeros(len(flat), 1, dtype=torch.int64) for _ in range(2))
-        present = mask.view(len(items), -1).any(1).long()
+            ids, mask, words = (torch.zeros(len(flat), 1, dtype=torch.int64) for _ in range(3))
+        present = words.view(len(items), -1).any(1).long()
         if nested:
             ids, mask = (tensor.view(len(items), rows, -1) for tensor in (ids, mask))
         return {"input_ids": ids, "attention_mask": mask, "text_mask": present}
+
+
+def _is_plain(settings: dict[str, Any]) -> bool:
+    """Whether pixels are scaled to [-1, 1], as augmentation leaves them."""
+    halves = (0.5, 0.5, 0.5)
+    scales = (tuple(settings["image_mean"]), tuple(settings["image_std"]))
+    return settings["do_rescale"] and settings["do_normalize"] and scales == (halves, halves)
+
+
+def _scaled(pixels: torch.Tensor, settings: dict[str, Any]) -> torch.Tensor:
+    """Augmented pixels (T, 3, H, W) in [-1, 1], scaled as the processor scales frames."""
+    if _is_plain(settings):
+        return pixels
+    pixels = (pixels + 1) * 127.5
+    if settings["do_rescale"]:
+        pixels = pixels * settings["rescale_factor"]
+    if settings["do_normalize"]:
+        mean, std = (torch.tensor(settings[name]).view(3, 1, 1) for name in ("image_mean", "image_std"))
+        pixels = (pixels - mean) / std
+    return pixels
+
+
+def _videos_of(config: Any, fps: float) -> VattVideoProcessor:
+    """For the reference clip of VATT's own video tower."""
+    size = config.image_size
+    return VattVideoProcessor(size=size, crop_size=size, num_frames=config.num_frames, fps=fps)
+
+
+def _sounds_of(config: Any, seconds: float) -> VattFeatureExtractor:
+    """For the reference sound of VATT's own audio tower, which lasts `seconds`."""
+    hop_length = 1024
+    samples = {"waveform": config.num_samples, "spectrogram": config.spectrogram_length * hop_length}
+    num_samples = samples[config.input_type]
+    return VattFeatureExtractor(
+        config.input_type,
+        round(num_samples / seconds),
+        num_samples,
+        num_mel_bins=config.num_mel_bins,
+        hop_length=hop_length,
+    )
 
 
 def _caption_options(options: dict[str, Any]) -> dict[str, Any]:

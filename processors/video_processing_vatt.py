@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -35,10 +36,13 @@ class VattVideosKwargs(VideosKwargs, total=False):
         longer side), which become batch entries of their own: views of clip 0, views of clip 1, ...
     decode_size (`int`): shorter side in pixels that files are decoded at; None decodes at their own size.
         Saves time for large videos, at the price of a second resampling.
+    antialias (`bool`): resize with PIL, which averages over the pixels that fall together, as the image
+        processors of other models do.
     """
 
     crop_mode: Literal["center", "three"] | None
     decode_size: int | None
+    antialias: bool | None
 
 
 class VattVideoProcessor(VideoProcessorMixin):
@@ -57,7 +61,8 @@ class VattVideoProcessor(VideoProcessorMixin):
         num_frames (`int`): frames of a clip.
         fps (`float`): frames taken per second of a file. Arrays are taken to have that rate already, unless
             `do_sample_frames=True` and `video_metadata` (with `fps`) say otherwise.
-        crop_mode, decode_size: see [`VattVideosKwargs`].
+        crop_mode, decode_size, antialias: see [`VattVideosKwargs`].
+        resample (`int`): PIL's number of the interpolation; other than bilinear with `antialias` only.
         do_resize, do_center_crop, do_rescale, rescale_factor, do_normalize, image_mean, image_std,
             do_convert_rgb: as in other video processors. `do_convert_rgb` applies to PIL images and grey
             arrays.
@@ -72,6 +77,7 @@ class VattVideoProcessor(VideoProcessorMixin):
     crop_size = {"height": 224, "width": 224}
     crop_mode = "center"
     decode_size = None
+    antialias = False
     num_frames = 32
     fps = 10.0
     do_sample_frames = False
@@ -89,6 +95,14 @@ class VattVideoProcessor(VideoProcessorMixin):
         self._set_attributes(**kwargs)
         self.settings()
 
+    def to_dict(self) -> dict[str, Any]:
+        """See transformers; settings that came later are left out where they change nothing, so that
+        processors of before compare equal."""
+        saved = super().to_dict()
+        if not saved.get("antialias"):
+            saved.pop("antialias", None)
+        return saved
+
     @property
     def window_seconds(self) -> float:
         """Length of a clip in seconds."""
@@ -104,9 +118,10 @@ class VattVideoProcessor(VideoProcessorMixin):
         given = {name: value for name, value in kwargs.items() if value is not None}
         own = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__}
         settings = self._standardize_kwargs(**{**own, **given})
-        if settings["resample"] != BILINEAR:
+        if settings["resample"] != BILINEAR and not settings["antialias"]:
             raise ValueError(
-                f"Only bilinear resampling is offered (`resample={BILINEAR}`), the release uses no other."
+                f"Only bilinear resampling is offered (`resample={BILINEAR}`), the release uses no other; "
+                "`antialias=True` offers PIL's."
             )
         if settings["crop_mode"] not in ("center", "three"):
             raise ValueError(f'`crop_mode` must be "center" or "three", got {settings["crop_mode"]!r}.')
@@ -231,7 +246,10 @@ class VattVideoProcessor(VideoProcessorMixin):
         if settings["device"] is not None:
             frames = frames.to(settings["device"])
         if settings["do_resize"]:
-            frames = _resize(frames, *_target_size(frames, settings["size"]))
+            resize = (
+                partial(_resize_as_pil, resample=settings["resample"]) if settings["antialias"] else _resize
+            )
+            frames = resize(frames, *_target_size(frames, settings["size"]))
         crop: SizeDict | None = settings["crop_size"] if settings["do_center_crop"] else None
         boxes = _crop_boxes(frames, crop, settings["crop_mode"])
         views = [self._normalize(frames[:, :, rows, columns], settings) for rows, columns in boxes]
@@ -337,6 +355,24 @@ def _resize(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
         ]
     )
     return resized if frames.is_floating_point() else resized.floor_()
+
+
+def _resize_as_pil(frames: torch.Tensor, height: int, width: int, resample: int) -> torch.Tensor:
+    """Resized by PIL, frame by frame; channels of floating point one by one."""
+    from PIL import Image
+
+    if tuple(frames.shape[-2:]) == (height, width):
+        return frames
+    device, frames = frames.device, frames.cpu()
+    if frames.dtype == torch.uint8:
+        pictures = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames]
+        resized = [
+            np.asarray(picture.resize((width, height), Image.Resampling(resample))) for picture in pictures
+        ]
+        return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(device)
+    planes = [Image.fromarray(plane.numpy()) for plane in frames.float().flatten(0, 1)]
+    resized = [np.asarray(plane.resize((width, height), Image.Resampling(resample))) for plane in planes]
+    return torch.from_numpy(np.stack(resized)).view(*frames.shape[:2], height, width).to(device)
 
 
 def _crop_boxes(frames: torch.Tensor, crop: SizeDict | None, mode: str) -> list[tuple[slice, slice]]:

@@ -12,6 +12,8 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from ..files import csv_cell, write_whole
+
 
 @dataclass
 class Section:
@@ -56,7 +58,8 @@ def write_report(
         picture = figures / f"{section.name}.png"
         section.figure.savefig(picture, dpi=110)
         section.figure.savefig(picture.with_suffix(".svg"), metadata={"Date": None})
-        section.table.to_csv(tables / f"{section.name}.csv", index=False)
+        table = section.table.rename(columns=csv_cell).map(csv_cell)
+        write_whole(tables / f"{section.name}.csv", table.to_csv(index=False).encode())
         shown.append(
             {
                 "name": section.name,

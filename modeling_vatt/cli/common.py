@@ -1,8 +1,15 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands share."""
+"""What the commands share: options, and all that is printed."""
 
-from typing import Annotated
+import errno
+import functools
+import json
+import math
+import re
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -21,13 +28,87 @@ Limits = Annotated[
         help='What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.',
     ),
 ]
-NOTHING_FOUND = 3  # exit code
+Trust = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run code of towers that came with the model. Read it first."),
+]
+NOTHING_FOUND, INTERRUPTED = 3, 130  # exit codes
+
+_REMEDIES = {
+    errno.ENOSPC: "Free some space, then give the same command again.",
+    errno.EDQUOT: "Free some space, then give the same command again.",
+    errno.EACCES: "Check the permissions, or choose another place.",
+    errno.EPERM: "Check the permissions, or choose another place.",
+    errno.EROFS: "Choose a place that can be written to.",
+}
+# Control characters move the cursor, change colours and titles; marks of direction let a name look like
+# another one; halves of surrogate pairs cannot be printed.
+_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def finite(value: Any) -> Any:
+    """Callback of options that are numbers: `nan` passes every comparison with limits."""
+    for number in value if isinstance(value, list) else [value]:
+        if number is not None and not math.isfinite(number):
+            raise typer.BadParameter(f"must be a finite number, got {number}.")
+    return value
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\u{code:04x}" if code > 0xFF else f"\\x{code:02x}"
+
+
+def say(line: object, err: bool = False) -> None:
+    """Print a line. Control characters, which names of files may hold, are shown as escapes."""
+    typer.echo(_CONTROLS.sub(_escaped, str(line)), err=err)
+
+
+def say_json(value: Any, indent: int | None = 2) -> None:
+    """Print JSON, as UTF-8 but for control characters."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    # Line feeds are those of the layout: JSON escapes those in strings.
+    lines = [_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", line) for line in text.split("\n")]
+    typer.echo("\n".join(lines))
 
 
 def fail(message: object) -> typer.Exit:
     """To raise: prints the message and ends with code 1."""
-    typer.echo(f"error: {message}", err=True)
+    say(f"error: {message}", err=True)
     return typer.Exit(1)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        place = "" if error.filename is None else f"{error.filename}: "
+        return f"{place}{error.strerror}. {_REMEDIES.get(error.errno or 0, 'Check the path.')}"
+    return str(error)
+
+
+def explained(kept: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator of commands: errors end with a sentence and code 1, Ctrl-C with code 130.
+
+    Args:
+        kept: what a command that is stopped leaves, as a sentence.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(*args: Any, **options: Any) -> None:
+            try:
+                command(*args, **options)
+                sys.stdout.flush()  # a full disk shows here
+            except KeyboardInterrupt:
+                say(f"stopped. {kept}", err=True)
+                raise typer.Exit(INTERRUPTED) from None
+            except BrokenPipeError:  # whoever reads the output has seen enough
+                raise
+            except (OSError, ValueError) as error:
+                raise fail(_sentence(error)) from None
+
+        return run
+
+    return decorate
 
 
 def quiet() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import fail
+from .common import explained, say
 
 
 def _nested(assignments: list[str]) -> dict[str, Any]:
@@ -57,6 +57,7 @@ def _default_cache() -> Path:
     return Path(HF_HOME) / "vatt"
 
 
+@explained("No model was written; what was downloaded is kept.")
 def convert(
     checkpoint: Annotated[
         str | None,
@@ -91,13 +92,13 @@ def convert(
     list_names: Annotated[bool, typer.Option("--list", help="List the published checkpoints.")] = False,
 ) -> None:
     """Convert an official checkpoint to weights, config, processor and model card for `from_pretrained`."""
-    from ..convert import RELEASES, ConversionError, convert_checkpoint, fetch_release
+    from ..convert import RELEASES, convert_checkpoint, fetch_release
     from ..convert.release import BASE_URL, MISC_DATA, fetch
 
     if list_names:
         width = max(map(len, RELEASES))
         for name, entry in RELEASES.items():
-            typer.echo(f"{name:<{width}}  {entry.summary}" + (f" ({entry.metrics})" if entry.metrics else ""))
+            say(f"{name:<{width}}  {entry.summary}" + (f" ({entry.metrics})" if entry.metrics else ""))
         return
     if checkpoint is None or output is None:
         raise typer.BadParameter("Give a checkpoint and --output DIR, or --list.")
@@ -123,13 +124,11 @@ def convert(
             overrides=overrides,
             overwrite=overwrite,
         )
-    except ConversionError as error:
-        raise fail(error) from None
     finally:
         bar.close()
-    typer.echo(
+    say(
         f"{done.output}: {done.model_class}, {done.num_variables} variables with {done.num_values:,} values "
         f"({done.num_skipped} entries that are not the model were skipped)"
     )
     for note in done.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")

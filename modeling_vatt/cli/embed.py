@@ -2,15 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vatt embed`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .common import Isolate, Limits, fail, quiet
+from ..hub.repositories import require_repository
+from .common import Isolate, Limits, Trust, explained, finite, quiet, say, say_json
 
 
+@explained("Nothing was written.")
 def embed(
     videos: Annotated[list[Path] | None, typer.Argument(help="Videos, whose pictures are embedded.")] = None,
     model: Annotated[str, typer.Option(help="Folder or Hub id of the model.")] = ...,  # type: ignore[assignment]
@@ -18,12 +19,15 @@ def embed(
     text: Annotated[list[str] | None, typer.Option(help="Words. Repeatable.")] = None,
     stride: Annotated[
         float | None,
-        typer.Option(help="Seconds from window to window; by default their length.", min=0.01),
+        typer.Option(
+            help="Seconds from window to window; by default their length.", min=0.01, callback=finite
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write, .npz; otherwise JSON is printed.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    trust_remote_code: Trust = False,
     isolate: Isolate = False,
     media_limits: Limits = "{}",
 ) -> None:
@@ -44,8 +48,8 @@ def embed(
         raise typer.BadParameter("Nothing to embed: give videos, --audio FILE or --text WORDS.")
     if output is not None and output.suffix != ".npz":
         raise typer.BadParameter(f"{output}: choose the ending .npz.", param_hint="--output")
+    require_repository(model)
     quiet()
-    import numpy as np
     from tqdm import tqdm
 
     from ..processors import MediaLimits
@@ -59,49 +63,53 @@ def embed(
         start, end = span or (None, None)
         rows.append({"kind": kind, "source": str(source), "start": start, "end": end, **vectors})
 
-    try:
-        limits = MediaLimits.from_json(media_limits, isolated=isolate)
-        loaded, processor = load_model(model, device)
-        files = tqdm(videos or [], unit="file", desc="Embedding", disable=None)
-        for source, found in embed_windows(loaded, processor, files, stride, limits=limits):
-            failed += found.errors
-            spaces = [unit(found.arrays[f"video_{space}_embeds"]) for space in ("va", "vt") if found.starts]
-            for start, end, *vectors in zip(found.starts, found.ends, *spaces, strict=True):
-                add("video", source, (start, end), va=vectors[0], vt=vectors[1])
-        # One that cannot be embedded costs itself, not what was done before.
-        for sound in audio or []:
-            try:
-                vector = unit(embed_query(loaded, processor, audio=sound, limits=limits))
-            except (OSError, ValueError) as error:
-                failed.append(error)
-            else:
-                add("audio", sound, None, va=vector, vt=None)
-        for words in text or []:
-            try:
-                vector = unit(embed_query(loaded, processor, text=words))
-            except ValueError as error:
-                failed.append(error)
-            else:
-                add("text", words, None, va=None, vt=vector)
-    except (OSError, ValueError) as error:
-        raise fail(error) from None
+    limits = MediaLimits.from_json(media_limits, isolated=isolate)
+    loaded, processor = load_model(model, device, trust_remote_code=trust_remote_code)
+    files = tqdm(videos or [], unit="file", desc="Embedding", disable=None)
+    for source, found in embed_windows(loaded, processor, files, stride, limits=limits):
+        failed += found.errors
+        spaces = [unit(found.arrays[f"video_{space}_embeds"]) for space in ("va", "vt") if found.starts]
+        for start, end, *vectors in zip(found.starts, found.ends, *spaces, strict=True):
+            add("video", source, (start, end), va=vectors[0], vt=vectors[1])
+    # One that cannot be embedded costs itself, not what was done before.
+    for sound in audio or []:
+        try:
+            vector = unit(embed_query(loaded, processor, audio=sound, limits=limits))
+        except (OSError, ValueError) as error:
+            failed.append(error)
+        else:
+            add("audio", sound, None, va=vector, vt=None)
+    for words in text or []:
+        try:
+            vector = unit(embed_query(loaded, processor, text=words))
+        except ValueError as error:
+            failed.append(error)
+        else:
+            add("text", words, None, va=None, vt=vector)
     if output is None:
         for row in rows:
             lists = {space: None if row[space] is None else row[space].tolist() for space in ("va", "vt")}
-            typer.echo(json.dumps({**row, **lists}, ensure_ascii=False))
+            say_json({**row, **lists}, indent=None)
     elif rows:
-        config = loaded.config
-        dims = {"va": config.va_projection_size, "vt": config.vt_projection_size}
-        arrays: dict[str, Any] = {key: np.array([row[key] for row in rows]) for key in ("kind", "source")}
-        for key in ("start", "end"):
-            arrays[key] = np.array([np.nan if row[key] is None else row[key] for row in rows])
-        for space, dim in dims.items():
-            empty = np.zeros(dim, np.float32)
-            arrays[space] = np.stack([empty if row[space] is None else row[space] for row in rows])
-        output.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(output, **arrays)
-        typer.echo(f"{output}: {len(rows)} embeddings")
-    for reason in failed:
-        typer.echo(f"error: {reason}", err=True)
+        dims = {"va": loaded.config.va_projection_size, "vt": loaded.config.vt_projection_size}
+        _write(rows, dims, output)
+        say(f"{output}: {len(rows)} embeddings")
+    for reason in dict.fromkeys(map(str, failed)):  # each window of a file may fail for the same one
+        say(f"error: {reason}", err=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _write(rows: list[dict[str, Any]], dims: dict[str, int], output: Path) -> None:
+    import numpy as np
+
+    from ..files import whole_file
+
+    arrays: dict[str, Any] = {key: np.array([row[key] for row in rows]) for key in ("kind", "source")}
+    for key in ("start", "end"):
+        arrays[key] = np.array([np.nan if row[key] is None else row[key] for row in rows])
+    for space, dim in dims.items():
+        empty = np.zeros(dim, np.float32)
+        arrays[space] = np.stack([empty if row[space] is None else row[space] for row in rows])
+    with whole_file(output) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)

@@ -2,15 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vatt flops`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .common import fail
+from ..hub.repositories import require_repository
+from .common import explained, finite, say_json
 
 
+@explained("Nothing was changed.")
 def flops(
     model: Annotated[
         str | None, typer.Argument(help="Preset (mbs, ma_medium, tiny, ...), config folder or Hub id.")
@@ -24,7 +25,8 @@ def flops(
     samples: Annotated[int | None, typer.Option(help="Samples of the sound.", min=1)] = None,
     words: Annotated[int | None, typer.Option(help="Words of the text.", min=1)] = None,
     keep: Annotated[
-        list[float] | None, typer.Option(help="Share of tokens that DropToken keeps. Repeatable.")
+        list[float] | None,
+        typer.Option(help="Share of tokens that DropToken keeps. Repeatable.", callback=finite),
     ] = None,
     views: Annotated[int, typer.Option(help="Views of a video (windows x crops).", min=1)] = 1,
     paper: Annotated[bool, typer.Option("--paper", help="Compare with the paper's tables.")] = False,
@@ -35,6 +37,11 @@ def flops(
     The paper counts one of the two attention products and no projections; the true count has every matrix
     product and convolution. A multiply-add is 2 operations in both.
     """
+    if paper == (model is not None):
+        raise typer.BadParameter("Give a model, or --paper.")
+    is_preset = model is not None and not Path(model).exists() and "/" not in model
+    if model is not None and not is_preset:
+        require_repository(model)
     import itertools
 
     import pandas as pd
@@ -42,26 +49,20 @@ def flops(
     from ..analysis import CostCounter, InputSize, paper_comparison
     from ..configuration import VattConfig
 
-    if paper == (model is not None):
-        raise typer.BadParameter("Give a model, or --paper.")
     if model is None:
         table = paper_comparison()
     else:
-        try:
-            is_preset = not Path(model).exists() and "/" not in model
-            config = VattConfig.from_preset(model) if is_preset else VattConfig.from_pretrained(model)
-            counter = CostCounter(config)
-            tables = []
-            # None: the config's
-            for time, side, share in itertools.product(frames or (None,), size or (None,), keep or (1.0,)):
-                costs = counter.table(InputSize(time, side, samples, words), share, views)
-                costs.insert(2, "kept_share", share)
-                tables.append(costs)
-        except (OSError, ValueError) as error:
-            raise fail(error) from None
+        config = VattConfig.from_preset(model) if is_preset else VattConfig.from_pretrained(model)
+        counter = CostCounter(config)
+        tables = []
+        # None: the config's
+        for time, side, share in itertools.product(frames or (None,), size or (None,), keep or (1.0,)):
+            costs = counter.table(InputSize(time, side, samples, words), share, views)
+            costs.insert(2, "kept_share", share)
+            tables.append(costs)
         table = pd.concat(tables, ignore_index=True)
     if as_json:
-        typer.echo(json.dumps(table.to_dict("records"), indent=2))
+        say_json(table.to_dict("records"))
         return
     formats = dict.fromkeys(table.select_dtypes("int"), "{:,d}".format)
     typer.echo(table.to_string(index=False, formatters=formats, float_format="{:,.3f}".format))

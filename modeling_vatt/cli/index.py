@@ -2,20 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vatt index`."""
 
-import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Isolate, Limits, fail, quiet
+from ..hub.repositories import require_repository
+from .common import Isolate, Limits, Trust, explained, fail, finite, quiet, say, say_json
 
 
-_SHOWN_ERRORS = 5
+if TYPE_CHECKING:
+    from ..retrieval import IndexReport, VattIndex
+
+_SHOWN = 5  # of a list
 
 
+@explained("Files that were embedded wholly are kept; the same command goes on with the others.")
 def index(
     folder: Annotated[Path, typer.Argument(help="Videos, with all subfolders.")],
     model: Annotated[
@@ -32,9 +37,11 @@ def index(
             help="Seconds from the start of a window to the next; by default their length. Half of it finds "
             "moments more finely and takes twice as long.",
             min=0.01,
+            callback=finite,
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    trust_remote_code: Trust = False,
     batch_size: Annotated[int, typer.Option(help="Windows embedded at a time.", min=1)] = 16,
     workers: Annotated[int, typer.Option(help="Threads that decode ahead.", min=1)] = 2,
     wait: Annotated[bool, typer.Option(help="Wait for another process that writes to the index.")] = True,
@@ -43,13 +50,21 @@ def index(
     retry: Annotated[
         bool, typer.Option("--retry", help="Try unreadable files again, though unchanged.")
     ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove files that are gone; otherwise they are kept.")
+    ] = False,
+    rehash: Annotated[
+        bool,
+        typer.Option("--rehash", help="Read all files, to find those replaced with the same size and time."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON report, with all errors.")] = False,
 ) -> None:
     """Make a folder of videos searchable, or bring its index up to date.
 
-    Only what is new or has changed is embedded; files that are gone disappear. A run that was stopped,
-    however it was stopped, goes on where it was when the command is given again. Files that cannot be read
-    are listed and not tried again until they change, or with --retry.
+    Only what is new or has changed is embedded. Files that are gone stay in the index, as they may lie on a
+    drive that is away, until --prune is given. A run that was stopped, however it was stopped, goes on where
+    it was when the command is given again. Files that cannot be read are listed and not tried again until
+    they change, or with --retry.
 
     Examples:
 
@@ -59,72 +74,93 @@ def index(
 
     vatt index /media/archive --model my_model --index archive.index --stride 1.6 --device cuda
     """
+    if folder.is_file():
+        raise NotADirectoryError(
+            f"{folder}: is a file. Give the folder it lies in; all videos in there are indexed."
+        )
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder. Check the path.")
+    if model is not None:
+        require_repository(model)
     quiet()
     from tqdm import tqdm
 
     from ..processors import MediaLimits
-    from ..retrieval import IndexBusy, IndexDamaged, IndexMismatch, VideoSearch
+    from ..retrieval import IndexBusy, VideoSearch
     from ..retrieval.index import DEFAULT_FOLDER
 
     where = folder / DEFAULT_FOLDER if index_dir is None else index_dir
-    bar = tqdm(total=0, unit="file", desc="Indexing", disable=None if not as_json else True)
-
-    def progress(files: int, total: int, windows: int) -> None:
-        bar.total = total
-        bar.set_postfix(windows=windows, refresh=False)
-        bar.update(files - bar.n)
 
     def waiting() -> None:
-        typer.echo(f"{where}: another process writes to this index; waiting for it to end.", err=True)
+        say(f"{where}: another process writes to this index; waiting for it to end.", err=True)
 
-    try:
-        limits = MediaLimits.from_json(media_limits, isolated=isolate)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder.")
-        search = None
-        if not VideoSearch.exists(where):
-            if model is None:
-                raise ValueError(f"{where}: no index yet. Name the model to make one: --model DIR_OR_HUB_ID.")
-            with suppress(FileExistsError):  # another process was quicker
-                search = VideoSearch.create(folder, model, where, stride, device)
-        if search is None:
-            search = VideoSearch.open(where, model, device)
-            _check(search.index, folder, stride, where)
-        report = search.update(batch_size, workers, progress, wait, waiting, limits, retry)
-        facts = search.index.info()
-    except (OSError, ValueError, IndexBusy, IndexDamaged, IndexMismatch) as error:
-        raise fail(error) from None
-    finally:
-        bar.close()
+    limits = MediaLimits.from_json(media_limits, isolated=isolate)
+    search = None
+    if not VideoSearch.exists(where):
+        if model is None:
+            raise ValueError(f"{where}: no index yet. Name the model to make one: --model DIR_OR_HUB_ID.")
+        with suppress(FileExistsError):  # another process was quicker
+            search = VideoSearch.create(folder, model, where, stride, device, trust_remote_code)
+    if search is None:
+        search = VideoSearch.open(where, model, device, trust_remote_code)
+        _check(search.index, folder, stride, where)
+    with tqdm(total=0, unit="file", desc="Indexing", disable=None if not as_json else True) as bar:
+
+        def progress(files: int, total: int, windows: int) -> None:
+            bar.total = total
+            bar.set_postfix(windows=windows, refresh=False)
+            bar.update(files - bar.n)
+
+        try:
+            report = search.update(batch_size, workers, progress, wait, waiting, limits, retry, prune, rehash)
+        except IndexBusy as error:
+            raise fail(error) from None
+    facts = search.index.info()
     if as_json:
-        typer.echo(json.dumps({**asdict(report), "index": facts}, indent=2, ensure_ascii=False))
-        return
-    typer.echo(
+        say_json({**asdict(report), "index": facts})
+    else:
+        _tell(where, report, facts)
+
+
+def _tell(where: Path, report: "IndexReport", facts: dict[str, Any]) -> None:
+    say(
         f"{where}: {facts['windows']} windows of {facts['files']} files. "
         f"{report.embedded} embedded, {report.reused} known by their content, {report.unchanged} unchanged, "
         f"{report.removed} removed."
     )
+    if report.missing:
+        say(
+            f"{len(report.missing)} files are gone and kept in the index, as their drive may be away; "
+            "--prune removes them:"
+        )
+        _list(report.missing)
+    if report.passed_over:
+        names = {"": "without an ending", "links": "links out of the folder or to folders"}
+        counts = (f"{count} {names.get(kind, kind)}" for kind, count in report.passed_over.items())
+        say(f"Passed over, as no videos: {', '.join(counts)}.")
     if report.errors:
-        typer.echo(f"{len(report.errors)} files could not be read, or not wholly:")
-        for path, reason in sorted(report.errors.items())[:_SHOWN_ERRORS]:
-            typer.echo(f"  {path}: {reason}")
-        if len(report.errors) > _SHOWN_ERRORS:
-            typer.echo("  ... (--json lists them all)")
+        say(f"{len(report.errors)} files could not be read, or not wholly:")
+        _list([f"{path}: {reason}" for path, reason in sorted(report.errors.items())])
     if facts["approximate"] is not None:
-        notes = facts["approximate"]
-        recall = min(notes[space]["recall@10"] for space in ("va", "vt"))
-        typer.echo(f"Searched approximately; recall@10 measured: {recall:.3f}.")
+        recall = min(facts["approximate"][space]["recall@10"] for space in ("va", "vt"))
+        say(f"Searched approximately; recall@10 measured: {recall:.3f}.")
 
 
-def _check(index: object, folder: Path, stride: float | None, where: Path) -> None:
+def _list(lines: Sequence[str]) -> None:
+    for line in lines[:_SHOWN]:
+        say(f"  {line}")
+    if len(lines) > _SHOWN:
+        say("  ... (--json lists them all)")
+
+
+def _check(index: "VattIndex", folder: Path, stride: float | None, where: Path) -> None:
     """Raise `IndexMismatch` if an index is not the one that is asked for."""
     from ..retrieval import IndexMismatch
 
-    root, known = index.root, index.stride  # type: ignore[attr-defined]
-    if root is None or root.resolve() != folder.resolve():
-        raise IndexMismatch(f"{where}: this is the index of {root}. Choose another one with --index.")
-    if stride is not None and abs(stride - known) > 1e-9:
+    if index.root is None or index.root.resolve() != folder.resolve():
+        raise IndexMismatch(f"{where}: this is the index of {index.root}. Choose another one with --index.")
+    if stride is not None and abs(stride - index.stride) > 1e-9:
         raise IndexMismatch(
-            f"{where}: made with a stride of {known:g} s, not {stride:g} s. Leave --stride out, or make "
-            "another index with --index."
+            f"{where}: made with a stride of {index.stride:g} s, not {stride:g} s. Leave --stride out, or "
+            "make another index with --index."
         )

@@ -2,15 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vatt info`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .common import fail, quiet
+from ..hub.repositories import require_repository
+from .common import explained, quiet, say, say_json
 
 
+@explained("Nothing was changed.")
 def info(
     path: Annotated[
         str, typer.Argument(help="Model (folder or Hub id), index, indexed folder, shards, or media file.")
@@ -28,20 +29,19 @@ def info(
 
     vatt info clip.mp4 --json
     """
+    if not Path(path).is_file():
+        require_repository(path)
     quiet()
-    try:
-        facts = _facts(Path(path), path, files)
-    except (OSError, ValueError) as error:
-        raise fail(error) from None
+    facts = _facts(Path(path), path, files)
     if as_json:
-        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        say_json(facts)
         return
     listed = facts.pop("listed", [])
     width = max(map(len, facts))
     for key, value in facts.items():
-        typer.echo(f"{key:<{width}}  {value}")
+        say(f"{key:<{width}}  {value}")
     for file in listed:
-        typer.echo(f"{file['windows']:6d}  {file['path']}" + (f": {file['error']}" if file["error"] else ""))
+        say(f"{file['windows']:6d}  {file['path']}" + (f": {file['error']}" if file["error"] else ""))
 
 
 def _facts(path: Path, name: str, files: bool) -> dict[str, Any]:
@@ -88,14 +88,20 @@ def _model_facts(name: str) -> dict[str, Any]:
     if not isinstance(config, VattConfig):
         raise ValueError(f"{name}: a model of type {config.model_type!r}, not a VATT.")
     video, audio, text = config.video_config, config.audio_config, config.text_config
+    own = {
+        "video": lambda: f"{video.num_frames} frames of {video.image_size} x {video.image_size}",
+        "audio": lambda: audio.input_type,
+        "text": lambda: f"{text.max_position_embeddings} words of {text.vocab_size}",
+    }
     facts: dict[str, Any] = {
         "kind": "model",
         "name": name,
         "class": ", ".join(config.architectures or ["unknown"]),
         "setting": "modality-agnostic" if config.modality_agnostic else "modality-specific",
-        "video": f"{video.num_frames} frames of {video.image_size} x {video.image_size}",
-        "audio": audio.input_type,
-        "text": f"{text.max_position_embeddings} words of {text.vocab_size}",
+        **{
+            name: getattr(config, f"{name}_config").model_type if config.is_foreign(name) else described()
+            for name, described in own.items()
+        },
         "head": config.head_type,
         "dims": {"va": config.va_projection_size, "vt": config.vt_projection_size},
     }

@@ -2,15 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vatt search`."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import NOTHING_FOUND, fail, quiet
+from ..hub.repositories import require_repository
+from .common import NOTHING_FOUND, Trust, explained, finite, quiet, say, say_json
 
 
+if TYPE_CHECKING:
+    from ..retrieval import Moment, VattIndex
+
+
+@explained("Nothing was changed.")
 def search(
     text: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
     audio: Annotated[
@@ -25,7 +31,10 @@ def search(
     ] = Path("."),
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="Number of results.", min=1)] = 10,
     folder: Annotated[str | None, typer.Option(help="Only below this subfolder of the videos.")] = None,
-    min_score: Annotated[float | None, typer.Option(help="Leave out what fits less (-1 to 1).")] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(help="Leave out what fits less (-1 to 1).", min=-1, max=1, callback=finite),
+    ] = None,
     merge: Annotated[bool, typer.Option(help="Join neighbouring windows that fit about equally.")] = True,
     exact: Annotated[
         bool | None,
@@ -39,6 +48,7 @@ def search(
     ] = None,
     model: Annotated[str | None, typer.Option(help="The index's model, if it has moved.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    trust_remote_code: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find moments of videos by words, by a sound, or by a clip.
@@ -62,46 +72,59 @@ def search(
             raise typer.BadParameter(
                 f"{file}: choose the ending .csv, .json or .html.", param_hint="--export"
             )
+    if model is not None:
+        require_repository(model)
     quiet()
-    from ..retrieval import VideoSearch, export_moments, moment_records, timecode
+    from ..retrieval import VattIndex, VideoSearch, export_moments, moment_records, timecode
 
+    index = VattIndex.from_pretrained(index_dir)
+    _check_folder(index, folder)
+    opened = VideoSearch.load(index, model, device, trust_remote_code)
     options = {"top_k": top_k, "folder": folder, "min_score": min_score, "merge": merge, "exact": exact}
-    try:
-        opened = VideoSearch.open(index_dir, model, device)
-        root = opened.index.root
-        unknown = [] if text is None else opened.unknown_words(text)
-        if text is not None:
-            name, found = text, opened.text(text, **options)
-        elif audio is not None:
-            name, found = str(audio), opened.audio(audio, **options)
-        else:
-            assert video is not None
-            name, found = str(video), opened.video(video, **options)
-        for file in export or []:
-            export_moments(found, file, name, root)
-        pictures = _save_thumbnails(found, root, thumbnails) if thumbnails is not None else {}
-    except (OSError, ValueError) as error:
-        raise fail(error) from None
-    records = [
-        {**record, **({"thumbnail": pictures[record["rank"]]} if record["rank"] in pictures else {})}
-        for record in moment_records(found)
-    ]
+    unknown = [] if text is None else opened.unknown_words(text)
+    if text is not None:
+        name, found = text, opened.text(text, **options)
+    elif audio is not None:
+        name, found = str(audio), opened.audio(audio, **options)
+    else:
+        assert video is not None
+        name, found = str(video), opened.video(video, **options)
+    for file in export or []:
+        export_moments(found, file, name, index.root)
+    pictures = _save_thumbnails(found, index.root, thumbnails) if thumbnails is not None else {}
     if as_json:
-        answer = {"query": name, "unknown_words": unknown, "moments": records}
-        typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+        records = [
+            {**record, **({"thumbnail": pictures[record["rank"]]} if record["rank"] in pictures else {})}
+            for record in moment_records(found)
+        ]
+        say_json({"query": name, "unknown_words": unknown, "moments": records})
     else:
         for rank, moment in enumerate(found, start=1):
             span = f"{timecode(moment.start)}-{timecode(moment.end)}"
-            typer.echo(f"{rank:3d}  {moment.score:6.3f}  {span:>17}  {moment.path}")
+            say(f"{rank:3d}  {moment.score:6.3f}  {span:>17}  {moment.path}")
     if unknown:
-        typer.echo(f"note: the model does not know {', '.join(map(repr, unknown))}", err=True)
+        say(f"note: the model does not know {', '.join(map(repr, unknown))}", err=True)
     if not found:
-        typer.echo("nothing found", err=True)
+        say("nothing found", err=True)
         raise typer.Exit(NOTHING_FOUND)
 
 
-def _save_thumbnails(moments: list, root: Path | None, folder: Path) -> dict[int, str]:
+def _check_folder(index: "VattIndex", folder: str | None) -> None:
+    """Wrong usage, if there is no such folder: one without moments finds nothing."""
+    try:
+        known = index.folders(folder)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--folder") from None
+    if known == [] and not (index.root is not None and (index.root / str(folder)).is_dir()):
+        raise typer.BadParameter(
+            f"{folder}: the index holds no such folder. Give one below that of the videos.",
+            param_hint="--folder",
+        )
+
+
+def _save_thumbnails(moments: "Sequence[Moment]", root: Path | None, folder: Path) -> dict[int, str]:
     """Rank -> file, for the moments whose video can still be read."""
+    from ..files import whole_file
     from ..processors import MediaError
     from ..retrieval import thumbnail
 
@@ -109,14 +132,18 @@ def _save_thumbnails(moments: list, root: Path | None, folder: Path) -> dict[int
         raise ValueError(
             "The index knows no folder of videos, so there are no pictures. Leave --thumbnails out."
         )
-    folder.mkdir(parents=True, exist_ok=True)
     files = {}
+    failed: dict[str, None] = {}  # of several moments of a file, in order
     for rank, moment in enumerate(moments, start=1):
         file = folder / f"{rank:03d}.jpg"
         try:
-            thumbnail(root / moment.path, (moment.start + moment.end) / 2).save(file)
+            picture = thumbnail(root / moment.path, (moment.start + moment.end) / 2)
         except MediaError as error:
-            typer.echo(f"no picture: {error}", err=True)
+            failed[str(error)] = None
             continue
+        with whole_file(file) as partial:
+            picture.save(partial, "JPEG")
         files[rank] = str(file)
+    for message in failed:
+        say(f"no picture: {message}", err=True)
     return files

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from .common import fail, quiet
+from ..hub.repositories import require_repository
+from .common import Trust, explained, fail, finite, quiet, say
 
 
+@explained("The page is no longer there; the index is as it was.")
 def serve(
     index_dir: Annotated[
         Path, typer.Argument(help="Folder of the index or of the videos.", envvar="VATT_INDEX")
@@ -24,13 +26,14 @@ def serve(
         typer.Option(help="Name under which others ask for the page, such as films.example. Repeatable."),
     ] = None,
     max_upload: Annotated[
-        float, typer.Option(help="Largest sound or clip to search by, MB.", min=0.001)
+        float, typer.Option(help="Largest sound or clip to search by, MB.", min=0.001, callback=finite)
     ] = 200,
     max_query: Annotated[int, typer.Option(help="Longest text query, characters.", min=1)] = 500,
     max_map: Annotated[int, typer.Option(help="Most moments on the map.", min=1)] = 2000,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     model: Annotated[str | None, typer.Option(help="The index's model, if it has moved.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    trust_remote_code: Trust = False,
 ) -> None:
     """Search an index in the browser: by words, by a sound, or by a clip.
 
@@ -45,6 +48,8 @@ def serve(
 
     vatt serve my_videos --host 0.0.0.0 --allow-remote     # everyone in the network may watch
     """
+    if model is not None:
+        require_repository(model)
     quiet()
     try:
         from ..web import WebSettings, create_app
@@ -68,10 +73,7 @@ def serve(
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]
         raise fail(f"{host}, port {port}: {reason}. Choose another --port or --host.") from None
-    try:
-        search = VideoSearch.open(index_dir, model, device)
-    except (OSError, ValueError) as error:
-        raise fail(error) from None
+    search = VideoSearch.open(index_dir, model, device, trust_remote_code)
     settings = WebSettings(
         allow_remote=remote,
         allowed_hosts=tuple(allow_host or []),
@@ -81,14 +83,12 @@ def serve(
     )
     address = address_of(listening)
     if remote:
-        typer.echo(
+        say(
             "warning: everyone who can reach this machine can search and watch these videos; there is no "
             "password and no encryption.",
             err=True,
         )
-    typer.echo(
-        f"{address} serves {len(search.index)} moments of {search.index.root or index_dir}. Ctrl+C ends it."
-    )
+    say(f"{address} serves {len(search.index)} moments of {search.index.root or index_dir}. Ctrl+C ends it.")
     if open_browser:
         import webbrowser
 

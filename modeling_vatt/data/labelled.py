@@ -14,8 +14,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import BatchFeature
 
-from ..processors.media import DEFAULT_LIMITS, MediaError, MediaLimits
-from ..processors.media.picture import read_picture
+from ..processors.media import DEFAULT_LIMITS, MediaError, MediaLimits, read_picture
 from ..processors.processing_vatt import VattProcessor
 from ..processors.windows import window_places
 from .folders import class_folders

@@ -5,7 +5,6 @@
 import csv
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from sklearn.metrics import (
 )
 from transformers import EvalPrediction
 
+from ..files import csv_cell, whole_file
 from .metrics import tagging_metrics, top_k_accuracy
 
 
@@ -101,11 +101,11 @@ def _log_sum_exp(scores: npt.NDArray) -> npt.NDArray:
 
 def write_per_class_table(rows: Sequence[dict[str, Any]], path: str | os.PathLike) -> None:
     """Write the rows of [`per_class_table`] as a CSV file; fields without meaning stay empty."""
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         for row in rows:
-            writer.writerow({name: "" if value != value else value for name, value in row.items()})
+            writer.writerow({name: "" if value != value else csv_cell(value) for name, value in row.items()})
 
 
 def plot_confusion(scores: npt.NDArray, labels: npt.NDArray, names: Sequence[str]) -> "Figure":

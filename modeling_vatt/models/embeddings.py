@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
 from ..configuration import VattAudioConfig, VattTextConfig, VattVideoConfig
@@ -143,9 +144,9 @@ class VattPatchEmbeddings(nn.Module):
 
 
 def word_mask(
-    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: VattTextConfig
+    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: PreTrainedConfig
 ) -> torch.Tensor:
-    """The mask that is given, or 1 for everything but padding (which some models of others do not know)."""
+    """The mask that is given, or 1 for everything but padding, which other models' configs may not name."""
     if attention_mask is not None:
         return attention_mask
     padding = config.pad_token_id

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.dynamic_module_utils import get_class_from_dynamic_module
+from transformers.dynamic_module_utils import custom_object_save, get_class_from_dynamic_module
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
 from transformers.utils.hub import cached_file
 
@@ -36,6 +36,11 @@ _TOWER_INPUTS = {
     "audio": ("input_values", "input_features"),
     "text": ("input_ids",),
 }
+_UNTRUSTED = (
+    "The code of the {name} tower{source} comes with its checkpoint, and would run here. Read it, then pass "
+    "`trust_remote_code=True`."
+)
+_HUB = ("revision", "token", "cache_dir", "local_files_only")
 # Models of which the text part was trained to read padding as words.
 _READS_PADDING = ("siglip_text_model", "siglip2_text_model")
 
@@ -102,7 +107,7 @@ def _run_text(
     return Ran(model(inputs, attention_mask=mask if use.use_attention_mask else None, **options), mask)
 
 
-RUNNERS: dict[str, Callable[..., Any]] = {
+RUNNERS: dict[str, Callable[..., Ran]] = {
     "image": _run_images,
     "video": _run_video,
     "audio": _run_audio,
@@ -130,7 +135,7 @@ class VattForeignTower(nn.Module):
             if self.config.model_type in _READS_PADDING:
                 use.use_attention_mask = False
             config.set_use(name, **use.settings())
-        self.use = use
+        self._whole = config
         self.model = _build(model_class, self.config, pooler=use.pooling == "pooler")
         # transformers looks for tied weights among the children of a model that have this attribute.
         tied = getattr(self.model, "all_tied_weights_keys", {})
@@ -138,6 +143,11 @@ class VattForeignTower(nn.Module):
         self.temporal: nn.Module | None = None
         if use.temporal_layers:
             self.temporal = VattTemporalEncoder(config.output_size(name), use)
+
+    @property
+    def use(self) -> VattTowerUse:
+        """How the tower is used, as the config says now."""
+        return self._whole.use(self.name)
 
     def forward(
         self,
@@ -230,15 +240,9 @@ def tower_class(name: str, config: PreTrainedConfig) -> type[PreTrainedModel]:
         ValueError: no class can, with the reason.
     """
     if isinstance(config, VattRemoteConfig):
-        raise ValueError(
-            f"The code of the {name} tower comes with its checkpoint, and would run here. Read it, then pass "
-            "`trust_remote_code=True` to `from_pretrained`."
-        )
-    remote = (getattr(config, "auto_map", None) or {}).get("AutoModel")
+        raise ValueError(_UNTRUSTED.format(name=name, source=""))
     model_class: Any
-    if remote is not None and type(config).__module__.startswith("transformers_modules"):
-        model_class = get_class_from_dynamic_module(remote, str(config.name_or_path))
-    elif name == "text" and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
+    if name == "text" and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
         model_class = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)]
     elif type(config) in MODEL_MAPPING:
         model_class = MODEL_MAPPING[type(config)]
@@ -307,9 +311,63 @@ def default_pooling(
         return "pooler"
     if kind == "image" and extra:
         return "first"  # ViT without its pooler
-    if type(config).__module__.startswith("transformers_modules") and kind == "image":
+    if _is_remote(config) and kind == "image":
         return "pooler"  # its annotation says nothing; forward checks
     return "mean"
+
+
+def load_remote_config(remote: VattRemoteConfig, folder: str, **kwargs: Any) -> PreTrainedConfig:
+    """The config of a tower whose code came with a checkpoint. Loads that code: only where it is trusted.
+
+    Args:
+        remote: as it was read.
+        folder: where it was read, folder or name on the Hub.
+        kwargs: of `get_class_from_dynamic_module`.
+    """
+    content = dict(remote.content or {})
+    config_class = get_class_from_dynamic_module(content["auto_map"]["AutoConfig"], folder, **kwargs)
+    config = config_class(**content)
+    config.auto_map = content["auto_map"]
+    _register_remote(config, folder, **kwargs)
+    return config
+
+
+def _register_remote(config: PreTrainedConfig, folder: str, **kwargs: Any) -> None:
+    """Let `AutoModel` know the class that came with a config."""
+    reference = (getattr(config, "auto_map", None) or {}).get("AutoModel")
+    if reference is not None and _is_remote(config):
+        AutoModel.register(
+            type(config), get_class_from_dynamic_module(reference, folder, **kwargs), exist_ok=True
+        )
+
+
+def _is_remote(thing: Any) -> bool:
+    return type(thing).__module__.startswith("transformers_modules")
+
+
+def save_remote_towers(towers: list["VattForeignTower"], folder: str | os.PathLike) -> None:
+    """Put the code of towers that came with their checkpoints beside a model, and name it in their configs.
+
+    Raises:
+        ValueError: two towers have different files of one name.
+    """
+    files: dict[str, str] = {}
+    for tower in towers:
+        if not _is_remote(tower.config):
+            continue
+        os.makedirs(folder, exist_ok=True)
+        names = {}
+        for auto, thing in (("AutoConfig", tower.config), ("AutoModel", tower.model)):
+            for path in custom_object_save(thing, folder):
+                with open(path, encoding="utf-8") as file:
+                    text = file.read()
+                if files.setdefault(os.path.basename(path), text) != text:
+                    raise ValueError(
+                        f"The code of two towers has files called {os.path.basename(path)}, which are not "
+                        "the same: rename those of one of them."
+                    )
+            names[auto] = f"{type(thing).__module__.rpartition('.')[2]}.{type(thing).__name__}"
+        tower.config.auto_map = names
 
 
 def _build(model_class: type[PreTrainedModel], config: PreTrainedConfig, pooler: bool) -> PreTrainedModel:
@@ -351,10 +409,13 @@ def load_tower(name: str, source: str | PreTrainedModel, settings: dict[str, Any
         try:
             config = AutoConfig.from_pretrained(source, **config_options)
         except (OSError, ValueError) as error:
+            if "trust_remote_code" in str(error):
+                raise ValueError(_UNTRUSTED.format(name=name, source=f" {source}")) from error
             raise ValueError(
                 f"{name} tower: {source}: no model of transformers ({str(error).splitlines()[0]}). Check the "
                 "name, or pass a folder."
             ) from error
+        _register_remote(config, source, **{key: v for key, v in config_options.items() if key in _HUB})
         part = getattr(config, _TOWER_PARTS[name], None) or config
         model_class = tower_class(name, part)  # refuses before anything is loaded
         loader: Any = model_class if name == "text" and part is config else AutoModel
@@ -399,6 +460,8 @@ def _encoder_of(name: str, whole: PreTrainedModel) -> PreTrainedModel:
 def _stated_pooling(source: str | PreTrainedModel) -> str | None:
     """The pooling that a checkpoint of sentence-transformers states."""
     name = source if isinstance(source, str) else source.name_or_path
+    if not name:
+        return None
     try:
         path = cached_file(str(name), "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False)
     except OSError:

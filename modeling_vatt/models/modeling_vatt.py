@@ -4,24 +4,23 @@
 (Akbari et al., NeurIPS 2021, arXiv 2104.11178), following the official TensorFlow release.
 """
 
-import os
 from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import VattConfig
+from ..configuration.tower_use import VattRemoteConfig
 from .collectives import is_distributed, only_somewhere
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
-from .foreign import VattForeignTower, load_tower
+from .foreign import VattForeignTower, load_remote_config, load_tower, save_remote_towers
 from .heads import VattBatchNorm, VattFACHead, VattFeatureMLP, VattJointHead
 from .locking import hold_in_evaluation, lockable, locked_parameters
 from .losses import LOSSES, VattLossScale, caption_ids, contrastive_loss, normalize
@@ -94,15 +93,17 @@ class VattPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def _trusted_config(cls, name: Any, config: Any = None, **kwargs: Any) -> VattConfig:
-        """The config, the code of its towers run."""
+        """The config; the code that came with its towers is loaded."""
         hub = {
             key: kwargs[key]
             for key in ("revision", "token", "cache_dir", "local_files_only")
             if key in kwargs
         }
-        if not isinstance(config, VattConfig):
-            config = VattConfig.from_pretrained(name if config is None else config, **hub)
-        config.resolve_remote(str(name), **hub)
+        if not isinstance(config, PreTrainedConfig):
+            config = cls.config_class.from_pretrained(name if config is None else config, **hub)
+        for key in config.sub_configs:
+            if isinstance(getattr(config, key), VattRemoteConfig):
+                setattr(config, key, load_remote_config(getattr(config, key), str(name), **hub))
         return config
 
     @classmethod
@@ -166,18 +167,8 @@ class VattPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """See transformers; code that came with towers is saved beside the weights."""
-        for name in MODALITIES:
-            tower = getattr(self.base_model, f"{name}_model", None)
-            if not isinstance(tower, VattForeignTower) or not tower.config.__module__.startswith(
-                "transformers_modules"
-            ):
-                continue
-            os.makedirs(save_directory, exist_ok=True)
-            names = {}
-            for auto, thing in (("AutoConfig", tower.config), ("AutoModel", tower.model)):
-                custom_object_save(thing, save_directory)
-                names[auto] = f"{type(thing).__module__.rpartition('.')[2]}.{type(thing).__name__}"
-            getattr(self.config, f"{name}_config").auto_map = names
+        towers = [getattr(self.base_model, f"{name}_model", None) for name in MODALITIES]
+        save_remote_towers([tower for tower in towers if isinstance(tower, VattForeignTower)], save_directory)
         return super().save_pretrained(save_directory, *args, **kwargs)
 
     def lock(self, *names: str, blocks: int | None = None) -> None:

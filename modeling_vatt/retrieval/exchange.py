@@ -24,9 +24,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard, DatasetCardData, HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from ..embedding.identity import ModelIdentity
+from ..hub.repositories import require_repository
 from .errors import IndexDamaged, IndexMismatch
 from .index import VattIndex
 from .store import DATABASE, SPACES, FileRecord, Store, check_path
@@ -37,7 +38,6 @@ _FORMAT = 1
 _SHARD_WINDOWS = 100_000  # rows of a Parquet file, about 300 MB
 _MAX_DIM, _MAX_PATH = 16_384, 4096
 _SHARD = re.compile(r"windows-\d{5}-of-\d{5}\.parquet")
-_REPO = re.compile(r"[\w.-]+/[\w.-]+")
 _FILE_SCHEMA = pa.schema(
     {
         "path": pa.string(),
@@ -211,10 +211,11 @@ def load(
 
 
 def _download(name: str, revision: str | None, token: str | None) -> Path:
-    missing = f"{name}: no index here. Make one with `vatt index`."
-    if not _REPO.fullmatch(name):
-        raise FileNotFoundError(missing)
-    options: Any = {"repo_type": "dataset", "revision": revision, "token": token}
+    try:
+        cached = require_repository(name, "dataset", MANIFEST, revision, token)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{name}: no index here. Make one with `vatt index`. {error}") from None
+    options: Any = {"repo_type": "dataset", "revision": revision, "token": token, "local_files_only": cached}
     try:
         place = Path(snapshot_download(name, allow_patterns=[MANIFEST], **options))
         if not (place / MANIFEST).is_file():
@@ -223,8 +224,8 @@ def _download(name: str, revision: str | None, token: str | None) -> Path:
         shards = _manifest(place)["shards"]
         wanted = [MANIFEST, FILES, *(f"{DATA}/{shard}" for shard in shards)]
         return Path(snapshot_download(name, allow_patterns=wanted, **options))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise FileNotFoundError(f"{missing} Nor is there such a dataset on the Hub ({error}).") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise FileNotFoundError(f"{name}: the dataset cannot be fetched ({error}). Try again.") from error
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ..files import csv_cell, write_whole
 from ..processors import MediaError, MediaLimits
 from .moments import Moment, timecode
 from .thumbnails import PICTURE_LIMITS, thumbnail
@@ -84,7 +85,7 @@ def export_moments(
         table = io.StringIO()
         writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(records)
+        writer.writerows({**record, "path": csv_cell(record["path"])} for record in records)
         text = table.getvalue()
     elif file.suffix == ".html":
         text = _page(
@@ -92,8 +93,7 @@ def export_moments(
         )
     else:
         raise ValueError(f"{file}: moments are written as .csv, .json or .html. Choose one of these endings.")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    write_whole(file, text.encode("utf-8", "surrogateescape"))
 
 
 def _page(

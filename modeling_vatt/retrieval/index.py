@@ -4,6 +4,7 @@
 
 import os
 import threading
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -297,7 +298,8 @@ class VattIndex:
             vector: (dim,), need not be normalised.
             space: `"va"` for sound and video, `"vt"` for text.
             top_k: number of results.
-            folder: only files below this folder of the root, such as `holidays/2024`.
+            folder: only files below this folder of the root, such as `holidays/2024`, however its letters
+                are composed (Unicode NFC or NFD).
             min_score: leave out what is less similar.
             merge: join neighbouring windows, see [`merge_windows`].
             exact: compare with all windows; by default up to `EXACT_LIMIT` windows.
@@ -308,8 +310,18 @@ class VattIndex:
         """
         query = unit_query(vector, space, self.dims[space])
         with self.store.reading():
-            nearest = self._nearest(query, space, folder_prefix(folder), exact)
+            folders = self.folders(folder)
+            nearest = self._nearest(query, space, folders, exact)
             return find_moments(lambda count: self._moments(*nearest(count)), top_k, min_score, merge, margin)
+
+    def folders(self, folder: str | None) -> list[str] | None:
+        """The folders of the root that are meant by a name, as the paths of their files begin; None for the
+        root.
+
+        Raises:
+            ValueError: a folder outside of the root.
+        """
+        return spellings(folder_prefix(folder), self.store.has_folder)
 
     def _moments(self, ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> list[Moment]:
         known = self.store.describe(ids)
@@ -321,10 +333,14 @@ class VattIndex:
         return result
 
     def _nearest(
-        self, query: npt.NDArray[np.float32], space: Space, folder: str | None, exact: bool | None
+        self,
+        query: npt.NDArray[np.float32],
+        space: Space,
+        folders: Sequence[str] | None,
+        exact: bool | None,
     ) -> Callable[[int], _Candidates]:
         """A function that gives the best windows, as many as it is asked for."""
-        chosen = None if folder is None else self.store.window_ids(folder)
+        chosen = None if folders is None else self.store.window_ids(folders)
         if self._size() <= EXACT_LIMIT:
             ids, vectors = self._loaded(space)
             scores = vectors @ query
@@ -487,6 +503,23 @@ def folder_prefix(folder: str | None) -> str | None:
     if ".." in PurePosixPath(prefix).parts or prefix.startswith("/"):
         raise ValueError(f"`folder` must be a folder of the root, without `..`, got {folder!r}.")
     return prefix
+
+
+def spellings(folder: str | None, exists: Callable[[str], bool]) -> list[str] | None:
+    """A folder as the paths spell it: macOS takes letters and their accents apart (Unicode NFD), others do
+    not (NFC).
+
+    Args:
+        folder: as from [`folder_prefix`].
+        exists: whether there are files in a folder that is spelled so.
+    """
+    if folder is None:
+        return None
+    found = [""]
+    for name in PurePosixPath(folder).parts:
+        forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
+        found = [f"{above}{form}/" for above in found for form in forms if exists(f"{above}{form}")]
+    return [path.rstrip("/") for path in found]
 
 
 def _best(ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], count: int) -> _Candidates:

@@ -55,10 +55,12 @@ def find_moments(
         margin: see [`merge_windows`].
 
     Raises:
-        ValueError: if `top_k` is less than 1.
+        ValueError: if `top_k` is less than 1, or `min_score` no cosine.
     """
     if top_k < 1:
         raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
+    if min_score is not None and not -1 <= min_score <= 1:
+        raise ValueError(f"`min_score` must be a cosine, -1 to 1, got {min_score}.")
     count = max(_FIRST_WINDOWS, 4 * top_k) if merge else top_k
     while True:
         windows = nearest(count)

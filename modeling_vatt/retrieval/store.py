@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..files import whole_file
 from .errors import IndexDamaged, IndexMismatch
 
 
@@ -42,6 +43,12 @@ _TABLES = {
 }
 _INDEXES = {"windows_file": "windows(file)", "files_hash": "files(hash)"}
 _PAGE_SIZE = 16_384  # 7 vectors of 512; with 4096 a quarter of every page would be empty
+_NO_ROOM = (
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+)
 _WAIT = 60.0  # seconds for the transaction of another process to end
 
 
@@ -86,10 +93,8 @@ class Store:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
-        try:
+        with self._explained():
             self._check()
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # its messages quote what is damaged
-            raise self._damaged(str(error)) from error
 
     @classmethod
     def create(cls, folder: str | os.PathLike, settings: dict[str, Any]) -> "Store":
@@ -103,38 +108,19 @@ class Store:
         exists = FileExistsError(f"{folder}: there is an index already. Remove it, or choose another folder.")
         if file.exists():
             raise exists
-        folder.mkdir(parents=True, exist_ok=True)
-        # Under another name until it is whole: a process that dies here leaves no half of an index.
-        partial = folder / f"{DATABASE}.{os.getpid()}.tmp"
-        partial.unlink(missing_ok=True)
-        connection = sqlite3.connect(partial, isolation_level=None)
         try:
-            connection.execute(f"PRAGMA page_size={_PAGE_SIZE}")
-            connection.execute("BEGIN")
-            for name, columns in _TABLES.items():
-                connection.execute(f"CREATE TABLE {name} {columns}")
-            for name, columns in _INDEXES.items():
-                connection.execute(f"CREATE INDEX {name} ON {columns}")
-            values = {"format": FORMAT, "settings": settings, "generation": 0}
-            rows = [(key, json.dumps(value)) for key, value in values.items()]
-            connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-            connection.execute("COMMIT")
-        finally:
-            connection.close()
-        try:
-            os.link(partial, file)  # unlike renaming, fails if another process was quicker
+            # Whole at once: a process that dies here leaves no half of an index.
+            with whole_file(file, new=True) as partial, _explained(file):
+                _make_tables(partial, {"format": FORMAT, "settings": settings, "generation": 0})
         except FileExistsError:
             raise exists from None
-        except OSError:  # a file system without links
-            if file.exists():
-                raise exists from None
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
         return cls(folder)
 
     def _damaged(self, reason: str) -> IndexDamaged:
-        return IndexDamaged(f"{self.file}: {reason}. Remove the folder and index again.")
+        return _damaged(self.file, reason)
+
+    def _explained(self) -> AbstractContextManager[None]:
+        return _explained(self.file)
 
     def _check(self) -> None:
         names = {
@@ -165,17 +151,24 @@ class Store:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
-        if os.access(self.folder, os.W_OK):
-            connection = sqlite3.connect(
-                self.file, timeout=_WAIT, isolation_level=None, check_same_thread=False
-            )
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-        else:
-            connection = self._connect_to_read()
+        connection = self._connect_to_write() if os.access(self.folder, os.W_OK) else None
+        connection = connection or self._connect_to_read()
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA trusted_schema=OFF")
         return connection
+
+    def _connect_to_write(self) -> sqlite3.Connection | None:
+        """None where there is no room for the files that this takes: what is there can still be read."""
+        connection = sqlite3.connect(self.file, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            return connection
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if _code(error) not in _NO_ROOM:
+                raise
+            return None
 
     def _connect_to_read(self) -> sqlite3.Connection:
         """Where this user may not write, the owner still may."""
@@ -225,15 +218,17 @@ class Store:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction; waits for those of other processes."""
         connection = self.connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-            number = self.generation() + 1
-            connection.execute("UPDATE meta SET value = ? WHERE key = 'generation'", (str(number),))
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
+        with self._explained():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                number = self.generation() + 1
+                connection.execute("UPDATE meta SET value = ? WHERE key = 'generation'", (str(number),))
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # SQLite has ended it itself when the disk is full
+                    connection.execute("ROLLBACK")
+                raise
 
     def meta(self, key: str) -> Any:
         """A value of the table `meta`, None if it is missing."""
@@ -257,12 +252,8 @@ class Store:
 
     def _select(self, statement: str, arguments: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Rows of a statement; what a damaged database does to it is said so."""
-        try:
+        with self._explained():
             yield from self.connection.execute(statement, arguments)
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            if "locked" in str(error) or "busy" in str(error):
-                raise
-            raise self._damaged(str(error)) from error
 
     # --- files ---
 
@@ -360,29 +351,34 @@ class Store:
                 connection.execute("DELETE FROM files WHERE path = ?", (path,)).rowcount for path in paths
             )
 
+    def has_folder(self, folder: str) -> bool:
+        """Whether files lie below it."""
+        rows = self._select(f"SELECT 1 FROM files WHERE {_INSIDE} LIMIT 1", _bounds(folder))
+        return next(rows, None) is not None
+
     # --- windows ---
 
     def count(self) -> int:
         """Windows of all files."""
-        return self.connection.execute("SELECT count(*) FROM windows").fetchone()[0]
+        return next(self._select("SELECT count(*) FROM windows"))[0]
 
     def window_ids(
-        self, folder: str | None = None, after: int = 0, path: str | None = None
+        self, folders: Sequence[str] | None = None, after: int = 0, path: str | None = None
     ) -> npt.NDArray[np.int64]:
         """Numbers of windows, ascending.
 
         Args:
-            folder: only of the files in it.
+            folders: only of the files in them.
             after: leave out windows up to this number.
             path: only of this file.
         """
         joined = "SELECT windows.id FROM windows JOIN files ON files.id = file WHERE windows.id > ?"
         if path is not None:
             rows = self._select(f"{joined} AND path = ? ORDER BY windows.id", (after, path))
-        elif folder is not None:
-            # Paths that begin with "folder/": "0" comes after "/".
-            bounds = (f"{folder}/", f"{folder}0")
-            rows = self._select(f"{joined} AND path >= ? AND path < ? ORDER BY windows.id", (after, *bounds))
+        elif folders is not None:
+            inside = " OR ".join([_INSIDE] * len(folders)) or "FALSE"
+            bounds = [bound for folder in folders for bound in _bounds(folder)]
+            rows = self._select(f"{joined} AND ({inside}) ORDER BY windows.id", (after, *bounds))
         else:
             rows = self._select("SELECT id FROM windows WHERE id > ? ORDER BY id", (after,))
         return np.fromiter((row[0] for row in rows), dtype=np.int64)
@@ -430,6 +426,63 @@ class Store:
             if not np.isfinite(found).all():
                 raise self._damaged(f"vectors of `{space}` that are not finite")
             yield np.array([row[0] for row in block], dtype=np.int64), found
+
+
+_INSIDE = "(path >= ? AND path < ?)"
+
+
+def _bounds(folder: str) -> tuple[str, str]:
+    """Paths that begin with "folder/" lie between: "0" comes after "/"."""
+    return f"{folder}/", f"{folder}0"
+
+
+def _make_tables(file: Path, meta: dict[str, Any]) -> None:
+    connection = sqlite3.connect(file, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA page_size={_PAGE_SIZE}")
+        connection.execute("BEGIN")
+        for name, columns in _TABLES.items():
+            connection.execute(f"CREATE TABLE {name} {columns}")
+        for name, columns in _INDEXES.items():
+            connection.execute(f"CREATE INDEX {name} ON {columns}")
+        rows = [(key, json.dumps(value)) for key, value in meta.items()]
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+
+
+def _damaged(file: Path, reason: str) -> IndexDamaged:
+    return IndexDamaged(f"{file}: {reason}. Remove the folder and index again.")
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary one of SQLite, 0 if it did not come from there."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """Says of errors of SQLite whether the machine or the database is at fault."""
+    try:
+        yield
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # its messages quote what is damaged
+        code = _code(error) if isinstance(error, sqlite3.Error) else 0
+        if code == sqlite3.SQLITE_FULL:
+            raise OSError(
+                f"{file}: the disk is full. Free some space; what was written before is kept."
+            ) from error
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+            raise PermissionError(
+                f"{file}: cannot be opened to write ({error}). Let its owner do it, or copy the folder."
+            ) from error
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise TimeoutError(
+                f"{file}: another process has been writing for {_WAIT:g} s. Wait until it has ended."
+            ) from error
+        if code == sqlite3.SQLITE_IOERR:
+            raise OSError(f"{file}: cannot be read or written ({error}). Check the disk.") from error
+        raise _damaged(file, str(error)) from error
 
 
 def _are_seconds(values: Iterable[Any]) -> bool:

@@ -1,12 +1,13 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Bringing an index up to date with its folder: what is new is embedded, what is gone is removed.
+"""Bringing an index up to date with its folder: what is new is embedded, what is gone is said.
 
 Each file is committed with all its windows as soon as it is embedded, so a run that was stopped goes on with
 the file at which it stopped. One process at a time writes to an index.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from stat import S_ISREG
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ..embedding.embedding import embed_windows
+from ..embedding.embedding import WindowEmbeddings, embed_windows
 from ..files import hash_file
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, VattProcessor
@@ -40,8 +41,10 @@ class IndexReport:
         embedded: files that were read and embedded, new or changed.
         reused: files whose content was known, under another name or with another time.
         unchanged: files that were not opened.
-        removed: files that are gone.
+        removed: files that are gone and were taken out.
         windows: windows that were embedded.
+        missing: files that are gone, whose moments are kept.
+        passed_over: what was not looked at, see [`FoundVideos`].
         errors: path -> why it, or a part of it, could not be read; of this run and of earlier ones.
     """
 
@@ -50,6 +53,8 @@ class IndexReport:
     unchanged: int = 0
     removed: int = 0
     windows: int = 0
+    missing: list[str] = field(default_factory=list)
+    passed_over: dict[str, int] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
 
 
@@ -82,11 +87,30 @@ def writer_lock(index: VattIndex, wait: bool, waiting: Callable[[], None] | None
         lock.release()
 
 
-def find_videos(root: str | os.PathLike) -> tuple[dict[str, os.stat_result], dict[str, str]]:
-    """Video files below a folder by their relative POSIX path, sorted, and why others, or what is in folders,
-    cannot be used.
+@dataclass
+class FoundVideos:
+    """What [`find_videos`] finds.
+
+    Args:
+        files: relative POSIX path -> properties, sorted.
+        errors: why others, or what is in folders, cannot be used.
+        passed_over: how many others are no video by their ending (`".txt"`, `""` for none), `"hidden"`, or
+            `"links"` that lead out of the folder or to folders.
+    """
+
+    files: dict[str, os.stat_result] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    passed_over: dict[str, int] = field(default_factory=dict)
+
+
+def find_videos(root: str | os.PathLike, index: str | os.PathLike | None = None) -> FoundVideos:
+    """Video files below a folder.
 
     Hidden files and folders, and links that lead out of the folder, are passed over.
+
+    Args:
+        root: the folder.
+        index: folder of the index, which may lie in there; it is not counted.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -95,41 +119,53 @@ def find_videos(root: str | os.PathLike) -> tuple[dict[str, os.stat_result], dic
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder. If it was moved, pass the new place.")
-    real = root.resolve()
-    found: dict[str, os.stat_result] = {}
-    errors: dict[str, str] = {}
+    real, ours = root.resolve(), None if index is None else Path(index).resolve()
+    found = FoundVideos()
+    passed_over: Counter[str] = Counter()
 
     def unreadable(error: OSError) -> None:
         folder = Path(error.filename)
         if folder == root:
             raise error
         shown = folder.relative_to(root).as_posix().encode(errors="replace").decode()
-        errors[shown] = _unopened(error)
+        found.errors[shown] = _unopened(error)
 
     for folder, folders, names in os.walk(root, onerror=unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if name.startswith(".") or Path(name).suffix.lower() not in VIDEO_SUFFIXES:
-                continue
+        for name in list(folders):
             path = Path(folder, name)
+            kind = "hidden" if name.startswith(".") else "links" if path.is_symlink() else None
+            if ours is not None and name == ours.name and path.resolve() == ours:
+                folders.remove(name)
+            elif kind is not None:
+                folders.remove(name)
+                passed_over[kind] += 1
+        for name in names:
+            path = Path(folder, name)
+            ending = path.suffix.lower()
+            if name.startswith(".") or ending not in VIDEO_SUFFIXES:
+                passed_over["hidden" if name.startswith(".") else ending] += 1
+                continue
             relative = path.relative_to(root).as_posix()
             try:
                 relative.encode()
                 if path.is_symlink() and real not in path.resolve().parents:
+                    passed_over["links"] += 1
                     continue
                 stat = path.stat()
                 if S_ISREG(stat.st_mode):
-                    found[relative] = stat
+                    found.files[relative] = stat
                 else:  # a pipe would be waited for without end
-                    errors[relative] = "a pipe or a device, not a file. Remove it."
+                    found.errors[relative] = "a pipe or a device, not a file. Remove it."
             except UnicodeEncodeError:
                 shown = relative.encode(errors="replace").decode()
-                errors[shown] = "the name is not UTF-8. Rename the file."
+                found.errors[shown] = "the name is not UTF-8. Rename the file."
             except OSError as error:
-                errors[relative] = _unopened(error)
+                found.errors[relative] = _unopened(error)
             except RuntimeError:  # of Python before 3.13
-                errors[relative] = "a link that leads to itself. Remove it."
-    return dict(sorted(found.items())), errors
+                found.errors[relative] = "a link that leads to itself. Remove it."
+    found.files = dict(sorted(found.files.items()))
+    found.passed_over = {kind: count for kind, count in sorted(passed_over.items()) if count}
+    return found
 
 
 def _unopened(error: OSError) -> str:
@@ -145,12 +181,15 @@ def update_index(
     progress: Callable[[int, int, int], None] = lambda files, total, windows: None,
     limits: MediaLimits = DEFAULT_LIMITS,
     retry: bool = False,
+    prune: bool = False,
+    rehash: bool = False,
 ) -> IndexReport:
     """Bring an index up to date with its folder. The caller holds [`writer_lock`].
 
     A file of known path, size and time is not opened. One of known content, touched, renamed or copied, is
-    not embedded. Files that cannot be read are kept with the reason, and tried again when they change. What
-    lies where nothing can be seen, because a folder cannot be opened, stays as it is.
+    not embedded. Files that cannot be read are kept with the reason, and tried again when they change. Files
+    that are gone stay, as they may be on a drive that is away; so does what lies where nothing can be seen,
+    because a folder cannot be opened.
 
     Args:
         index: with a root.
@@ -160,6 +199,8 @@ def update_index(
         progress: called with files done, all files, and windows embedded so far.
         limits: what a file may cost, and whether it is decoded in a process of its own.
         retry: try files again that could not be read, or not wholly: with other limits, for instance.
+        prune: remove files that are gone.
+        rehash: compare the content of all files: one may have been replaced by another of its size and time.
 
     Raises:
         FileNotFoundError: the root is gone, or holds no video any more.
@@ -167,108 +208,153 @@ def update_index(
     """
     if index.root is None:
         raise ValueError("The index knows no folder of videos: it came without media.")
-    root, store = index.root, index.store
-    found, errors = find_videos(root)
-    report = IndexReport(errors=errors)
-    known = {file.path: file for file, _ in store.files()}
-    gone = {path: known.pop(path) for path in list(known) if path not in found and not _hidden(path, errors)}
-    if gone and not found and not known:
-        raise FileNotFoundError(
-            f"{root}: holds no video any more, but {len(gone)} files of it are indexed. If its drive is not "
-            f"mounted, mount it. If they are gone for good, delete the index ({store.folder})."
-        )
-    hashes: dict[str, str] = {}
-    reads: dict[str, str] = {}
-
-    def content(path: str) -> str | None:
-        """Hash of a file; None if it cannot be read, which is noted."""
-        if path not in hashes and path not in reads:
-            try:
-                hashes[path] = hash_file(root / path)
-            except OSError as error:
-                reads[path] = _unopened(error)
-        return hashes.get(path)
-
-    def to_retry(file: FileRecord) -> bool:
-        return retry and file.error is not None
-
-    # Renamed files first: what is gone afterwards can be removed before the long work begins.
-    for path in found.keys() - known.keys():
-        candidates = [
-            file for file in gone.values() if file.size == found[path].st_size and not to_retry(file)
-        ]
-        for old in candidates:
-            if old.hash == content(path):
-                known[path] = _as_found(old, path, found[path])
-                store.update(gone.pop(old.path).path, known[path])
-                report.reused += 1
-                break
-    if gone:
-        report.removed = store.remove(gone)
-    todo: list[str] = []
-    by_hash = {file.hash: path for path, file in known.items()}
-    done = 0
-    for path, stat in found.items():
-        same = known.get(path)
-        same_time = same is not None and (same.size, same.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
-        if same is not None and same_time and not to_retry(same):
-            report.unchanged += 1
-            done += 1
-        else:
-            todo.append(path)
-    report.unchanged -= report.reused  # the renamed ones are known by now
-    progress(done, len(found), 0)
-
-    def new_content() -> Iterator[Path]:
-        """Files to embed; those of known content are settled here."""
-        nonlocal done
-        for path in todo:
-            value = content(path)
-            if value is None:
-                done += 1
-                continue
-            twin = known.get(by_hash.get(value, ""))
-            # Of another hash by now if it was replaced in the meantime.
-            if twin is not None and twin.hash == value and not to_retry(twin):
-                file = _as_found(twin, path, found[path])
-                if twin.path == path:
-                    store.update(path, file)
-                else:
-                    store.copy(twin.path, file)
-                known[path] = file
-                report.reused += 1
-                done += 1
-                continue
-            yield root / path
+    update = _Update(index, index.root, retry, rehash)
+    update.rename()
+    update.settle_gone(prune)
+    todo = update.changed()
 
     def count(windows: int) -> None:
-        report.windows += windows
-        progress(done, len(found), report.windows)
+        update.report.windows += windows
+        progress(update.done, len(update.files), update.report.windows)
 
+    count(0)
     for source, result in embed_windows(
-        model, processor, new_content(), index.stride, batch_size, num_workers, count, limits
+        model, processor, update.new_content(todo), index.stride, batch_size, num_workers, count, limits
     ):
-        path = Path(str(source)).relative_to(root).as_posix()
-        stat = found[path]
+        update.add(Path(str(source)), result)
+        count(0)
+    index.build()
+    earlier = {file.path: file.error for file, _ in index.store.files() if file.error is not None}
+    update.report.errors = earlier | update.report.errors
+    return update.report
+
+
+class _Update:
+    """The steps of [`update_index`], in order, and what is known in between.
+
+    Args:
+        index: to bring up to date.
+        root: folder of its videos.
+        retry, rehash: see [`update_index`].
+    """
+
+    def __init__(self, index: VattIndex, root: Path, retry: bool, rehash: bool) -> None:
+        self.index, self.store, self.root = index, index.store, root
+        self.retry, self.rehash = retry, rehash
+        found = find_videos(root, self.store.folder)
+        self.files = found.files
+        self.report = IndexReport(errors=found.errors, passed_over=found.passed_over)
+        rows = self.store.files()
+        self.known = {file.path: file for file, _ in rows}
+        gone = [path for path in self.known if path not in self.files and not _hidden(path, found.errors)]
+        self.gone = {path: self.known.pop(path) for path in gone}
+        self.empty = {file.path for file, windows in rows if windows == 0}
+        if self.gone and not self.files and not self.known:
+            raise FileNotFoundError(
+                f"{root}: holds no video any more, but {len(gone)} files of it are indexed. If its drive is "
+                "not mounted, mount it. If they are gone for good, delete the index "
+                f"({self.store.folder})."
+            )
+        self.done = 0  # files that need nothing more
+        self._hashes: dict[str, str | None] = {}
+
+    def _hash(self, path: str) -> str | None:
+        """Hash of a file; None if it cannot be read, which is noted."""
+        if path not in self._hashes:
+            try:
+                self._hashes[path] = hash_file(self.root / path)
+            except OSError as error:
+                self._hashes[path] = None
+                self.report.errors[path] = _unopened(error)
+        return self._hashes[path]
+
+    def _to_retry(self, file: FileRecord) -> bool:
+        return self.retry and file.error is not None
+
+    def _was_replaced(self, file: FileRecord) -> bool:
+        return self.rehash and self._hash(file.path) != file.hash
+
+    def rename(self) -> None:
+        """Settle renamed files: what is gone afterwards is settled before the long work begins."""
+        by_size: dict[int, list[FileRecord]] = {}
+        for file in self.gone.values():
+            if not self._to_retry(file):
+                by_size.setdefault(file.size, []).append(file)
+        for path, stat in self.files.items():
+            candidates = by_size.get(stat.st_size, [])
+            if path in self.known or not candidates:
+                continue
+            content = self._hash(path)
+            old = next((file for file in candidates if file.hash == content), None)
+            if old is not None:
+                candidates.remove(old)
+                del self.gone[old.path]
+                self.known[path] = _as_found(old, path, stat)
+                self.store.update(old.path, self.known[path])
+                self.report.reused += 1
+
+    def settle_gone(self, prune: bool) -> None:
+        """Remove files that are gone, or all of them that hold no moments."""
+        kept = [] if prune else [path for path in self.gone if path not in self.empty]
+        self.report.missing = sorted(kept)
+        if removed := self.gone.keys() - set(kept):
+            self.report.removed = self.store.remove(sorted(removed))
+
+    def changed(self) -> list[str]:
+        """Files that are new or have changed."""
+        todo = []
+        for path, stat in self.files.items():
+            old = self.known.get(path)
+            same = old is not None and (old.size, old.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+            if old is None or not same or self._to_retry(old) or self._was_replaced(old):
+                todo.append(path)
+            else:
+                self.report.unchanged += 1
+                self.done += 1
+        self.report.unchanged -= self.report.reused  # the renamed ones are known by now
+        return todo
+
+    def new_content(self, todo: list[str]) -> Iterator[Path]:
+        """Files to embed; those of known content are settled here."""
+        self.by_hash = {file.hash: path for path, file in self.known.items()}
+        for path in todo:
+            content = self._hash(path)
+            twin = self.known.get(self.by_hash.get(content or "", ""))
+            if content is None:
+                self.done += 1
+            # Of another hash by now if it was replaced in the meantime.
+            elif twin is not None and twin.hash == content and not self._to_retry(twin):
+                file = _as_found(twin, path, self.files[path])
+                if twin.path == path:
+                    self.store.update(path, file)
+                else:
+                    self.store.copy(twin.path, file)
+                self.known[path] = file
+                self.report.reused += 1
+                self.done += 1
+            else:
+                yield self.root / path
+
+    def add(self, source: Path, result: WindowEmbeddings) -> None:
+        """Put a file that was embedded, as far as it could be, into the index."""
+        path = source.relative_to(self.root).as_posix()
+        stat, content = self.files[path], self._hash(path)
+        assert content is not None  # it was read before it was embedded
         message = None
         if result.errors:
             first = f"{result.errors[0].reason}. {result.errors[0].remedy}"
             total = len(result.errors) + len(result.starts)
             message = f"{len(result.errors)} of {total} windows: {first}" if result.starts else first
-        file = FileRecord(path, stat.st_size, stat.st_mtime_ns, hashes[path], result.duration, message)
+        file = FileRecord(path, stat.st_size, stat.st_mtime_ns, content, result.duration, message)
         va, vt = (
-            result.arrays.get(f"video_{space}_embeds", np.zeros((0, index.dims[space]))) for space in SPACES
+            result.arrays.get(f"video_{space}_embeds", np.zeros((0, self.index.dims[space])))
+            for space in SPACES
         )
-        index.add(file, result.starts, result.ends, va, vt)
-        known[path] = file
-        by_hash[file.hash] = path
-        report.embedded += 1
-        done += 1
-        progress(done, len(found), report.windows)
-    index.build()
-    earlier = {file.path: file.error for file, _ in store.files() if file.error is not None}
-    report.errors = earlier | errors | reads
-    return report
+        self.index.add(file, result.starts, result.ends, va, vt)
+        self.known[path] = file
+        self.by_hash[content] = path
+        self.report.embedded += 1
+        self.done += 1
 
 
 def _hidden(path: str, errors: dict[str, str]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..embedding.embedding import embed_query
 from ..embedding.identity import ModelIdentity
+from ..hub.repositories import require_repository
 from ..models.loading import load_pretrained
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
@@ -56,6 +57,7 @@ class VideoSearch:
         index_dir: str | os.PathLike | None = None,
         stride: float | None = None,
         device: str = "cpu",
+        trust_remote_code: bool = False,
     ) -> "VideoSearch":
         """A new index of a folder, still empty; fill it with [`VideoSearch.update`].
 
@@ -65,6 +67,7 @@ class VideoSearch:
             index_dir: folder for the index; by default `.vatt-index` in that of the videos.
             stride: seconds from the start of a window to that of the next; by default their length.
             device: of the model.
+            trust_remote_code: run code of towers that came with the model.
 
         Raises:
             FileNotFoundError: no such folder.
@@ -73,7 +76,7 @@ class VideoSearch:
         """
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{folder}: no such folder.")
-        loaded, processor = load_model(model, device)
+        loaded, processor = load_model(model, device, trust_remote_code=trust_remote_code)
         # A folder is found from anywhere later; a name on the Hub is one already.
         name = str(Path(model).absolute()) if Path(model).is_dir() else str(model)
         identity = ModelIdentity.of(loaded, processor, name)
@@ -83,7 +86,11 @@ class VideoSearch:
 
     @classmethod
     def open(
-        cls, index_dir: str | os.PathLike, model: str | os.PathLike | None = None, device: str = "cpu"
+        cls,
+        index_dir: str | os.PathLike,
+        model: str | os.PathLike | None = None,
+        device: str = "cpu",
+        trust_remote_code: bool = False,
     ) -> "VideoSearch":
         """An index with the model it was made with.
 
@@ -92,17 +99,33 @@ class VideoSearch:
                 [`VattIndex.from_pretrained`] takes.
             model: folder or Hub id, if the model is no longer where it was.
             device: of the model.
+            trust_remote_code: run code of towers that came with the model.
 
         Raises:
-            FileNotFoundError: no index there.
+            FileNotFoundError: no index there, or no model.
             IndexMismatch: the model is another one, or has changed.
             IndexDamaged: the index cannot be used.
             ValueError: no such device.
         """
-        index = VattIndex.from_pretrained(index_dir)
+        return cls.load(VattIndex.from_pretrained(index_dir), model, device, trust_remote_code)
+
+    @classmethod
+    def load(
+        cls,
+        index: Any,
+        model: str | os.PathLike | None = None,
+        device: str = "cpu",
+        trust_remote_code: bool = False,
+    ) -> "VideoSearch":
+        """An index that is open, with the model it was made with.
+
+        Args:
+            index: a [`VattIndex`] or a `PgVectorIndex`.
+            model, device, trust_remote_code: see [`VideoSearch.open`], as for errors.
+        """
         identity = index.identity
         name, revision = (model, None) if model is not None else (identity.name, identity.revision)
-        loaded, processor = load_model(name, device, revision)
+        loaded, processor = load_model(name, device, revision, trust_remote_code)
         return cls(index, loaded, processor)
 
     @staticmethod
@@ -119,6 +142,8 @@ class VideoSearch:
         waiting: Callable[[], None] | None = None,
         limits: MediaLimits = DEFAULT_LIMITS,
         retry: bool = False,
+        prune: bool = False,
+        rehash: bool = False,
     ) -> IndexReport:
         """Bring the index up to date with its folder, see [`update_index`].
 
@@ -130,13 +155,24 @@ class VideoSearch:
             waiting: called once before waiting.
             limits: what a file may cost, and whether it is decoded in a process of its own.
             retry: try files again that could not be read, or not wholly.
+            prune: remove files that are gone; otherwise they are kept and reported.
+            rehash: look for files that were replaced by others of the same size and time.
 
         Raises:
             IndexBusy: another process writes to the index and `wait` is false.
         """
         with writer_lock(self.index, wait, waiting):
             return update_index(
-                self.index, self.model, self.processor, batch_size, num_workers, progress, limits, retry
+                self.index,
+                self.model,
+                self.processor,
+                batch_size,
+                num_workers,
+                progress,
+                limits,
+                retry,
+                prune,
+                rehash,
             )
 
     def text(self, query: str, **options: Any) -> list[Moment]:
@@ -157,7 +193,8 @@ class VideoSearch:
         tokenizer = self.processor.tokenizer
 
         def pieces(word: str) -> set[int]:
-            return set(tokenizer(word)["input_ids"]) - {tokenizer.pad_token_id}
+            marks = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+            return set(tokenizer(word)["input_ids"]) - marks
 
         return [word for word in dict.fromkeys(query.split()) if pieces(word) == {tokenizer.unk_token_id}]
 
@@ -195,7 +232,10 @@ class VideoSearch:
 
 
 def load_model(
-    name: str | os.PathLike, device: str = "cpu", revision: str | None = None
+    name: str | os.PathLike,
+    device: str = "cpu",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> tuple[VattForPreTraining, VattProcessor]:
     """A model in evaluation mode, and its processor.
 
@@ -203,11 +243,18 @@ def load_model(
         name: folder or Hub id.
         device: of the model.
         revision: commit, branch or tag on the Hub.
+        trust_remote_code: run code of towers that came with the model.
 
     Raises:
+        FileNotFoundError: no such folder, and nothing on the Hub.
         ValueError: no such device, or one that has no room for the model; or weights are missing.
     """
-    model, _ = load_pretrained(VattForPreTraining, name, revision=revision)
+    source: dict[str, Any] = {
+        "revision": revision,
+        "local_files_only": require_repository(name, revision=revision),
+    }
+    trusted: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
+    model, _ = load_pretrained(VattForPreTraining, name, **source, **trusted)
     try:
         model = model.eval().to(device)
     except (AssertionError, RuntimeError, NotImplementedError) as error:  # a torch without CUDA asserts
@@ -215,4 +262,4 @@ def load_model(
         raise ValueError(
             f"{device!r}: the model cannot be put on this device ({reason}). Use another, such as `cpu`."
         ) from error
-    return model, VattProcessor.from_pretrained(name, revision=revision)
+    return model, VattProcessor.from_pretrained(name, **source)

@@ -14,6 +14,7 @@ from .faults import (
 )
 from .gradient_cache import average_gradients, cached_backward
 from .pretrainer import Pretrainer, PretrainingArguments
+from .recipes import CLASSIFIERS, RECIPES, FinetuningRecipe, finetuning_config
 from .recomputation import recompute_activations
 from .run_record import (
     read_run_record,
@@ -24,13 +25,9 @@ from .run_record import (
 )
 from .schedules import finetuning_learning_rate, get_pretraining_schedule, pretraining_learning_rate
 from .trainer import (
-    CLASSIFIERS,
-    RECIPES,
     FinetuningArguments,
-    FinetuningRecipe,
     VattTrainer,
     collate_labelled,
-    finetuning_config,
     last_checkpoint,
     mixup,
     smooth_labels,

@@ -17,10 +17,10 @@ from typing import Any
 
 
 _NAME = re.compile(r"checkpoint-(\d+)")
-_STATE_FILE = "training_state.json"
+STATE_FILE = "training_state.json"
 
 
-def checkpoints(output_dir: str | os.PathLike, state_file: str = _STATE_FILE) -> list[Path]:
+def checkpoints(output_dir: str | os.PathLike, state_file: str = STATE_FILE) -> list[Path]:
     """Complete checkpoints of a run, by their step, oldest first.
 
     Args:
@@ -35,7 +35,7 @@ def checkpoints(output_dir: str | os.PathLike, state_file: str = _STATE_FILE) ->
     return sorted(found, key=lambda path: int(path.name.split("-")[1]))
 
 
-def is_whole(folder: str | os.PathLike, state_file: str = _STATE_FILE) -> bool:
+def is_whole(folder: str | os.PathLike, state_file: str = STATE_FILE) -> bool:
     """Whether a folder holds the state that is written into it last."""
     try:
         return isinstance(json.loads((Path(folder) / state_file).read_text()), dict)
@@ -45,7 +45,7 @@ def is_whole(folder: str | os.PathLike, state_file: str = _STATE_FILE) -> bool:
 
 def read_state(checkpoint: str | os.PathLike) -> dict[str, Any]:
     """The state that [`commit`] stored with a checkpoint."""
-    return json.loads((Path(checkpoint) / _STATE_FILE).read_text())
+    return json.loads((Path(checkpoint) / STATE_FILE).read_text())
 
 
 def begin(target: str | os.PathLike) -> Path:
@@ -64,7 +64,7 @@ def commit(target: str | os.PathLike, state: dict[str, Any]) -> Path:
         state: JSON-serialisable; readable with [`read_state`].
     """
     partial = _partial(target)
-    (partial / _STATE_FILE).write_text(json.dumps(state, indent=2))
+    (partial / STATE_FILE).write_text(json.dumps(state, indent=2))
     return put_in_place(partial, target)
 
 
@@ -143,7 +143,7 @@ def recover(output_dir: str | os.PathLike) -> None:
 def remove_old(
     output_dir: str | os.PathLike,
     keep: int,
-    state_file: str = _STATE_FILE,
+    state_file: str = STATE_FILE,
     also: str | os.PathLike | None = None,
 ) -> None:
     """Delete all but the newest `keep` checkpoints, and what killed runs left half-written.

@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
 from safetensors import SafetensorError
 
 
@@ -210,39 +209,3 @@ def _disk(text: str, where: str | os.PathLike) -> str:
 def _short(text: str) -> str:
     text = text.strip(" .") or "no more is known"
     return text if len(text) <= 200 else f"{text[:200]} ..."
-
-
-def write_together(
-    accelerator: Accelerator,
-    task: Callable[[], Any],
-    target: str | os.PathLike,
-    half_written: str | os.PathLike | None,
-) -> None:
-    """A step of writing a checkpoint. If it fails in one process it is raised in all, lest the others wait
-    for it; to be called by all of them.
-
-    Args:
-        accelerator: knows the processes.
-        task: what this process has to do.
-        target: what is written, for messages.
-        half_written: folder that is deleted on a failure here, as it gives room for what is to be saved yet;
-            None in processes that do not write.
-
-    Raises:
-        TrainingError: another process failed. A failure of this one is raised as it is.
-    """
-    failed: Exception | None = None
-    try:
-        task()
-    except (OSError, RuntimeError, SafetensorError) as error:
-        failed = error
-        if half_written is not None:
-            shutil.rmtree(half_written, ignore_errors=True)
-    flag = torch.tensor([failed is not None], dtype=torch.float32, device=accelerator.device)
-    if not accelerator.reduce(flag, reduction="sum").item():
-        return
-    if failed is not None:
-        raise failed
-    raise TrainingError(
-        f"Another process could not write {target}: read its own message, which says why and what to do."
-    )

@@ -37,28 +37,12 @@ from ..data import (
     skip_report,
 )
 from ..models.modeling_vatt import VattForPreTraining, VattForPreTrainingOutput
-from .checkpoints import begin, checkpoints, commit, is_whole, read_state, recover, remove_old
-from .faults import (
-    NonFiniteLossError,
-    RunStopped,
-    StopSignals,
-    TrainingError,
-    explain,
-    explained,
-    is_worker_death,
-    quiet_worker,
-    write_together,
-)
+from .checkpoints import begin, checkpoints, commit, is_whole, read_state, remove_old
+from .faults import TrainingError, explain, is_worker_death, quiet_worker
 from .gradient_cache import average_gradients, cached_backward
-from .run_record import (
-    RUN_FILE,
-    seed_everything,
-    settings_digest,
-    table_fingerprint,
-    without_secrets,
-    write_run_record,
-)
-from .schedules import get_pretraining_schedule, steps_before_decay
+from .run import Run, SkippedClips, step_seed, sum_over_processes
+from .run_record import copy_run_record, seed_everything, settings_digest, table_fingerprint
+from .schedules import get_pretraining_schedule, steps_before_decay, warn_of_long_warmup
 
 
 logger = logging.getLogger(__name__)
@@ -91,7 +75,7 @@ _FIXED = (
 
 @dataclass
 class PretrainingArguments:
-    """Arguments of [`Pretrainer`]; the defaults of the optimisation are the release's (vatt.md 7.1).
+    """Arguments of [`Pretrainer`]; the defaults of the optimisation are the release's.
 
     Args:
         output_dir: folder of checkpoints, the best model, `metrics.jsonl` and `run.json`; on several machines
@@ -189,10 +173,13 @@ class _Progress:
     step: int = 0
     best_metric: float | None = None
     best_step: int | None = None
-    skipped: dict[str, str] = field(default_factory=dict)
+    skipped: SkippedClips = field(default_factory=SkippedClips)
     # Sums of what was not logged yet, and of how many steps each is.
     sums: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.skipped = SkippedClips(self.skipped)
 
     def add(self, values: dict[str, float]) -> None:
         """Take in the values of a step."""
@@ -260,6 +247,7 @@ class Pretrainer:
         self.settings = settings or {}
         self.output_dir = Path(args.output_dir)
         self.progress = _Progress()
+        self.run = Run(args.output_dir, lambda: (self.progress.step, args.num_steps), "--save_every")
         self._saved_step: int | None = None
         optimizer = torch.optim.AdamW(
             [parameter for parameter in model.parameters() if parameter.requires_grad],
@@ -299,24 +287,23 @@ class Pretrainer:
             "keep fewer activations (--gradient_checkpointing full), give clips fewer captions "
             "(--num_captions), or use a smaller --batch_size."
         )
-        with explained(self.output_dir, advice, self._how_to_continue), StopSignals() as signals:
+        with self.run.guarded(advice):
             self._resume()
-            return self._train(signals)
+            return self._train()
 
-    def _train(self, signals: StopSignals) -> dict[str, float]:
+    def _train(self) -> dict[str, float]:
         if self.accelerator.is_main_process:
             self._warn()
         self.model.train()
         metrics: dict[str, float] = {}
         began, clips = time.perf_counter(), 0
-        batches = self._live_batches(signals)
+        batches = self._live_batches()
         while self.progress.step < self.args.num_steps:
             step = self.progress.step
             parts = next(batches)
-            if self._stop(parts, signals):
+            if self._stop(parts):
                 self._save_checkpoint()
-                reason = signals.received or "a signal to another process"
-                raise RunStopped(f"Stopped by {reason}. {self._how_to_continue()}")
+                raise self.run.stopped()
             assert parts is not None
             self.progress.add(self._step(parts, step))
             clips += self.args.batch_size
@@ -352,49 +339,27 @@ class Pretrainer:
         """Of settings that are hardly meant."""
         if self.args.batch_size == 1:
             logger.warning("A batch of 1 clip has no negatives, so nothing is learnt: enlarge --batch_size.")
-        if self.args.warmup_steps >= self.args.num_steps:
-            logger.warning(
-                "The warm-up (--warmup_steps %d) is not over when the run is (--num_steps %d): the learning "
-                "rate never reaches %g. Shorten it.",
-                self.args.warmup_steps,
-                self.args.num_steps,
-                self.args.learning_rate,
-            )
+        warn_of_long_warmup(self.args.warmup_steps, self.args.num_steps, self.args.learning_rate)
 
-    def _stop(self, parts: list[ClipBatch] | None, signals: StopSignals) -> bool:
+    def _stop(self, parts: list[ClipBatch] | None) -> bool:
         """What all processes have to know of each other before a step.
 
         That is whether one is to stop (the answer), whether one has nothing to train on or lacks a modality
         that another has (errors: the loss compares the clips of all), and which clips could not be read.
         """
-        new = {
-            clip.name: clip.reason
-            for part in parts or ()
-            for clip in part.skipped
-            if clip.name not in self.progress.skipped
-        }
+        new = self.progress.skipped.add(clip for part in parts or () for clip in part.skipped)
         readable = [part.inputs for part in parts or () if part.inputs]
         empty = parts is not None and not readable
         present = [any(name in inputs for inputs in readable) for name in _INPUTS.values()]
         absent = [any(name not in inputs for inputs in readable) for name in _INPUTS.values()]
-        flags = torch.tensor(
-            [signals.received is not None or parts is None, empty, bool(new), *present, *absent],
-            dtype=torch.float32,
-            device=self.accelerator.device,
+        wanted = self.run.signals.received is not None or parts is None
+        stop, anyone_empty, anyone_new, *there = sum_over_processes(
+            wanted, empty, bool(new), *present, *absent
         )
-        stop, anyone_empty, anyone_new, *there = self.accelerator.reduce(flags, reduction="sum").tolist()
         if anyone_new:
-            for clips in gather_object([new]):
-                for name, reason in clips.items():
-                    if self.progress.skipped.setdefault(name, reason) == reason and name in new:
-                        logger.warning("Skipped %s", reason)
+            self.progress.skipped.share(new)
         if anyone_empty and not stop and self.accelerator.num_processes > 1:
-            reason = next(iter(self.progress.skipped.values()), "it is empty")
-            raise ValueError(
-                f"Step {self.progress.step + 1}: no clip of the batch of {anyone_empty:.0f} of the "
-                f"{self.accelerator.num_processes} processes can be read; one because {reason} Remove broken "
-                "files or enlarge the batch."
-            )
+            self.run.refuse_unreadable(self.progress.step + 1, anyone_empty, self.progress.skipped)
         mixed = [name for place, name in enumerate(_INPUTS) if there[place] and there[place + len(_INPUTS)]]
         if mixed and not stop:
             lacking = [name for place, name in enumerate(_INPUTS) if absent[place]]
@@ -440,21 +405,21 @@ class Pretrainer:
         for batch in sampler:
             yield [next(loader) for _ in range(chunks.count(batch))]
 
-    def _live_batches(self, signals: StopSignals) -> Iterator[list[ClipBatch] | None]:
+    def _live_batches(self) -> Iterator[list[ClipBatch] | None]:
         """As [`_batches`], with new workers where one died; None where that was part of being stopped."""
         deaths, died_at = 0, -1
         batches = self._batches()
         while True:
             try:
                 parts = next(batches)
-                signals.keep_loader_quiet()
+                self.run.signals.keep_loader_quiet()
                 yield parts
             except StopIteration:
                 return
             except (RuntimeError, EOFError, OSError) as error:
                 if not is_worker_death(error):
                     raise
-                if signals.received is not None:
+                if self.run.signals.received is not None:
                     yield None
                     return
                 step = self.progress.step
@@ -528,30 +493,14 @@ class Pretrainer:
         size = None if norm is None else float(norm)
         names = sorted(gather_object(self._names_of_step()))
         weights = {name for name, p in self.model.named_parameters() if not bool(p.detach().isfinite().all())}
-        found = {
-            "step": step + 1,
-            "losses": losses,
-            "grad_norm": size,
-            "weights": sorted(weights),
-            "clips": names,
-        }
-        file = self.output_dir / f"non_finite_step_{step + 1}.json"
-        if self.accelerator.is_main_process:
-            file.write_text(json.dumps(without_secrets(found), indent=2) + "\n")
         what = ", ".join(f"{name} {value:.3g}" for name, value in losses.items() if not math.isfinite(value))
-        shown = ", ".join(map(os.path.basename, names[:5])) + (", ..." if len(names) > 5 else "")
-        raise NonFiniteLossError(
-            f"Step {step + 1}: {what or f'the gradient (norm {size})'} is not finite. No update was made. "
-            f"Clips of the batch: {shown} (all in {file}). Lower --learning_rate, lengthen --warmup_steps or "
-            "set --max_grad_norm; with --mixed_precision fp16 try bf16. " + self._how_to_continue()
+        self.run.refuse_non_finite(
+            step + 1,
+            what or f"the gradient (norm {size})",
+            names,
+            "set --max_grad_norm; with --mixed_precision fp16 try bf16",
+            {"losses": losses, "grad_norm": size, "weights": sorted(weights)},
         )
-
-    def _how_to_continue(self) -> str:
-        made = f"Steps made: {self.progress.step} of {self.args.num_steps}."
-        found = checkpoints(self.output_dir)
-        if not found:
-            return f"{made} There is no checkpoint yet: the same command begins anew (see --save_every)."
-        return f"{made} {found[-1]} is whole: the same command continues from it."
 
     def _backward(self, parts: list[ClipBatch], step: int) -> VattForPreTrainingOutput:
         """Losses of a step, and their gradients."""
@@ -619,23 +568,24 @@ class Pretrainer:
         if self.progress.step == self._saved_step:  # stopped right after it was written
             return
         target = self.output_dir / f"checkpoint-{self.progress.step}"
-        main = self.accelerator.is_main_process
+        partial = Path(f"{target}.partial")
 
-        def together(task: Callable[[], Any]) -> None:
-            write_together(self.accelerator, task, target, f"{target}.partial" if main else None)
-
-        def put() -> None:
-            if (self.output_dir / RUN_FILE).is_file():  # deleted meanwhile, it is no reason to lose this
-                shutil.copy(self.output_dir / RUN_FILE, f"{target}.partial")
+        def finish() -> None:
+            copy_run_record(self.output_dir, partial)
             state = {"progress": vars(self.progress), "scheduler": self.scheduler.state_dict()}
             commit(target, {**state, "arguments": self._fingerprint()})
             start = self.output_dir / f"checkpoint-{self._decay_start}"
             also = start if start.is_dir() else None
             remove_old(self.output_dir, self.args.keep_checkpoints, also=also)
 
-        together(lambda: begin(target) if main else None)
-        together(lambda: self.accelerator.save_state(f"{target}.partial"))
-        together(lambda: put() if main else None)
+        self.run.write_checkpoint(
+            target,
+            partial,
+            self.accelerator.is_main_process,
+            begin=lambda: begin(target),
+            fill=lambda: self.accelerator.save_state(str(partial)),
+            finish=finish,
+        )
         self._saved_step = self.progress.step
 
     def _fingerprint(self) -> dict[str, Any]:
@@ -675,12 +625,9 @@ class Pretrainer:
         return settings_digest([self.dataset.fingerprint, files])
 
     def _resume(self) -> None:
-        main = self.accelerator.is_main_process
-        if main:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            recover(self.output_dir)
+        self.run.prepare_folder()
         self.accelerator.wait_for_everyone()
-        found = checkpoints(self.output_dir)
+        found = self.run.checkpoints()
         seen = gather_object([found[-1].name if found else "none"])
         if len(set(seen)) > 1:
             listed = ", ".join(f"process {rank}: {name}" for rank, name in enumerate(seen))
@@ -695,21 +642,17 @@ class Pretrainer:
         if found == [] and start is not None:  # of another run: what it saved is not here
             self.progress.best_metric = self.progress.best_step = self._saved_step = None
         self.accelerator.wait_for_everyone()  # all have read the checkpoints
-        if main:
+        if self.accelerator.is_main_process:
             self._forget_later(found)
         self.accelerator.wait_for_everyone()
-        if main:
-            model = self.accelerator.unwrap_model(self.model)
-            write_run_record(
-                self.output_dir,
-                "pretraining",
-                config=model.config.to_dict(),
-                arguments={"PretrainingArguments": self.args, **self.settings},
-                data={"clips": len(self.dataset), "fingerprint": self._data_fingerprint},
-                step=self.progress.step,
-                num_processes=self.accelerator.num_processes,
-                new=not found,
-            )
+        self.run.record(
+            "pretraining",
+            self.accelerator.unwrap_model(self.model).config,
+            {"PretrainingArguments": self.args, **self.settings},
+            {"clips": len(self.dataset), "fingerprint": self._data_fingerprint},
+            self.progress.step,
+            new=not found,
+        )
 
     def _start(self, found: list[Path]) -> Path | None:
         """The checkpoint to continue from: the newest of the folder; where its rate has fallen already and
@@ -815,12 +758,6 @@ class Pretrainer:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def step_seed(seed: int, step: int, rank: int, part: int = 0) -> int:
-    """Distinct streams for dropout and DropToken of every step, process and part of a batch, and of resumed
-    runs the same; in the range of torch's seeds."""
-    return (((seed * 1_000_003 + step) * 4099 + rank) * 8209 + part) % 2**63
 
 
 def _settings_of(model: VattForPreTraining) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping
 from enum import Enum
@@ -221,6 +222,12 @@ def write_run_record(
     partial.write_text(json.dumps(without_secrets(record), indent=2) + "\n")
     os.replace(partial, file)
     return file
+
+
+def copy_run_record(source: Path, target: Path) -> None:
+    """Put the record of a run beside its checkpoint; deleted meanwhile, it is no reason to lose that."""
+    if (source / RUN_FILE).is_file():
+        shutil.copy(source / RUN_FILE, target)
 
 
 def read_run_record(folder: str | os.PathLike) -> dict[str, Any]:

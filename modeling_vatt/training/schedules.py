@@ -3,12 +3,16 @@
 """Learning-rate schedules: the cosines of the release and the paper, and rates that do not know the length of
 the run, so that it can be extended: constant, and warm-up, stable, decay (WSD)."""
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
+
+
+logger = logging.getLogger(__name__)
 
 
 def pretraining_learning_rate(
@@ -57,6 +61,18 @@ def stable_learning_rate(
         return peak * step / warmup_steps
     left = max(0, total_steps - step)
     return peak if left >= decay_steps else final + (peak - final) * left / decay_steps
+
+
+def warn_of_long_warmup(warmup_steps: int, total_steps: int, peak: float) -> None:
+    """Log a warning if the run ends before its warm-up does."""
+    if warmup_steps >= total_steps:
+        logger.warning(
+            "The warm-up (--warmup_steps %d) is not over when the run is (%d steps): the learning rate never "
+            "reaches %g. Shorten it.",
+            warmup_steps,
+            total_steps,
+            peak,
+        )
 
 
 def steps_before_decay(settings: Mapping[str, Any]) -> int:

@@ -1,21 +1,17 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tuning of the classifiers: the paper's recipes, and a Trainer that resumes to the same weights.
+"""Fine-tuning of the classifiers: a Trainer that resumes to the same weights.
 
-Sources: paper sections 4.1, 4.2 and A.2; official modules `VideoFinetune` and `AudioFinetune` (vatt.md 6.8,
-7).
+Sources: paper sections 4.1, 4.2 and A.2; official modules `VideoFinetune` and `AudioFinetune`.
 """
 
-import json
 import logging
 import math
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import BatchFeature, Trainer, TrainerCallback, TrainerControl, TrainingArguments
@@ -31,187 +26,19 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, TrainOutput
 
-from ..configuration import VattConfig
 from ..data import EpochSampler, LabelledDataset, SkippedClip, collate_clips
-from ..models.classification import (
-    VattClassifier,
-    VattForAudioClassification,
-    VattForImageClassification,
-    VattForVideoClassification,
-)
-from .checkpoints import checkpoints, files_at_once, put_in_place, recover, remove_old
-from .faults import (
-    NonFiniteLossError,
-    RunStopped,
-    StopSignals,
-    explained,
-    is_worker_death,
-    quiet_worker,
-    write_together,
-)
-from .pretrainer import step_seed
-from .run_record import RUN_FILE, table_fingerprint, write_run_record
+from ..models.classification import VattClassifier
+from .checkpoints import checkpoints, put_in_place, recover, remove_old
+from .faults import is_worker_death, quiet_worker
+from .run import Run, SkippedClips, step_seed, sum_over_processes
+from .run_record import copy_run_record, table_fingerprint
+from .schedules import warn_of_long_warmup
 
 
 logger = logging.getLogger(__name__)
 
 # Class id in place of that of a clip that cannot be read; cross-entropy leaves it out too.
 _UNREAD = -100
-
-CLASSIFIERS: dict[str, type[VattClassifier]] = {
-    "video": VattForVideoClassification,
-    "audio": VattForAudioClassification,
-    "image": VattForImageClassification,
-}
-
-
-@dataclass(frozen=True)
-class FinetuningRecipe:
-    """How the paper fine-tunes on one data set; where the release's defaults differ, the paper counts.
-
-    Dropout before the classifier is a matter of the model's config, whose defaults are the release's.
-
-    Args:
-        media: `"video"`, `"audio"` or `"image"`.
-        batch_size: clips of an update, over all processes.
-        learning_rate: peak, reached after `warmup_steps`, followed by half a cosine to 0.
-        warmup_steps: from 0.
-        max_steps: updates; -1: `num_train_epochs` counts.
-        num_train_epochs: epochs.
-        label_smoothing_factor: share of every label that is spread over all classes.
-        mixup_alpha: of Beta(alpha, alpha); 0 for no mixup.
-        label_balancing: weight clips of several labels by the rarity of their labels.
-        drop_token_rate: share of tokens dropped in training.
-        max_grad_norm: of the backbone.
-        classifier_max_grad_norm: of the classifier; 0 for none.
-        image_size: pixels of the crop; positions are resampled to the larger grid.
-        fps: frames per second.
-        sampling_rate: Hz.
-        eval_windows, eval_crops: views of a clip in evaluation, whose logits are averaged.
-    """
-
-    media: str
-    batch_size: int
-    learning_rate: float
-    warmup_steps: int
-    max_steps: int = -1
-    num_train_epochs: float = 3.0
-    label_smoothing_factor: float = 0.0
-    mixup_alpha: float = 0.0
-    label_balancing: bool = False
-    drop_token_rate: float = 0.0
-    max_grad_norm: float = 0.75
-    classifier_max_grad_norm: float = 0.0
-    image_size: int | None = None
-    fps: float | None = None
-    sampling_rate: int | None = None
-    eval_windows: int = 1
-    eval_crops: int = 1
-
-    def options(self, num_processes: int = 1) -> dict[str, Any]:
-        """The recipe as options of the scripts and of [`FinetuningArguments`], media and batch size aside.
-
-        Args:
-            num_processes: processes, or GPUs of one process, among which the batch is divided.
-        """
-        fields = {name: value for name, value in vars(self).items() if name not in ("media", "batch_size")}
-        return {
-            **fields,
-            "per_device_train_batch_size": max(1, self.batch_size // num_processes),
-            "optim": "sgd",
-            "optim_args": "momentum=0.9",
-            "lr_scheduler_type": "cosine",
-            "weight_decay": 0.0,
-        }
-
-
-# 32 frames, every second one of 25 per second; 12 views.
-_VIDEO = FinetuningRecipe(
-    media="video",
-    batch_size=64,
-    learning_rate=5e-3,
-    warmup_steps=2500,
-    max_steps=100_000,
-    label_smoothing_factor=0.1,
-    image_size=320,
-    fps=12.5,
-    eval_windows=4,
-    eval_crops=3,
-)
-RECIPES: dict[str, FinetuningRecipe] = {
-    "kinetics400": _VIDEO,
-    "kinetics600": _VIDEO,
-    "kinetics700": _VIDEO,
-    # The published checkpoints stop at 150k steps.
-    "moments_in_time": FinetuningRecipe(**{**vars(_VIDEO), "max_steps": 150_000}),
-    # 153600 samples at half the rate of pretraining: 6.4 s.
-    "audioset": FinetuningRecipe(
-        media="audio",
-        batch_size=1024,
-        learning_rate=0.2,
-        warmup_steps=5000,
-        max_steps=50_000,
-        mixup_alpha=5.0,
-        label_balancing=True,
-        sampling_rate=24_000,
-        eval_windows=4,
-    ),
-    # The paper does not state the warm-up: the release's default.
-    "imagenet": FinetuningRecipe(
-        media="image",
-        batch_size=512,
-        learning_rate=8e-2,
-        warmup_steps=2500,
-        num_train_epochs=50.0,
-        label_smoothing_factor=0.1,
-        image_size=384,
-    ),
-}
-
-
-def finetuning_config(
-    config: VattConfig,
-    names: Sequence[str],
-    media: str,
-    several_labels: bool = False,
-    drop_token_rate: float = 0.0,
-    classifier_dropout: float | None = None,
-    freeze_backbone: bool = False,
-    label_balancing: bool = False,
-) -> VattConfig:
-    """A pretraining config turned, in place, into that of a classifier.
-
-    Args:
-        config: of the pretrained model, or of a new one.
-        names: classes; position = class id.
-        media: `"video"`, `"audio"` or `"image"` (the video tower).
-        several_labels: whether a clip may have several.
-        drop_token_rate: share of tokens dropped in training; pretraining drops half, the paper's fine-tuning
-            none.
-        classifier_dropout: before the classifier; None keeps the config's.
-        freeze_backbone: train the classifier alone.
-        label_balancing: weight clips by the rarity of their labels (several labels only).
-
-    Raises:
-        ValueError: fewer than two classes, `label_balancing` with one label per clip, or DropToken in a
-            convolutional tower.
-    """
-    if len(names) < 2:
-        raise ValueError(f"A classifier needs two classes or more, found {list(names)}. Check the labels.")
-    if label_balancing and not several_labels:
-        raise ValueError("`label_balancing` is for clips with several labels: leave it out.")
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: index for index, name in enumerate(names)}
-    config.problem_type = f"{'multi' if several_labels else 'single'}_label_classification"
-    config.label_balancing = label_balancing
-    tower = config.audio_config if media == "audio" else config.video_config
-    if drop_token_rate and tower.is_convolutional:
-        raise ValueError("A convolutional tower has no tokens to drop: leave `drop_token_rate` at 0.")
-    tower.drop_token_rate = drop_token_rate
-    tower.freeze_backbone = freeze_backbone
-    if classifier_dropout is not None:
-        tower.classifier_dropout = classifier_dropout
-    return config
 
 
 @dataclass
@@ -296,7 +123,7 @@ class VattTrainer(Trainer):
       ends with the same weights (bit for bit on CPU).
     - Backbone and classifier are clipped apart. The release clips the gradient of each replica before the
       sum over R replicas; here, as everywhere in PyTorch, the averaged gradient is clipped, which equals the
-      release's rule for R = 1 and is up to R times stricter otherwise (vatt.md 7.1).
+      release's rule for R = 1 and is up to R times stricter otherwise.
     - Label smoothing and mixup on soft targets. The loss of evaluation is that of the true labels, computed
       like the metrics on the predictions of all clips together: each counts once, in however many processes.
     - Clips that cannot be read are left out of their batch, in training and evaluation, and collected in
@@ -339,11 +166,17 @@ class VattTrainer(Trainer):
                 "`eval_do_concat_batches` on."
             )
         super().__init__(model, args, **{"data_collator": collate_labelled, **kwargs})
-        self.skipped: dict[str, str] = {}
+        folder = Path(args.output_dir or ".")
+        self.skipped = SkippedClips(file=folder / "skipped.jsonl")
+        self.run = Run(
+            folder,
+            lambda: (self.state.global_step, self.state.max_steps),
+            "--save_steps",
+            TRAINER_STATE_NAME,
+        )
         self._input_name = model.main_input_name
         self._num_labels = int(model.config.num_labels)
         self._micro_step = (-1, 0)
-        self._signals = StopSignals()
         self._stopped = False
         self._push = False
         self.settings = settings or {}
@@ -357,84 +190,62 @@ class VattTrainer(Trainer):
     ) -> TrainOutput:
         """See `Trainer`; what was skipped before a resumed run was stopped is remembered, and a run that was
         finished is not trained on."""
-        if resume_from_checkpoint and self._skip_file.is_file():
-            self._read_skipped()
-        elif not resume_from_checkpoint and self.is_world_process_zero():
-            self._skip_file.unlink(missing_ok=True)
+        self.skipped.begin(continued=bool(resume_from_checkpoint))
         self._micro_step = (-1, 0)
+        begun = 0
         if isinstance(resume_from_checkpoint, str):
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
-            if state.global_step >= state.max_steps > 0:  # transformers would make one more step
+            begun = state.global_step
+            if begun >= state.max_steps > 0:  # transformers would make one more step
                 self._load_from_checkpoint(resume_from_checkpoint)
                 self.state = state
                 if self.args.load_best_model_at_end and state.best_model_checkpoint:
                     self._load_best_model()
-                return TrainOutput(state.global_step, float("nan"), {})
+                return TrainOutput(begun, float("nan"), {})
         advice = (
             "Let a process hold fewer clips at a time (--per_device_train_batch_size, now "
             f"{self.args.per_device_train_batch_size}, with more --gradient_accumulation_steps), keep fewer "
             "activations (--gradient_checkpointing True), or drop tokens (--drop_token_rate)."
         )
-        self._signals, self._stopped = StopSignals(), False
-        with explained(self.args.output_dir or ".", advice, self._how_to_continue), self._signals:
-            self._begin_record(resume_from_checkpoint)
+        self._stopped = False
+        with self.run.guarded(advice):
+            self._begin_record(begun, new=not resume_from_checkpoint)
             try:
                 output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
             except (RuntimeError, EOFError, OSError) as error:
                 alone = self.args.world_size == 1  # else the others are in the middle of the next step
-                if self._signals.received is None or not is_worker_death(error) or not alone:
+                if self.run.signals.received is None or not is_worker_death(error) or not alone:
                     raise
                 # Workers are waited for between updates and in evaluations: no update is half made.
                 target = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
                 if target not in checkpoints(target.parent, TRAINER_STATE_NAME):
                     self._save_checkpoint(self.model_wrapped, trial)
-                raise RunStopped(f"Stopped by {self._signals.received}. {self._how_to_continue()}") from error
-            for clips in gather_object([self.skipped]):
-                self.skipped |= clips
+                raise self.run.stopped() from error
+            self.skipped.share(self.skipped)
             if self._stopped:
-                reason = self._signals.received or "a signal to another process"
-                raise RunStopped(f"Stopped by {reason}. {self._how_to_continue()}")
+                raise self.run.stopped()
         return output
 
-    def _begin_record(self, resume_from_checkpoint: str | bool | None) -> None:
+    def _begin_record(self, step: int, new: bool) -> None:
+        self.run.prepare_folder()
         if not self.is_world_process_zero():
             return
-        folder = Path(self.args.output_dir or ".")
-        folder.mkdir(parents=True, exist_ok=True)
-        recover(folder)
-        step = 0
-        if isinstance(resume_from_checkpoint, str):
-            step = json.loads((Path(resume_from_checkpoint) / TRAINER_STATE_NAME).read_text())["global_step"]
         clips: Any = self.train_dataset
         labelled = isinstance(clips, LabelledDataset)
-        write_run_record(
-            folder,
+        fingerprint = table_fingerprint(clips.clips, clips.media, "label") if labelled else None
+        self.run.record(
             "fine-tuning",
-            config=self.accelerator.unwrap_model(self.model).config.to_dict(),
-            arguments={"FinetuningArguments": self.args.to_dict()},
-            data={
-                "clips": len(clips),
-                "fingerprint": table_fingerprint(clips.clips, clips.media, "label") if labelled else None,
-            },
-            step=step,
-            num_processes=self.args.world_size,
-            new=not resume_from_checkpoint,
+            self.accelerator.unwrap_model(self.model).config,
+            {"FinetuningArguments": self.args.to_dict()},
+            {"clips": len(clips), "fingerprint": fingerprint},
+            step,
+            new=new,
             settings=self.settings,
         )
 
-    def _how_to_continue(self) -> str:
-        made = f"Steps made: {self.state.global_step} of {self.state.max_steps}."
-        found = last_checkpoint(self.args.output_dir or ".")
-        if found is None:
-            return f"{made} There is no checkpoint yet: the same command begins anew (see --save_steps)."
-        return f"{made} {found} is whole: the same command continues from it."
-
     def _stop_wanted(self) -> bool:
         """Whether a process got a signal to stop; to be called by all of them."""
-        flag = torch.tensor(
-            [self._signals.received is not None], dtype=torch.float32, device=self.args.device
-        )
-        self._stopped = bool(self.accelerator.reduce(flag, reduction="sum").item())
+        self._stopped = bool(sum_over_processes(self.run.signals.received is not None)[0])
         return self._stopped
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
@@ -445,33 +256,30 @@ class VattTrainer(Trainer):
         """See `Trainer`; written elsewhere, and put in its place when all of it is on the disk."""
         run_dir = Path(self._get_output_dir(trial))
         target = run_dir / f"checkpoint-{self.state.global_step}"
-        saving, writes = run_dir / "saving.partial", self.args.should_save
+        partial = run_dir / "saving.partial"
 
-        def together(task: Callable[[], Any]) -> None:
-            write_together(self.accelerator, task, target, saving if writes else None)
-
-        def write() -> None:
-            self._saving = saving
+        def fill() -> None:
+            self._saving = partial
             try:
                 super(VattTrainer, self)._save_checkpoint(model, trial)
             finally:
                 self._saving = None
+            best = run_dir / f"checkpoint-{self.state.best_global_step}"
+            if best == target or best.is_dir():
+                self.state.best_model_checkpoint = str(best)
 
-        def put() -> None:
-            written = saving / target.name
+        def finish() -> None:
+            written = partial / target.name
             self.state.save_to_json(str(written / TRAINER_STATE_NAME))
-            if (run_dir / RUN_FILE).is_file():
-                shutil.copy(run_dir / RUN_FILE, written)
+            copy_run_record(run_dir, written)
             put_in_place(written, target)
             best = self.state.best_model_checkpoint
             remove_old(run_dir, max(0, self.args.save_total_limit or 0), TRAINER_STATE_NAME, best)
 
-        together(lambda: recover(run_dir) if writes else None)
-        together(write)
-        best = run_dir / f"checkpoint-{self.state.best_global_step}"
-        if best == target or best.is_dir():
-            self.state.best_model_checkpoint = str(best)
-        together(lambda: put() if writes else None)
+        writes = self.args.should_save
+        self.run.write_checkpoint(
+            target, partial, writes, begin=lambda: recover(run_dir), fill=fill, finish=finish
+        )
         if self._push:
             self._push = False
             self._push_from_checkpoint(str(target))
@@ -498,17 +306,9 @@ class VattTrainer(Trainer):
         return norm
 
     def _refuse_non_finite(self, what: str) -> None:
-        names = self._names_of_update()
-        step = self.state.global_step + 1
-        file = Path(self.args.output_dir or ".") / f"non_finite_step_{step}.json"
-        if self.is_world_process_zero():
-            file.write_text(json.dumps({"step": step, "what": what, "clips": names}, indent=2) + "\n")
-        shown = ", ".join(map(os.path.basename, names[:5])) + (", ..." if len(names) > 5 else "")
-        raise NonFiniteLossError(
-            f"Step {step}: {what} is not finite. No update was made. Clips of the batch: {shown} (all in "
-            f"{file}). Lower --learning_rate, lengthen --warmup_steps or lower --max_grad_norm; with --fp16 "
-            f"try --bf16. {self._how_to_continue()}"
-        )
+        advice = "lower --max_grad_norm; with --fp16 try --bf16"
+        step, clips = self.state.global_step + 1, self._names_of_update()
+        self.run.refuse_non_finite(step, what, clips, advice, {"what": what})
 
     def _names_of_update(self) -> list[str]:
         """Of the clips of all processes in the update that is about to be made."""
@@ -528,16 +328,12 @@ class VattTrainer(Trainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """See `Trainer`; no step is made if no clip of the batch could be read."""
-        self._note(inputs.pop("skipped", ()))
+        self.skipped.add(inputs.pop("skipped", ()))
         inputs.pop("readable", None)
         if self.args.world_size > 1:  # one that raised alone would leave the others waiting
-            empty = torch.tensor([not inputs], dtype=torch.float32, device=self.args.device)
-            count = int(self.accelerator.reduce(empty, reduction="sum").item())
+            count = sum_over_processes(not inputs)[0]
             if count:
-                raise ValueError(
-                    f"Step {self.state.global_step}: no clip of the batch of {count} of the "
-                    f"{self.args.world_size} processes can be read. Remove broken files or enlarge the batch."
-                )
+                self.run.refuse_unreadable(self.state.global_step + 1, count, self.skipped)
         if not inputs:
             if len(self.skipped) >= len(self.train_dataset):  # type: ignore[arg-type]
                 raise ValueError(
@@ -589,7 +385,7 @@ class VattTrainer(Trainer):
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         """See `Trainer`; clips that could not be read keep their rows, with labels that [`evaluation_loop`]
         knows them by, so that all processes gather batches of the same size. The loss is computed there."""
-        self._note(inputs.pop("skipped", ()))
+        self.skipped.add(inputs.pop("skipped", ()))
         readable = inputs.pop("readable", None)
         logits = labels = None
         if inputs:
@@ -628,8 +424,7 @@ class VattTrainer(Trainer):
             output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
         finally:
             self.compute_metrics, self.preprocess_logits_for_metrics = compute, prepare
-        for clips in gather_object([self.skipped]):
-            self.skipped |= clips
+        self.skipped.share(self.skipped)
         predictions: Any = output.predictions
         labels: Any = output.label_ids
         nothing: Any = None  # what `Trainer` returns for predictions that nobody asked for
@@ -683,36 +478,6 @@ class VattTrainer(Trainer):
     def _data_seed(self) -> int:
         return self.args.seed if self.args.data_seed is None else self.args.data_seed
 
-    @property
-    def _skip_file(self) -> Path:
-        return Path(self.args.output_dir or ".") / "skipped.jsonl"
-
-    def _read_skipped(self) -> None:
-        """What the run skipped before. A line that was being written when it was killed is taken out: its
-        clip is noted again when it is met."""
-        kept = []
-        text = self._skip_file.read_text(errors="replace")
-        for line in text.splitlines():
-            with suppress(json.JSONDecodeError, KeyError, TypeError):
-                found = json.loads(line)
-                self.skipped[found["name"]] = found["reason"]
-                kept.append(line + "\n")
-        if "".join(kept) != text and self.is_world_process_zero():
-            logger.warning("%s: left out what could not be read of it.", self._skip_file)
-            with files_at_once(self._skip_file.parent) as folder:
-                (folder / self._skip_file.name).write_text("".join(kept))
-
-    def _note(self, skipped: Iterable[SkippedClip]) -> None:
-        new = {clip.name: clip.reason for clip in skipped if clip.name not in self.skipped}
-        if not new:
-            return
-        self.skipped |= new
-        self._skip_file.parent.mkdir(parents=True, exist_ok=True)
-        with self._skip_file.open("a") as file:
-            for name, reason in new.items():
-                logger.warning("Skipped %s", reason)
-                file.write(json.dumps({"name": name, "reason": reason}) + "\n")
-
 
 def _start_worker(worker: int, rest: Callable[[int], None] | None) -> None:
     """`worker_init_fn` of the loaders: `rest`, and signals to the whole process group do not end the worker.
@@ -742,8 +507,12 @@ class _StopOnSignal(TrainerCallback):
     def __init__(self, trainer: VattTrainer) -> None:
         self.trainer = trainer
 
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            warn_of_long_warmup(args.get_warmup_steps(state.max_steps), state.max_steps, args.learning_rate)
+
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.trainer._signals.keep_loader_quiet()
+        self.trainer.run.signals.keep_loader_quiet()
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step < state.max_steps and self.trainer._stop_wanted():

@@ -3,18 +3,20 @@
 """The routes of the web page."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import anyio
 import anyio.to_thread
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
@@ -22,6 +24,7 @@ from ..processors import MediaError
 from ..retrieval import IndexDamaged, IndexMismatch, VideoSearch
 from .guard import Guard
 from .library import MEDIA_TYPES
+from .media import MediaFile, tagged
 from .service import Layout, SearchService, Space
 from .settings import WebSettings
 from .uploads import Uploads, shown_name
@@ -30,6 +33,7 @@ from .uploads import Uploads, shown_name
 STATIC = Path(__file__).with_name("static")
 _MAX_PATH = 4096
 _DECODERS = 2  # pictures that are made at the same time
+_PICTURES_KEPT = 86_400  # seconds, by browsers
 
 Folder = Annotated[str | None, Query(max_length=_MAX_PATH)]
 Score = Annotated[float | None, Query(ge=-1, le=1, allow_inf_nan=False)]
@@ -57,25 +61,45 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
         service.close()
 
     # The interactive documentation of FastAPI comes from a server elsewhere.
-    app = FastAPI(title="vatt", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="vatt",
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     _add_error_answers(app)
+    get = partial(app.api_route, methods=["GET", "HEAD"])
+    home = (STATIC / "index.html").read_bytes()
+    home_version = hashlib.sha256(home).hexdigest()[:16]
+
+    def refuse(path: str) -> NoReturn:
+        if library.is_gone(path):
+            name = path.rpartition("/")[2]
+            raise HTTPException(404, f"{name} is gone: moved or deleted since it was indexed.")
+        raise HTTPException(404, "No such file in the index.")
 
     async def options(folder: str | None, min_score: float | None, top_k: int) -> dict[str, Any]:
         if top_k > settings.max_results:
             raise HTTPException(400, f"At most {settings.max_results} results, not {top_k}.")
         if folder and folder not in await asyncio.to_thread(library.folders):
-            raise HTTPException(400, "The index has no such folder. Load the page again.")
+            raise HTTPException(400, "The index has no such folder.")
         return {"folder": folder or None, "min_score": min_score, "top_k": top_k}
 
-    @app.get("/")
-    def page() -> Response:
-        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+    @get("/")
+    def page(request: Request) -> Response:
+        return tagged(request.headers, home, "text/html; charset=utf-8", home_version, "no-cache")
 
-    @app.get("/api/info")
+    @get("/api/info")
     async def info() -> dict[str, Any]:
         return await service.info()
 
-    @app.get("/api/search")
+    @get("/api/state")
+    async def state() -> dict[str, Any]:
+        return {"generation": await asyncio.to_thread(library.generation)}
+
+    @get("/api/search")
     async def search_text(
         q: str, folder: Folder = None, min_score: Score = None, top_k: Count = 24
     ) -> dict[str, Any]:
@@ -110,40 +134,43 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
         async with uploads.receive(request) as path:
             began = time.perf_counter()
             try:
-                moments = await service.file(path, by, chosen)
+                answer = await service.file(path, by, chosen)
             except MediaError as error:
                 # Not the temporary file, nor a remedy that only the owner of the server has.
                 raise HTTPException(
                     422, f"{shown_name(name)}: {error.reason or 'cannot be read'}. Try another file."
                 ) from None
-        return {"moments": moments, "seconds": time.perf_counter() - began}
+        return answer | {"seconds": time.perf_counter() - began}
 
-    @app.get("/api/sample")
+    @get("/api/sample")
     async def sample() -> dict[str, Any]:
-        return {"moments": await service.sample(12)}
+        return await service.sample(12)
 
-    @app.get("/api/map")
+    @get("/api/map")
     async def embedding_map(space: Space = "vt", layout: Layout = "tsne") -> dict[str, Any]:
         return await service.map(space, layout)
 
-    @app.api_route("/media/{path:path}", methods=["GET", "HEAD"])
+    @get("/media/{path:path}")
     def play(path: str) -> Response:
         file = library.locate(path)
         if file is None:
-            raise HTTPException(404, "No such file in the index.")
+            refuse(path)
         media_type = MEDIA_TYPES.get(Path(path).suffix.lower(), "application/octet-stream")
         # Answers requests for ranges, which is how browsers jump to a moment.
-        return FileResponse(file, media_type=media_type, headers={"Cache-Control": "private, no-cache"})
+        return MediaFile(file, media_type)
 
-    @app.get("/thumbnail/{path:path}")
-    async def picture(path: str, t: Seconds = 0.0) -> Response:
+    @get("/thumbnail/{path:path}")
+    async def picture(request: Request, path: str, t: Seconds = 0.0, v: str = "") -> Response:
         try:
-            content = await anyio.to_thread.run_sync(library.thumbnail, path, t, limiter=decoders)
+            found = await anyio.to_thread.run_sync(library.thumbnail, path, t, limiter=decoders)
         except MediaError:
-            content = None
-        if content is None:
-            raise HTTPException(404, "No picture there.")
-        return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+            raise HTTPException(404, "No picture there.") from None
+        if found is None:
+            refuse(path)
+        content, version = found
+        # An address without the version may show another file tomorrow.
+        cache = f"private, max-age={_PICTURES_KEPT}" if v == version else "private, no-cache"
+        return tagged(request.headers, content, "image/jpeg", f"{version}-{t:g}", cache)
 
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return Guard(app, settings)  # around everything, the answers to failures included

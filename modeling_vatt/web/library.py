@@ -3,6 +3,7 @@
 """The indexed files as the page may see them: nothing else on the machine is ever served."""
 
 import io
+import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 
 from ..processors.media import VIDEO_SUFFIXES
 from ..retrieval import VattIndex, thumbnail
+from .media import version_of
 
 
 _THUMBNAILS = 1000  # kept in memory
@@ -47,7 +49,7 @@ class Library:
         self._lock = threading.Lock()
         self._generation = -1
         self._known: tuple[dict[str, dict[str, Any]], list[str]] = ({}, [])
-        self._pictures: OrderedDict[tuple[str, int, float], bytes] = OrderedDict()
+        self._pictures: OrderedDict[tuple[str, str, float], bytes] = OrderedDict()
 
     def close(self) -> None:
         """Let go of the thread that reads the index."""
@@ -60,6 +62,10 @@ class Library:
     def folders(self) -> list[str]:
         """Folders with moments, and the folders above them; sorted."""
         return self._current()[1]
+
+    def generation(self) -> int:
+        """Changes with the index."""
+        return self._reader.submit(self.index.store.generation).result()
 
     def info(self) -> dict[str, Any]:
         """`VattIndex.info`, as it is now."""
@@ -112,24 +118,38 @@ class Library:
         # An index that was made elsewhere or tampered with may name anything, and links lead anywhere.
         return file if file.is_relative_to(self.root) and file.is_file() else None
 
-    def thumbnail(self, path: str, seconds: float) -> bytes | None:
-        """JPEG of the picture at a moment; None if there is no such file.
+    def is_gone(self, path: str) -> bool:
+        """Whether a file of the index is no longer where it was."""
+        entry = self.files().get(path)
+        known = entry is not None and entry["windows"] > 0 and self.root is not None
+        return known and not os.path.lexists(self.root / path)  # type: ignore[operator]
+
+    def version(self, path: str) -> str | None:
+        """A text that changes with the file as it lies there; None if it does not."""
+        file = self.locate(path)
+        try:
+            return None if file is None else version_of(file.stat())
+        except OSError:
+            return None
+
+    def thumbnail(self, path: str, seconds: float) -> tuple[bytes, str] | None:
+        """JPEG of the picture at a moment, and the version of its file; None if there is no such file.
 
         Raises:
             MediaError: no picture can be decoded there.
         """
-        file = self.locate(path)
-        if file is None:
+        file, version = self.locate(path), self.version(path)
+        if file is None or version is None:
             return None
-        key = (path, file.stat().st_mtime_ns, round(seconds, 2))
+        key = (path, version, round(seconds, 2))
         with self._lock:
             if key in self._pictures:
                 self._pictures.move_to_end(key)
-                return self._pictures[key]
+                return self._pictures[key], version
         buffer = io.BytesIO()
         thumbnail(file, seconds, self.thumbnail_size).convert("RGB").save(buffer, "JPEG", quality=82)
         with self._lock:
             self._pictures[key] = buffer.getvalue()
             while len(self._pictures) > _THUMBNAILS:
                 self._pictures.popitem(last=False)
-        return buffer.getvalue()
+        return buffer.getvalue(), version

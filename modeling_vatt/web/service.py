@@ -70,16 +70,19 @@ class SearchService:
         """What the page needs to know at its start."""
 
         def collect() -> dict[str, Any]:
-            known = self.library.info()
-            return {
-                name: known.get(name) for name in ("windows", "files", "seconds", "errors", "created")
-            } | {
-                "model": str(known.get("model", "")).rstrip("/").rpartition("/")[2],
-                "version": known.get("version"),
-                "name": None if self.library.root is None else self.library.root.name,
-                "folders": self.library.folders(),
-                "unreadable": self.library.errors(),
-            }
+            # Before what it stands for: a change meanwhile is noticed later.
+            generation, known = self.library.generation(), self.library.info()
+            return (
+                {"generation": generation}
+                | {name: known.get(name) for name in ("windows", "files", "seconds", "errors", "created")}
+                | {
+                    "model": str(known.get("model", "")).rstrip("/").rpartition("/")[2],
+                    "version": known.get("version"),
+                    "name": None if self.library.root is None else self.library.root.name,
+                    "folders": self.library.folders(),
+                    "unreadable": self.library.errors(),
+                }
+            )
 
         limits = self.settings
         return await asyncio.to_thread(collect) | {
@@ -101,11 +104,11 @@ class SearchService:
                 self.search.unknown_words(query),
             )
         )
-        return {"moments": _as_dicts(moments), "unknown": unknown}
+        return await self._answer(moments) | {"unknown": unknown}
 
     async def file(
         self, path: Path, by: Literal["video", "audio"], options: dict[str, Any]
-    ) -> list[dict[str, Any]]:
+    ) -> dict[str, Any]:
         """Moments for an upload, by its pictures or by its sound.
 
         Raises:
@@ -119,16 +122,29 @@ class SearchService:
             return read_query(search.processor, **query, limits=self.settings.media_limits)
 
         inputs = await anyio.to_thread.run_sync(read, limiter=self._decoders)
-        return _as_dicts(
+        return await self._answer(
             await self.run(
                 lambda: search.index.search(embed_read_query(search.model, inputs), "va", **options)
             )
         )
 
-    async def sample(self, count: int) -> list[dict[str, Any]]:
+    async def sample(self, count: int) -> dict[str, Any]:
         """Some moments, spread evenly over the index."""
         moments, _ = await self.run(lambda: self.search.index.vectors("vt", count))
-        return [_place(moment) for moment in moments]
+        answer = await self._answer(moments)
+        for moment in answer["moments"]:
+            del moment["score"]
+        return answer
+
+    async def _answer(self, moments: list[Moment]) -> dict[str, Any]:
+        """Moments with the versions of their files, and the state of the index."""
+
+        def collect() -> dict[str, Any]:
+            versions = {path: self.library.version(path) for path in {moment.path for moment in moments}}
+            shown = [asdict(moment) | {"version": versions[moment.path]} for moment in moments]
+            return {"moments": shown, "generation": self.library.generation()}
+
+        return await asyncio.to_thread(collect)
 
     async def map(self, space: Space, layout: Layout) -> dict[str, Any]:
         """Places of moments on a plane; computed at the first call and kept until the index changes."""
@@ -142,23 +158,17 @@ class SearchService:
             moments, vectors = await self.run(lambda: index.vectors(space, self.settings.max_map_points))
             # Not in the worker, where searches would wait for it.
             places = await asyncio.to_thread(_places, np.asarray(vectors), layout)
+            shown = (await self._answer(moments))["moments"]
             result = {
                 "total": total,
+                "generation": generation,
                 "points": [
-                    {**_place(moment), "x": x, "y": y}
-                    for moment, (x, y) in zip(moments, places.round(4).tolist(), strict=True)
+                    {name: value for name, value in moment.items() if name != "score"} | {"x": x, "y": y}
+                    for moment, (x, y) in zip(shown, places.round(4).tolist(), strict=True)
                 ],
             }
             self._maps[space, layout] = (generation, result)
             return result
-
-
-def _place(moment: Moment) -> dict[str, Any]:
-    return {name: value for name, value in asdict(moment).items() if name != "score"}
-
-
-def _as_dicts(moments: list[Moment]) -> list[dict[str, Any]]:
-    return [asdict(moment) for moment in moments]
 
 
 def _places(vectors: npt.NDArray, layout: Layout) -> npt.NDArray[np.float64]:

@@ -4,23 +4,17 @@
 
 from __future__ import annotations
 
-from .reading import (
-    DEFAULT_LIMITS,
-    VIDEO_SUFFIXES,
-    MediaClip,
-    MediaError,
-    MediaInfo,
-    MediaLimits,
-    MediaSource,
-    probe,
-    read_clip,
-    read_clips,
-    read_duration,
-)
+from .container import MediaInfo
+from .decoding import MediaClip
+from .endings import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
+from .reading import probe, read_clip, read_clips, read_duration, read_picture
+from .source import DEFAULT_LIMITS, MediaError, MediaLimits, MediaSource
 
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "PICTURE_SUFFIXES",
+    "SOUND_SUFFIXES",
     "VIDEO_SUFFIXES",
     "MediaClip",
     "MediaError",
@@ -31,4 +25,5 @@ __all__ = [
     "read_clip",
     "read_clips",
     "read_duration",
+    "read_picture",
 ]

@@ -3,16 +3,19 @@
 """Containers and decoders. PyAV is known here and nowhere else.
 
 A `MediaReader` is an open source with one clock, in seconds, whose zero is the start of the video or the
-audio stream, the earlier of the two. It gives decoded frames with their times, from any moment on.
+audio stream, the earlier of the two. It gives decoded frames with their times, from any moment on. Where the
+file's own clock jumps, the file is read from its beginning and the stamps are moved onto one clock.
 """
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import time
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from types import TracebackType
@@ -24,6 +27,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Discard, Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from .clock import FileClock, recording_end
 from .source import MediaError, MediaLimits, MediaSource, open_source, source_name
 
 
@@ -36,6 +40,12 @@ _KINDS: tuple[Kind, ...] = ("video", "audio")
 # some frames only, and for a while after a seek the times of the others are guesses.
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
 _SEEK_BACK_GUESSING = (10.0, 60.0)
+# Flags of a format: its stamps may jump; are counted by FFmpeg; are not there.
+_TS_DISCONT, _GENERIC_INDEX, _NOTIMESTAMPS = 0x200, 0x100, 0x80
+_LATE = (
+    0.05  # seconds after zero that a file's clock starts at; from there on it matters what a length counts
+)
+_MAX_ASPECT = 20.0  # of a pixel; all beyond is damage
 _REORDER_DEPTH = 17  # packets within which H.264 stores the frames that follow each other on the screen
 _MAX_READ_ERRORS = 16
 _MAX_READ = 1 << 20  # bytes at a time
@@ -49,14 +59,20 @@ _INTEGER_SCALE = {
 _LOUDEST = 2.0**31  # of floats; files with the numbers of 32-bit integers exist, all beyond is damage
 
 
+_MAX_CLOCKS = 1024
+_clocks: dict[tuple[str | int, ...], FileClock] = {}  # of files that were looked through
+
+
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a container says about itself. Decoding does not rely on it.
+    """What a container says about itself. Decoding relies on nothing but `duration`, which is measured where
+    the container only estimates it.
 
     Attributes:
         source: printable name.
-        duration: seconds.
-        width, height: pixels as displayed, that is after turning by `rotation`.
+        duration: seconds from the start of the earlier stream. None in the `info` of a window that was read
+            without need for a length that the container does not state.
+        width, height: pixels as displayed: square ones (the stored height is kept), turned by `rotation`.
         fps: average frame rate.
         rotation: degrees (0, 90, 180, 270) the stored frames are turned counter-clockwise for display.
         sampling_rate: Hz.
@@ -108,6 +124,8 @@ class MediaReader:
         self.name, self.limits = source_name(source), limits
         self.last_error: Exception | None = None
         self._orientation: Orientation | None = None
+        self._clock: FileClock | None = None
+        self._layout: tuple[bool, bool] | None = None
         self._container: Any = None
         self._file, self._owns_file = open_source(source, limits)
         self._deadline = time.monotonic() + limits.wall_seconds
@@ -158,11 +176,16 @@ class MediaReader:
             context = stream.codec_context
             context.thread_count = 1  # data loaders run a reader on each core
             context.options = pixels
-            if kind == "video" and context.width * context.height > self.limits.max_pixels:
-                raise self.error(
-                    f"{context.width} x {context.height} is more than {self.limits.max_pixels} pixels",
-                    "Raise MediaLimits.max_pixels if the source can be trusted.",
-                )
+            if kind == "video":
+                # The container's word on the shape of pixels counts, unless it only repeats the codec's.
+                stated = stream.sample_aspect_ratio
+                self._pixel_shape = None if stated == context.sample_aspect_ratio else stated
+                width, height = max(context.width, self.display_width(context.width)), context.height
+                if width * height > self.limits.max_pixels:
+                    raise self.error(
+                        f"{width} x {height} is more than {self.limits.max_pixels} pixels",
+                        "Raise MediaLimits.max_pixels if the source can be trusted.",
+                    )
 
     def close(self) -> None:
         if self._container is not None:
@@ -204,6 +227,80 @@ class MediaReader:
                 "Read a shorter window, pass a smaller size, or raise MediaLimits.max_bytes.",
             )
 
+    def _describe(self) -> tuple[bool, bool]:
+        """Whether the file has one clock, so that time tells the place; whether it states its length."""
+        if self._layout is None:
+            form, flags = self._container.format.name, self._container.format.flags
+            size, end = self._container.size, None
+            one_clock = states_length = False
+            if form.startswith("mov"):
+                # Fragments, which may be of several recordings, are not in the list of samples.
+                one_clock = states_length = all(stream.frames for stream in self.streams.values())
+            elif form == "avi":
+                one_clock = True  # frames are counted
+            elif "matroska" in form or form == "flac":
+                end = recording_end(self._file, form)
+                one_clock = end is not None and end >= size
+                states_length = end == size and (form == "flac" or self.origin < _LATE)
+            elif flags & (_GENERIC_INDEX | _NOTIMESTAMPS) and not flags & _TS_DISCONT:
+                one_clock = True
+                states_length = all(s.codec_context.name.startswith("pcm_") for s in self.streams.values())
+            self._layout = one_clock, states_length and self._container.duration is not None
+        return self._layout
+
+    def _scan(self) -> FileClock:
+        """Look through all packets, without decoding, for where the clock jumps and the streams end.
+
+        What was found in files that are opened by name is remembered while they do not change.
+        """
+        if self._clock is not None:
+            return self._clock
+        identity = None
+        if self._owns_file and isinstance(self._file, io.BufferedReader):
+            status = os.fstat(self._file.fileno())
+            identity = (
+                self._container.format.name,
+                status.st_dev,
+                status.st_ino,
+                status.st_size,
+                status.st_mtime_ns,
+            )
+            self._clock = _clocks.get(identity)
+        if self._clock is None:
+            self._rewind()
+            jumps_ahead = bool(self._container.format.flags & _TS_DISCONT)
+            clock = FileClock(list(self.streams), jumps_ahead)
+            kinds = {stream.index: kind for kind, stream in self.streams.items()}
+            for packet in self._demux(*self.streams.values()):
+                if packet.size:
+                    kind = kinds[packet.stream_index]
+                    stamp = packet.dts if packet.pts is None else packet.pts
+                    tick = self.tick[kind]
+                    moment = None if stamp is None or packet.is_discard else stamp * tick
+                    clock.add(kind, moment, (packet.duration or 0) * tick, packet.is_keyframe)
+            self._clock = clock
+            if identity is not None:
+                if len(_clocks) >= _MAX_CLOCKS:
+                    _clocks.clear()
+                _clocks[identity] = clock
+        return self._clock
+
+    def _in_order(self) -> bool:
+        """Whether the file must be read from its beginning on: its clock jumps, or is wrong after a seek."""
+        if "audio" in self.streams and self.streams["audio"].codec_context.name.endswith("speex"):
+            return True
+        one_clock, _ = self._describe()
+        return not one_clock and self._scan().jumps
+
+    def joints(self, kind: Kind) -> list[float]:
+        """When one recording ends and another begins, in seconds, as far as a stream shows."""
+        return [moment - self.origin for moment in self._scan().joints(kind)] if self._in_order() else []
+
+    def _rewind(self) -> None:
+        if not self._fresh:
+            self._open()
+        self._fresh = False
+
     def frames_from(
         self, kind: Kind, seconds: float, wanted: Wanted | None = None
     ) -> Iterator[tuple[float, Any]]:
@@ -213,6 +310,9 @@ class MediaReader:
         """
         seconds = max(seconds, self.begin[kind])
         from_begin = seconds == self.begin[kind]
+        if self._in_order():
+            yield from self._decode(kind, wanted, self._packets_from(kind, seconds), self.begin[kind])
+            return
         # Two things need a fresh container: the delay of a sound encoder, which is lost on seeking to the
         # beginning, and elementary video streams, whose frames have no times and are counted.
         if kind == "audio":
@@ -227,7 +327,7 @@ class MediaReader:
                 self._container.seek(target, stream=self.streams[kind])
             except av.FFmpegError:
                 continue
-            frames = self._decode(kind, wanted)
+            frames = self._decode(kind, wanted, self._demux(self.streams[kind]))
             for moment, frame in frames:
                 if moment > seconds:
                     break
@@ -236,24 +336,51 @@ class MediaReader:
                     yield moment, frame
                     yield from frames
                     return
-        if not self._fresh:
-            self._open()
-        self._fresh = False
-        yield from self._decode(kind, wanted)
+        self._rewind()
+        yield from self._decode(kind, wanted, self._demux(self.streams[kind]), self.begin[kind])
 
-    def _decode(self, kind: Kind, wanted: Wanted | None) -> Iterator[tuple[float, Any]]:
-        """(time, decoded frame) from the current position on; damaged packets are left out."""
+    def _packets_from(self, kind: Kind, seconds: float) -> Iterator[Any]:
+        """From the file's beginning, on one clock: the packets that frames from `seconds` on are made of."""
+        clock = self._scan()
+        self._rewind()
+        held: list[Any] | None = []
+        number = 0
+        for packet in self._demux(self.streams[kind]):
+            if packet.size:
+                shift = round(clock.offset(kind, number) / self.tick[kind])
+                number += 1
+                if shift and packet.pts is not None:
+                    packet.pts += shift
+                if shift and packet.dts is not None:
+                    packet.dts += shift
+            if held is None:
+                yield packet
+                continue
+            moment = None if packet.pts is None else packet.pts * self.tick[kind] - self.origin
+            if packet.is_keyframe and moment is not None and moment <= seconds:
+                held = []
+            held.append(packet)
+            if not packet.size or (moment is not None and moment > seconds):
+                yield from held
+                held = None
+
+    def _decode(
+        self, kind: Kind, wanted: Wanted | None, packets: Iterator[Any], following: float | None = None
+    ) -> Iterator[tuple[float, Any]]:
+        """(time, decoded frame) of packets; damaged ones are left out.
+
+        Args:
+            following: time of the first frame if it has no stamp; None leaves frames without stamps out until
+                one has one.
+        """
         stream, tick = self.streams[kind], self.tick[kind]
         context = stream.codec_context
-        for other in self._container.streams:
-            other.discard = Discard.default if other is stream else Discard.all
         # AVI knows decoding times only. Frames come out in the order of presentation, late by the depth of
         # the reordering.
         avi = kind == "video" and self._container.format.name == "avi"
         # H.264 marks the frames that no other refers to: those need no decoding unless wanted themselves.
         selective = wanted is not None and context.name == "h264" and not avi
-        following = 0.0
-        for packet, next_stamp in _with_next_stamp(self._demux(stream)):
+        for packet, next_stamp in _with_next_stamp(packets):
             if selective and wanted is not None:
                 known = packet.pts is not None and next_stamp is not None
                 skip = known and not wanted(packet.pts * tick - self.origin, next_stamp * tick - self.origin)
@@ -270,15 +397,19 @@ class MediaReader:
                 if avi:
                     stamp = None if frame.dts is None else frame.dts - context.reorder_depth
                 moment = following if stamp is None else stamp * tick - self.origin
+                if moment is None:
+                    continue
                 length = frame.samples / frame.sample_rate if kind == "audio" else frame.duration * tick
                 following = moment + length
                 yield moment, frame
 
-    def _demux(self, stream: Any) -> Iterator[Any]:
+    def _demux(self, *streams: Any) -> Iterator[Any]:
+        for other in self._container.streams:
+            other.discard = Discard.default if other in streams else Discard.all
         errors = 0
         while errors < _MAX_READ_ERRORS:
             try:
-                yield from self._container.demux(stream)
+                yield from self._container.demux(*streams)
                 return
             except av.FFmpegError as error:
                 self.last_error = error
@@ -286,15 +417,28 @@ class MediaReader:
             except IndexError:  # PyAV, on a packet of a stream that was not there at the beginning
                 self.check_time()
 
-    @property
-    def duration(self) -> float | None:
-        """Seconds, as the container states it."""
-        return None if self._container.duration is None else self._container.duration / av.time_base
+    def length(self, kinds: Sequence[Kind]) -> float | None:
+        """Seconds until the streams of these kinds end: as the container states, else as its packets show;
+        None if neither tells.
+        """
+        if self._describe()[1] and self._clock is None:
+            ticks = [self.streams[kind].duration or 0 for kind in kinds]
+            if min(ticks) > 0:
+                return max(
+                    self.begin[kind] + count * self.tick[kind]
+                    for kind, count in zip(kinds, ticks, strict=True)
+                )
+            if len(kinds) == len(self._container.streams):
+                return self._container.duration / av.time_base
+        ends = [self._scan().end(kind) for kind in kinds]
+        return None if None in ends else max(end - self.origin for end in ends if end is not None)
 
-    def end(self, kind: Kind) -> float | None:
-        """When a stream ends, in seconds on the file's clock, as far as the container tells."""
-        ticks = self.streams[kind].duration
-        return None if not ticks or ticks < 0 else self.begin[kind] + ticks * self.tick[kind]
+    def display_width(self, width: int) -> int:
+        """Pixels of a stored row as displayed, where pixels are square."""
+        ratio = self._pixel_shape or self.streams["video"].codec_context.sample_aspect_ratio
+        if not ratio or not 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT:
+            return width
+        return max(1, round(width * ratio))
 
     def orientation(self, frame: Any = None) -> Orientation:
         """How frames are turned for display, according to a decoded one (None: the first of the file)."""
@@ -309,7 +453,8 @@ class MediaReader:
         if "video" in self.streams:
             orientation = self.orientation()
             stream = self.streams["video"]
-            sides = stream.codec_context.width, stream.codec_context.height
+            context = stream.codec_context
+            sides = self.display_width(context.width), context.height
             claims["width"], claims["height"] = sides[::-1] if orientation.transposed else sides
             claims["fps"] = float(stream.average_rate) if stream.average_rate else None
             claims["num_frames"] = stream.frames or None
@@ -319,7 +464,9 @@ class MediaReader:
             context = self.streams["audio"].codec_context
             claims["sampling_rate"], claims["channels"] = context.sample_rate, context.layout.nb_channels
             claims["audio_codec"] = context.name
-        return MediaInfo(self.name, self.duration, "video" in self.streams, "audio" in self.streams, **claims)
+        known = self._describe()[1] or self._clock is not None
+        duration = self.length(list(self.streams)) if known else None
+        return MediaInfo(self.name, duration, "video" in self.streams, "audio" in self.streams, **claims)
 
 
 def _with_next_stamp(packets: Iterator[Any]) -> Iterator[tuple[Any, int | None]]:
@@ -373,7 +520,7 @@ class FrameConverter:
 
     Args:
         media: where the frames come from.
-        size: pixels of the shorter side; None keeps the stored size.
+        size: pixels of the shorter side as displayed; None keeps the stored height.
         count: frames to come, None if not known.
     """
 
@@ -385,8 +532,9 @@ class FrameConverter:
     def __call__(self, frame: Any, number: int) -> np.ndarray:
         """Convert a frame, the last of `number` so far."""
         if self._sides is None:
-            scale = 1.0 if self._size is None else self._size / min(frame.width, frame.height)
-            self._sides = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+            width, height = self._media.display_width(frame.width), frame.height
+            scale = 1.0 if self._size is None else self._size / min(width, height)
+            self._sides = max(1, round(width * scale)), max(1, round(height * scale))
         self._media.check_memory(3 * self._sides[0] * self._sides[1] * (self._count or number))
         # swscale resizes to planes twice as fast as to interleaved RGB, with the same result.
         layout = "rgb24" if self._sides == (frame.width, frame.height) else "gbrp"

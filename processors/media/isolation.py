@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 
 from .container import MediaInfo
-from .picture import read_picture
-from .reading import MediaClip, probe, read_clips, read_duration
+from .decoding import MediaClip, decode_clips, decode_duration, decode_info
+from .picture import decode_picture
 from .source import MediaError, MediaLimits, MediaSource, is_url, open_source, source_name
 
 
@@ -252,7 +252,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def call_isolated(function: str, source: MediaSource, limits: MediaLimits, **options: Any) -> Any:
-    """What a function of the media room returns, computed in another process.
+    """What a function of `reading.py` returns, computed in another process.
 
     Args:
         function: `"probe"`, `"read_clips"`, `"read_duration"` or `"read_picture"`.
@@ -270,7 +270,7 @@ def call_isolated(function: str, source: MediaSource, limits: MediaLimits, **opt
         options["starts"] = [float(start) for start in starts]
     header: dict[str, Any] = {"function": function, "name": name, "options": options}
     header["asks"] = callable(starts)
-    header["limits"] = {**dataclasses.asdict(limits), "isolated": False}
+    header["limits"] = dataclasses.asdict(limits)
     content = b""
     if isinstance(source, str | os.PathLike) and not is_url(source):
         header |= {"path": os.fspath(source), "folder": os.getcwd()}
@@ -409,16 +409,16 @@ def _answer(request: dict[str, Any], source: Any, requests: Any, answers: Any) -
         if "folder" in request:
             os.chdir(request["folder"])
         if request["function"] == "probe":
-            return [{"info": dataclasses.asdict(probe(source, limits))}]
+            return [{"info": dataclasses.asdict(decode_info(source, limits))}]
         if request["function"] == "read_duration":
-            return [{"seconds": read_duration(source, limits)}]
+            return [{"seconds": decode_duration(source, limits)}]
         if request["function"] == "read_picture":
-            picture = np.ascontiguousarray(read_picture(source, limits))
+            picture = np.ascontiguousarray(decode_picture(source, limits))
             return [{"picture": picture.shape[:2]}, picture]
         if request["asks"]:
             options["starts"] = ask
         described, arrays = [], []
-        for clip in read_clips(source, limits=limits, **options):
+        for clip in decode_clips(source, limits=limits, **options):
             frames, waveform = clip.frames, clip.waveform
             described.append(
                 {

@@ -9,23 +9,11 @@ import contextlib
 import numpy as np
 from PIL import Image, ImageOps
 
-from .source import DEFAULT_LIMITS, MediaError, MediaLimits, MediaSource, open_source, source_name
+from .source import MediaError, MediaLimits, MediaSource, open_source, source_name
 
 
-def read_picture(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> np.ndarray:
-    """A picture as it is meant to be seen: uint8 (height, width, 3), RGB.
-
-    Args:
-        source: path, URL (see `MediaLimits.allowed_hosts`), bytes, or binary file object.
-        limits: what the source may cost.
-
-    Raises:
-        MediaError: not a picture, or a limit exceeded.
-    """
-    if limits.isolated:
-        from .isolation import call_isolated  # it imports this module
-
-        return call_isolated("read_picture", source, limits)
+def decode_picture(source: MediaSource, limits: MediaLimits) -> np.ndarray:
+    """See [`read_picture`]."""
     name = source_name(source)
     file, owned = open_source(source, limits)
     with contextlib.closing(file) if owned else contextlib.nullcontext():

@@ -1,93 +1,65 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Media files: the exact frames and samples of a time window.
+"""Media files: the exact frames and samples of a time window, decoded here or in a process of their own.
 
 Times are seconds on the file's common clock, whose zero is the start of the video or the audio stream, the
-earlier of the two, so that pictures and sound of a window belong together. A call closes what it opens and
-shares nothing with other calls, so calls may run side by side in threads and in forked or spawned processes.
+earlier of the two, so that pictures and sound of a window belong together. Where the file's stamps start
+again or jump, as in recordings joined end to end, the clock goes on.
+
+A call closes what it opens and shares nothing with other calls, so calls may run side by side in threads and
+in forked or spawned processes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from .container import FrameConverter, Kind, MediaInfo, MediaReader, error_message, mono
-from .sound import RESAMPLING_MARGIN, SoundTrack
-from .source import DEFAULT_LIMITS, MediaError, MediaLimits, MediaSource
-
-
-__all__ = [
-    "DEFAULT_LIMITS",
-    "VIDEO_SUFFIXES",
-    "MediaClip",
-    "MediaError",
-    "MediaInfo",
-    "MediaLimits",
-    "MediaSource",
-    "probe",
-    "read_clip",
-    "read_clips",
-    "read_duration",
-]
-
-# Endings of the names of video files, for those who look for them in folders; opening does not rely on them.
-VIDEO_SUFFIXES = frozenset(
-    {".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"}
-    | {".ogv", ".ts", ".webm", ".wmv"}
-)
-# Sound decoded ahead of the window, for AAC and Opus to settle and for the bit reservoir of MP3.
-_PREROLL = 0.5
-
-
-@dataclass
-class MediaClip:
-    """A decoded window.
-
-    Attributes:
-        frames: uint8 (T, H, W, 3), RGB. None without a video stream; T = 0 if it ends before the window.
-        waveform: float32 (S,), mono, about [-1, 1], finite. None without an audio stream; S = 0 if it ends
-            before.
-        start: seconds.
-        duration: seconds asked for; of what was found, if all the rest was asked for.
-        timestamps: float64 (T,), when the chosen frames appear, in seconds on the file's clock.
-        info: the container's claims.
-    """
-
-    frames: np.ndarray | None
-    waveform: np.ndarray | None
-    start: float
-    duration: float
-    timestamps: np.ndarray
-    info: MediaInfo
+from .container import MediaInfo
+from .decoding import MediaClip, check_starts, decode_clips, decode_duration, decode_info
+from .isolation import call_isolated
+from .picture import decode_picture
+from .source import DEFAULT_LIMITS, MediaLimits, MediaSource
 
 
 def probe(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> MediaInfo:
-    """What a source contains; decodes one frame at most.
+    """What a source contains; decodes one frame at most, and looks through the file where only that tells how
+    long it is.
 
     Raises:
         MediaError: not a media file, or a limit exceeded.
     """
     if limits.isolated:
-        return _isolated("probe", source, limits)
-    with MediaReader(source, limits) as media:
-        return media.info()
+        return call_isolated("probe", source, limits)
+    return decode_info(source, limits)
 
 
 def read_duration(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> float:
-    """Seconds of a source; decodes it where the container does not state them.
+    """Seconds of a source; looks through it where the container does not state them, or only estimates.
 
     Raises:
         MediaError: not a media file, or a limit exceeded.
     """
     if limits.isolated:
-        return _isolated("read_duration", source, limits)
-    with MediaReader(source, limits) as media:
-        return _length(media, ["video", "audio"])
+        return call_isolated("read_duration", source, limits)
+    return decode_duration(source, limits)
+
+
+def read_picture(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> np.ndarray:
+    """A picture as it is meant to be seen: uint8 (height, width, 3), RGB.
+
+    Args:
+        source: path, URL (see `MediaLimits.allowed_hosts`), bytes, or binary file object.
+        limits: what the source may cost.
+
+    Raises:
+        MediaError: not a picture, or a limit exceeded.
+    """
+    if limits.isolated:
+        return call_isolated("read_picture", source, limits)
+    return decode_picture(source, limits)
 
 
 def read_clip(
@@ -116,7 +88,7 @@ def read_clip(
         fps: frames chosen a second.
         sampling_rate: Hz, of the waveform returned.
         video, audio: whether to decode frames and sound.
-        size: pixels of the shorter side of the frames, keeping their shape; None keeps the stored size.
+        size: pixels of the shorter side of the frames, keeping their shape; None keeps the stored height.
         limits: what the source may cost.
 
     Raises:
@@ -165,163 +137,18 @@ def read_clips(
         raise ValueError(f"duration must be positive seconds or None, got {duration}.")
     if not (math.isfinite(fps) and fps > 0 and sampling_rate > 0 and (size is None or size > 0)):
         raise ValueError(f"fps, sampling_rate and size must be positive, got {fps}, {sampling_rate}, {size}.")
-    kinds: list[Kind] = []
-    if video:
-        kinds.append("video")
-    if audio:
-        kinds.append("audio")
-    if not kinds:
+    if not (video or audio):
         raise ValueError("video and audio are both False: nothing to read.")
     if not callable(starts):
-        _check(starts)
+        check_starts(starts)
+    options = {
+        "duration": duration,
+        "fps": fps,
+        "sampling_rate": sampling_rate,
+        "video": video,
+        "audio": audio,
+        "size": size,
+    }
     if limits.isolated:
-        options = {"duration": duration, "fps": fps, "sampling_rate": sampling_rate, "size": size}
-        return _isolated("read_clips", source, limits, starts=starts, video=video, audio=audio, **options)
-    with MediaReader(source, limits) as media:
-        media.check_window(duration or 0.0)
-        if not any(kind in media.streams for kind in kinds):
-            raise media.error(f"no {' and no '.join(kinds)} stream that can be decoded", "Check the file.")
-        if callable(starts):
-            starts = starts(_length(media, kinds))
-            _check(starts)
-        return [_read_window(media, kinds, start, duration, fps, sampling_rate, size) for start in starts]
-
-
-def _isolated(*arguments: Any, **options: Any) -> Any:
-    from .isolation import call_isolated  # it imports this module
-
-    return call_isolated(*arguments, **options)
-
-
-def _check(starts: Sequence[float]) -> None:
-    for start in starts:
-        if not (math.isfinite(start) and start >= 0):
-            raise ValueError(f"start must be seconds from 0 on, got {start}.")
-
-
-def _length(media: MediaReader, kinds: list[Kind]) -> float:
-    """Seconds, as the container states it, or else as decoding shows; of one kind of stream, where that ends
-    if it is known."""
-    present = [kind for kind in kinds if kind in media.streams]
-    ends = [media.end(kind) for kind in present]
-    if len(present) == 1 and ends[0] is not None:
-        return ends[0]
-    if media.duration is not None:
-        return media.duration
-    # Recordings of browsers and raw streams do not say how long they are.
-    return _read_window(media, kinds, 0.0, None, fps=1.0, sampling_rate=8000, size=16).duration
-
-
-def _read_window(
-    media: MediaReader,
-    kinds: list[Kind],
-    start: float,
-    duration: float | None,
-    fps: float,
-    sampling_rate: int,
-    size: int | None,
-) -> MediaClip:
-    frames, timestamps, waveform, end = None, np.zeros(0), None, start
-    # Sound first: it makes better use of a container that has just been opened.
-    if "audio" in kinds and "audio" in media.streams:
-        waveform, end = _read_waveform(media, start, duration, sampling_rate)
-    if "video" in kinds and "video" in media.streams:
-        frames, timestamps, video_end = _read_frames(media, start, duration, fps, size)
-        end = max(end, video_end)
-    if not any(part is not None and len(part) for part in (frames, waveform)):
-        damage = f" ({error_message(media.last_error)})" if media.last_error else ""
-        raise media.error(
-            f"nothing to decode from {start:g} s on; it ends at {end:g} s{damage}",
-            "Choose an earlier window, or check that the file is complete.",
-        )
-    length = end - start if duration is None else duration
-    return MediaClip(frames, waveform, start, length, timestamps, media.info())
-
-
-def _read_frames(
-    media: MediaReader, start: float, duration: float | None, fps: float, size: int | None
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Frames (T, H, W, 3) on the screen at start + k / fps, their times (T,), and when the last one ends."""
-    tick = media.tick["video"]
-    # Half a tick absorbs the rounding of stamps; where a tick is a whole frame (AVI) there is none to absorb.
-    tolerance = min(tick / 2, 5e-4)
-    count = None if duration is None else round(duration * fps)
-    convert = FrameConverter(media, size, count)
-    images: list[np.ndarray] = []
-    times: list[float] = []
-    shown: tuple[float, Any] | None = None
-    end = 0.0
-
-    def due(moment: float) -> int:
-        """How many frames of the clip are on the screen before `moment`."""
-        frames = max(0, math.ceil((moment - tolerance - start) * fps))
-        return frames if count is None else min(frames, count)
-
-    def show_until(moment: float) -> None:
-        missing = due(moment) - len(images)
-        if shown is not None and missing > 0:
-            images.extend([convert(shown[1], len(images) + missing)] * missing)
-            times.extend([shown[0]] * missing)
-
-    def wanted(moment: float, following: float) -> bool:
-        return due(moment) < due(following)
-
-    for moment, frame in media.frames_from("video", start + tolerance, wanted):
-        media.orientation(frame)  # what `info` needs to know of a decoded frame
-        if frame.is_corrupt or (shown is not None and moment <= shown[0]):
-            continue
-        show_until(moment)
-        if len(images) == count:
-            break
-        if count is None:
-            media.check_window(moment - start)
-        interval = 0.0 if shown is None else moment - shown[0]
-        shown = (moment, frame)
-        end = moment + (frame.duration * tick or interval or tick)
-    show_until(end)
-    return np.stack(images) if images else np.zeros((0, 0, 0, 3), np.uint8), np.array(times), end
-
-
-def _read_waveform(
-    media: MediaReader, start: float, duration: float | None, sampling_rate: int
-) -> tuple[np.ndarray, float]:
-    """Samples (S,) of the window, and when the sound ends or, if it goes on, a moment after the window."""
-    stop = math.inf if duration is None else start + duration
-    sought = start - _PREROLL > media.begin["audio"]
-    grid = _frame_grid(media) if sought else None
-    track: SoundTrack | None = None
-    held = 0
-    for moment, frame in media.frames_from("audio", start - _PREROLL):
-        if track is None:
-            track = SoundTrack(frame.sample_rate, grid)
-        if frame.sample_rate != track.rate:
-            raise media.error(
-                f"the sampling rate changes from {track.rate} to {frame.sample_rate} Hz at {moment:g} s",
-                "Choose a window before or after the change.",
-            )
-        if moment >= stop + RESAMPLING_MARGIN:
-            track.end = max(track.end, round(moment * track.rate))
-            break
-        if duration is None:
-            media.check_window(moment - start)
-        held += 4 * frame.samples
-        media.check_memory(held)
-        track.add(moment, mono(frame))
-    if track is None:
-        return np.zeros(0, np.float32), 0.0
-    end = track.end / track.rate
-    first, last = round(start * sampling_rate), round(end * sampling_rate)
-    if duration is not None and end >= stop:
-        last = first + round(duration * sampling_rate)
-    seconds = (last - first) / sampling_rate + 2 * RESAMPLING_MARGIN
-    media.check_memory(4 * max(track.rate, sampling_rate) * seconds)
-    return track.samples(first, max(first, last), sampling_rate), end
-
-
-def _frame_grid(media: MediaReader) -> int | None:
-    """The sample at which the second frame begins, if stamps are too coarse to tell (Matroska: 1 ms)."""
-    if media.tick["audio"] * media.streams["audio"].codec_context.sample_rate <= 1.0:
-        return None
-    for moment, frame in media.frames_from("audio", 0.0):
-        return round(moment * frame.sample_rate) + int(frame.samples)
-    return None
+        return call_isolated("read_clips", source, limits, starts=starts, **options)
+    return decode_clips(source, starts, limits=limits, **options)

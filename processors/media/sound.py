@@ -13,30 +13,91 @@ import soxr
 # Seconds of sound the resampling filter sees around a window, so that a moment sounds the same whatever
 # window it is in.
 RESAMPLING_MARGIN = 0.05
+# A real gap moves all stamps after it; what moves the stamp of single frames is none: Vorbis counts a frame
+# before a change of block length short, AVI and RealMedia round to whole packets.
+_AGREEING = 4
+_CERTAIN = 0.1  # seconds between stamp and count that are a gap even at the last frame
 
 
 class SoundTrack:
-    """Decoded sound on the grid of its own samples; sample 0 is at time 0."""
+    """Decoded sound on the grid of its own samples; sample 0 is at time 0.
 
-    def __init__(self, rate: int, grid: int | None) -> None:
-        self.rate, self._grid = rate, grid
-        self._pieces: list[tuple[int, np.ndarray]] = []
-        self._block = 1
+    Args:
+        rate: Hz.
+        tick: seconds that the stamps of frames are rounded to.
+        sought: whether it begins inside of the file.
+        grid: a sample at which frames of the file begin, for frames of one length.
+    """
+
+    def __init__(self, rate: int, tick: float, sought: bool = False, grid: int | None = None) -> None:
+        self.rate, self._tick, self._sought, self._grid = rate, tick * rate, sought, grid
+        self._parts: list[np.ndarray] = []
+        self._counts: list[int] = []  # samples before each part
+        self._shifts: list[float] = []  # by which the stamp of each differs from that; NaN without a stamp
+        self._joints: set[int] = set()
+        self._positions: list[int] = []
         self.end = 0
 
-    def add(self, moment: float, samples: np.ndarray) -> None:
-        position = round(moment * self.rate)
-        self._block = max(self._block, len(samples))
-        # Stamps are rounded, and jitter by less than a frame: what nearly follows, follows.
-        if self._pieces and abs(position - self.end) <= min(self._block / 2, 0.01 * self.rate):
-            position = self.end
-        elif self._grid is not None:
+    def add(self, moment: float | None, samples: np.ndarray, joint: bool = False) -> None:
+        """The next frame, its stamp in seconds, None if it has none, and whether another recording begins."""
+        if joint:
+            self._joints.add(len(self._parts))
+        self._counts.append(self._counts[-1] + len(self._parts[-1]) if self._parts else 0)
+        self._parts.append(samples)
+        self._shifts.append(math.nan if moment is None else moment * self.rate - self._counts[-1])
+
+    def join(self) -> None:
+        """Place what was added: frames follow each other sample for sample unless there is a real gap."""
+        block = max(map(len, self._parts), default=0)
+        tolerance = max(min(block / 2, 0.01 * self.rate), self._tick)
+        stamped = [number for number, shift in enumerate(self._shifts) if not math.isnan(shift)]
+        moved: dict[int, int] = {}
+        shift = math.nan
+        for place, number in enumerate(stamped):
+            joint = number in self._joints
+            if abs(self._shifts[number] - shift) <= tolerance and not joint:
+                continue
+            coming = [self._shifts[other] for other in stamped[place : place + _AGREEING]]
+            if moved and not joint and not self._is_gap(shift, coming, tolerance):
+                continue
+            # The first that most agree with: further gaps may follow.
+            common = max(coming, key=lambda one: sum(abs(one - other) <= tolerance for other in coming))
+            shift = self._settled(stamped[place:], common, tolerance)
+            moved[number] = round(self._counts[number] + shift)
+        self._positions, self.end = [], 0
+        for number, samples in enumerate(self._parts):
+            self._positions.append(moved.get(number, self.end))
+            self.end = self._positions[-1] + len(samples)
+
+    def _is_gap(self, shift: float, coming: list[float], tolerance: float) -> bool:
+        """Whether all stamps from here on are later, or all earlier, than counting gives."""
+        if len(coming) == 1:
+            return abs(coming[0] - shift) > _CERTAIN * self.rate
+        return min(coming) > shift + tolerance or max(coming) < shift - tolerance
+
+    def _settled(self, following: list[int], common: float, tolerance: float) -> float:
+        """The shift that the stamps of the following frames agree upon."""
+        if self._tick <= 1.0:
+            return common
+        number = following[0]
+        if number == 0 and not self._sought:
+            return self._shifts[0]
+        if self._grid is not None and len(set(map(len, self._parts[1:-1]))) <= 1:
             # Frames have one length, so that a rounded stamp still tells which frame this is.
-            exact = self._grid + round((position - self._grid) / self._block) * self._block
-            if abs(exact - position) <= 0.001 * self.rate + 1:
-                position = exact
-        self._pieces.append((position, samples))
-        self.end = position + len(samples)
+            block = len(self._parts[-2 if len(self._parts) > 2 else 0])
+            end = self._counts[number] + len(self._parts[number]) + common  # the first may be cut
+            exact = self._grid + round((end - self._grid) / block) * block
+            if abs(exact - end) <= self._tick + 1:
+                return common + exact - end
+        # Each stamp leaves a tick of doubt; together they leave less.
+        low, high = common - tolerance, common + tolerance
+        for number in following:
+            shift = self._shifts[number]
+            narrower = max(low, shift - self._tick / 2), min(high, shift + self._tick / 2)
+            if narrower[0] > narrower[1]:
+                break
+            low, high = narrower
+        return (low + high) / 2
 
     def samples(self, first: int, last: int, rate: int) -> np.ndarray:
         """float32 (last - first,) at `rate`, from sample `first` on; zeros where there is no sound."""
@@ -45,7 +106,7 @@ class SoundTrack:
         low = math.floor((first * self.rate / rate - margin) / step) * step
         high = math.ceil(last * self.rate / rate + margin)
         sound = np.zeros(high - low, dtype=np.float32)
-        for position, samples in self._pieces:
+        for position, samples in zip(self._positions, self._parts, strict=True):
             left, right = max(position, low), min(position + len(samples), high)
             if left < right:
                 sound[left - low : right - low] = samples[left - position : right - position]

@@ -21,11 +21,12 @@ from functools import partial
 from typing import Any, BinaryIO, TypeAlias
 
 
-MediaSource: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
+MediaSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _CHUNK = 1 << 20
 _MAX_REDIRECTS = 5
+_MAX_NAME = 400  # characters of a name or setting in a message
 
 
 class MediaError(ValueError):
@@ -88,16 +89,22 @@ class MediaLimits:
         try:
             given = json.loads(text)
         except ValueError as error:
-            raise ValueError(f"Limits of media must be a JSON object, got {text!r} ({error}).") from error
+            raise ValueError(
+                f"Limits of media must be a JSON object, got {_shortened(text)!r} ({error})."
+            ) from error
         if not isinstance(given, dict) or not set(given) <= set(kinds):
-            raise ValueError(f"Limits of media are a JSON object with {', '.join(kinds)}; got {text}.")
+            raise ValueError(
+                f"Limits of media are a JSON object with {', '.join(kinds)}; got {_shortened(text)}."
+            )
         for name, value in given.items():
             kind = kinds[name]
             fits = isinstance(value, list) if kind is tuple else isinstance(value, kind)
             if kind is float and isinstance(value, int):
                 fits = True
             if not fits or (isinstance(value, bool) and kind is not bool):
-                raise ValueError(f"The limit {name} must be of type {kind.__name__}, got {value!r}.")
+                raise ValueError(
+                    f"The limit {name} must be of type {kind.__name__}, got {_shortened(repr(value))}."
+                )
             given[name] = tuple(map(str, value)) if kind is tuple else kind(value)
         return cls(**{**given, **changes})
 
@@ -111,14 +118,22 @@ def is_url(source: Any) -> bool:
 
 
 def source_name(source: MediaSource) -> str:
-    """A printable name without secrets."""
-    if isinstance(source, bytes):
-        return f"<{len(source)} bytes>"
+    """A printable name without secrets, of some lines at most."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return f"<{memoryview(source).nbytes} bytes>"
     if isinstance(source, str) and is_url(source):
-        return re.sub(r"(?<=://)[^/@]*@", "", re.split(r"[?#]", source)[0])
+        return _shortened(re.sub(r"(?<=://)[^/@]*@", "", re.split(r"[?#]", source)[0]))
     if isinstance(source, str | os.PathLike):
-        return str(os.fspath(source))
-    return str(getattr(source, "name", source))
+        return _shortened(str(os.fspath(source)))
+    name = getattr(source, "name", None)
+    return _shortened(str(f"<{type(source).__name__}>" if name is None else name))
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _MAX_NAME:
+        return text
+    half = _MAX_NAME // 2
+    return f"{text[:half]}... ({len(text)} characters) ...{text[-half:]}"
 
 
 def open_source(source: MediaSource, limits: MediaLimits) -> tuple[BinaryIO, bool]:
@@ -131,7 +146,7 @@ def open_source(source: MediaSource, limits: MediaLimits) -> tuple[BinaryIO, boo
     name = source_name(source)
     too_large = MediaError(name, f"more than {limits.max_bytes} bytes", "Raise MediaLimits.max_bytes.")
     file: Any
-    if isinstance(source, bytes):
+    if isinstance(source, bytes | bytearray | memoryview):
         file = io.BytesIO(source)
     elif isinstance(source, str) and is_url(source):
         file = _fetch(source, name, limits, too_large)

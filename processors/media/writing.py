@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 
-from .reading import MediaClip
+from .decoding import MediaClip
 
 
 def encode_clip(clip: MediaClip, fps: float, sampling_rate: int) -> bytes:

@@ -4,8 +4,11 @@
 
 import json
 import shutil
+import socket
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,7 @@ from typer.testing import CliRunner, Result
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.cli import app
 from modeling_vatt.data import folder_clips, prepare_shards
-from modeling_vatt.retrieval import VideoSearch, unit
+from modeling_vatt.retrieval import VideoSearch, store, unit
 
 
 def vatt(*arguments: object, expect: int = 0) -> Result:
@@ -75,7 +78,13 @@ def test_index_again(place, tmp_path):
     assert report["unchanged"] == 11 and report["embedded"] == 0 and len(report["errors"]) == 7
     assert report["index"]["windows"] == 12
     (videos / "clip0.mp4").unlink()
-    assert "0 embedded, 0 known by their content, 10 unchanged, 1 removed" in vatt("index", videos).output
+    (videos / "notes.txt").touch()
+    (videos / "poster.JPG").touch()
+    told = vatt("index", videos).output
+    assert "0 embedded, 0 known by their content, 10 unchanged, 0 removed" in told
+    assert "1 files are gone and kept" in told and "\n  clip0.mp4\n" in told
+    assert "Passed over, as no videos: 1 .jpg, 1 .txt." in told
+    assert "10 unchanged, 1 removed" in vatt("index", videos, "--prune").output
 
 
 def test_a_model_in_a_relative_folder_is_found_from_elsewhere(place, tmp_path, monkeypatch):
@@ -92,6 +101,7 @@ def test_index_says_what_is_wrong(place, tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         ((tmp_path / "nothing",), "no such folder"),
+        ((place / "videos" / "clip1.mp4",), "is a file"),
         ((tmp_path / "empty",), "--model"),
         ((tmp_path / "empty", "--model", tmp_path / "none"), "none"),
         ((place / "videos", "--stride", "0.3"), "stride"),
@@ -103,7 +113,94 @@ def test_index_says_what_is_wrong(place, tmp_path):
     if not torch.cuda.is_available():
         result = vatt("search", "a", "--index", place / "videos", "--device", "cuda", expect=1)
         assert "error: 'cuda': the model cannot be put on this device" in result.output
-    vatt("index", place / "videos", "--stride", "0", expect=2)
+    for stride in ("0", "nan", "inf"):
+        vatt("index", place / "videos", "--stride", stride, expect=2)
+
+
+@pytest.mark.parametrize("name", ["my_modle", "deep/er/my_modle", "./my_modle", "owner/my_modle"])
+def test_a_model_that_is_not_there_is_said_at_once(place, tmp_path, monkeypatch, name):
+    """Without a network transformers tries for half a minute, and says nothing of folders."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    real = socket.getaddrinfo
+
+    def no_network(host, *args, **options):
+        if host == "127.0.0.1":
+            return real(host, *args, **options)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", no_network)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "videos").mkdir()
+    began = time.perf_counter()
+    for arguments in (
+        ("index", "videos", "--model", name),
+        ("embed", "x.mp4", "--model", name),
+        ("info", name),
+        ("search", "a", "--index", place / "videos", "--model", name),
+        ("search", "a", "--index", name),
+        ("serve", name),
+    ):
+        assert f"{name.removeprefix('./')}: no " in vatt(*arguments, expect=1).output
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        VideoSearch.create("videos", name)
+    assert time.perf_counter() - began < 5
+
+
+def test_names_of_files_do_not_steer_the_terminal(place, tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    name = "a\x1b[2J\x9b31m\u202e\n.mp4"
+    shutil.copy(place / "videos" / "clip1.mp4", videos / name)
+    (videos / f"b{name}").write_bytes(b"none")
+    written = vatt("index", videos, "--model", place / "model").output
+    for command in (("search", "clip 1", "--index", videos), ("info", "--files", videos)):
+        for options in ((), ("--json",)):
+            result = vatt(*command, *options)
+            written += result.output
+            if options:
+                facts = json.loads(result.stdout)
+                assert name in [row["path"] for row in facts.get("moments", facts.get("listed"))]
+    written += vatt("embed", videos / f"b{name}", "--model", place / "model", expect=1).output
+    assert "\\x1b[2J\\x9b31m\\u202e\\x0a" in written
+    assert not set("\x1b\x9b\u202e") & set(written)
+
+
+def test_a_stopped_command_says_what_is_kept(place, tmp_path, monkeypatch):
+    def stop(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(VideoSearch, "update", stop)
+    result = vatt("index", place / "videos", expect=130)
+    assert "stopped." in result.output and "kept" in result.output
+
+
+def test_disks_that_are_full_and_folders_that_cannot_be_written(place, tmp_path, monkeypatch):
+    """`/dev/full` is a disk without room; a file in the place of a folder can be no folder, even for root."""
+    search = ("search", "clip 1", "--index", place / "videos")
+    (tmp_path / "file").touch()
+    for arguments in (
+        (*search, "--export", tmp_path / "file" / "x.csv"),
+        (*search, "--thumbnails", tmp_path / "file" / "pictures"),
+        ("embed", "--text", "a", "--model", place / "model", "--output", tmp_path / "file" / "x.npz"),
+        ("index", place / "videos", "--model", place / "model", "--index", tmp_path / "file" / "index"),
+    ):
+        result = vatt(*arguments, expect=1)
+        assert result.output.splitlines()[-1].startswith("error: ") and "file" in result.output
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "modeling_vatt.cli", "info", place / "model"]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1 and result.stderr.splitlines()[-1].startswith("error: No space left")
+    monkeypatch.setattr(store, "_make_tables", full_disk)
+    result = vatt("index", tmp_path, "--model", place / "model", expect=1)
+    assert "the disk is full. Free some space" in result.output and not any(
+        (tmp_path / ".vatt-index").iterdir()
+    )
+
+
+def full_disk(file: Path, _meta: object) -> None:
+    connection = sqlite3.connect(file)
+    connection.execute("PRAGMA max_page_count = 1")
+    connection.execute("CREATE TABLE large (x)")
 
 
 def test_search_by_words_sound_and_video(place, tmp_path):
@@ -134,10 +231,15 @@ def test_search_by_words_sound_and_video(place, tmp_path):
 
 def test_search_that_finds_nothing_and_wrong_usage(place, tmp_path, monkeypatch):
     index = ("--index", place / "videos")
-    result = vatt("search", "clip", *index, "--min-score", "2", "--json", expect=3)
+    result = vatt("search", "clip", *index, "--min-score", "1", "--json", expect=3)
     assert json.loads(result.stdout)["moments"] == [] and "nothing found" in result.output
-    vatt("search", "clip", *index, "--folder", "no such folder", expect=3)
+    (place / "videos" / "empty").mkdir(exist_ok=True)
+    vatt("search", "clip", *index, "--folder", "empty", expect=3)
     for arguments in (
+        ("a", "--min-score", "nan"),
+        ("a", "--min-score", "5"),
+        ("a", "--folder", "no such folder"),
+        ("a", "--folder", "../x"),
         (),
         ("a", "--audio", place / "bark.wav"),
         ("a", "--export", "x.xlsx"),
@@ -150,7 +252,6 @@ def test_search_that_finds_nothing_and_wrong_usage(place, tmp_path, monkeypatch)
         (("...", *index), "no words"),
         (("--audio", place / "videos" / "broken1.mp4", *index), "not a readable media file"),
         (("--video", place / "bark.wav", *index), "no video"),
-        (("a", "--folder", "../x", *index), "folder"),
         (("a", "--model", tmp_path / "no", *index), "no"),
     ):
         result = vatt("search", *arguments, expect=1)

@@ -72,6 +72,8 @@ NOT_EXECUTED = {
 }
 # Fences without code that could run.
 DATA_BLOCKS = {"json": json.loads, "bibtex": str, "text": str}
+# Commands beside the blocks to run: in the text, indented, in fences of text, in docstrings of scripts.
+BESIDE = re.compile(r"(?:`|^(?: {4})?)((?:python examples/|vatt \w+ )(?:[^`\n\\]|\\\n)+)", re.MULTILINE)
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -95,6 +97,12 @@ def commands(block: str) -> list[list[str]]:
     return result
 
 
+def beside(text: str) -> list[list[str]]:
+    """Commands of a text, its fences of commands aside."""
+    text = re.sub(r"^```bash\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [words for line in BESIDE.findall(text) for words in commands(line) if len(words) > 2]
+
+
 def runnable(words: list[str]) -> list[str] | None:
     """What to run for a command, None if it is not run."""
     if words[0] == "python" and words[1] in RUN_WITH:
@@ -113,7 +121,7 @@ def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail for a command that is not known, or that its own parser does not understand."""
     if words[0] == "vatt" and runnable(words) is not None:
         return
-    if words[0] == "python" and (words[1] in RUN_WITH or " ".join(words[:2]) in PARSED):
+    if words[0] == "python" and words[1].startswith("examples/"):
         parse_script(words[1:], monkeypatch)
     elif words[:2] == ["accelerate", "launch"]:
         parse_script(words[2:], monkeypatch)
@@ -167,6 +175,17 @@ def test_commands_are_understood(page, monkeypatch):
         else:
             assert language == "python", f"{page}: a block of the unknown language {language!r}"
             ast.parse(content)
+    for words in beside((ROOT / page).read_text()):
+        check_command(words, monkeypatch)
+
+
+def test_commands_in_docstrings_are_understood(monkeypatch):
+    checked = set()
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        for words in beside(ast.get_docstring(ast.parse(path.read_text())) or ""):
+            check_command(words, monkeypatch)
+            checked.add(words[1])
+    assert len(checked) >= 10
 
 
 def test_a_renamed_option_is_noticed(monkeypatch):
@@ -207,7 +226,7 @@ def program(page: str) -> str:
 def files(tmp_path_factory) -> Path:
     """What the pages speak of, tiny."""
     folder = tmp_path_factory.mktemp("files")
-    for split, first, count in (("train", 0, 10), ("validation", 10, 5), ("test", 15, 4)):
+    for split, first, count in (("train", 0, 10), ("validation", 10, 5)):  # as README.md says
         make_folder(folder / "my_videos", count, split=split, first=first)
         metadata = folder / "my_videos" / split / "metadata.jsonl"
         rows = [json.loads(line) for line in metadata.read_text().splitlines()]

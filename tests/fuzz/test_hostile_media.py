@@ -42,7 +42,7 @@ RATES = {"fps": 10.0, "sampling_rate": 16_000}
 @pytest.fixture(scope="module")
 def fuzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MediaFuzz]:
     # The campaign loads the media room without the package; here they are the same.
-    sys.modules["modeling_vatt_media"] = modeling_vatt.processors
+    sys.modules["modeling_vatt_media"] = modeling_vatt.processors.media
     yield MediaFuzz(tmp_path_factory.mktemp("fuzz") / "samples")
     del sys.modules["modeling_vatt_media"]
 
@@ -206,9 +206,10 @@ def test_sizes_beyond_those_a_film_states(fuzz: MediaFuzz) -> None:
     place = content.index(b"avc1", content.index(b"stsd")) + 28
     content[place : place + 4] = struct.pack(">HH", 65_535, 65_535)
     frames = read_clip(bytes(content), limits=QUICK).frames
-    assert frames is not None and frames.shape[1:3] == (24, 32)
+    # FFmpeg takes the 32 that are displayed for a width of 65,535 pixels, and those for no squares.
+    assert frames is not None and frames.shape[1:3] == (24, 43)
     frames = read_clip(bytes(content), limits=QUICK, size=12).frames
-    assert frames is not None and frames.shape[1:3] == (12, 16)
+    assert frames is not None and frames.shape[1:3] == (12, 22)
 
 
 def test_no_channels() -> None:

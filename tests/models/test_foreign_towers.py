@@ -2,14 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Towers that are other models: each against the wrapped model called directly."""
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_models import AUDIO, TEXT, VIDEO, seeded
 from transformers import (
     ASTConfig,
     ASTModel,
+    AutoModel,
     BertConfig,
     BertModel,
     ClapConfig,
@@ -213,11 +218,11 @@ MODELS: dict[str, tuple[str, type[PreTrainedModel], Any, Any, Any, str]] = {
 }
 
 
-def _whole(**towers: Any) -> VattForPreTraining:
+def _whole(**options: Any) -> VattForPreTraining:
     own = {"video": VIDEO, "audio": AUDIO, "text": TEXT}
-    fields = {f"{name}_config": dict(value) for name, value in own.items() if name not in towers}
+    fields = {f"{name}_config": dict(value) for name, value in own.items() if name not in options}
     sizes = {"va_projection_size": 12, "vt_projection_size": 6}
-    return VattForPreTraining.from_video_audio_text_pretrained(**towers, **fields, **sizes)
+    return VattForPreTraining.from_video_audio_text_pretrained(**options, **fields, **sizes)
 
 
 def _features(model: Any, name: str, inputs: Any) -> Any:
@@ -317,3 +322,82 @@ def test_what_cannot_serve_is_refused_with_the_reason(tmp_path):
         _whole(text=bert, towers={"text": {"pooling": "best"}})
     with pytest.raises(ValueError, match="share an encoder"):
         VattConfig(video_config=CLIP.vision_config, modality_agnostic=True)
+
+
+REMOTE = """
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+
+class TinyConfig(PretrainedConfig):
+    model_type = "tiny_pictures"
+
+    def __init__(self, hidden_size=6, **kwargs):
+        self.hidden_size = hidden_size
+        super().__init__(**kwargs)
+
+
+class TinyModel(PreTrainedModel):
+    config_class = TinyConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.layer = nn.Conv2d(3, config.hidden_size, 4, 4)
+        self.post_init()
+
+    def forward(self, pixel_values, **kwargs):
+        places = self.layer(pixel_values)
+        return BaseModelOutputWithPooling(last_hidden_state=places, pooler_output=places.amax((2, 3)))
+"""
+
+
+def _remote_tower(folder: Path) -> Path:
+    """Folder of a model whose code comes with it."""
+    folder.mkdir()
+    (folder / "tiny_pictures.py").write_text(REMOTE)
+    auto_map = {"AutoConfig": "tiny_pictures.TinyConfig", "AutoModel": "tiny_pictures.TinyModel"}
+    content = {"model_type": "tiny_pictures", "hidden_size": 6, "auto_map": auto_map}
+    (folder / "config.json").write_text(json.dumps(content))
+    weights = {"layer.weight": torch.randn(6, 3, 4, 4), "layer.bias": torch.randn(6)}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def _pooled(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model.get_video_features(_pixels()).pooler_output
+
+
+def test_a_tower_with_code_of_its_own(tmp_path):
+    """Its code runs only where it is trusted, and travels with the saved model."""
+    source = _remote_tower(tmp_path / "source")
+    with pytest.raises(ValueError, match=r"code of the video tower .*source comes with its checkpoint"):
+        _whole(video=str(source))
+    model = _whole(video=str(source), trust_remote_code=True)
+    tensors = load_file(source / "model.safetensors")
+    places = torch.conv2d(_pixels().flatten(0, 1), tensors["layer.weight"], tensors["layer.bias"], stride=4)
+    right = places.amax((2, 3)).view(2, 4, 6).mean(1)
+    torch.testing.assert_close(_pooled(model), right)
+    model.save_pretrained(tmp_path / "saved")
+    shutil.rmtree(source)
+    with pytest.raises(ValueError, match="code of the video tower comes with its checkpoint"):
+        VattModel.from_pretrained(tmp_path / "saved")
+    for loader in (VattModel, VattForPreTraining, AutoModel):
+        again = loader.from_pretrained(tmp_path / "saved", trust_remote_code=True)
+        assert torch.equal(_pooled(again.eval()), _pooled(model))
+    again.save_pretrained(tmp_path / "twice")
+    assert sorted(path.name for path in (tmp_path / "twice").glob("*.py")) == ["tiny_pictures.py"]
+
+
+def test_code_of_two_towers_under_one_name(tmp_path):
+    video = _remote_tower(tmp_path / "video")
+    audio = _remote_tower(tmp_path / "audio")
+    text = REMOTE.replace('"pixel_values"', '"input_values"').replace("tiny_pictures", "tiny_sound")
+    (audio / "tiny_pictures.py").write_text(text)
+    config = (audio / "config.json").read_text()
+    (audio / "config.json").write_text(config.replace('"tiny_pictures"', '"tiny_sound"'))
+    model = _whole(video=str(video), audio=str(audio), trust_remote_code=True)
+    with pytest.raises(ValueError, match=r"files called tiny_pictures\.py"):
+        model.save_pretrained(tmp_path / "saved")

@@ -27,7 +27,7 @@ CAUSE = re.compile(r"[{<]|`[^`]+`|--\w|\b[A-Z]{2,}\b")
 # An instruction (at the beginning of a clause), or what would have been right.
 _INSTRUCTIONS = (
     "add|allow|call|check|choose|convert|copy|correct|delete|divide|do not|download|drop|enlarge|fetch|fit|"
-    "give|go|index|install|leave|lengthen|let|lower|make|mend|merge|mix|move|name|normalise|pass|pip|pull|put|"
+    "free|give|go|index|install|leave|lengthen|let|lower|make|mend|merge|mix|move|name|normalise|pass|pip|pull|put|"
     "raise|read|remove|renumber|resample|resize|run|save|search|set|shorten|show|start|take|try|unpack|"
     "update|use|wait|write"
 )
@@ -47,6 +47,8 @@ REVIEWED: dict[str, str] = {
     "<error>": "the command line shows the message of the package",
     "<empty>": "made above, with what is missing and where to put it",
     "<str(error)>": "shown as it was made",
+    "<_sentence(error)>": "a remedy is added where the system gives none",
+    "<file> | <str(error)>": "a helper adds what to do",
     "<MANIFEST>": "a helper adds what to do",
     "<INDEX>": "a helper adds what to do",
     "<found>": "`explain` makes cause and remedy",
@@ -140,7 +142,7 @@ REVIEWED: dict[str, str] = {
     "`start` has {len(starts)}": "says how many there must be",
     "video and audio are both False": "both arguments are named, and that one is to be True is plain",
     "{checkpoint} was written with other": "`advice` says what to do",
-    "Stopped by": "`_how_to_continue` ends it",
+    "Stopped by": "`how_to_continue` ends it",
     "A clip of {len(frames)": "says how long the clip is",
     "A sound of {len(waveform)": "says how long the sound is",
     "`video_metadata` has {len(metadata)}": "says how many there must be",

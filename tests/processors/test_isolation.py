@@ -76,14 +76,14 @@ def misbehave(path):
 
 def hostile():
     module = importlib.import_module("isolated_media." + stem)
-    honest, read_clips = module._answer, module.read_clips
+    honest, decode_clips = module._answer, module.decode_clips
     def answer(request, *arguments):
         return misbehave(request["name"]) or honest(request, *arguments)
     def eat(source, *arguments, **options):
         if "eat" in os.path.basename(str(source)):
             bytearray(1 << 40)
-        return read_clips(source, *arguments, **options)
-    module._answer, module.read_clips = answer, eat
+        return decode_clips(source, *arguments, **options)
+    module._answer, module.decode_clips = answer, eat
 
 hostile()
 """

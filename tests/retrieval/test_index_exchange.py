@@ -236,12 +236,16 @@ def test_results_as_files(tmp_path):
     odd = "<script>alert(1)<&\"' #1,ä.mp4"
     write_clip(root / odd, 3, 4.0)
     moments = [Moment(odd, 1.2, 2.0, 0.51234567, 4.0), Moment("gone.mp4", 0.0, 0.8, 0.25, 3700.0)]
+    formulas = ["=1+1.mp4", "+a.mp4", "-a.mp4", "@a.mp4", "\ta.mp4"]
+    moments += [Moment(name, 0.0, 0.8, -0.25, 1.0) for name in formulas]
     query = 'a <b>dog</b> & "more"'
     for ending in ("csv", "json", "html"):
         export_moments(moments, tmp_path / "out" / f"found.{ending}", query, root)
     with open(tmp_path / "out" / "found.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["path"] for row in rows] == [odd, "gone.mp4"] and rows[0]["from"] == "0:01.2"
+    assert [row["path"] for row in rows[:2]] == [odd, "gone.mp4"] and rows[0]["from"] == "0:01.2"
+    assert [row["path"] for row in rows[2:]] == [f"'{name}" for name in formulas]
+    assert {row["score"] for row in rows[2:]} == {"-0.25"}  # a number
     content = json.loads((tmp_path / "out" / "found.json").read_text(encoding="utf-8"))
     assert content["query"] == query and content["moments"][0]["score"] == 0.512346
     page = Pictures()

@@ -3,6 +3,7 @@
 """Folders and files that cannot be looked at: nothing of the index is lost, and nothing waits for ever."""
 
 import errno
+import hashlib
 import os
 import shutil
 import struct
@@ -63,7 +64,7 @@ def test_folder_that_cannot_be_listed_keeps_its_files(search, monkeypatch, numbe
     before = paths(search)
     refuse(monkeypatch, os, "scandir", search.index.root / "sub", number)
     (search.index.root / "a.mp4").unlink()
-    report = search.update()
+    report = search.update(prune=True)
     assert report.errors == {"sub": f"cannot be opened ({os.strerror(number)}). Check its permissions."}
     assert report.removed == 1
     assert paths(search) == {path: windows for path, windows in before.items() if path != "a.mp4"}
@@ -110,6 +111,50 @@ def test_empty_mount_point_empties_no_index(search):
     assert search.update().unchanged == 3
 
 
+def test_a_drive_inside_the_folder_that_is_away_costs_no_embeddings(search, tmp_path):
+    """Its mount point is empty then. The copy of a file does not take its place for good."""
+    before, root = paths(search), search.index.root
+    (root / "sub").rename(tmp_path / "away")
+    (root / "sub").mkdir()
+    report = search.update()
+    assert (report.missing, report.removed, report.unchanged) == (["sub/c.mp4"], 0, 2)
+    assert paths(search) == before
+    (root / "sub").rmdir()
+    (tmp_path / "away").rename(root / "sub")
+    report = search.update()
+    assert (report.missing, report.embedded, report.unchanged) == ([], 0, 3)
+    shutil.rmtree(root / "sub")
+    report = search.update(prune=True)
+    assert (report.missing, report.removed) == ([], 1) and "sub/c.mp4" not in paths(search)
+
+
+def test_files_that_were_replaced_with_the_same_size_and_time(search):
+    root = search.index.root
+    stat = (root / "a.mp4").stat()
+    content = (root / "b.mp4").read_bytes()[: stat.st_size].ljust(stat.st_size, b"\0")
+    (root / "a.mp4").write_bytes(content)
+    os.utime(root / "a.mp4", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert search.update().unchanged == 3
+    before = search.index.vectors("va")[1][0]
+    report = search.update(rehash=True)
+    assert (report.embedded, report.unchanged) == (1, 2)
+    assert search.index.store.files()[0][0].hash == hashlib.sha256(content).hexdigest()
+    assert not np.allclose(search.index.vectors("va")[1][-1], before, atol=1e-4)
+    assert search.update(rehash=True).unchanged == 3
+
+
+def test_what_is_passed_over_is_counted(search, tmp_path):
+    root = search.index.root
+    for name in ("picture.jpg", "other.JPG", "no_ending", ".hidden.mp4"):
+        (root / name).touch()
+    (root / ".folder").mkdir()
+    write_clip(tmp_path / "outside.mp4", 1)
+    (root / "link.mp4").symlink_to(tmp_path / "outside.mp4")
+    (root / "folder").symlink_to(root / "sub")
+    report = search.update()
+    assert report.passed_over == {"": 1, ".jpg": 2, "hidden": 2, "links": 2} and report.unchanged == 3
+
+
 def test_renamed_file_that_cannot_be_opened(search, monkeypatch):
     root = search.index.root
     (root / "a.mp4").rename(root / "z.mp4")
@@ -123,9 +168,11 @@ def test_renamed_file_that_cannot_be_opened(search, monkeypatch):
     monkeypatch.setattr(indexing, "hash_file", refused)
     report = search.update()
     assert report.errors == {"z.mp4": "cannot be opened (Permission denied). Check its permissions."}
-    assert set(paths(search)) == {"b.mp4", "sub/c.mp4"}
+    assert report.missing == ["a.mp4"]
+    assert set(paths(search)) == {"a.mp4", "b.mp4", "sub/c.mp4"}
     monkeypatch.undo()
-    assert search.update().embedded == 1
+    report = search.update()
+    assert (report.reused, report.missing) == (1, []) and "a.mp4" not in paths(search)
 
 
 def test_pipes_and_links_in_a_circle_are_not_opened(search):

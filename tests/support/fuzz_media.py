@@ -161,9 +161,9 @@ class MediaFuzz:
     """
 
     def __init__(self, folder: Path, isolated: bool = False) -> None:
-        from modeling_vatt_media import media, media_picture, media_source  # see `benchmarks/fuzz.py`
+        from modeling_vatt_media import reading, source  # see `benchmarks/fuzz.py`
 
-        self.media, self.picture, self.MediaError = media, media_picture, media_source.MediaError
+        self.media, self.MediaError = reading, source.MediaError
         if not folder.is_dir():
             partial = folder.with_suffix(".partial")
             partial.mkdir(parents=True)
@@ -171,7 +171,7 @@ class MediaFuzz:
             partial.rename(folder)
         self.samples = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
         # Small enough to be reached by lies in small files.
-        self.limits = media_source.MediaLimits(
+        self.limits = source.MediaLimits(
             max_bytes=64 << 20, max_pixels=1 << 22, max_seconds=30.0, wall_seconds=5.0, isolated=isolated
         )
 
@@ -213,7 +213,7 @@ class MediaFuzz:
             assert isinstance(seconds, float) and np.isfinite(seconds), f"{seconds} s long"
             return "measured"
         if way < 0.23:
-            picture = self.picture.read_picture(source, self.limits)
+            picture = self.media.read_picture(source, self.limits)
             assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
             return "picture"
         duration = None if way < 0.4 else 0.4

@@ -9,7 +9,7 @@ survives lossy codecs, chroma subsampling and resizing, and `frame_number` can t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,7 @@ def _video_packets(
     pix_fmt: str,
     rotation: int,
     mirrored: bool,
+    pixel_shape: Fraction | None,
     offset: float,
 ) -> list[Any]:
     rate = Fraction(fps).limit_denominator(100_000)
@@ -106,6 +107,8 @@ def _video_packets(
     stream.codec_context.thread_count = 1
     if rotation or mirrored:
         stream.set_display_rotation(rotation, hflip=mirrored)
+    if pixel_shape is not None:
+        stream.codec_context.sample_aspect_ratio = pixel_shape
     base = 1 / rate if times is None else Fraction(1, CLOCK)
     stream.codec_context.time_base = base
     packets = []
@@ -156,6 +159,7 @@ def write_media(
     pix_fmt: str = "yuv420p",
     rotation: int = 0,
     mirrored: bool = False,
+    pixel_shape: Fraction | None = None,
     video_offset: float = 0.0,
     waveform: np.ndarray | None = None,
     sampling_rate: int = 48_000,
@@ -174,6 +178,7 @@ def write_media(
         fps: frame rate; `times` (seconds, one for each frame) makes the rate variable instead.
         rotation: counter-clockwise degrees a player has to turn the frames by; `mirrored`: left and right are
             exchanged after that.
+        pixel_shape: width of a pixel divided by its height.
         waveform: (samples,) or (channels, samples) in [-1, 1] at `sampling_rate`; None writes no sound.
         video_offset, audio_offset: seconds by which a stream starts late.
         audio_gap: (moment, seconds): the sound from `moment` on comes that much later.
@@ -194,6 +199,7 @@ def write_media(
                 pix_fmt,
                 rotation,
                 mirrored,
+                pixel_shape,
                 video_offset,
             )
         if waveform is not None:
@@ -210,6 +216,25 @@ def write_media(
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             container.mux(packet)
     return Path(path)
+
+
+def retime(source: Path, target: Path, later: Callable[[str, float], float]) -> Path:
+    """A copy of a file whose packets have other stamps.
+
+    Args:
+        later: seconds to add, for the type of a stream (`"video"` or `"audio"`) and the stamp of a packet.
+    """
+    with av.open(str(source)) as whole, av.open(str(target), "w") as container:
+        streams = {stream.index: container.add_stream_from_template(stream) for stream in whole.streams}
+        for packet in whole.demux():
+            if packet.size:
+                shift = round(
+                    later(packet.stream.type, float(packet.pts * packet.time_base)) / packet.time_base
+                )
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                packet.stream = streams[packet.stream.index]
+                container.mux(packet)
+    return target
 
 
 def truncate(source: Path, target: Path, fraction: float = 0.5) -> Path:

@@ -20,6 +20,7 @@ from modeling_vatt import VattForPreTraining
 from modeling_vatt.retrieval import VideoSearch
 
 
+BASE = "http://127.0.0.1:8000"  # of the server for test clients
 SECONDS = 6.0
 FILES = {
     "garden/bird.mp4": (60, 300.0),

@@ -530,7 +530,7 @@ def test_nothing_is_timed_by_the_clock_on_the_wall():
     }
     assert found == {
         (f"{file}.py", "st_mtime_ns")
-        for file in ("data/folders", "embedding/embedding", "retrieval/updating", "web/library")
+        for file in ("data/folders", "embedding/embedding", "retrieval/updating", "web/media")
     }
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
-from web_folder import DAMAGED, FILES, SECONDS, make_search, make_videos, write_video
+from web_folder import BASE, DAMAGED, FILES, SECONDS, make_search, write_video
 
 from modeling_vatt.cli import app
 from modeling_vatt.processors import MediaError, MediaLimits
@@ -39,23 +39,6 @@ from modeling_vatt.web.uploads import Uploads, shown_name, size_text
 
 
 BIRD = "garden/bird.mp4"
-BASE = "http://127.0.0.1:8000"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return make_videos(tmp_path_factory.mktemp("web") / "videos")
-
-
-@pytest.fixture(scope="module")
-def search(folder, tmp_path_factory) -> VideoSearch:
-    return make_search(folder, tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def client(search) -> TestClient:
-    with TestClient(create_app(search), base_url=BASE) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
@@ -253,18 +236,6 @@ def test_files_of_the_index_are_served(client, folder, name):
     assert answer.content == (folder / name).read_bytes()
     kinds = {".mp4": "video/mp4", ".webm": "video/webm", ".avi": "application/octet-stream"}
     assert answer.headers["content-type"] == kinds[Path(name).suffix]
-
-
-def test_ranges(client, folder):
-    content = (folder / BIRD).read_bytes()
-    answer = client.get(f"/media/{BIRD}", headers={"Range": "bytes=100-199"})
-    assert answer.status_code == 206
-    assert answer.content == content[100:200]
-    assert answer.headers["content-range"] == f"bytes 100-199/{len(content)}"
-    assert client.get(f"/media/{BIRD}", headers={"Range": "bytes=-5"}).content == content[-5:]
-    assert client.get(f"/media/{BIRD}", headers={"Range": f"bytes={len(content)}-"}).status_code == 416
-    head = client.head(f"/media/{BIRD}")
-    assert (head.headers["accept-ranges"], int(head.headers["content-length"])) == ("bytes", len(content))
 
 
 TRAVERSALS = [

@@ -40,9 +40,10 @@ export const fileOf = (path) => path.slice(path.lastIndexOf("/") + 1);
 export const folderOf = (path) => path.slice(0, Math.max(0, path.lastIndexOf("/")));
 
 const encoded = (path) => path.split("/").map(encodeURIComponent).join("/");
-export const mediaUrl = (path) => `/media/${encoded(path)}`;
+// With the version of the file: browsers keep what they have seen of an address.
+export const mediaUrl = (moment) => `/media/${encoded(moment.path)}?v=${moment.version ?? ""}`;
 
 /** The picture in the middle of a moment: its edges may show what lies beside it. */
 export function pictureUrl(moment) {
-  return `/thumbnail/${encoded(moment.path)}?t=${((moment.start + moment.end) / 2).toFixed(2)}`;
+  return `/thumbnail/${encoded(moment.path)}?t=${((moment.start + moment.end) / 2).toFixed(2)}&v=${moment.version ?? ""}`;
 }

@@ -40,7 +40,7 @@ export class Player {
     at("previous").disabled = place === 0;
     at("next").disabled = place === this.list.length - 1;
     at("player-alert").hidden = true;
-    const url = mediaUrl(moment.path);
+    const url = mediaUrl(moment);
     if (this.video.getAttribute("src") === url && this.video.readyState > 0) this.begin();
     else this.video.src = url;
   }

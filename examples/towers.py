@@ -1,0 +1,128 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Flags of `run_pretraining.py` for towers that are other models, and for locking towers."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from common import merge, naming
+
+from modeling_vatt import VattConfig, VattForPreTraining
+from modeling_vatt.embedding.building import build_from_towers
+from modeling_vatt.models.modeling_vatt import MODALITIES
+from modeling_vatt.processors import VattProcessor
+
+
+@dataclass
+class TowerArguments:
+    """Towers of one's own choice."""
+
+    video_tower: str | None = field(
+        default=None,
+        metadata={"help": "Pretrained model of pictures or video as video tower (folder or Hub name)."},
+    )
+    audio_tower: str | None = field(
+        default=None, metadata={"help": "Pretrained model of sound as audio tower."}
+    )
+    text_tower: str | None = field(default=None, metadata={"help": "Pretrained text encoder as text tower."})
+    tower_settings: str | None = field(
+        default=None,
+        metadata={"help": 'How such towers are used, as JSON, e.g. \'{"video": {"pooling": "mean"}}\'.'},
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code that comes with the checkpoints of towers."}
+    )
+    window_seconds: float | None = field(
+        default=None, metadata={"help": "Length of a window with such towers; 3.2 if left out."}
+    )
+    num_frames: int | None = field(
+        default=None, metadata={"help": "Frames of a window for a tower of pictures; 4 if left out."}
+    )
+    frames: str | None = field(
+        default=None,
+        metadata={"help": "Settings of frames over those of the video tower's checkpoint, as JSON."},
+    )
+    lock: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Towers not to train: video, audio, text; text:4 for its first 4 blocks."},
+    )
+    projection: Literal["none", "mlp"] | None = field(
+        default=None,
+        metadata={"help": "What stands between locked towers and the head of a new model; none if left out."},
+    )
+
+    def sources(self) -> dict[str, str]:
+        """Modality -> checkpoint."""
+        found = {name: getattr(self, f"{name}_tower") for name in MODALITIES}
+        return {name: source for name, source in found.items() if source is not None}
+
+    def locks(self) -> dict[str, int | None]:
+        """Tower -> how many of its first blocks are locked, None for all of it."""
+        found: dict[str, int | None] = {}
+        for lock in self.lock:
+            name, colon, blocks = lock.partition(":")
+            if name not in MODALITIES or (colon and not blocks.isdecimal()):
+                raise ValueError(
+                    f"--lock {lock}: give video, audio or text, or text:4 for its first 4 blocks."
+                )
+            found[name] = int(blocks) if colon else None
+        return found
+
+    def of_new_models(self) -> dict[str, Any]:
+        """Flags that a model which is loaded does not take."""
+        names = ("tower_settings", "window_seconds", "num_frames", "frames", "projection")
+        return {f"{name}_tower": source for name, source in self.sources().items()} | {
+            name: getattr(self, name) for name in names
+        }
+
+    def build(
+        self,
+        preset: str,
+        overrides: str | None,
+        make_tokenizer: Callable[[int], Any],
+        num_captions: int,
+    ) -> tuple[VattForPreTraining, VattProcessor]:
+        """Model and processor; towers without a checkpoint are those of the preset.
+
+        Args:
+            preset, overrides: values of --preset and --config_overrides.
+            make_tokenizer: length -> tokenizer of VATT's own text tower.
+            num_captions: of a clip.
+        """
+        config, sources = VattConfig.from_preset(preset), self.sources()
+        if config.modality_agnostic:
+            raise ValueError(f"--preset {preset}: its towers share an encoder. Take tiny, bbs, mbs or lbs.")
+        own = [f"{name}_config" for name in MODALITIES if name not in sources]
+        fields = {
+            name: value
+            for name, value in VattConfig().to_dict().items()
+            if name in VattConfig.__dataclass_fields__ and not name.endswith("_config") and name != "towers"
+        }
+        fields |= {name: config.to_dict()[name] for name in own}
+        with naming("--config_overrides"):
+            fields = merge(fields, json.loads(overrides or "{}"))
+        tokenizer = None
+        if "text" not in sources:
+            tokenizer = make_tokenizer(fields["text_config"]["max_position_embeddings"])
+            fields["text_config"]["vocab_size"] = len(tokenizer)
+        with naming("--tower_settings"):
+            towers = json.loads(self.tower_settings or "{}")
+        if self.num_frames is not None:
+            towers["video"] = {**towers.get("video", {}), "num_frames": self.num_frames}
+        for name, blocks in self.locks().items():
+            if self.projection is not None and blocks is None:
+                towers[name] = {**towers.get(name, {}), "projection": self.projection}
+        processing: dict[str, Any] = {"tokenizer": tokenizer, "num_captions": num_captions}
+        if self.window_seconds is not None:
+            processing["seconds"] = self.window_seconds
+        with naming("--frames"):
+            processing["frames"] = json.loads(self.frames or "{}")
+        return build_from_towers(
+            **sources,
+            towers=towers,
+            processing=processing,
+            trust_remote_code=self.trust_remote_code,
+            **fields,
+        )

@@ -1,0 +1,212 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What the loops of pretraining and fine-tuning are made of besides their steps: how a run is stopped, saved,
+refused and recorded, which clips it skipped, and what its last words say about going on."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object, reduce
+from safetensors import SafetensorError
+
+from ..data import SkippedClip
+from .checkpoints import STATE_FILE, checkpoints, files_at_once, recover
+from .faults import NonFiniteLossError, RunStopped, StopSignals, TrainingError, explained
+from .run_record import without_secrets, write_run_record
+
+
+logger = logging.getLogger(__name__)
+
+
+def step_seed(seed: int, step: int, rank: int, part: int = 0) -> int:
+    """Distinct streams for dropout and DropToken of every step, process and part of a batch, and of resumed
+    runs the same; in the range of torch's seeds."""
+    return (((seed * 1_000_003 + step) * 4099 + rank) * 8209 + part) % 2**63
+
+
+class SkippedClips(dict[str, str]):
+    """Name of a clip -> why it could not be read.
+
+    Args:
+        known: from before.
+        file: gets a line of JSON for each new clip.
+    """
+
+    def __init__(self, known: Mapping[str, str] | None = None, file: Path | None = None) -> None:
+        super().__init__(known or {})
+        self.file = file
+
+    def add(self, clips: Iterable[SkippedClip]) -> dict[str, str]:
+        """Take in and warn of the clips that are new, and return them."""
+        new = {clip.name: clip.reason for clip in clips if clip.name not in self}
+        for reason in new.values():
+            logger.warning("Skipped %s", reason)
+        if new and self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a") as file:
+                file.writelines(json.dumps({"name": name, "reason": new[name]}) + "\n" for name in new)
+        self |= new
+        return new
+
+    def share(self, new: Mapping[str, str]) -> None:
+        """Give `new` to all processes, which all call it."""
+        for clips in gather_object([dict(new)]):
+            for name, reason in clips.items():
+                self.setdefault(name, reason)
+
+    def begin(self, continued: bool) -> None:
+        """Take in what the file holds if a run is continued, else delete it. A line that was being written
+        when the run was killed is taken out: its clip is noted again when it is met."""
+        if self.file is None or not self.file.is_file():
+            return
+        if not continued:
+            if PartialState().is_main_process:
+                self.file.unlink(missing_ok=True)
+            return
+        kept, text = [], self.file.read_text(errors="replace")
+        for line in text.splitlines():
+            with suppress(json.JSONDecodeError, KeyError, TypeError):
+                found = json.loads(line)
+                self[found["name"]] = found["reason"]
+                kept.append(line + "\n")
+        if "".join(kept) != text and PartialState().is_main_process:
+            logger.warning("%s: left out what could not be read of it.", self.file)
+            with files_at_once(self.file.parent) as folder:
+                (folder / self.file.name).write_text("".join(kept))
+
+
+class Run:
+    """A run in its folder, seen by one of its processes.
+
+    Args:
+        folder: of checkpoints, record and result.
+        steps: gives the number of steps made, and of those of the whole run.
+        save_flag: decides when checkpoints are written; for messages.
+        state_file: see [`checkpoints`].
+
+    Attributes:
+        signals: that were received since the run was begun or continued.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        steps: Callable[[], tuple[int, int]],
+        save_flag: str,
+        state_file: str = STATE_FILE,
+    ) -> None:
+        self.folder = Path(folder)
+        self.steps = steps
+        self.save_flag = save_flag
+        self.state_file = state_file
+        self.signals = StopSignals()
+
+    @contextmanager
+    def guarded(self, memory_advice: str) -> Iterator[None]:
+        """Signals are noted, and faults of disk, memory and processes end in how to go on; see
+        [`explained`]."""
+        self.signals = StopSignals()
+        with explained(self.folder, memory_advice, self.how_to_continue), self.signals:
+            yield
+
+    def prepare_folder(self) -> None:
+        """Make the folder, or put in order what a killed run left in it."""
+        if PartialState().is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            recover(self.folder)
+
+    def checkpoints(self) -> list[Path]:
+        """Whole ones, oldest first."""
+        return checkpoints(self.folder, self.state_file)
+
+    def how_to_continue(self) -> str:
+        """The end of a message with which a run ends early."""
+        made = "Steps made: {} of {}.".format(*self.steps())
+        found = self.checkpoints()
+        if not found:
+            return f"{made} There is no checkpoint yet: the same command begins anew (see {self.save_flag})."
+        return f"{made} {found[-1]} is whole: the same command continues from it."
+
+    def stopped(self) -> RunStopped:
+        """To be raised when the checkpoint is written."""
+        reason = self.signals.received or "a signal to another process"
+        return RunStopped(f"Stopped by {reason}. {self.how_to_continue()}")
+
+    def refuse_unreadable(self, step: int, count: float, skipped: Mapping[str, str]) -> NoReturn:
+        """Raise that `count` processes have nothing to train on; where one raises alone, the others wait."""
+        reason, processes = next(iter(skipped.values()), "it is empty"), PartialState().num_processes
+        raise ValueError(
+            f"Step {step}: no clip of the batch of {count:.0f} of the {processes} processes can be read; one "
+            f"because {reason} Remove broken files or enlarge the batch."
+        )
+
+    def refuse_non_finite(
+        self, step: int, what: str, clips: list[str], advice: str, details: Mapping[str, Any]
+    ) -> NoReturn:
+        """Raise that a loss or gradient is NaN or infinite, and leave the clips of the batch in a file."""
+        file = self.folder / f"non_finite_step_{step}.json"
+        if PartialState().is_main_process:
+            found = without_secrets({"step": step, **details, "clips": clips})
+            file.write_text(json.dumps(found, indent=2) + "\n")
+        shown = ", ".join(map(os.path.basename, clips[:5])) + (", ..." if len(clips) > 5 else "")
+        raise NonFiniteLossError(
+            f"Step {step}: {what} is not finite. No update was made. Clips of the batch: {shown} (all in "
+            f"{file}). Lower --learning_rate, lengthen --warmup_steps or {advice}. {self.how_to_continue()}"
+        )
+
+    def record(self, kind: str, config: Any, arguments: Any, data: Any, step: int, **more: Any) -> None:
+        """Write `run.json` with the config of the model; see [`write_run_record`]."""
+        state = PartialState()
+        if state.is_main_process:
+            described = config.to_dict()
+            write_run_record(self.folder, kind, described, arguments, data, step, state.num_processes, **more)
+
+    def write_checkpoint(
+        self,
+        target: Path,
+        partial: Path,
+        writes: bool,
+        begin: Callable[[], Any],
+        fill: Callable[[], Any],
+        finish: Callable[[], Any],
+    ) -> None:
+        """Write a checkpoint in three steps, after each of which a failure in one process is raised in all,
+        lest the others wait for it.
+
+        Args:
+            target: what is written, for messages.
+            partial: folder that is deleted on a failure, as it gives room for what is to be saved yet.
+            writes: whether this process begins and finishes; all fill.
+            begin, fill, finish: make the folder, fill it, and put it in its place.
+
+        Raises:
+            TrainingError: another process failed. A failure of this one is raised as it is.
+        """
+        for task, is_mine in ((begin, writes), (fill, True), (finish, writes)):
+            failed: Exception | None = None
+            try:
+                if is_mine:
+                    task()
+            except (OSError, RuntimeError, SafetensorError) as error:
+                failed = error
+                if writes:
+                    shutil.rmtree(partial, ignore_errors=True)
+            failures = sum_over_processes(failed is not None)[0]
+            if failed is not None:
+                raise failed
+            if failures:
+                raise TrainingError(f"Another process could not write {target}: read its own message.")
+
+
+def sum_over_processes(*values: float) -> list[float]:
+    """Sums over all processes, which all call it with as many values."""
+    row = torch.tensor(values, dtype=torch.float32, device=PartialState().device)
+    return reduce(row, reduction="sum").tolist()

@@ -1,0 +1,246 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of other models' processors, as VATT's processor uses them: settings of frames, feature extractors,
+tokenizers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
+from transformers.models.auto.feature_extraction_auto import feature_extractor_class_from_name
+from transformers.utils.hub import cached_file
+
+
+# Of image and video processors, what is done with frames in the same way here.
+_FRAME_SETTINGS = (
+    "size",
+    "crop_size",
+    "resample",
+    "do_resize",
+    "do_center_crop",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
+# What changes pixels elsewhere and is not done here, if it is switched on.
+_NOT_DONE = ("do_pad", "do_flip_channel_order", "do_crop_margin", "do_thumbnail", "offset", "rescale_offset")
+_HUB = ("revision", "token", "cache_dir", "local_files_only")
+_MAX_WORDS = 64  # of a caption, where the checkpoint does not say less
+# How far the mean pixel may be from the checkpoint's own processor: one step of 255, where torchvision rounds
+# otherwise than PIL.
+_SAME_PIXELS = 0.02
+
+
+def frame_settings(source: str, **hub: Any) -> dict[str, Any]:
+    """Settings of [`VattVideoProcessor`] that treat a frame as the checkpoint's own processor does.
+
+    Args:
+        source: folder or name on the Hub.
+        hub: `revision`, `token`, `cache_dir`, `trust_remote_code`.
+
+    Raises:
+        ValueError: a checkpoint without an image or video processor, or one that does what is not offered
+            here.
+    """
+    settings = _video_settings(source, hub)
+    own: Any = None
+    if settings is None:
+        try:
+            own = AutoImageProcessor.from_pretrained(source, **hub)
+        except (OSError, ValueError, ImportError) as error:
+            raise ValueError(
+                f"video tower: {source} has no image or video processor that can be read "
+                f"({str(error).splitlines()[0]}). Pass `frames`, such as {{'size': 224, 'image_mean': "
+                "[0.5, 0.5, 0.5], 'image_std': [0.5, 0.5, 0.5]}."
+            ) from error
+        settings = own.to_dict()
+    found = translate_frame_settings(settings, source)
+    if own is not None and "max_num_patches" not in settings:
+        _check_pixels(found, own, source)
+    return found
+
+
+def _video_settings(source: str, hub: dict[str, Any]) -> dict[str, Any] | None:
+    """What a file of a video processor says; the classes themselves need torchvision."""
+    for name, key in (("video_preprocessor_config.json", None), ("processor_config.json", "video_processor")):
+        content = _read(source, name, hub)
+        settings = content if key is None else content.get(key)
+        if settings:
+            return settings
+    return None
+
+
+def _path(source: str, name: str, options: dict[str, Any]) -> str | None:
+    """Where a file of a checkpoint lies on this machine, None if it has no such file."""
+    try:
+        return cached_file(source, name, _raise_exceptions_for_missing_entries=False, **options)
+    except OSError:
+        return None
+
+
+def _read(source: str, name: str, hub: dict[str, Any]) -> dict[str, Any]:
+    path = _path(source, name, {key: value for key, value in hub.items() if key in _HUB})
+    if path is None:
+        return {}
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def translate_frame_settings(settings: dict[str, Any], source: str) -> dict[str, Any]:
+    """Settings of [`VattVideoProcessor`] from those of an image or video processor.
+
+    Raises:
+        ValueError: settings that are missing, or ask for what is not offered here.
+    """
+    undone = [name for name in _NOT_DONE if settings.get(name)]
+    if undone:
+        raise ValueError(
+            f"video tower: the processor of {source} sets {', '.join(undone)}, which VATT's does not do. "
+            "Choose another checkpoint, or pass `frames`."
+        )
+    found = {name: settings[name] for name in _FRAME_SETTINGS if settings.get(name) is not None}
+    if settings.get("max_num_patches"):  # SigLIP 2: as many patches as fit; frames are made square
+        side = int(settings["max_num_patches"] ** 0.5) * int(settings.get("patch_size", 16))
+        found["size"] = {"height": side, "width": side}
+    if not found.get("do_resize", True):
+        raise ValueError(f"video tower: the processor of {source} resizes nothing: pass `frames`.")
+    missing = [name for name in ("size", "image_mean", "image_std") if name not in found]
+    missing = [name for name in missing if name == "size" or found.get("do_normalize", True)]
+    if missing:
+        raise ValueError(
+            f"video tower: the processor of {source} does not say {', '.join(missing)}: pass it in `frames`."
+        )
+    size = found["size"]
+    size = {"shortest_edge": size} if isinstance(size, int) else dict(size)
+    edge = size.get("shortest_edge")
+    if edge and settings.get("crop_pct") is not None:  # ConvNeXt
+        square = {"height": edge, "width": edge}
+        cut = {"do_center_crop": True, "crop_size": square}
+        found |= {"size": {"shortest_edge": int(edge / settings["crop_pct"])}, **cut}
+        if edge >= 384:
+            found |= {"size": square, "do_center_crop": False}
+    elif edge and not found.get("do_center_crop"):
+        # Without a crop frames would keep their form, which towers of one size cannot take.
+        found |= {"do_center_crop": True, "crop_size": {"height": edge, "width": edge}, "size": size}
+    else:
+        found["size"] = size
+    found.setdefault("do_center_crop", False)
+    if not found["do_center_crop"]:
+        found["crop_size"] = found["size"]
+    return {**found, "antialias": True}
+
+
+def _check_pixels(found: dict[str, Any], own: Any, source: str) -> None:
+    """Raises if a picture comes out otherwise than from the checkpoint's own processor."""
+    from .video_processing_vatt import VattVideoProcessor
+
+    side = 300
+    rows, columns = np.mgrid[0:side, 0:side]
+    waves = [np.sin(rows / (9 + 4 * channel)) * np.cos(columns / 13) for channel in range(3)]
+    picture = ((np.stack(waves, -1) + 1) * 127.5).astype(np.uint8)
+    theirs = np.asarray(own(picture, return_tensors="np", input_data_format="channels_last")["pixel_values"])
+    theirs = theirs.reshape(-1, *theirs.shape[-3:])  # VideoMAE's takes clips
+    ours = VattVideoProcessor(num_frames=1, **found)([picture])["pixel_values_videos"]
+    ours = np.stack([view.numpy()[0] for view in ours])
+    if theirs.shape != ours.shape or float(np.abs(theirs - ours).mean()) > _SAME_PIXELS:
+        raise ValueError(
+            f"video tower: {type(own).__name__} of {source} does with pictures what VATT's processor does "
+            f"not (result {theirs.shape[1:]}, here {ours.shape[1:]}). Choose another checkpoint, or pass "
+            "`frames` with settings of your own."
+        )
+
+
+def load_extractor(source: str, **hub: Any) -> Any:
+    """The feature extractor of a checkpoint.
+
+    Raises:
+        ValueError: there is none, or its code is not part of transformers, so a saved processor could not
+            name it.
+    """
+    try:
+        extractor = AutoFeatureExtractor.from_pretrained(source, **hub)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ValueError(
+            f"audio tower: {source} has no feature extractor that can be read "
+            f"({str(error).splitlines()[0]}). Choose a checkpoint with one, or save one "
+            "there."
+        ) from error
+    return check_extractor(extractor, source)
+
+
+def check_extractor(extractor: Any, source: str) -> Any:
+    """The extractor, if transformers knows its class."""
+    name = type(extractor).__name__
+    if not type(extractor).__module__.startswith("transformers.models."):
+        raise ValueError(
+            f"audio tower: {name} of {source} is no class of transformers, so a saved processor could not "
+            "name it. Choose another checkpoint."
+        )
+    return extractor
+
+
+def extractor_from_dict(settings: dict[str, Any]) -> Any:
+    """The feature extractor that a saved processor holds."""
+    name = str(settings.get("feature_extractor_type"))
+    extractor_class = feature_extractor_class_from_name(name)
+    if extractor_class is None or name.startswith("Vatt"):
+        raise ValueError(f"transformers knows no feature extractor {name!r}: update it.")
+    return extractor_class.from_dict(dict(settings))
+
+
+def load_tokenizer(source: str, text_config: Any = None, max_words: int = _MAX_WORDS, **hub: Any) -> Any:
+    """The tokenizer of a checkpoint, which cuts and pads captions to at most `max_words`.
+
+    Args:
+        source: folder or name on the Hub.
+        text_config: of the tower; its positions limit the length.
+        max_words: words or pieces of a caption.
+        hub: see [`frame_settings`].
+
+    Raises:
+        ValueError: there is none, or one without padding.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+    except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"text tower: {source} has no tokenizer that can be read ({str(error).splitlines()[0]}). Choose "
+            "a checkpoint with one, or save one there."
+        ) from error
+    names = {"tokenizer.json", *getattr(tokenizer, "vocab_files_names", {}).values()}
+    options = {key: value for key, value in hub.items() if key in _HUB}
+    if all(_path(source, name, options) is None for name in names):  # transformers then makes an empty one
+        raise ValueError(
+            f"text tower: {source} has no tokenizer: none of {', '.join(sorted(names))} is there. Choose a "
+            "checkpoint with one, or save one there."
+        )
+    if tokenizer.pad_token_id is None:
+        raise ValueError(
+            f"text tower: the tokenizer of {source} has no padding: set `pad_token` in its "
+            "tokenizer_config.json."
+        )
+    rows = getattr(text_config, "max_position_embeddings", None)
+    sizes = [max_words, tokenizer.model_max_length, *([rows] if isinstance(rows, int) and rows > 0 else [])]
+    tokenizer.model_max_length = min(sizes)
+    words = getattr(text_config, "vocab_size", None)
+    if isinstance(words, int) and len(tokenizer) > words:
+        raise ValueError(
+            f"text tower: the tokenizer of {source} has {len(tokenizer)} words, the model {words}: they do "
+            "not belong together. Take both from one checkpoint."
+        )
+    return tokenizer
+
+
+__all__ = [
+    "check_extractor",
+    "extractor_from_dict",
+    "frame_settings",
+    "load_extractor",
+    "load_tokenizer",
+    "translate_frame_settings",
+]

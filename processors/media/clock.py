@@ -1,0 +1,127 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""One clock for a file whose stamps start again or jump, as in recordings joined end to end.
+
+Knows no decoder. The stamps of a file are cut into epochs, between which its clock jumps. Each epoch is
+moved, with pictures and sound together, to where the one before it ends. The thresholds are those of ffmpeg's
+command line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import BinaryIO
+
+
+_FORWARD = 10.0  # seconds; a shorter jump ahead is a gap
+_BACKWARD = 0.1
+_REORDERED = 2.0  # packets of video between key frames are stored out of order
+_OVERLAP = 3.0  # of a stream with its own past, where another stream has shown that a new epoch has begun
+
+
+class FileClock:
+    """The epochs of a file, found by looking at all of its packets in the order of the file.
+
+    Args:
+        kinds: of streams.
+        jumps_ahead: whether the format expects jumps ahead (transport and program streams, Ogg); else they
+            are gaps, however long.
+    """
+
+    def __init__(self, kinds: list[str], jumps_ahead: bool) -> None:
+        self._forward = _FORWARD if jumps_ahead else float("inf")
+        self.offsets = [0.0]  # of each epoch, in seconds to be added to its stamps
+        # Where the epochs of each stream begin: its packet, the epoch, the packet's stamp.
+        self.begins: dict[str, list[tuple[int, int, float]]] = {kind: [(0, 0, 0.0)] for kind in kinds}
+        self._count = dict.fromkeys(kinds, 0)
+        self._ends: dict[str, dict[int, float]] = {kind: {} for kind in kinds}
+
+    @property
+    def jumps(self) -> bool:
+        return len(self.offsets) > 1
+
+    def add(self, kind: str, moment: float | None, length: float, is_key: bool) -> None:
+        """The next packet: its stamp and length in seconds, and whether it can be decoded by itself."""
+        number, ends = self._count[kind], self._ends[kind]
+        self._count[kind] += 1
+        if moment is None:
+            return
+        epoch, newest = self.begins[kind][-1][1], len(self.offsets) - 1
+        if epoch in ends:
+            lag = moment - ends[epoch]  # behind what this stream's epoch leads to expect
+            back = _BACKWARD + length if is_key else max(_REORDERED, 20 * length)
+            jumped = lag > self._forward or lag < -back
+            if newest > epoch or jumped:
+                expected = ends[epoch] + self.offsets[epoch]
+                joins = moment + self.offsets[newest] - expected
+                if newest > epoch and (jumped or abs(joins) < abs(lag)) and joins > -_OVERLAP:
+                    epoch = newest
+                    self.offsets[epoch] += -joins if joins < -_BACKWARD - length else 0.0
+                elif jumped:
+                    epoch = newest + 1
+                    self.offsets.append(expected - moment)
+                if epoch > self.begins[kind][-1][1]:
+                    self.begins[kind].append((number, epoch, moment))
+        ends[epoch] = max(ends.get(epoch, moment), moment + length)
+
+    def end(self, kind: str) -> float | None:
+        """When a stream ends, in seconds after the beginning of the first epoch's clock."""
+        return max((end + self.offsets[epoch] for epoch, end in self._ends[kind].items()), default=None)
+
+    def joints(self, kind: str) -> list[float]:
+        """When the epochs of a stream begin but the first, in seconds on the one clock."""
+        return [moment + self.offsets[epoch] for _, epoch, moment in self.begins[kind][1:]]
+
+    def offset(self, kind: str, number: int) -> float:
+        """Seconds to be added to the stamp of a stream's packet, given its number."""
+        return next(self.offsets[epoch] for first, epoch, _ in reversed(self.begins[kind]) if first <= number)
+
+
+# Whether a file holds one recording, by its outer layout
+
+
+def recording_end(file: BinaryIO, format_name: str) -> int | None:
+    """The byte at which a file's first recording ends: its size, unless others follow or it was cut short.
+
+    Only for formats that say so or have a mark at their beginning; None if this one does not tell.
+    """
+    place = file.tell()
+    try:
+        size = file.seek(0, os.SEEK_END)
+        if "matroska" in format_name:
+            return _matroska_end(file)
+        if format_name == "flac":
+            return _find(file, rb"fLaC\x00\x00\x00\x22", size)
+        return None
+    finally:
+        file.seek(place)
+
+
+def _matroska_end(file: BinaryIO) -> int | None:
+    place = 0
+    for name in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):  # header, segment
+        file.seek(place)
+        head = file.read(12)
+        if len(head) < 12 or head[:4] != name or not head[4]:
+            return None
+        width = 9 - head[4].bit_length()
+        unknown = (1 << 7 * width) - 1
+        size = int.from_bytes(head[4 : 4 + width], "big") & unknown
+        if size == unknown:
+            return None
+        place += 4 + width + size
+    return place
+
+
+def _find(file: BinaryIO, mark: bytes, size: int) -> int:
+    """Where the mark of a beginning comes again; `size` if it does not."""
+    place, kept = 4, b""
+    file.seek(place)
+    while part := file.read(1 << 20):
+        found = re.search(mark, kept + part)
+        if found:
+            return place - len(kept) + found.start()
+        place += len(part)
+        kept = part[-16:]
+    return size

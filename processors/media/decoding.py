@@ -1,0 +1,216 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Decoding in this process: the frames and samples of a window, chosen from what a file holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .container import FrameConverter, Kind, MediaInfo, MediaReader, error_message, mono
+from .sound import RESAMPLING_MARGIN, SoundTrack
+from .source import MediaLimits, MediaSource
+
+
+# Sound decoded ahead of the window, for AAC and Opus to settle and for the bit reservoir of MP3.
+_PREROLL = 0.5
+
+
+@dataclass
+class MediaClip:
+    """A decoded window.
+
+    Attributes:
+        frames: uint8 (T, H, W, 3), RGB. None without a video stream; T = 0 if it ends before the window.
+        waveform: float32 (S,), mono, about [-1, 1], finite. None without an audio stream; S = 0 if it ends
+            before.
+        start: seconds.
+        duration: seconds asked for; of what was found, if all the rest was asked for.
+        timestamps: float64 (T,), when the chosen frames appear, in seconds on the file's clock.
+        info: the container's claims.
+    """
+
+    frames: np.ndarray | None
+    waveform: np.ndarray | None
+    start: float
+    duration: float
+    timestamps: np.ndarray
+    info: MediaInfo
+
+
+def decode_info(source: MediaSource, limits: MediaLimits) -> MediaInfo:
+    """See [`probe`]."""
+    with MediaReader(source, limits) as media:
+        media.length(list(media.streams))
+        return media.info()
+
+
+def decode_duration(source: MediaSource, limits: MediaLimits) -> float:
+    """See [`read_duration`]."""
+    with MediaReader(source, limits) as media:
+        return _length(media, ["video", "audio"])
+
+
+def decode_clips(
+    source: MediaSource,
+    starts: Sequence[float] | Callable[[float], Sequence[float]],
+    *,
+    duration: float | None,
+    fps: float,
+    sampling_rate: int,
+    video: bool,
+    audio: bool,
+    size: int | None,
+    limits: MediaLimits,
+) -> list[MediaClip]:
+    """See [`read_clips`]."""
+    kinds: list[Kind] = [kind for kind, wanted in (("video", video), ("audio", audio)) if wanted]
+    with MediaReader(source, limits) as media:
+        media.check_window(duration or 0.0)
+        if not any(kind in media.streams for kind in kinds):
+            raise media.error(f"no {' and no '.join(kinds)} stream that can be decoded", "Check the file.")
+        if callable(starts):
+            starts = starts(_length(media, kinds))
+            check_starts(starts)
+        return [_read_window(media, kinds, start, duration, fps, sampling_rate, size) for start in starts]
+
+
+def check_starts(starts: Sequence[float]) -> None:
+    for start in starts:
+        if not (math.isfinite(start) and start >= 0):
+            raise ValueError(f"start must be seconds from 0 on, got {start}.")
+
+
+def _length(media: MediaReader, kinds: list[Kind]) -> float:
+    """Seconds of the streams of these kinds."""
+    present = [kind for kind in kinds if kind in media.streams]
+    length = media.length(present)
+    if length is None:  # no stamps at all
+        return _read_window(media, present, 0.0, None, fps=1.0, sampling_rate=8000, size=16).duration
+    return length
+
+
+def _read_window(
+    media: MediaReader,
+    kinds: list[Kind],
+    start: float,
+    duration: float | None,
+    fps: float,
+    sampling_rate: int,
+    size: int | None,
+) -> MediaClip:
+    frames, timestamps, waveform, end = None, np.zeros(0), None, start
+    # Sound first: it makes better use of a container that has just been opened.
+    if "audio" in kinds and "audio" in media.streams:
+        waveform, end = _read_waveform(media, start, duration, sampling_rate)
+    if "video" in kinds and "video" in media.streams:
+        frames, timestamps, video_end = _read_frames(media, start, duration, fps, size)
+        end = max(end, video_end)
+    if not any(part is not None and len(part) for part in (frames, waveform)):
+        damage = f" ({error_message(media.last_error)})" if media.last_error else ""
+        raise media.error(
+            f"nothing to decode from {start:g} s on; it ends at {end:g} s{damage}",
+            "Choose an earlier window, or check that the file is complete.",
+        )
+    length = end - start if duration is None else duration
+    return MediaClip(frames, waveform, start, length, timestamps, media.info())
+
+
+def _read_frames(
+    media: MediaReader, start: float, duration: float | None, fps: float, size: int | None
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Frames (T, H, W, 3) on the screen at start + k / fps, their times (T,), and when the last one ends."""
+    tick = media.tick["video"]
+    # Half a tick absorbs the rounding of stamps; where a tick is a whole frame (AVI) there is none to absorb.
+    tolerance = min(tick / 2, 5e-4)
+    count = None if duration is None else round(duration * fps)
+    convert = FrameConverter(media, size, count)
+    images: list[np.ndarray] = []
+    times: list[float] = []
+    shown: tuple[float, Any] | None = None
+    end = 0.0
+
+    def due(moment: float) -> int:
+        """How many frames of the clip are on the screen before `moment`."""
+        frames = max(0, math.ceil((moment - tolerance - start) * fps))
+        return frames if count is None else min(frames, count)
+
+    def show_until(moment: float) -> None:
+        missing = due(moment) - len(images)
+        if shown is not None and missing > 0:
+            images.extend([convert(shown[1], len(images) + missing)] * missing)
+            times.extend([shown[0]] * missing)
+
+    def wanted(moment: float, following: float) -> bool:
+        return due(moment) < due(following)
+
+    for moment, frame in media.frames_from("video", start + tolerance, wanted):
+        media.orientation(frame)  # what `info` needs to know of a decoded frame
+        if frame.is_corrupt or (shown is not None and moment <= shown[0]):
+            continue
+        show_until(moment)
+        if len(images) == count:
+            break
+        if count is None:
+            media.check_window(moment - start)
+        interval = 0.0 if shown is None else moment - shown[0]
+        shown = (moment, frame)
+        end = moment + (frame.duration * tick or interval or tick)
+    show_until(end)
+    return np.stack(images) if images else np.zeros((0, 0, 0, 3), np.uint8), np.array(times), end
+
+
+def _read_waveform(
+    media: MediaReader, start: float, duration: float | None, sampling_rate: int
+) -> tuple[np.ndarray, float]:
+    """Samples (S,) of the window, and when the sound ends or, if it goes on, a moment after the window."""
+    stop = math.inf if duration is None else start + duration
+    sought = start - _PREROLL > media.begin["audio"]
+    joints = media.joints("audio")
+    grid = _frame_grid(media) if sought and not joints else None
+    track: SoundTrack | None = None
+    held = beyond = 0
+    for moment, frame in media.frames_from("audio", start - _PREROLL):
+        if track is None:
+            track = SoundTrack(frame.sample_rate, media.tick["audio"], sought, grid)
+            stamp: float | None = moment
+        else:
+            stamp = None if frame.pts is None else moment
+        if frame.sample_rate != track.rate:
+            raise media.error(
+                f"the sampling rate changes from {track.rate} to {frame.sample_rate} Hz at {moment:g} s",
+                "Choose a window before or after the change.",
+            )
+        if duration is None:
+            media.check_window(moment - start)
+        held += 4 * frame.samples
+        media.check_memory(held)
+        joint = bool(joints) and moment >= joints[0] - media.tick["audio"]
+        track.add(stamp, mono(frame), joint)
+        joints = [other for other in joints if moment < other - media.tick["audio"]]
+        beyond += moment >= stop + RESAMPLING_MARGIN
+        if beyond > 1:  # two tell a gap from a stamp that errs
+            break
+    if track is None:
+        return np.zeros(0, np.float32), 0.0
+    track.join()
+    end = track.end / track.rate
+    first, last = round(start * sampling_rate), round(end * sampling_rate)
+    if duration is not None and end >= stop:
+        last = first + round(duration * sampling_rate)
+    seconds = (last - first) / sampling_rate + 2 * RESAMPLING_MARGIN
+    media.check_memory(4 * max(track.rate, sampling_rate) * seconds)
+    return track.samples(first, max(first, last), sampling_rate), end
+
+
+def _frame_grid(media: MediaReader) -> int | None:
+    """The sample at which the second frame begins, if stamps are too coarse to tell (Matroska: 1 ms)."""
+    if media.tick["audio"] * media.streams["audio"].codec_context.sample_rate <= 1.0:
+        return None
+    for moment, frame in media.frames_from("audio", 0.0):
+        return round(moment * frame.sample_rate) + int(frame.samples)
+    return None

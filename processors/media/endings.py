@@ -1,0 +1,27 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Endings of the names of media files, for those who look for files in folders. Opening relies on none.
+
+Add to these sets before folders are read, and files of more kinds are found:
+
+```python
+>>> VIDEO_SUFFIXES.add(".xyz")
+```
+"""
+
+from __future__ import annotations
+
+
+def _endings(names: str) -> set[str]:
+    return {f".{name}" for name in names.split()}
+
+
+VIDEO_SUFFIXES = _endings(
+    "3g2 3gp amv asf avi divx dv f4v flv gif h264 hevc ivf m1v m2t m2ts m2v m4v mj2 mjpeg mjpg mk3d mkv mod "
+    "mov mp4 mpe mpeg mpg mts mxf nut ogv ogx qt rm rmvb tod trp ts vob webm wmv wtv y4m"
+)
+SOUND_SUFFIXES = _endings(
+    "aac ac3 adts aif aifc aiff amr ape au caf dts eac3 ec3 flac m4a m4b mka mp2 mp3 mpga oga ogg opus ra "
+    "snd spx tta voc w64 wav weba wma wv"
+)
+PICTURE_SUFFIXES = _endings("apng avif bmp dib jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp")
