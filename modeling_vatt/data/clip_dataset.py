@@ -21,7 +21,7 @@ from ..processors.windows import window_places
 from .captions import usable_captions, usable_sentences
 from .reading import SkippedClip, read_options, read_row
 from .sampler import Order, shuffle_shards
-from .tables import ClipTable, all_captions, nearest_sentences, video_paths
+from .tables import ClipTable, all_captions, clip_name, nearest_sentences, video_paths
 
 
 class ClipDataset(Dataset):
@@ -39,6 +39,7 @@ class ClipDataset(Dataset):
         limits: what a file may cost, and whether it is decoded in a process of its own.
         late_colors: leave the changes of colour to [`ClipBatch.to`], on the training device: frames stay
             uint8, a quarter of the memory and of what worker processes send.
+        video_ids: give `video_ids`, equal numbers for clips of one file (`mask_false_negatives`).
 
     An item is addressed by its index, or by (epoch, index). A clip that cannot be read is returned as
     [`SkippedClip`]; nothing else is caught. Of sentences with times, a window gets those of
@@ -55,6 +56,7 @@ class ClipDataset(Dataset):
         clips_per_video: int = 1,
         limits: MediaLimits = DEFAULT_LIMITS,
         late_colors: bool = False,
+        video_ids: bool = False,
     ) -> None:
         if clips_per_video < 1:
             raise ValueError(f"`clips_per_video` must be at least 1, got {clips_per_video}.")
@@ -66,6 +68,7 @@ class ClipDataset(Dataset):
         self.clips_per_video = clips_per_video
         self.limits = limits
         self.late_colors = late_colors
+        self.video_ids = video_ids
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -80,7 +83,7 @@ class ClipDataset(Dataset):
             return SkippedClip(error.source, str(error))
         captions = [self._captions(row, clip, random) for clip in clips]
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
-        return self.processor(
+        inputs = self.processor(
             videos=clips,
             text=captions,
             start=0.0,
@@ -89,6 +92,10 @@ class ClipDataset(Dataset):
             late_colors=self.late_colors,
             return_tensors="pt",
         )
+        if self.video_ids:
+            digest = hashlib.blake2b(clip_name(self.clips, index).encode(), digest_size=8).digest()
+            inputs["video_ids"] = torch.full((len(clips),), int.from_bytes(digest, "big", signed=True))
+        return inputs
 
     def _captions(self, row: dict[str, Any], clip: MediaClip, random: np.random.Generator) -> list[str]:
         wanted = self.processor.num_captions
