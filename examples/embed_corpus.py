@@ -8,13 +8,19 @@
 Each clip is embedded as in evaluation: one window in the middle, or `--clips_per_video` windows spread over
 it, with the sound of the window. The rows, in the order of the dataset, hold `clip` (its number), `name`,
 `window`, `video_va_embeds`, `video_vt_embeds` and `audio_va_embeds` (none for silent clips), or `error` for a
-clip that could not be read. The same command takes up an interrupted run.
+clip that could not be read.
+
+The same command takes up an interrupted run, and embeds clips anew whose files have changed. What else
+decides the embeddings, such as the model or the split, must be as it was: it is in `_run.json`.
 """
 
+import hashlib
 import json
 import os
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -27,11 +33,20 @@ from common import MediaArguments, check_output_dir, parse
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
-from modeling_vatt import VattForPreTraining
-from modeling_vatt.data import ClipDataset, SkippedClip, clip_name, collate_clips, open_clips, run_tasks
+from modeling_vatt import VattForPreTraining, __version__
+from modeling_vatt.data import (
+    ClipDataset,
+    ShardDataset,
+    SkippedClip,
+    clip_name,
+    collate_clips,
+    open_clips,
+    run_tasks,
+)
+from modeling_vatt.files import hash_file, one_writer
 from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import MediaLimits, VattProcessor
-from modeling_vatt.retrieval import embed_batches, hash_weights
+from modeling_vatt.retrieval import ModelIdentity, embed_batches
 
 
 @dataclass(kw_only=True)
@@ -65,11 +80,36 @@ SCHEMA = pa.schema(
 )
 
 
+RECORD = "_run.json"  # readers of Parquet folders pass over such names
+Task = tuple[str, int, int]  # file, first clip, clip after the last
+
+
 def open_dataset(args: Any, limits: MediaLimits) -> ClipDataset:
     """All clips."""
     clips = open_clips(args.dataset, args.split, remote=args.allow_remote)
     processor = VattProcessor.from_pretrained(args.model)
     return ClipDataset(clips, processor, clips_per_video=args.clips_per_video, limits=limits)
+
+
+def content_hash(clips: ClipDataset, numbers: Iterable[int]) -> str:
+    """Changes when the file of a clip does. Of shards `fingerprint` has the checksums of all clips."""
+    digest = hashlib.sha256()
+    for number in () if isinstance(clips.clips, ShardDataset) else numbers:
+        source = clips.clips[number]["video"]
+        path, content = source["path"], source["bytes"]
+        if content is not None:
+            digest.update(hashlib.sha256(content).digest())
+        else:
+            digest.update((hash_file(path) if os.path.isfile(path) else path).encode())
+    return digest.hexdigest()
+
+
+def stored_hash(path: str) -> str | None:
+    """The [`content_hash`] that a file was made of; None if it is not there, or cut off."""
+    try:
+        return (pq.read_schema(path).metadata or {}).get(b"content", b"").decode()
+    except (OSError, pa.ArrowInvalid):
+        return None
 
 
 class Embedder:
@@ -78,40 +118,46 @@ class Embedder:
     def __init__(self, args: EmbeddingArguments) -> None:
         # Not the arguments themselves: machines of a Ray cluster do not have the file common.py.
         self.args, self.limits = SimpleNamespace(**vars(args)), args.limits()
-        self.loaded: tuple[VattForPreTraining, ClipDataset] | None = None
 
-    def __call__(self, task: tuple[str, int, int]) -> int:
-        """Write the file of the clips from `first` to `last`, unless it is there; returns their number."""
+    @cached_property
+    def clips(self) -> ClipDataset:
+        """All clips."""
+        return open_dataset(self.args, self.limits)
+
+    @cached_property
+    def model(self) -> VattForPreTraining:
+        """In this process, which has one core."""
+        torch.set_num_threads(1)
+        transformers_logging.disable_progress_bar()
+        return VattForPreTraining.from_pretrained(self.args.model).to(self.args.device).eval()
+
+    def __call__(self, task: Task) -> int:
+        """Write the file of some clips, unless it is there and up to date; returns their number."""
         path, first, last = task
-        if not os.path.exists(path):
+        content = content_hash(self.clips, range(first, last))
+        if stored_hash(path) != content:
             rows: list[dict[str, Any]] = []
             for begin in range(first, last, self.args.batch_size):
                 rows += self._embed(range(begin, min(last, begin + self.args.batch_size)))
             partial = os.path.join(os.path.dirname(path), f"_{os.path.basename(path)}")
-            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
+            schema = SCHEMA.with_metadata({"content": content})
+            pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
             os.replace(partial, path)
         return last - first
 
     def _embed(self, numbers: range) -> list[dict[str, Any]]:
-        if self.loaded is None:
-            torch.set_num_threads(1)  # each worker has one core
-            transformers_logging.disable_progress_bar()
-            model = VattForPreTraining.from_pretrained(self.args.model).to(self.args.device).eval()
-            self.loaded = model, open_dataset(self.args, self.limits)
-        model, clips = self.loaded
-        items = [clips[number] for number in numbers]
+        items = [self.clips[number] for number in numbers]
         batch = collate_clips(items)
         inputs = {k: v for k, v in batch.inputs.items() if k not in ("input_ids", "attention_mask")}
-        found = embed_batches(model, [inputs]) if inputs else {}
-        windows = self.args.clips_per_video
+        found = embed_batches(self.model, [inputs]) if inputs else {}
         rows: list[dict[str, Any]] = []
         done = 0  # rows of `found`
         for number, item in zip(numbers, items, strict=True):
-            clip = {"clip": number, "name": clip_name(clips.clips, number)}
+            clip = {"clip": number, "name": clip_name(self.clips.clips, number)}
             if isinstance(item, SkippedClip):
                 rows.append({**clip, "error": item.reason})
                 continue
-            for window in range(windows):
+            for window in range(self.args.clips_per_video):
                 embeds = {name: found[name][done] for name in COLUMNS}
                 if not found["audio_mask"][done]:
                     embeds["audio_va_embeds"] = None
@@ -120,40 +166,74 @@ class Embedder:
         return rows
 
 
+def describe(args: EmbeddingArguments, clips: ClipDataset, model: VattForPreTraining) -> dict[str, Any]:
+    """What decides the embeddings, the content of files aside. Names of folders do not: what lies there may
+    change between the parts of a run."""
+    model_settings = ModelIdentity.of(model, clips.processor, name="").to_dict()
+    found = {name: getattr(args, name) for name in ("split", "clips_per_video", "clips_per_file")}
+    found |= {"media_limits": asdict(args.limits()), "data": clips.fingerprint, "model": model_settings}
+    return json.loads(json.dumps(found | {"version": __version__}))
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What two descriptions do not agree in, in words."""
+    if not before:
+        return ["what is not known"]
+    found = [
+        f"{name} {before.get(name)} (now {value})"
+        for name, value in now.items()
+        if name != "model" and before.get(name) != value
+    ]
+    return found + ModelIdentity(**before["model"]).differences(ModelIdentity(**now["model"]))
+
+
+def check_folder(folder: Path, tasks: list[Task], now: dict[str, Any]) -> None:
+    """ValueError, naming what it is, if the folder holds anything but files of the same run."""
+    names = sorted(path.name for path in folder.glob("[!._]*"))
+    try:
+        before = json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        before = {}
+    if names and (changed := differences(before, now)):
+        raise ValueError(
+            f"{folder} holds embeddings of something else: {'; '.join(changed)}. Choose another --output_dir."
+        )
+    if others := set(names) - {Path(path).name for path, *_ in tasks}:
+        raise ValueError(f"{folder} holds other files too, such as {min(others)}: take them away.")
+    (folder / RECORD).write_text(json.dumps(now, indent=1))
+
+
+def report(folder: Path, clips: int, files: int) -> None:
+    """Print how many clips there are, and why some are not."""
+    errors = pq.read_table(folder, columns=["error"])["error"].drop_null().to_pylist()
+    print(f"{folder}: {clips - len(errors)} clips embedded in {files} files")
+    if errors:
+        print(f"Skipped {len(errors)} of {clips} clips that could not be read:")
+        for error in errors[:5]:
+            print(f"  {error}")
+
+
 def main() -> None:
     (args,) = parse(__doc__, EmbeddingArguments)
     datasets.disable_progress_bars()
     folder = Path(args.output_dir)
-    run_file = folder / "_run.json"  # readers of Parquet folders pass over such names
     try:
         check_output_dir(folder)
         clips = open_dataset(args, args.limits())
-        # Not the model's name: what lies there may change between the parts of a run.
         model, line = load_pretrained(VattForPreTraining, args.model)
         print(line)
-        weights = hash_weights(model)
-        names = ("clips_per_video", "clips_per_file", "media_limits")
-        run = {name: getattr(args, name) for name in names} | {"data": clips.fingerprint, "weights": weights}
-        begun = json.loads(run_file.read_text()) if run_file.is_file() else None
-        if begun != run and folder.exists() and any(folder.iterdir()):
-            raise ValueError(f"{folder}: holds something else. Choose another --output_dir.")
-        folder.mkdir(parents=True, exist_ok=True)
-        run_file.write_text(json.dumps(run))
-        tasks = []
-        for first in range(0, len(clips), args.clips_per_file):
-            path = folder.resolve() / f"part-{first:09d}.parquet"
-            tasks.append((str(path), first, min(len(clips), first + args.clips_per_file)))
-        with tqdm(total=len(clips), unit="clip") as bar:
-            for count in run_tasks(Embedder(args), tasks, args.num_workers, args.engine):
-                bar.update(count)
+        count, size = len(clips), args.clips_per_file
+        tasks = [
+            (str(folder.resolve() / f"part-{first:09d}.parquet"), first, min(count, first + size))
+            for first in range(0, count, size)
+        ]
+        with one_writer(folder), tqdm(total=count, unit="clip") as bar:
+            check_folder(folder, tasks, describe(args, clips, model))
+            for done in run_tasks(Embedder(args), tasks, args.num_workers, args.engine):
+                bar.update(done)
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(str(error))
-    errors = pq.read_table(folder, columns=["error"])["error"].drop_null().to_pylist()
-    print(f"{folder}: {len(clips) - len(errors)} clips embedded in {len(tasks)} files")
-    if errors:
-        print(f"Skipped {len(errors)} of {len(clips)} clips that could not be read:")
-        for error in errors[:5]:
-            print(f"  {error}")
+    report(folder, count, len(tasks))
 
 
 if __name__ == "__main__":

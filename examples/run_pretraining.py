@@ -27,7 +27,7 @@ import datasets
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, gather_object
-from common import MediaArguments, check_output_dir, fail, new_config, parse, refuse_with_model
+from common import MediaArguments, check_output_dir, fail, naming, new_config, parse, refuse_with_model
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from torch.utils.data import DataLoader, Subset
@@ -43,6 +43,12 @@ from modeling_vatt.data import (
     collate_clips,
     decode_clips,
     open_clips,
+)
+from modeling_vatt.embedding.locked_features import (
+    FeatureDataset,
+    LockedFeatures,
+    compute_locked_features,
+    locked_towers,
 )
 from modeling_vatt.evaluation import clip_retrieval
 from modeling_vatt.hub.model_card import is_training_metric
@@ -93,11 +99,18 @@ class DataArguments(MediaArguments):
         default=None,
         metadata={"help": "Shorter side at which videos are decoded; 8/7 of the frame size if left out."},
     )
-    crop_resize_style: Literal["VGG", "Inception", "none"] = field(
-        default="VGG", metadata={"help": "Random crop: VGG (release), Inception (paper), none."}
+    crop_resize_style: Literal["VGG", "Inception", "none"] | None = field(
+        default=None,
+        metadata={
+            "help": "Random crop: VGG (release; if left out), Inception (paper), none (with cached features "
+            "of video)."
+        },
     )
     color_augment: bool = field(
-        default=True, metadata={"help": "Change brightness, saturation, contrast, hue."}
+        default=True,
+        metadata={
+            "help": "Change brightness, saturation, contrast, hue (not of frames whose features are cached)."
+        },
     )
     shuffle_captions: bool = field(
         default=False, metadata={"help": "Control experiment: give every clip the captions of another one."}
@@ -122,6 +135,9 @@ class ModelArguments:
         default=None,
         metadata={"help": 'JSON, e.g. \'{"temperature": 0.05, "video_config": {"drop_token_rate": 0}}\'.'},
     )
+    loss: Literal["asymmetric", "symmetric", "asymmetric_learned", "symmetric_learned", "sigmoid"] | None = (
+        field(default=None, metadata={"help": "Loss between two modalities; the config's if left out."})
+    )
     vocabulary: str | None = field(
         default=None,
         metadata={"help": "Word list (e.g. howto100m_en.txt); trained from the captions if left out."},
@@ -145,6 +161,13 @@ class ModelArguments:
         metadata={"help": "Compute blocks again backwards, or only what is cheap in them: less memory."},
     )
     torch_compile: bool = field(default=False, metadata={"help": "Compile the model."})
+
+    def overrides(self) -> str | None:
+        """--config_overrides with --loss."""
+        if self.loss is None:
+            return self.config_overrides
+        with naming("--config_overrides"):
+            return json.dumps({**json.loads(self.config_overrides or "{}"), "loss_type": self.loss})
 
 
 @dataclass
@@ -188,7 +211,9 @@ def make_model(
     refuse_with_model(args.model, {**flags, **towers.of_new_models()})
     trusted = {"trust_remote_code": True} if towers.trust_remote_code else {}
     if args.model is not None:
-        model, line = load_pretrained(VattForPreTraining, args.model, may_be_new=("head",), **trusted)
+        chosen = {} if args.loss is None else {"loss_type": args.loss}
+        parts = ("head", "loss_scales")
+        model, line = load_pretrained(VattForPreTraining, args.model, may_be_new=parts, **trusted, **chosen)
         logger.info(line)
         processor = VattProcessor.from_pretrained(args.model)
         processor.num_captions = args.num_captions or processor.num_captions
@@ -208,10 +233,10 @@ def make_model(
     captions_each = args.num_captions or 5
     if towers.sources():
         model, processor = towers.build(
-            args.preset or "tiny", args.config_overrides, make_tokenizer, captions_each
+            args.preset or "tiny", args.overrides(), make_tokenizer, captions_each
         )
     else:
-        config = new_config(args.preset or "ma_tiny", args.config_overrides)
+        config = new_config(args.preset or "ma_tiny", args.overrides())
         tokenizer = make_tokenizer(config.text_config.max_position_embeddings)
         config.text_config.vocab_size = len(tokenizer)
         processor = VattProcessor.from_config(config, tokenizer, num_captions=captions_each)
@@ -238,6 +263,24 @@ def shuffle_captions(clips: datasets.Dataset, seed: int) -> datasets.Dataset:
     feature = clips.features["captions"]
     clips = clips.remove_columns("captions")
     return clips.add_column("captions", [captions[moved[i]] for i in range(len(captions))], feature=feature)
+
+
+def make_augmentation(data: DataArguments, cached: list[str]) -> VattAugmentation:
+    """Training augmentation; none of what towers see of which the features are `cached`.
+
+    Raises:
+        ValueError: it was asked for.
+    """
+    style, noise = data.crop_resize_style, 0.0 if "audio" in cached else 0.01
+    if "video" not in cached:
+        colors = 0.8 if data.color_augment else 0.0
+        return VattAugmentation(style or "VGG", color_probability=colors, noise=noise)
+    if style not in (None, "none"):
+        raise ValueError(
+            f"--crop_resize_style {style}: the locked video tower sees every window once, so its pixels "
+            "cannot be changed from epoch to epoch. Leave it out, or train without --cache_features."
+        )
+    return VattAugmentation("none", flip_probability=0, color_probability=0, noise=noise)
 
 
 def evaluate_together(
@@ -323,22 +366,60 @@ def main() -> None:
             logger.warning("Skipped %s", clip.reason)
     else:
         skipped = []
-    augmentation = VattAugmentation(
-        crop_resize_style=data.crop_resize_style, color_probability=0.8 if data.color_augment else 0.0
-    )
-    clips = ClipDataset(
-        train,
-        processor,
-        random_window=True,
-        augmentation=augmentation,
-        seed=training.seed,
-        clips_per_video=data.clips_per_video,
-        limits=limits,
-        late_colors=True,
-    )
+    training_options: dict[str, Any] = {
+        "random_window": True,
+        "seed": training.seed,
+        "clips_per_video": data.clips_per_video,
+        "limits": limits,
+        "late_colors": True,
+        "with_ids": model.config.mask_false_negatives,
+    }
+    try:
+        cached = locked_towers(model) if towers.cache_features else []
+        if towers.cache_features and not cached:
+            raise ValueError("--cache_features needs towers that are not trained: give --lock video text.")
+        augmentation = make_augmentation(data, cached)
+        held_out = None
+        if cached:
+
+            def features(table: Any, windows: int) -> LockedFeatures:
+                return compute_locked_features(
+                    model.to(accelerator.device),
+                    processor,
+                    table,
+                    cached,
+                    Path(towers.cache_dir or output_dir / "features"),
+                    windows,
+                    batch_size=run.eval_batch_size,
+                    num_workers=max(1, training.num_workers),
+                    dtype=towers.cache_dtype,
+                    share=(accelerator.process_index, accelerator.num_processes),
+                    wait=accelerator.wait_for_everyone,
+                    progress=lambda clips: counter.update(clips),
+                    limits=limits,
+                )
+
+            with tqdm(unit="clip", desc="Features of locked towers", disable=not main_process) as counter:
+                known = features(train, towers.cache_windows)
+                clips: ClipDataset = FeatureDataset(
+                    train,
+                    processor,
+                    known,
+                    augmentation=augmentation,
+                    window_choices=towers.cache_windows,
+                    **training_options,
+                )
+                if validation is not None:
+                    known = features(validation, 1)
+                    held_out = FeatureDataset(validation, processor, known, limits=limits)
+        else:
+            clips = ClipDataset(train, processor, augmentation=augmentation, **training_options)
+            if validation is not None:
+                held_out = ClipDataset(validation, processor, limits=limits)
+    except (OSError, ValueError) as error:
+        fail(error)
 
     def evaluate(model: VattForPreTraining) -> dict[str, float]:
-        held_out = ClipDataset(validation, processor, limits=limits)
         return evaluate_together(model, held_out, accelerator, run.eval_batch_size)
 
     settings: dict[str, Any] = {
@@ -430,8 +511,8 @@ def main() -> None:
                             if key != "output_dir"
                         },
                         "mixed_precision": run.mixed_precision,
-                        "crop_resize_style": data.crop_resize_style,
-                        "color_augment": data.color_augment,
+                        "crop_resize_style": augmentation.crop_resize_style,
+                        "color_augment": augmentation.color_probability > 0,
                     },
                     split=data.validation_split or None,
                     data={
@@ -440,7 +521,7 @@ def main() -> None:
                         "clips with captions": sum(bool(captions) for captions in all_captions(train)),
                         "clips that could not be read": len(skipped) + len(trainer.progress.skipped),
                     },
-                    base_model=model_args.model,
+                    base_model=model_args.model or list(towers.sources().values()),
                     processor=processor,
                 )
         except (OSError, TrainingError) as error:

@@ -52,6 +52,20 @@ class TowerArguments:
         default=None,
         metadata={"help": "What stands between locked towers and the head of a new model; none if left out."},
     )
+    cache_features: bool = field(
+        default=False,
+        metadata={"help": "Pass every window through locked towers once; training then reads vectors."},
+    )
+    cache_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of these features, for several runs; features in --output_dir if left out."
+        },
+    )
+    cache_windows: int = field(default=1, metadata={"help": "Windows of a clip that are cached."})
+    cache_dtype: Literal["float32", "bfloat16"] = field(
+        default="float32", metadata={"help": "Of cached features, and of the towers while they are computed."}
+    )
 
     def sources(self) -> dict[str, str]:
         """Modality -> checkpoint."""

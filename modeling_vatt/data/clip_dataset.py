@@ -39,7 +39,8 @@ class ClipDataset(Dataset):
         limits: what a file may cost, and whether it is decoded in a process of its own.
         late_colors: leave the changes of colour to [`ClipBatch.to`], on the training device: frames stay
             uint8, a quarter of the memory and of what worker processes send.
-        video_ids: give `video_ids`, equal numbers for clips of one file (`mask_false_negatives`).
+        with_ids: give `video_ids`, the same number for clips of one file (`mask_false_negatives`).
+        window_choices: draw random windows from so many evenly spread ones; 0 for anywhere.
 
     An item is addressed by its index, or by (epoch, index). A clip that cannot be read is returned as
     [`SkippedClip`]; nothing else is caught. Of sentences with times, a window gets those of
@@ -56,10 +57,16 @@ class ClipDataset(Dataset):
         clips_per_video: int = 1,
         limits: MediaLimits = DEFAULT_LIMITS,
         late_colors: bool = False,
-        video_ids: bool = False,
+        with_ids: bool = False,
+        window_choices: int = 0,
     ) -> None:
         if clips_per_video < 1:
             raise ValueError(f"`clips_per_video` must be at least 1, got {clips_per_video}.")
+        if window_choices and random_window and window_choices < clips_per_video:
+            raise ValueError(
+                f"`clips_per_video` {clips_per_video} cannot be drawn from `window_choices` "
+                f"{window_choices}: raise the latter."
+            )
         self.clips = clips
         self.processor = processor
         self.random_window = random_window
@@ -68,39 +75,54 @@ class ClipDataset(Dataset):
         self.clips_per_video = clips_per_video
         self.limits = limits
         self.late_colors = late_colors
-        self.video_ids = video_ids
+        self.with_ids = with_ids
+        self.window_choices = window_choices
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, item: int | tuple[int, int]) -> BatchFeature | SkippedClip:
-        epoch, index = (0, item) if isinstance(item, int) else item
-        random = np.random.default_rng((self.seed, epoch, index))
+        index, random = self.draws(item)
         try:
             row = self.clips[index]
             clips = self._read(row, random)
         except MediaError as error:
             return SkippedClip(error.source, str(error))
-        captions = [self._captions(row, clip, random) for clip in clips]
+        captions = [self.captions_of(row, (clip.start, clip.start + clip.duration), random) for clip in clips]
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
-        inputs = self.processor(
+        found = self.processor(
             videos=clips,
-            text=captions,
             start=0.0,
             augmentation=self.augmentation,
             generator=generator,
             late_colors=self.late_colors,
             return_tensors="pt",
         )
-        if self.video_ids:
-            digest = hashlib.blake2b(clip_name(self.clips, index).encode(), digest_size=8).digest()
-            inputs["video_ids"] = torch.full((len(clips),), int.from_bytes(digest, "big", signed=True))
-        return inputs
+        return BatchFeature({**found, **self.texts(captions), **self.ids(index, len(clips))})
 
-    def _captions(self, row: dict[str, Any], clip: MediaClip, random: np.random.Generator) -> list[str]:
+    def ids(self, index: int, windows: int) -> Mapping[str, Any]:
+        """Number of the file, for each window."""
+        if not self.with_ids:
+            return {}
+        digest = hashlib.blake2b(clip_name(self.clips, index).encode(), digest_size=8).digest()
+        return {"video_ids": torch.full((windows,), int.from_bytes(digest, "big", signed=True))}
+
+    def texts(self, captions: list[list[str]]) -> Mapping[str, Any]:
+        """Model inputs of the captions of each window."""
+        return self.processor(text=captions, return_tensors="pt")
+
+    def draws(self, item: int | tuple[int, int]) -> tuple[int, np.random.Generator]:
+        """Index of an item, and the source of all that is random in it."""
+        epoch, index = (0, item) if isinstance(item, int) else item
+        return index, np.random.default_rng((self.seed, epoch, index))
+
+    def captions_of(
+        self, row: dict[str, Any], span: tuple[float, float], random: np.random.Generator
+    ) -> list[str]:
+        """Captions of a row for a window from and to these seconds."""
         wanted = self.processor.num_captions
         if sentences := usable_sentences(row.get("sentences"))[0]:
-            return nearest_sentences(sentences, clip.start, clip.start + clip.duration, wanted)
+            return nearest_sentences(sentences, *span, wanted)
         captions = usable_captions(row.get("captions"))
         if self.random_window and len(captions) > wanted:
             captions = [captions[i] for i in random.permutation(len(captions))[:wanted]]
@@ -108,8 +130,16 @@ class ClipDataset(Dataset):
 
     def _read(self, row: dict[str, Any], random: np.random.Generator) -> list[MediaClip]:
         options = {**read_options(self.processor), "limits": self.limits}
-        places = window_places(self.clips_per_video, random if self.random_window else None)
+        if self.random_window and self.window_choices:
+            every = window_places(self.window_choices)
+            places = [every[choice] for choice in self.choose(random)]
+        else:
+            places = window_places(self.clips_per_video, random if self.random_window else None)
         return read_row(row, "video", options, places)
+
+    def choose(self, random: np.random.Generator) -> list[int]:
+        """Which of the `window_choices` windows an item takes."""
+        return sorted(random.permutation(self.window_choices)[: self.clips_per_video].tolist())
 
     @cached_property
     def fingerprint(self) -> str:

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 from collections import Counter
@@ -24,6 +25,8 @@ from datasets.data_files import SPLIT_KEYWORDS, DataFilesDict, EmptyDatasetError
 
 from ..files import write_whole
 
+
+logger = logging.getLogger(__name__)
 
 _METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
 _BYTE_ORDER_MARKS = {
@@ -143,7 +146,13 @@ def open_folder(
         if listed:
             table = _metadata_table(listed, media, column)
         else:
-            paths = [path for path in files[name] if os.path.splitext(path)[1].lower() in endings]
+            paths = [path for path in files[name] if _ending(path) in endings]
+            others = Counter(_ending(path) for path in files[name] if _ending(path) not in endings)
+            if others:
+                counts = ", ".join(
+                    f"{count} {ending or 'without'}" for ending, count in sorted(others.items())
+                )
+                logger.warning("%s, %s: not taken for %s by their endings: %s.", folder, name, media, counts)
             table = pa.table({media: pa.array(paths, pa.string())})
         path = _on_disk(table, files[name], cache_dir or datasets.config.HF_DATASETS_CACHE)
         tables[name] = datasets.Dataset.from_file(str(path), split=datasets.NamedSplit(name))
@@ -154,6 +163,10 @@ def open_folder(
     )
     parts = [tables[part.splitname].select(range(part.from_ or 0, part.to)) for part in chosen]
     return datasets.concatenate_datasets(parts, split=datasets.Split(split.split("[")[0]))
+
+
+def _ending(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
 
 
 def split_files(folder: str | os.PathLike) -> dict[str, list[str]]:

@@ -10,23 +10,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import datasets
-from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
-from ..processors.media import VIDEO_SUFFIXES
+from ..processors.media import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from .captions import usable_captions, usable_sentences
 from .folders import open_folder
 
 
 logger = logging.getLogger(__name__)
 
-_SOUNDS = "wav flac mp3 ogg oga opus m4a aac aif aiff au caf mka wma"
-_SOUND_SUFFIXES = frozenset(f".{ending}" for ending in _SOUNDS.split())
 # Medium -> endings of its files in folders, and the columns that hold it, the preferred first. Sound comes
 # from sound files and from videos.
-_MEDIA: dict[str, tuple[frozenset[str], tuple[Any, ...]]] = {
-    "video": (VIDEO_SUFFIXES, (datasets.Video,)),
-    "audio": (VIDEO_SUFFIXES | _SOUND_SUFFIXES, (datasets.Audio, datasets.Video)),
-    "image": (frozenset(ImageFolder.EXTENSIONS), (datasets.Image,)),
+_MEDIA: dict[str, tuple[tuple[set[str], ...], tuple[Any, ...]]] = {
+    "video": ((VIDEO_SUFFIXES,), (datasets.Video,)),
+    "audio": ((VIDEO_SUFFIXES, SOUND_SUFFIXES), (datasets.Audio, datasets.Video)),
+    "image": ((PICTURE_SUFFIXES,), (datasets.Image,)),
 }
 _CAPTION_COLUMNS = ("captions", "caption", "text", "sentences", "sentence", "texts")
 
@@ -57,7 +54,7 @@ def open_table(
     endings, kinds = _MEDIA[media]
     folder = Path(data).is_dir()
     if folder:
-        table = open_folder(data, split, media, endings, column, **kwargs)
+        table = open_folder(data, split, media, set().union(*endings), column, **kwargs)
     else:
         table = _load_dataset(data, split, kwargs)
     if column is None and folder:  # columns of files come first
@@ -78,8 +75,10 @@ def open_table(
             table = table.remove_columns(media)
         table = table.rename_column(column, media)
     if folder and media == "video":
-        sounds = [not _is_sound(path) for path in table[media]]
-        table = table if all(sounds) else table.select([index for index, video in enumerate(sounds) if video])
+        seen = [index for index, path in enumerate(table[media]) if not _is_sound(path)]
+        if len(seen) < len(table):
+            logger.warning("%s: left out %d sounds, which have no pictures.", data, len(table) - len(seen))
+            table = table.select(seen)
     if folder and not len(table):
         raise ValueError(f"{data}: no {media} files in this folder. Put them there, or check the path.")
     if table.data.column(media).null_count:
@@ -108,7 +107,7 @@ def _load_dataset(data: str | os.PathLike, split: str, options: dict[str, Any]) 
 
 
 def _is_sound(path: str | None) -> bool:
-    return path is not None and os.path.splitext(path)[1].lower() in _SOUND_SUFFIXES
+    return path is not None and os.path.splitext(path)[1].lower() in SOUND_SUFFIXES
 
 
 def _with_seconds(table: datasets.Dataset, data: str | os.PathLike) -> datasets.Dataset:

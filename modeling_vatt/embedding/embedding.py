@@ -2,15 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embedding many clips: in the common spaces, and as pooled features of the frozen backbone."""
 
-import hashlib
 import json
 import os
-import zipfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -22,7 +20,6 @@ from transformers import BatchFeature
 from transformers.utils import logging
 
 from .._version import __version__
-from ..files import whole_file
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import (
     DEFAULT_LIMITS,
@@ -35,6 +32,7 @@ from ..processors import (
 )
 from ..processors.media.source import source_name
 from ..processors.windows import iterate_strided_starts, read_windows, window_places
+from .cache import FeatureCache, content_of
 from .identity import base_model, hash_weights
 
 
@@ -223,6 +221,35 @@ def embed_files(
     Raises:
         ValueError: if no file could be read.
     """
+    settings = [sorted(modalities), windows, pooled, repr(limits)]  # limits decide what cannot be read
+    cache = None if cache_dir is None else _cache(Path(cache_dir), model, processor, settings)
+    clips = zip(
+        (file if isinstance(file, bytes) or hasattr(file, "read") else os.fspath(file) for file in files),
+        repeat(None) if segments is None else segments,
+        strict=segments is not None,
+    )
+    read = _clip_reader(processor, modalities, windows, limits)
+    recall = partial(_recall, cache)
+    total = 0
+    parts: list[FileEmbeddings] = []
+    for batch, items in _read_ahead(_batched(clips, batch_size), num_workers, read, recall):
+        if isinstance(items, FileEmbeddings):
+            part = items
+        else:
+            part = _embed_clips(model, items, windows, pooled)
+            if cache is not None:
+                errors = np.array(json.dumps([error.args for error in part.errors]))
+                cache.save(_keys(batch), {"errors": errors, "kept": part.kept, **part.arrays})
+        part.kept += total
+        total += len(batch)
+        parts.append(part)
+    return _joined(parts)
+
+
+def _clip_reader(
+    processor: VattProcessor, modalities: Sequence[str], windows: int, limits: MediaLimits
+) -> Callable[[_Clip], BatchFeature | MediaError]:
+    """Gives inputs of the model for the windows of a clip, or why there are none."""
     options = processor.clip_options()
     lengths = {
         "video": processor.video_processor.window_seconds,
@@ -232,57 +259,41 @@ def embed_files(
     options["seconds"] = max(lengths[name] for name in modalities)
     del options["duration"]
     video, audio = "video" in modalities, "audio" in modalities
-    places = window_places(windows)
+    options |= {"places": window_places(windows), "video": video, "audio": audio, "limits": limits}
 
     def read(clip: _Clip) -> BatchFeature | MediaError:
         source, segment = clip
         try:
-            parts = read_windows(
-                source,
-                places=places,
-                segment=segment,
-                video=video,
-                audio=audio,
-                limits=limits,
-                **options,
-            )
+            parts = read_windows(source, segment=segment, **options)
             if not video:
                 return processor(audio=parts)
             return processor(videos=parts, start=0.0, load_audio_from_video=audio)
         except MediaError as error:
             return error
 
-    def embed(items: list[BatchFeature | MediaError]) -> FileEmbeddings:
-        read_items = [(index, item) for index, item in enumerate(items) if not isinstance(item, MediaError)]
-        inputs = [item for _, item in read_items]
-        batches = [{key: torch.cat([item[key] for item in inputs]) for key in inputs[0]}] if inputs else []
-        arrays = embed_batches(model, batches, pooled)
-        return FileEmbeddings(
-            {key: rows.reshape(-1, windows, *rows.shape[1:]) for key, rows in arrays.items()},
-            np.array([index for index, _ in read_items], dtype=np.int64),
-            [item for item in items if isinstance(item, MediaError)],
-        )
+    return read
 
-    settings = [sorted(modalities), windows, pooled, repr(limits)]  # limits decide what cannot be read
-    cache = None if cache_dir is None else _Cache(Path(cache_dir), model, processor, settings)
-    total = 0
-    parts: list[FileEmbeddings] = []
-    clips = zip(
-        (file if isinstance(file, bytes) or hasattr(file, "read") else os.fspath(file) for file in files),
-        repeat(None) if segments is None else segments,
-        strict=segments is not None,
+
+def _embed_clips(
+    model: VattModel | VattForPreTraining,
+    items: Sequence[BatchFeature | MediaError],
+    windows: int,
+    pooled: bool,
+) -> FileEmbeddings:
+    inputs = {index: item for index, item in enumerate(items) if not isinstance(item, MediaError)}
+    names = next(iter(inputs.values()), ())
+    batches = (
+        [{name: torch.cat([item[name] for item in inputs.values()]) for name in names}] if inputs else []
     )
-    recall = (lambda batch: None) if cache is None else cache.load
-    for batch, items in _read_ahead(_batched(clips, batch_size), num_workers, read, recall):
-        if isinstance(items, FileEmbeddings):
-            part = items
-        else:
-            part = embed(items)
-            if cache is not None:
-                cache.save(batch, part)
-        part.kept += total
-        total += len(batch)
-        parts.append(part)
+    arrays = embed_batches(model, batches, pooled)
+    return FileEmbeddings(
+        {name: rows.reshape(-1, windows, *rows.shape[1:]) for name, rows in arrays.items()},
+        np.array(list(inputs), dtype=np.int64),
+        [item for item in items if isinstance(item, MediaError)],
+    )
+
+
+def _joined(parts: Sequence[FileEmbeddings]) -> FileEmbeddings:
     errors = [error for part in parts for error in part.errors]
     good = [part.arrays for part in parts if part.arrays]
     if not good:
@@ -353,95 +364,114 @@ def embed_windows(
         progress: called with the number of windows after each batch.
         limits: what a file may cost, and whether it is decoded in a process of its own.
     """
-    options = processor.clip_options()
     seconds = processor.video_processor.window_seconds
-    options["duration"] = seconds
-
-    missing = 0  # windows in a row that could not be read
-    lost = -1  # number of the last file that was given up
-
-    def parts() -> Iterator[_Part]:
-        for number, source in enumerate(files):
-            try:
-                duration = read_duration(source, limits)
-            except MediaError as error:
-                yield _Part(number, source, 0.0, [], True, error)
-                continue
-            groups = _batched(iterate_strided_starts(duration, seconds, stride or seconds), _WINDOWS_AT_ONCE)
-            chosen, tried = next(groups), 0
-            for following in groups:
-                yield _Part(number, source, duration, chosen, False)
-                tried += len(chosen)
-                chosen = following
-                if lost == number or tried >= _MOST_WINDOWS:
-                    why = (
-                        f"{_MOST_MISSING} windows in a row could not be read"
-                        if lost == number
-                        else f"it has more than {_MOST_WINDOWS} windows"
-                    )
-                    reason = f"left out from {following[0]:g} s on, because {why}"
-                    rest = MediaError(source_name(source), reason, "Check that the file is complete.")
-                    yield _Part(number, source, duration, [], True, rest)
-                    break
-            else:
-                yield _Part(number, source, duration, chosen, True)
-
-    def batches() -> Iterator[list[_Part]]:
-        batch: list[_Part] = []
-        for part in parts():
-            batch.append(part)
-            if sum(len(part.starts) for part in batch) >= batch_size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-
-    def read(part: _Part) -> list[torch.Tensor | MediaError]:
-        """Pixels of each window, or why there are none."""
-
-        def clips(starts: list[float]) -> list[torch.Tensor | MediaError]:
-            try:
-                windows = read_clips(part.source, starts, audio=False, limits=limits, **options)
-                inputs = processor(videos=windows, start=0.0, load_audio_from_video=False)
-                return list(inputs["pixel_values_videos"])
-            except MediaError as error:
-                if len(starts) == 1:
-                    return [error]
-                return [item for start in starts for item in clips([start])]  # the others may be sound
-
-        return clips(part.starts) if part.starts else []
-
+    windows = _Windows(files, seconds, stride or seconds, limits)
+    read = partial(_read_part, processor, limits)
     found = WindowEmbeddings(0.0, [], [], {}, [])
     blocks: dict[str, list[npt.NDArray[np.float32]]] = {}
-    for batch, items in _read_ahead(batches(), num_workers, read):
+    for batch, items in _read_ahead(windows.batches(batch_size), num_workers, read):
         pixels = [item for part in items for item in part if isinstance(item, torch.Tensor)]
         arrays = embed_batches(model, [{"pixel_values_videos": torch.stack(pixels)}] if pixels else [])
         row = 0
-        for part, windows in zip(batch, items, strict=True):
-            found.duration = part.duration
-            good = []
-            for start, item in zip(part.starts, windows, strict=True):
-                if isinstance(item, MediaError):
-                    found.errors.append(item)
-                    missing += 1
-                else:
-                    good.append(start)
-                    missing = 0
-            if missing >= _MOST_MISSING:
-                lost = part.number
+        for part, clips in zip(batch, items, strict=True):
+            windows.note(part, clips)
+            pairs = list(zip(part.starts, clips, strict=True))
+            good = [start for start, clip in pairs if isinstance(clip, torch.Tensor)]
             found.starts += good
             found.ends += [min(start + seconds, part.duration) for start in good]
+            found.errors += [clip for _, clip in pairs if isinstance(clip, MediaError)]
             for name, rows in arrays.items() if good else ():
                 blocks.setdefault(name, []).append(rows[row : row + len(good)])
             row += len(good)
             if part.last:
+                found.duration = part.duration
                 if part.error is not None:
                     found.errors.insert(0, part.error)
                     found.duration = max(found.ends, default=0.0)
                 found.arrays = {name: np.concatenate(block) for name, block in blocks.items()}
                 yield part.source, found
-                found, blocks, missing = WindowEmbeddings(0.0, [], [], {}, []), {}, 0
+                found, blocks = WindowEmbeddings(0.0, [], [], {}, []), {}
         progress(sum(len(part.starts) for part in batch))
+
+
+@dataclass
+class _Windows:
+    """The windows of files, a few at a time; the rest of a file is left out where too many could not be read.
+
+    Attributes:
+        missing: windows in a row that could not be read.
+        lost: number of the last file that was given up.
+    """
+
+    files: Iterable[MediaSource]
+    seconds: float
+    stride: float
+    limits: MediaLimits
+    missing: int = 0
+    lost: int = -1
+
+    def note(self, part: _Part, clips: Sequence[torch.Tensor | MediaError]) -> None:
+        """Count what could not be read of a part."""
+        for clip in clips:
+            self.missing = self.missing + 1 if isinstance(clip, MediaError) else 0
+        if self.missing >= _MOST_MISSING:
+            self.lost = part.number
+        if part.last:
+            self.missing = 0
+
+    def batches(self, size: int) -> Iterator[list[_Part]]:
+        """Parts with about `size` windows together."""
+        batch: list[_Part] = []
+        for part in self._parts():
+            batch.append(part)
+            if sum(len(part.starts) for part in batch) >= size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _parts(self) -> Iterator[_Part]:
+        for number, source in enumerate(self.files):
+            try:
+                duration = read_duration(source, self.limits)
+            except MediaError as error:
+                yield _Part(number, source, 0.0, [], True, error)
+                continue
+            groups = _batched(iterate_strided_starts(duration, self.seconds, self.stride), _WINDOWS_AT_ONCE)
+            chosen, tried = next(groups), 0
+            for following in groups:
+                yield _Part(number, source, duration, chosen, False)
+                tried += len(chosen)
+                chosen = following
+                if self.lost == number:
+                    why = f"{_MOST_MISSING} windows in a row could not be read"
+                elif tried >= _MOST_WINDOWS:
+                    why = f"it has more than {_MOST_WINDOWS} windows"
+                else:
+                    continue
+                reason = f"left out from {following[0]:g} s on, because {why}"
+                rest = MediaError(source_name(source), reason, "Check that the file is complete.")
+                yield _Part(number, source, duration, [], True, rest)
+                break
+            else:
+                yield _Part(number, source, duration, chosen, True)
+
+
+def _read_part(processor: VattProcessor, limits: MediaLimits, part: _Part) -> list[torch.Tensor | MediaError]:
+    """Pixels of each window, or why there are none."""
+    options = {**processor.clip_options(), "duration": processor.video_processor.window_seconds}
+
+    def read(starts: list[float]) -> list[torch.Tensor | MediaError]:
+        try:
+            windows = read_clips(part.source, starts, audio=False, limits=limits, **options)
+            inputs = processor(videos=windows, start=0.0, load_audio_from_video=False)
+            return list(inputs["pixel_values_videos"])
+        except MediaError as error:
+            if len(starts) == 1:
+                return [error]
+            return [item for start in starts for item in read([start])]  # the others may be sound
+
+    return read(part.starts) if part.starts else []
 
 
 def _batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
@@ -478,51 +508,26 @@ def _read_ahead(
             yield finish()
 
 
-class _Cache:
-    """Embeddings of batches on disk, under names that depend on all that they depend on."""
-
-    def __init__(
-        self, folder: Path, model: VattModel | VattForPreTraining, processor: VattProcessor, settings: Any
-    ) -> None:
-        self.folder = folder
-        parts = (processor.video_processor.to_dict(), processor.feature_extractor.to_dict())
-        known = [__version__, hash_weights(model), base_model(model).config.to_dict(), *parts, settings]
-        self.state = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
-
-    def load(self, batch: list[_Clip]) -> FileEmbeddings | None:
-        file = self._file(batch)
-        try:
-            with np.load(file) as content:
-                arrays = dict(content)
-            errors = [MediaError(*parts) for parts in json.loads(str(arrays.pop("errors")))]
-            return FileEmbeddings(kept=arrays.pop("kept"), arrays=arrays, errors=errors)
-        except FileNotFoundError:
-            return None
-        except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            logger.warning(f"{file}: damaged ({error!r}); its files are embedded anew.")
-            return None
-
-    def save(self, batch: list[_Clip], part: FileEmbeddings) -> None:
-        errors = json.dumps([error.args for error in part.errors])
-        arrays: dict[str, Any] = {"errors": np.array(errors), "kept": part.kept, **part.arrays}
-        with whole_file(self._file(batch)) as partial, partial.open("wb") as file:
-            np.savez(file, **arrays)
-
-    def _file(self, batch: list[_Clip]) -> Path:
-        digest = self.state.copy()
-        for source, segment in batch:
-            digest.update(repr((_identity(source), segment)).encode())
-        return self.folder / f"{digest.hexdigest()[:32]}.npz"
+def _cache(
+    folder: Path, model: VattModel | VattForPreTraining, processor: VattProcessor, settings: Any
+) -> FeatureCache:
+    parts = (processor.video_processor.to_dict(), processor.feature_extractor.to_dict())
+    known = [__version__, hash_weights(model), base_model(model).config.to_dict(), *parts, settings]
+    return FeatureCache(folder, known)
 
 
-def _identity(source: Any) -> tuple[Any, ...]:
-    """Changes when the content does."""
-    if hasattr(source, "read"):
-        source.seek(0)
-        source = source.read()
-    if isinstance(source, bytes):
-        return (hashlib.sha256(source).hexdigest(),)
-    path = Path(source)
-    if not path.is_file():  # missing, or a URL
-        return (source,)
-    return (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
+def _keys(batch: list[_Clip]) -> list[Any]:
+    return [(content_of(source), segment) for source, segment in batch]
+
+
+def _recall(cache: FeatureCache | None, batch: list[_Clip]) -> FileEmbeddings | None:
+    """What the cache has of a batch; None without one."""
+    arrays = None if cache is None else cache.load(_keys(batch))
+    if arrays is None or not {"errors", "kept"} <= arrays.keys():
+        return None
+    arrays.pop("keys", None)
+    kept, stored = arrays.pop("kept"), json.loads(str(arrays.pop("errors")))
+    # The files may have had other names.
+    bad = [source_name(source) for place, (source, _) in enumerate(batch) if place not in kept.tolist()]
+    errors = [MediaError(name, *parts[1:]) for name, parts in zip(bad, stored, strict=True)]
+    return FileEmbeddings(kept=kept, arrays=arrays, errors=errors)

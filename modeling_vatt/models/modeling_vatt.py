@@ -518,6 +518,22 @@ class VattModel(VattPreTrainedModel):
             features.va_embeds, features.vt_embeds = self._embedded(name, features.pooler_output)
         return features
 
+    def _known_features(
+        self, name: str, pooled: torch.Tensor | None, inputs: torch.Tensor | None, return_embeds: bool
+    ) -> VattFeaturesOutput | None:
+        """Features that were computed before, with their embeddings; None if there are none."""
+        if pooled is None:
+            return None
+        if inputs is not None:
+            raise ValueError(f"Pass either `{name}_pooler_output` or the input of the {name} tower.")
+        rows: Any = pooled.to(self.dtype).flatten(0, -2)
+        features = VattFeaturesOutput(pooler_output=rows)
+        if self.head is not None and return_embeds:
+            for space, values in zip(("va", "vt"), self._embedded(name, rows), strict=True):
+                if values is not None:
+                    features[f"{space}_embeds"] = values.view(*pooled.shape[:-1], -1)
+        return features
+
     @can_return_tuple
     def get_video_features(
         self,
@@ -618,6 +634,9 @@ class VattModel(VattPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_embeds: bool = True,
+        video_pooler_output: torch.Tensor | None = None,
+        audio_pooler_output: torch.Tensor | None = None,
+        text_pooler_output: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> VattModelOutput:
         r"""
@@ -633,6 +652,9 @@ class VattModel(VattPreTrainedModel):
             output_hidden_states, output_attentions (`bool`, *optional*): keep the outputs of every block.
             return_embeds (`bool`, defaults to `True`): project the features into the common spaces; see
                 [`~VattModel.project`].
+            video_pooler_output, audio_pooler_output, text_pooler_output (`torch.Tensor` of shape `(batch,
+                output_size)`, text also `(batch, candidates, output_size)`, *optional*): features in place of
+                the input of a modality, as locked towers gave them before.
 
         Raises:
             ValueError: if no modality is given, or a shape does not fit the config.
@@ -641,13 +663,18 @@ class VattModel(VattPreTrainedModel):
         kwargs["output_attentions"] = output_attentions
         kwargs["return_embeds"] = return_embeds
         kwargs["return_dict"] = True
-        video = audio = text = None
+        found: dict[str, VattFeaturesOutput | None] = {
+            "video": self._known_features("video", video_pooler_output, pixel_values_videos, return_embeds),
+            "audio": self._known_features("audio", audio_pooler_output, input_values, return_embeds),
+            "text": self._known_features("text", text_pooler_output, input_ids, return_embeds),
+        }
         if pixel_values_videos is not None:
-            video = self.get_video_features(pixel_values_videos, **kwargs)
+            found["video"] = self.get_video_features(pixel_values_videos, **kwargs)
         if input_values is not None:
-            audio = self.get_audio_features(input_values, **kwargs)
+            found["audio"] = self.get_audio_features(input_values, **kwargs)
         if input_ids is not None:
-            text = self.get_text_features(input_ids, attention_mask, **kwargs)
+            found["text"] = self.get_text_features(input_ids, attention_mask, **kwargs)
+        video, audio, text = found.values()
         if video is None and audio is None and text is None:
             raise ValueError("Give at least one of `pixel_values_videos`, `input_values` and `input_ids`.")
         return VattModelOutput(
@@ -738,11 +765,11 @@ class VattForPreTraining(VattPreTrainedModel):
         kwargs["return_dict"] = True
         if return_loss and is_distributed():
             pooled = pooler_outputs or {}
+            given = zip(MODALITIES, (pixel_values_videos, input_values, input_ids), strict=True)
             self._refuse_uneven_modalities(
                 {
-                    "pixel_values_videos": pixel_values_videos is not None or "video" in pooled,
-                    "input_values": input_values is not None or "audio" in pooled,
-                    "input_ids": input_ids is not None or "text" in pooled,
+                    name: value is not None or name in pooled or f"{name}_pooler_output" in kwargs
+                    for name, value in given
                 }
             )
         if pooler_outputs is not None:
@@ -790,9 +817,9 @@ class VattForPreTraining(VattPreTrainedModel):
         if names:
             lacking = [name for name in names if not present[name]]
             raise ValueError(
-                f"Only some of the processes have {' and '.join(names)} (this one lacks "
-                f"{' and '.join(lacking) or 'nothing'}), but the loss compares the clips of all: give each "
-                "the same modalities, with `audio_mask` and `text_mask` for clips without sound or text."
+                f"Only some of the processes have {' and '.join(names)} (this one lacks: "
+                f"{', '.join(lacking) or 'nothing'}), but the loss compares the clips of all: give each the same "
+                "modalities, with `audio_mask` and `text_mask` for clips without sound or text."
             )
 
     def _losses(

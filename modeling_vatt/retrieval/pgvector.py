@@ -6,9 +6,11 @@ Needs `pip install 'modeling_vatt[postgres]'` and a server that has the extensio
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import astuple, replace
-from typing import Any
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import astuple
+from dataclasses import replace as replaced
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,24 +22,28 @@ from psycopg.types.json import Jsonb
 from ..embedding.embedding import unit
 from ..embedding.identity import ModelIdentity
 from .errors import IndexMismatch
-from .index import EXACT_LIMIT, VattIndex, folder_prefix, unit_query
+from .index import EXACT_LIMIT, VattIndex, folder_prefix, spellings, unit_query
 from .moments import MARGIN, Moment, find_moments
-from .store import SPACES, FileRecord, Space, check_path
+from .store import SPACES, FileRecord, Space, check_path, folder_bounds
 
 
 __all__ = ["PgVectorIndex"]
 
+_Result = TypeVar("_Result")
 _FORMAT = 1
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _FILE_COLUMNS = "path, size, mtime_ns, hash, duration, error"
 _MAX_WIDTH = 1000  # of the search in a graph, as far as pgvector goes
+_INSIDE = "(path >= %s AND path < %s)"
 _MAX_SCAN = 100_000  # windows a graph is searched for; reading all is quicker then
 
 
 class PgVectorIndex:
     """Windows of videos in PostgreSQL, searched as a [`VattIndex`] is.
 
-    Any number of processes may search and write; each file is one transaction. Embed with a [`VattIndex`] and
+    Any number of processes may search and write, the same files too: each file is one transaction, and the
+    last one stays. Threads may share this object; one works at a time. Where the server has ended the
+    connection, a new one is made, once for each transaction. Embed with a [`VattIndex`] and
     [`PgVectorIndex.copy_from`] it, or add files yourself. [`VideoSearch`] takes this index as well.
 
     Args:
@@ -75,9 +81,43 @@ class PgVectorIndex:
             raise ValueError(f"`name` must be lower-case letters, digits and _, got {name!r}.")
         self.name = name
         self._tables = {part: sql.Identifier(f"{name}_{part}") for part in ("meta", "files", "windows")}
-        self.connection = psycopg.connect(address, autocommit=True)
-        if self.connection.execute("SELECT 1 FROM pg_type WHERE typname = 'vector'").fetchone():
-            register_vector(self.connection)
+        self._address = address
+        self._guard, self._inside, self._closed = threading.RLock(), False, False
+        self.connection = self._open()
+
+    def _open(self) -> psycopg.Connection:
+        connection = psycopg.connect(self._address, autocommit=True)
+        if connection.execute("SELECT 1 FROM pg_type WHERE typname = 'vector'").fetchone():
+            register_vector(connection)
+        return connection
+
+    def _transaction(self, work: Callable[[], _Result]) -> _Result:
+        """What `work` returns, as one transaction, or as a part of that around it.
+
+        A server that restarts, and whoever ends connections that are idle, ends it without a fault of ours:
+        then it is done once more.
+        """
+        with self._guard:
+            if self._inside:
+                return work()
+            self._inside = True
+            try:
+                return self._attempt(work)
+            except psycopg.OperationalError:
+                if self._closed or not self.connection.closed:
+                    raise
+                self.connection = self._open()
+                return self._attempt(work)
+            finally:
+                self._inside = False
+
+    def _attempt(self, work: Callable[[], _Result]) -> _Result:
+        with self.connection.transaction():
+            return work()
+
+    def _wait_for_others(self) -> None:
+        """Until the end of the transaction nobody else makes tables or graphs of this index."""
+        self.connection.execute("SELECT pg_advisory_xact_lock(hashtext('vatt'), hashtext(%s))", (self.name,))
 
     @classmethod
     def create(
@@ -106,27 +146,8 @@ class PgVectorIndex:
             "window": window,
             "stride": window if stride is None else stride,
         }
-        va, vt = (sql.Literal(identity.dims[space]) for space in SPACES)
         try:
-            with new.connection.transaction():
-                new.connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-                new._run("CREATE TABLE {meta} (key text PRIMARY KEY, value jsonb NOT NULL)")
-                new._run(
-                    "CREATE TABLE {files} (id bigserial PRIMARY KEY, "
-                    # In the order of bytes, so that a folder is a range of paths.
-                    'path text COLLATE "C" NOT NULL UNIQUE, size bigint NOT NULL, mtime_ns bigint NOT NULL, '
-                    "hash text NOT NULL, duration float8 NOT NULL, error text)"
-                )
-                new._run(
-                    "CREATE TABLE {windows} (id bigserial PRIMARY KEY, "
-                    "file bigint NOT NULL REFERENCES {files}(id) ON DELETE CASCADE, "
-                    "first float8 NOT NULL, last float8 NOT NULL, "
-                    "va vector({va}) NOT NULL, vt vector({vt}) NOT NULL)",
-                    va=va,
-                    vt=vt,
-                )
-                new._run("CREATE INDEX ON {windows}(file)")
-                new._run("INSERT INTO {meta} VALUES ('settings', %s)", (Jsonb(settings),))
+            new._transaction(lambda: new._make_tables(identity, settings))
         except psycopg.errors.DuplicateTable as error:
             raise FileExistsError(
                 f"The database holds an index {name!r} already. Remove it or choose another name."
@@ -135,15 +156,38 @@ class PgVectorIndex:
             new.close()
         return cls(address, name)
 
+    def _make_tables(self, identity: ModelIdentity, settings: dict[str, Any]) -> None:
+        va, vt = (sql.Literal(identity.dims[space]) for space in SPACES)
+        self._wait_for_others()
+        self.connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        self._run("CREATE TABLE {meta} (key text PRIMARY KEY, value jsonb NOT NULL)")
+        self._run(
+            "CREATE TABLE {files} (id bigserial PRIMARY KEY, "
+            # In the order of bytes, so that a folder is a range of paths.
+            'path text COLLATE "C" NOT NULL UNIQUE, size bigint NOT NULL, mtime_ns bigint NOT NULL, '
+            "hash text NOT NULL, duration float8 NOT NULL, error text)"
+        )
+        self._run(
+            "CREATE TABLE {windows} (id bigserial PRIMARY KEY, "
+            "file bigint NOT NULL REFERENCES {files}(id) ON DELETE CASCADE, "
+            "first float8 NOT NULL, last float8 NOT NULL, "
+            "va vector({va}) NOT NULL, vt vector({vt}) NOT NULL)",
+            va=va,
+            vt=vt,
+        )
+        self._run("CREATE INDEX ON {windows}(file)")
+        self._run("INSERT INTO {meta} VALUES ('settings', %s)", (Jsonb(settings),))
+
     def _run(self, statement: str, values: tuple[Any, ...] = (), **parts: sql.Composable) -> psycopg.Cursor:
         composed = sql.SQL(statement).format(**self._tables, **parts)
-        return self.connection.execute(composed, values or None)
+        return self._transaction(lambda: self.connection.execute(composed, values or None))
 
     def _one(self, statement: str, values: tuple[Any, ...] = ()) -> Any:
         return self._run(statement, values).fetchone()
 
     def close(self) -> None:
         """Close the connection."""
+        self._closed = True
         self.connection.close()
 
     def __enter__(self) -> "PgVectorIndex":
@@ -199,36 +243,47 @@ class PgVectorIndex:
                     f"`{space}` must be ({len(spans)}, {self.dims[space]}) finite values, got {rows.shape}."
                 )
         check_path(file.path)
-        with self.connection.transaction():
-            self._run("DELETE FROM {files} WHERE path = %s", (file.path,))
-            number = self._one(
-                f"INSERT INTO {{files}} ({_FILE_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s) RETURNING id",
-                astuple(file),
-            )[0]
-            statement = "COPY {windows} (file, first, last, va, vt) FROM STDIN WITH (FORMAT BINARY)"
-            composed = sql.SQL(statement).format(**self._tables)
-            with self.connection.cursor().copy(composed) as copy:
-                copy.set_types(["int8", "float8", "float8", "vector", "vector"])
-                for (start, end), *row in zip(spans, *vectors, strict=True):
-                    copy.write_row((number, float(start), float(end), *row))
+        self._transaction(lambda: self._put(file, spans, vectors))
+
+    def _put(
+        self, file: FileRecord, spans: list[tuple[float, float]], vectors: list[npt.NDArray[np.float32]]
+    ) -> None:
+        changed = ", ".join(f"{column} = EXCLUDED.{column}" for column in _FILE_COLUMNS.split(", "))
+        # The row of the path is locked until the end: another writer of it waits, and comes after.
+        number = self._one(
+            f"INSERT INTO {{files}} ({_FILE_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s) "
+            f"ON CONFLICT (path) DO UPDATE SET {changed} RETURNING id",
+            astuple(file),
+        )[0]
+        self._run("DELETE FROM {windows} WHERE file = %s", (number,))
+        statement = "COPY {windows} (file, first, last, va, vt) FROM STDIN WITH (FORMAT BINARY)"
+        composed = sql.SQL(statement).format(**self._tables)
+        with self.connection.cursor().copy(composed) as copy:
+            copy.set_types(["int8", "float8", "float8", "vector", "vector"])
+            for (start, end), *row in zip(spans, *vectors, strict=True):
+                copy.write_row((number, float(start), float(end), *row))
 
     def remove(self, paths: Iterable[str]) -> int:
         """See [`VattIndex.remove`]."""
-        return self._run("DELETE FROM {files} WHERE path = ANY(%s)", (list(paths),)).rowcount
+        # In one order, so that two who remove do not wait for each other.
+        chosen = "SELECT id FROM {files} WHERE path = ANY(%s) ORDER BY path FOR UPDATE"
+        return self._run(f"DELETE FROM {{files}} WHERE id IN ({chosen})", (list(paths),)).rowcount
 
-    def copy_from(self, index: VattIndex, folder: str | None = None) -> dict[str, int]:
+    def copy_from(self, index: VattIndex, folder: str | None = None, replace: bool = False) -> dict[str, int]:
         """Take over the files of an index on disk: new and changed ones are copied, those that are gone are
         removed.
 
         Args:
             index: of the same model and windows.
             folder: put before the paths, for several indexes on one server; nothing outside it is touched.
+            replace: without `folder`, allow to remove files: others may have copied them.
 
         Returns:
             numbers of files `copied` and `removed`.
 
         Raises:
             IndexMismatch: an index of another model or other windows.
+            ValueError: files would be removed, which takes `folder` or `replace`; nothing is changed then.
         """
         differences = self.identity.differences(index.identity)
         if differences or (self.window, self.stride) != (index.window, index.stride):
@@ -237,31 +292,39 @@ class PgVectorIndex:
         prefix = "" if folder_prefix(folder) is None else f"{folder_prefix(folder)}/"
         rows = self._run(f"SELECT {_FILE_COLUMNS} FROM {{files}} WHERE starts_with(path, %s)", (prefix,))
         known = {row[0]: FileRecord(*row) for row in rows}
-        done = {"copied": 0, "removed": 0}
         with index.store.reading():
             local = {f"{prefix}{file.path}": file for file, _ in index.store.files()}
-            for path, file in local.items():
-                record = replace(file, path=path)
-                if known.get(path) == record:
-                    continue
-                ids = index.store.window_ids(path=file.path)
-                spans = index.store.describe(ids)
-                vectors = []
-                for space in SPACES:
-                    empty = np.zeros((0, self.dims[space]), np.float32)
-                    blocks = index.store.vectors(space, self.dims[space], ids=ids)
-                    vectors.append(np.concatenate([empty, *(block for _, block in blocks)]))
-                chosen = [spans[number] for number in ids.tolist()]
-                starts, ends = [span[1] for span in chosen], [span[2] for span in chosen]
-                self.add(record, starts, ends, *vectors)
-                done["copied"] += 1
-        done["removed"] = self.remove(known.keys() - local.keys())
+            gone = sorted(known.keys() - local.keys())
+            if gone and not prefix and not replace:
+                raise ValueError(
+                    f"{self.name} holds {len(gone)} files that {index.store.folder} does not, such as "
+                    f"{gone[0]!r}, perhaps of another machine. Pass `folder` to copy beside them, or "
+                    "`replace=True` to remove them."
+                )
+            changed = {
+                path: file for path, file in local.items() if known.get(path) != replaced(file, path=path)
+            }
+            for path, file in changed.items():
+                self._copy(index, file, path)
+        removed = self.remove(gone)
         self.build()
-        return done
+        return {"copied": len(changed), "removed": removed}
+
+    def _copy(self, index: VattIndex, file: FileRecord, path: str) -> None:
+        ids = index.store.window_ids(path=file.path)
+        spans = index.store.describe(ids)
+        vectors = []
+        for space in SPACES:
+            empty = np.zeros((0, self.dims[space]), np.float32)
+            blocks = index.store.vectors(space, self.dims[space], ids=ids)
+            vectors.append(np.concatenate([empty, *(block for _, block in blocks)]))
+        chosen = [spans[number] for number in ids.tolist()]
+        starts, ends = [span[1] for span in chosen], [span[2] for span in chosen]
+        self.add(replaced(file, path=path), starts, ends, *vectors)
 
     def _graphs(self) -> dict[Space, str]:
         """Names of the graphs, by space."""
-        rows = self.connection.execute(
+        rows = self._run(
             "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = %s", (f"{self.name}_windows",)
         ).fetchall()
         return {space: name for space in SPACES for name, made in rows if f" USING hnsw ({space} " in made}
@@ -276,16 +339,29 @@ class PgVectorIndex:
         Returns:
             whether there are graphs now.
         """
-        missing = set(SPACES) - self._graphs().keys()
-        if len(missing) == len(SPACES) and not force and len(self) <= EXACT_LIMIT:
+        if not self._graphs() and not force and len(self) <= EXACT_LIMIT:
             return False
-        for space in sorted(missing):
+        self._transaction(self._make_graphs)
+        return True
+
+    def _make_graphs(self) -> None:
+        self._wait_for_others()
+        for space in sorted(set(SPACES) - self._graphs().keys()):
             self._run(
                 "CREATE INDEX {graph} ON {windows} USING hnsw ({space} vector_ip_ops)",
                 graph=sql.Identifier(f"{self.name}_{space}_hnsw"),
                 space=sql.Identifier(space),
             )
-        return True
+
+    def folders(self, folder: str | None) -> list[str] | None:
+        """See [`VattIndex.folders`]."""
+
+        def exists(name: str) -> bool:
+            return (
+                self._one(f"SELECT 1 FROM {{files}} WHERE {_INSIDE} LIMIT 1", folder_bounds(name)) is not None
+            )
+
+        return spellings(folder_prefix(folder), exists)
 
     def search(
         self,
@@ -300,19 +376,33 @@ class PgVectorIndex:
     ) -> list[Moment]:
         """See [`VattIndex.search`]; exact by default as long as there are no graphs."""
         query = unit_query(vector, space, self.dims[space])
-        prefix = folder_prefix(folder)
-        where = "TRUE" if prefix is None else "path >= %s AND path < %s"
-        bounds = () if prefix is None else (f"{prefix}/", f"{prefix}0")
+
+        def work() -> list[Moment]:
+            # One state of the database, and the settings for it alone.
+            self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            nearest = self._nearest(query, space, self.folders(folder), bool(exact))
+            return find_moments(nearest, top_k, min_score, merge, margin)
+
+        return self._transaction(work)
+
+    def _nearest(
+        self, query: npt.NDArray[np.float32], space: Space, folders: list[str] | None, exact: bool
+    ) -> Callable[[int], list[Moment]]:
+        """A function that gives the best windows, as many as it is asked for."""
+        where, bounds = "TRUE", []
+        if folders is not None:
+            where = " OR ".join([_INSIDE] * len(folders)) or "FALSE"
+            bounds = [bound for name in folders for bound in folder_bounds(name)]
         statement = (
             "SELECT path, first, last, -({space} <#> %s), duration FROM {windows} w JOIN {files} f "
-            f"ON f.id = w.file WHERE {where} ORDER BY "
+            f"ON f.id = w.file WHERE ({where}) ORDER BY "
         )
-
-        everything = bool(exact)
 
         def rows(order: str, count: int) -> list[Any]:
             values = (query, *bounds, query, count)
             return self._run(f"{statement}{order} LIMIT %s", values, space=sql.Identifier(space)).fetchall()
+
+        everything = exact
 
         def nearest(count: int) -> list[Moment]:
             nonlocal everything
@@ -332,6 +422,4 @@ class PgVectorIndex:
                 found = rows("({space} <#> %s) + 0", count)  # graphs do not know how to order by a sum
             return [Moment(check_path(path), *row) for path, *row in found]
 
-        with self.connection.transaction():  # one state of the database, and the settings for it alone
-            self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            return find_moments(nearest, top_k, min_score, merge, margin)
+        return nearest

@@ -353,7 +353,7 @@ class Store:
 
     def has_folder(self, folder: str) -> bool:
         """Whether files lie below it."""
-        rows = self._select(f"SELECT 1 FROM files WHERE {_INSIDE} LIMIT 1", _bounds(folder))
+        rows = self._select(f"SELECT 1 FROM files WHERE {_INSIDE} LIMIT 1", folder_bounds(folder))
         return next(rows, None) is not None
 
     # --- windows ---
@@ -377,7 +377,7 @@ class Store:
             rows = self._select(f"{joined} AND path = ? ORDER BY windows.id", (after, path))
         elif folders is not None:
             inside = " OR ".join([_INSIDE] * len(folders)) or "FALSE"
-            bounds = [bound for folder in folders for bound in _bounds(folder)]
+            bounds = [bound for folder in folders for bound in folder_bounds(folder)]
             rows = self._select(f"{joined} AND ({inside}) ORDER BY windows.id", (after, *bounds))
         else:
             rows = self._select("SELECT id FROM windows WHERE id > ? ORDER BY id", (after,))
@@ -431,7 +431,7 @@ class Store:
 _INSIDE = "(path >= ? AND path < ?)"
 
 
-def _bounds(folder: str) -> tuple[str, str]:
+def folder_bounds(folder: str) -> tuple[str, str]:
     """Paths that begin with "folder/" lie between: "0" comes after "/"."""
     return f"{folder}/", f"{folder}0"
 

@@ -22,6 +22,9 @@ from starlette.types import ASGIApp
 
 from ..processors import MediaError
 from ..retrieval import IndexDamaged, IndexMismatch, VideoSearch
+from .copies import MEDIA_TYPE as COPY_TYPE
+from .copies import Copies
+from .desktop import show_in_folder
 from .guard import Guard
 from .library import MEDIA_TYPES
 from .media import MediaFile, tagged
@@ -34,7 +37,9 @@ STATIC = Path(__file__).with_name("static")
 _MAX_PATH = 4096
 _DECODERS = 2  # pictures that are made at the same time
 _PICTURES_KEPT = 86_400  # seconds, by browsers
+_WAITING_COPIES = 4
 
+FilePath = Annotated[str, Query(max_length=_MAX_PATH)]
 Folder = Annotated[str | None, Query(max_length=_MAX_PATH)]
 Score = Annotated[float | None, Query(ge=-1, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Query(ge=1)]
@@ -54,11 +59,14 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
     uploads = Uploads(settings)
     # A page of results asks for dozens of pictures at once; files that play must not wait for all of them.
     decoders = anyio.CapacityLimiter(_DECODERS)
+    copies = Copies(settings.copy_seconds, settings.max_copies_bytes, settings.copy_limits)
+    copying = anyio.CapacityLimiter(1)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         service.close()
+        copies.close()
 
     # The interactive documentation of FastAPI comes from a server elsewhere.
     app = FastAPI(
@@ -171,6 +179,46 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
         # An address without the version may show another file tomorrow.
         cache = f"private, max-age={_PICTURES_KEPT}" if v == version else "private, no-cache"
         return tagged(request.headers, content, "image/jpeg", f"{version}-{t:g}", cache)
+
+    @app.post("/api/copy")
+    async def make_copy(path: FilePath, t: Seconds) -> dict[str, Any]:
+        file, version = library.locate(path), library.version(path)
+        if file is None or version is None:
+            refuse(path)
+        if copying.statistics().tasks_waiting >= _WAITING_COPIES:
+            raise HTTPException(503, "Too many copies are being made. Try again.", {"Retry-After": "30"})
+        try:
+            copy = await anyio.to_thread.run_sync(copies.make, file, version, t, limiter=copying)
+        except MediaError as error:
+            reason = error.reason or "it cannot be read"
+            raise HTTPException(422, f"No copy of {file.name} can be made: {reason}.") from None
+        return {"url": f"/copy/{copy.name}", "start": copy.start}
+
+    @get("/copy/{name}")
+    def play_copy(name: str) -> Response:
+        file = copies.locate(name)
+        if file is None:
+            raise HTTPException(404, "No such copy, or no longer. Make it again.")
+        return MediaFile(file, COPY_TYPE)
+
+    @get("/api/place")
+    def place(path: FilePath) -> dict[str, str]:
+        file = library.locate(path)
+        if file is None:
+            refuse(path)
+        # Where the folder lies is nobody else's business.
+        return {"place": str(file) if settings.local else path}
+
+    @app.post("/api/open")
+    def open_folder(path: FilePath) -> dict[str, bool]:
+        file = library.locate(path)
+        if not settings.local:
+            raise HTTPException(403, "Folders are opened for people at this machine only.")
+        if file is None:
+            refuse(path)
+        if not show_in_folder(file):
+            raise HTTPException(404, "This machine has no file manager.")
+        return {"opened": True}
 
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return Guard(app, settings)  # around everything, the answers to failures included

@@ -17,6 +17,7 @@ from fastapi import HTTPException
 
 from ..embedding.embedding import embed_read_query, read_query
 from ..retrieval import Moment, VideoSearch
+from .desktop import can_show
 from .library import Library
 from .settings import WebSettings
 
@@ -90,6 +91,8 @@ class SearchService:
             "max_query_characters": limits.max_query_characters,
             "max_results": limits.max_results,
             "max_map_points": limits.max_map_points,
+            "copy_seconds": limits.copy_seconds,
+            "can_open": limits.local and self.library.root is not None and can_show(),
         }
 
     async def text(self, query: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the web page allows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..processors import MediaLimits
+from ..processors import DEFAULT_LIMITS, MediaLimits
 
 
 # In another process: a file that crashes the decoder, hangs or eats memory costs its own search only.
 UPLOAD_LIMITS = MediaLimits(
     max_bytes=1024**3, max_pixels=4096 * 2304, wall_seconds=60.0, max_memory=2 * 1024**3, isolated=True
 )
+
+COPY_LIMITS = replace(DEFAULT_LIMITS, wall_seconds=90.0, isolated=True)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class WebSettings:
         max_map_points: moments on the map; a larger index is thinned out evenly.
         thumbnail_size: pixels of the longer side.
         media_limits: what decoding an upload may cost.
+        copy_seconds: length of the copies that are made of videos which a browser cannot show.
+        max_copies_bytes: of all such copies; the oldest go.
+        copy_limits: what decoding for a copy may cost; a copy that takes longer ends early.
     """
 
     allow_remote: bool = False
@@ -43,3 +48,11 @@ class WebSettings:
     max_map_points: int = 2000
     thumbnail_size: int = 480
     media_limits: MediaLimits = UPLOAD_LIMITS
+    copy_seconds: float = 20.0
+    max_copies_bytes: int = 512 * 1024**2
+    copy_limits: MediaLimits = COPY_LIMITS
+
+    @property
+    def local(self) -> bool:
+        """Whether only people at this machine can be meant to ask."""
+        return not (self.allow_remote or self.allowed_hosts)

@@ -24,4 +24,7 @@ SOUND_SUFFIXES = _endings(
     "aac ac3 adts aif aifc aiff amr ape au caf dts eac3 ec3 flac m4a m4b mka mp2 mp3 mpga oga ogg opus ra "
     "snd spx tta voc w64 wav weba wma wv"
 )
-PICTURE_SUFFIXES = _endings("apng avif bmp dib jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp")
+PICTURE_SUFFIXES = _endings(
+    "apng avif avifs blp bmp bw cur dcx dds dib gif icns ico im j2c j2k jfif jp2 jpc jpe jpeg jpf jpg jpx "
+    "mpo msp pbm pcd pcx pgm png pnm ppm psd qoi ras rgb rgba sgi tga tif tiff webp xbm xpm"
+)

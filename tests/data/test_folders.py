@@ -3,6 +3,7 @@
 """What metadata and folders say is taken as it is written: labels, captions, sentences, columns."""
 
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from modeling_vatt.data import (
     load_clips,
     load_labelled,
     load_msrvtt,
+    open_table,
     prepare_shards,
 )
+from modeling_vatt.processors.media import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
 
 @pytest.fixture(autouse=True)
@@ -203,3 +206,20 @@ def test_columns_of_the_user_stay_as_they_are(tmp_path):
         with tarfile.open(out / "shard-000000.tar") as tar:
             (text,) = [json.load(tar.extractfile(m)) for m in tar if m.name.endswith(".json")]  # type: ignore
         assert {name: {**text, **text["more"]}[name] for name in own} == own
+
+
+@pytest.mark.parametrize(("media", "taken"), [("video", 3), ("audio", 4), ("image", 2)])
+def test_files_that_are_passed_over_are_counted(tmp_path, monkeypatch, caplog, media, taken):
+    for name in ("a.MTS", "b.vob", "c.3gp", "d.flac", "e.jpg", "f.TIFF", "g.txt", "h.xyz", "i"):
+        (tmp_path / name).touch()
+    assert len(open_table(tmp_path, "train", media)) == taken
+    (message,) = caplog.messages
+    assert sum(map(int, re.findall(r"(\d+) (?:\.|without)", message))) == 9 - taken and "1 .xyz" in message
+    sets = (VIDEO_SUFFIXES, PICTURE_SUFFIXES)
+    try:  # the lists may be extended
+        for endings in sets:
+            endings.add(".xyz")
+        assert len(open_table(tmp_path, "train", media)) == taken + 1
+    finally:
+        for endings in sets:
+            endings.discard(".xyz")

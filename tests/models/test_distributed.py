@@ -157,8 +157,8 @@ def run_uneven_modalities(rank: int) -> dict[str, torch.Tensor]:
     try:
         model(**inputs)
     except ValueError as error:
-        lacks = "lacks input_values" if rank == 0 else "lacks nothing"
-        return {"refused": torch.tensor("have input_values" in str(error) and lacks in str(error))}
+        lacks = "lacks: audio" if rank == 0 else "lacks: nothing"
+        return {"refused": torch.tensor("have audio" in str(error) and lacks in str(error))}
     return {}
 
 

@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from hub_stand_in import TOKEN, HubStandIn
 from indexes import IDENTITY, add, assert_same, clustered, synthetic
 
 from modeling_vatt.retrieval import (
+    FileRecord,
     IndexDamaged,
     IndexMismatch,
     ModelIdentity,
@@ -312,7 +315,11 @@ def test_the_same_search_in_postgres(postgres, tmp_path):
     assert server.copy_from(local, folder="second")["copied"] == 60
     local.remove(["d00/f0001.mp4"])
     add(local, 77)
-    assert server.copy_from(local) == {"copied": 1, "removed": 61}
+    before = server.files()
+    with pytest.raises(ValueError, match=r"60 files.*'second/d00/f0000.mp4'|61 files.*replace=True"):
+        server.copy_from(local)  # files of another machine, as far as one can tell
+    assert server.files() == before
+    assert server.copy_from(local, replace=True) == {"copied": 1, "removed": 61}
     server.close()
     again = PgVectorIndex(postgres, "gallery")
     assert again.identity == IDENTITY
@@ -365,3 +372,86 @@ def test_a_file_arrives_in_postgres_wholly_or_not(postgres, tmp_path):
         query = np.random.default_rng(0).standard_normal(6)
         expected = local.vectors("vt")[1] @ unit(query)
         assert server.search(query, "vt", 1, merge=False)[0].score == pytest.approx(expected.max(), abs=1e-5)
+
+
+def test_two_writers_of_the_same_files_in_postgres(postgres, tmp_path):
+    """As two machines that copy one index, and make it at once: the last one stays, wholly."""
+    from modeling_vatt.retrieval.pgvector import PgVectorIndex
+
+    local = synthetic(tmp_path / "index", 1)
+    file = local.store.files()[0][0]
+
+    def make(_: int) -> str:
+        try:
+            PgVectorIndex.create(postgres, IDENTITY, 1.0, name="shared").close()
+            return "made"
+        except FileExistsError:
+            return "there"
+
+    def write(number: int) -> None:
+        with PgVectorIndex(postgres, "shared") as server:
+            for turn in range(15):
+                count = 2 + number
+                rows = np.full((count, 12), number + 1.0), np.ones((count, 6))
+                server.add(file, range(count), range(1, count + 1), *rows)
+                if turn % 5 == 4:
+                    server.remove([file.path, "other.mp4"])
+            server.add(file, range(count), range(1, count + 1), *rows)
+            server.build(force=True)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(make, range(4))) == ["made", "there", "there", "there"]
+        list(pool.map(write, range(4)))
+    with PgVectorIndex(postgres, "shared") as server:
+        (entry,) = server.files()
+        assert entry["windows"] == len(server) and 2 <= len(server) <= 5
+        assert len(server.info()["approximate"]) == 2
+
+
+def test_a_connection_that_the_server_ends(postgres, tmp_path):
+    from modeling_vatt.retrieval import pgvector
+
+    local = synthetic(tmp_path / "index", 4)
+    query = np.ones(12)
+    with pgvector.PgVectorIndex.create(postgres, IDENTITY, 1.0, name="ended") as server:
+        other = pgvector.psycopg.connect(postgres, autocommit=True)
+
+        def end() -> None:
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", (server.connection.info.backend_pid,))
+
+        end()
+        assert server.copy_from(local) == {"copied": 4, "removed": 0}
+        for call in (server.info, server.files, lambda: server.search(query, "va"), lambda: len(server)):
+            before = call()
+            end()
+            assert call() == before
+        real = server._one
+
+        def ended_within(*arguments):
+            server._one = real
+            result = real(*arguments)
+            end()
+            return result
+
+        server._one = ended_within  # in the transaction, whose beginning is lost
+        file = local.store.files()[0][0]
+        server.add(file, [0.0], [1.0], np.ones((1, 12)), np.ones((1, 6)))
+        assert [entry["windows"] for entry in server.files()] == [1, 5, 5, 5]
+        server.close()
+        with pytest.raises(pgvector.psycopg.OperationalError, match="closed"):
+            len(server)
+        other.close()
+
+
+def test_folders_in_postgres_are_found_however_their_letters_are_composed(postgres):
+    from modeling_vatt.retrieval.pgvector import PgVectorIndex
+
+    composed, apart = (unicodedata.normalize(form, "\u00c4rger") for form in ("NFC", "NFD"))
+    with PgVectorIndex.create(postgres, IDENTITY, 1.0, name="letters") as server:
+        for folder in (composed, apart, "Arger"):
+            file = FileRecord(f"{folder}/a.mp4", 1, 1, folder, 1.0)
+            server.add(file, [0.0], [1.0], np.ones((1, 12)), np.ones((1, 6)))
+        for folder in (composed, apart):
+            assert len(server.search(np.ones(12), "va", folder=folder)) == 2
+        assert len(server.search(np.ones(12), "va", folder="Arger")) == 1
+        assert server.search(np.ones(12), "va", folder="none") == []
