@@ -768,7 +768,9 @@ class VattForPreTraining(VattPreTrainedModel):
             given = zip(MODALITIES, (pixel_values_videos, input_values, input_ids), strict=True)
             self._refuse_uneven_modalities(
                 {
-                    name: value is not None or name in pooled or f"{name}_pooler_output" in kwargs
+                    name: value is not None
+                    or name in pooled
+                    or kwargs.get(f"{name}_pooler_output") is not None
                     for name, value in given
                 }
             )
@@ -818,8 +820,8 @@ class VattForPreTraining(VattPreTrainedModel):
             lacking = [name for name in names if not present[name]]
             raise ValueError(
                 f"Only some of the processes have {' and '.join(names)} (this one lacks: "
-                f"{', '.join(lacking) or 'nothing'}), but the loss compares the clips of all: give each the same "
-                "modalities, with `audio_mask` and `text_mask` for clips without sound or text."
+                f"{', '.join(lacking) or 'nothing'}), but the loss compares the clips of all: give each the "
+                "same modalities, with `audio_mask` and `text_mask` for clips without sound or text."
             )
 
     def _losses(
