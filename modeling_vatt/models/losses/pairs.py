@@ -21,7 +21,7 @@ class Pairs(NamedTuple):
         everyones: (clips * per_clip, dim), the candidates of all processes.
         temperature: (1,), similarities are divided by it.
         present: (batch,), 1 where a clip has both sides.
-        count: how many clips of all processes have.
+        clips: how many clips of all processes have both.
         anchor_terms, candidate_terms: (batch,) and (clips * per_clip,), added to similarities; or None.
         anchor_ids, candidate_ids: (batch, n) and (clips * per_clip, n), equal numbers for pairs of two clips
             that are no negatives; or None.
@@ -35,7 +35,7 @@ class Pairs(NamedTuple):
     everyones: torch.Tensor
     temperature: torch.Tensor
     present: torch.Tensor
-    count: torch.Tensor
+    clips: torch.Tensor
     anchor_terms: torch.Tensor | None
     candidate_terms: torch.Tensor | None
     anchor_ids: torch.Tensor | None

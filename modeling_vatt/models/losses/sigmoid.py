@@ -26,7 +26,7 @@ class SigmoidLoss(ContrastiveLoss):
         yes = nn.functional.softplus(-(pairs.of_one_clip + pairs.bias)).sum(1) * pairs.present
         no = softplus_sum(pairs.bias, *pairs.tiled)
         # Without any clip that has both sides there is nothing to learn from.
-        return (yes + no).sum() * (pairs.count > 0) / per_clip
+        return (yes + no).sum() * (pairs.clips > 0) / per_clip
 
 
 __all__ = ["SigmoidLoss"]

@@ -46,6 +46,7 @@ def _tiles(
     row_guides: torch.Tensor | None,
     start: int,
     per_clip: int,
+    *,
     own_absent: bool = False,
 ) -> Iterator[tuple[slice, slice, torch.Tensor]]:
     """Tiles of `rows @ columns.T / temperature`, and where they lie.
