@@ -11,6 +11,7 @@ from common import merge, naming
 
 from modeling_vatt import VattConfig, VattForPreTraining
 from modeling_vatt.embedding.building import build_from_towers
+from modeling_vatt.embedding.locked_features import locked_towers
 from modeling_vatt.models.modeling_vatt import MODALITIES
 from modeling_vatt.processors import VattProcessor
 
@@ -82,6 +83,13 @@ class TowerArguments:
                     f"--lock {lock}: give video, audio or text, or text:4 for its first 4 blocks."
                 )
             found[name] = int(blocks) if colon else None
+        return found
+
+    def cached(self, model: VattForPreTraining) -> list[str]:
+        """Locked towers whose features are computed once."""
+        found = locked_towers(model) if self.cache_features else []
+        if self.cache_features and not found:
+            raise ValueError("--cache_features needs towers that are not trained: give --lock video text.")
         return found
 
     def of_new_models(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from .identity import base_model
 
 
 INPUTS = {"video": "pixel_values_videos", "audio": "input_values"}
+_ROWS_ON_CPU = 2  # at a time: activations of more fall out of the processor's cache
 # What of a config changes no feature.
 _PASSING = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "architectures", "auto_map")
 
@@ -234,12 +235,14 @@ class _Job:
         halved = (
             torch.autocast(base.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
         )
+        rows = _ROWS_ON_CPU if base.device.type == "cpu" else len(inputs[0])
+        found = []
         with halved:
-            output = getattr(base, f"get_{name}_features")(
-                *(part.to(base.device) for part in inputs), return_embeds=False
-            )
+            for parts in zip(*(part.split(rows) for part in inputs), strict=True):
+                given = (part.to(base.device) for part in parts)
+                found.append(getattr(base, f"get_{name}_features")(*given, return_embeds=False).pooler_output)
         self.model.train(training)
-        pooled = output.pooler_output.to(getattr(torch, self.dtype)).cpu()
+        pooled = torch.cat(found).to(getattr(torch, self.dtype)).cpu()
         return pooled.view(torch.uint16).numpy() if self.dtype == "bfloat16" else pooled.numpy()
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:

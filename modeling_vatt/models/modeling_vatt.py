@@ -17,6 +17,7 @@ from transformers.utils.generic import can_return_tuple
 
 from ..configuration import VattConfig
 from ..configuration.tower_use import VattRemoteConfig
+from ..hub.sentence_transformers import save_modules_file
 from .collectives import is_distributed, only_somewhere
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
@@ -166,10 +167,13 @@ class VattPreTrainedModel(PreTrainedModel):
         return model
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
-        """See transformers; code that came with towers is saved beside the weights."""
+        """See transformers; code that came with towers is saved beside the weights, and files by which
+        sentence-transformers knows the model, if it has common spaces."""
         towers = [getattr(self.base_model, f"{name}_model", None) for name in MODALITIES]
         save_remote_towers([tower for tower in towers if isinstance(tower, VattForeignTower)], save_directory)
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if getattr(self.base_model, "head", None) is not None and kwargs.get("is_main_process", True):
+            save_modules_file(save_directory)
 
     def lock(self, *names: str, blocks: int | None = None) -> None:
         """Train towers no further: no gradients, no optimizer state, evaluation mode even under `train()`.

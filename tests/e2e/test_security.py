@@ -57,6 +57,11 @@ ALLOWED = {
     ("modeling_vatt/data/engine.py", "importlib.import_module"): "ray, by a constant name",
     ("modeling_vatt/data/shards.py", "tarfile"): "clips are read in place, nothing is unpacked to the disk",
     (
+        "modeling_vatt/_auto_classes.py",
+        "importlib.import_module",
+    ): "modules of transformers and of this package, from a constant table",
+    ("modeling_vatt/_lazy.py", "importlib.import_module"): "modules of this package",
+    (
         "modeling_vatt/_renamed.py",
         "importlib.import_module",
     ): "modules of this package, from a constant table",

@@ -21,7 +21,7 @@ from modeling_vatt.models.losses import (
 )
 
 
-# vatt.md, appendix: three clips with two candidates each.
+# Three clips with two candidates each; expected losses are those of the official formulas in float64.
 VIDEO = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
 TEXTS = torch.tensor(
     [[[1.0, 0.0], [1.0, 0.5]], [[0.0, 1.0], [-0.5, 1.0]], [[1.0, 1.0], [0.0, 1.0]]], dtype=torch.float64
