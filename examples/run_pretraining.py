@@ -264,10 +264,8 @@ def build(
     args: ModelArguments, towers: TowerArguments, captions: Iterable[list[str]]
 ) -> tuple[VattForPreTraining, VattProcessor]:
     """Model and processor: those of a checkpoint, of towers from elsewhere, or new ones; towers locked."""
-    locks = towers.locks()
     model, processor = make_model(args, towers, captions)
-    for name, blocks in locks.items():
-        model.lock(name, blocks=blocks)
+    towers.adapt(model)
     if args.gradient_checkpointing != "no":
         recompute_activations(model, args.gradient_checkpointing)
     if args.torch_compile:

@@ -259,7 +259,7 @@ class _Job:
             part: Any = [words, tokenizer.model_max_length, type(tokenizer).__name__]
         else:
             chosen = {"video": processor.video_processor, "audio": processor.feature_extractor}[name]
-            part = [chosen.to_dict(), processor.clip_options(), windows]
+            part = [chosen.to_dict(), processor.clip_options()["duration"], windows]
         use = {
             key: value
             for key, value in config.use(name).settings().items()

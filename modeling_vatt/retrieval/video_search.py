@@ -3,20 +3,26 @@
 """Index and model together: make an index of a folder, search it by words, sound or video."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..embedding.embedding import embed_query
+import numpy as np
+import numpy.typing as npt
+
+from ..embedding.embedding import embed_query, unit
 from ..embedding.identity import ModelIdentity
 from ..hub.repositories import require_repository
 from ..models.loading import load_pretrained
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
+from .calibration import STRENGTHS, Calibration, Strength
 from .errors import IndexMismatch
 from .index import VattIndex
 from .moments import Moment
-from .store import DEFAULT_FOLDER, find_index
+from .query import Query
+from .store import DEFAULT_FOLDER, Space, find_index
 from .updating import IndexReport, update_index, writer_lock
 
 
@@ -41,6 +47,7 @@ class VideoSearch:
 
     def __init__(self, index: Any, model: VattModel | VattForPreTraining, processor: VattProcessor) -> None:
         self.index, self.model, self.processor = index, model, processor
+        self.calibration = Calibration(index)
         differences = index.identity.differences(ModelIdentity.of(model, processor))
         if differences:
             shown = "; ".join(differences[:3]) + ("; ..." if len(differences) > 3 else "")
@@ -175,18 +182,92 @@ class VideoSearch:
                 rehash,
             )
 
+    def find(
+        self,
+        query: Query,
+        limits: MediaLimits = DEFAULT_LIMITS,
+        at_least: Strength = "weak",
+        **options: Any,
+    ) -> list[Moment]:
+        """Moments that fit a query of one part or of several.
+
+        Args:
+            query: what is looked for.
+            limits: what its files may cost.
+            at_least: leave out what fits less, see [`strength`].
+            **options: of [`VattIndex.search`].
+
+        Raises:
+            ValueError: text without words, or a silent sound.
+            MediaError: a file cannot be read.
+        """
+        parts: list[tuple[Space, npt.NDArray, float]] = []
+        if query.text is not None:
+            parts.append(("vt", self._embed(text=query.text), query.weight("text")))
+        if query.audio is not None:
+            parts.append(("va", self._embed(audio=query.audio, limits=limits), query.weight("audio")))
+        if query.video is not None:
+            parts.append(("va", self._embed(video=query.video, limits=limits), query.weight("video")))
+        if query.like is not None:
+            vector, options["other_than"] = self._moment(*query.like, limits)
+            parts.append(("va", vector, query.weight("like")))
+        parts += [("vt", self._embed(text=words), -query.weight("avoid")) for words in query.avoid]
+        return self.near(combined(parts), at_least, **options)
+
+    def near(
+        self, queries: Mapping[Space, npt.NDArray], at_least: Strength = "weak", **options: Any
+    ) -> list[Moment]:
+        """Moments that fit embeddings, with what their scores mean.
+
+        Args:
+            queries: in each space, see [`combined`].
+            at_least: see [`VideoSearch.find`].
+            **options: of [`VattIndex.search`].
+        """
+        scale = self.calibration.scale(queries)
+        if scale is not None and at_least != "weak":
+            least = scale.score(STRENGTHS[at_least])
+            given = options.get("min_score")
+            options["min_score"] = float(np.clip(least, -1.0 if given is None else given, 1.0))
+        moments = self.index.search(queries, **options)
+        return [
+            replace(moment, share=None if scale is None else scale.share(moment.score)) for moment in moments
+        ]
+
+    def _embed(self, **query: Any) -> npt.NDArray[np.float32]:
+        return embed_query(self.model, self.processor, **query)
+
+    def _moment(
+        self, file: str | os.PathLike, seconds: float | None, limits: MediaLimits
+    ) -> tuple[npt.NDArray[np.float32], Moment | None]:
+        """Embedding of the pictures at a second of a file, and which moment of the index it is."""
+        known = self.index.window_at(self._path(file), seconds)
+        if known is not None:
+            return known[1]["va"], known[0]
+        start = None
+        if seconds is not None:
+            start = max(0.0, seconds - self.processor.video_processor.window_seconds / 2)
+        return self._embed(video=file, start=start, limits=limits), None
+
+    def _path(self, file: str | os.PathLike) -> str:
+        """A file as the index names it, if it lies in its folder."""
+        root = getattr(self.index, "root", None)
+        place = Path(file)
+        if root is not None and place.exists() and place.resolve().is_relative_to(root.resolve()):
+            return place.resolve().relative_to(root.resolve()).as_posix()
+        return place.as_posix()
+
     def text(self, query: str, **options: Any) -> list[Moment]:
         """Moments that words describe.
 
         Args:
             query: words.
-            **options: of [`VattIndex.search`].
+            **options: of [`VideoSearch.find`].
 
         Raises:
             ValueError: text without words.
         """
-        vector = embed_query(self.model, self.processor, text=query)
-        return self.index.search(vector, "vt", **options)
+        return self.find(Query(text=query), **options)
 
     def unknown_words(self, query: str) -> list[str]:
         """Words of a query of which the tokenizer makes nothing but its unknown word: they find nothing."""
@@ -206,13 +287,13 @@ class VideoSearch:
         Args:
             source: file with sound, of which the centred window is used.
             limits: what the file may cost.
-            **options: of [`VattIndex.search`].
+            **options: of [`VideoSearch.find`].
 
         Raises:
             MediaError: the file cannot be read.
+            ValueError: the sound is silent.
         """
-        vector = embed_query(self.model, self.processor, audio=source, limits=limits)
-        return self.index.search(vector, "va", **options)
+        return self.find(Query(audio=source), limits, **options)
 
     def video(
         self, source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS, **options: Any
@@ -220,15 +301,27 @@ class VideoSearch:
         """Moments that look like a file.
 
         Args:
-            source: file with pictures, of which the centred window is used.
+            source: file with pictures, of which the centred window is used; a picture is one of one frame.
             limits: what the file may cost.
-            **options: of [`VattIndex.search`].
+            **options: of [`VideoSearch.find`].
 
         Raises:
             MediaError: the file cannot be read.
         """
-        vector = embed_query(self.model, self.processor, video=source, limits=limits)
-        return self.index.search(vector, "va", **options)
+        return self.find(Query(video=source), limits, **options)
+
+
+def combined(parts: Sequence[tuple[Space, npt.NDArray, float]]) -> dict[Space, npt.NDArray[np.float32]]:
+    """Weighted embeddings as one query: its score with a window is the weighted mean of the cosines.
+
+    Args:
+        parts: (space, embedding, weight); what is to be avoided has a negative one.
+    """
+    total = sum(abs(weight) for _, _, weight in parts)
+    queries: dict[Space, npt.NDArray[np.float32]] = {}
+    for space, vector, weight in parts:
+        queries[space] = queries.get(space, np.float32(0)) + np.float32(weight / total) * unit(vector)
+    return queries
 
 
 def load_model(

@@ -36,6 +36,7 @@ from ..data import (
     is_decoded,
     skip_report,
 )
+from ..models.adapters import merged_state_dict
 from ..models.modeling_vatt import VattForPreTraining, VattForPreTrainingOutput
 from .checkpoints import begin, checkpoints, commit, is_whole, read_state, remove_old
 from .faults import TrainingError, explain, is_worker_death, quiet_worker
@@ -566,7 +567,7 @@ class Pretrainer:
         """`state_dict` for `save_pretrained`, to be called by all processes: under FSDP it is gathered from
         them, otherwise None will do."""
         if self.accelerator.distributed_type != DistributedType.FSDP:
-            return None
+            return merged_state_dict(self.accelerator.unwrap_model(self.model))
         return self.accelerator.get_state_dict(self.model)
 
     def _log(self, step: int, metrics: dict[str, float]) -> None:
