@@ -466,12 +466,12 @@ def test_keyboard_only(visit, search):
     page.keyboard.press("Enter")
     expect(page.locator("#status")).to_contain_text("for “a tone”")
     order = []
-    for _ in range(9):
+    for _ in range(10):
         order.append(focused(page))
         assert outlined(page), order
         page.keyboard.press("Tab")
     assert [name for name in order if name] == [
-        "query", "primary", "choose", "folder", "count", "score", "tab-results", "moment", "moment"
+        "query", "primary", "choose", "folder", "count", "score", "group", "tab-results", "moment", "moment"
     ]  # fmt: skip
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
