@@ -144,7 +144,8 @@ function show(answer, last) {
 /** Cards of moments, of one file together if that is wanted; files as their best moments rank. */
 function list(moments) {
   const cards = moments.map(card);
-  if (!at("group").checked) return at("moments").replaceChildren(...cards);
+  state.grouped = at("group").checked;
+  if (!state.grouped) return at("moments").replaceChildren(...cards);
   const files = new Map();
   moments.forEach(({ path }, place) => files.set(path, [...(files.get(path) ?? []), cards[place]]));
   const groups = [...files].map(([path, members]) => {
@@ -475,7 +476,6 @@ function follow() {
   at("score").value = place.min_score && score >= 0 ? score : at("score").min;
   place.min_score = Number(at("score").value) < 0 ? "" : Number(at("score").value).toFixed(2);
   scoreText();
-  const regroup = at("group").checked !== Boolean(place.group);
   at("group").checked = Boolean(place.group);
   select(VIEWS.includes(place.view) ? place.view : "results");
   if (state.shown !== address.searchOf(place)) {
@@ -485,7 +485,7 @@ function follow() {
     if (!file) at("query").value = place.q;
     if (file || text) search(place, file ? { file, by: place.by } : { text });
     else welcome(place);
-  } else if (regroup) list(state.moments);
+  } else if (state.grouped !== at("group").checked) list(state.moments);
   if (!place.play) return player.close();
   const [start = 0, end] = place.t.split("-").map((text) => Number(text) || 0);
   const moment = { path: place.play, start, end: end > start ? end : start + 1 };

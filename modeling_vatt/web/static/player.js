@@ -96,11 +96,12 @@ export class Player {
   track() {
     const { moment, video } = this;
     if (!moment) return;
-    const total = moment.duration || video.duration || moment.end;
+    const origin = this.origin ?? 0;
+    const total = moment.duration || Math.max(video.duration - origin || 0, moment.end);
     const share = (seconds) => `${Math.max(0, Math.min(100, (100 * seconds) / total))}%`;
     at("line-moment").style.left = share(moment.start);
     at("line-moment").style.width = share(moment.end - moment.start);
-    at("line-now").style.left = share(video.currentTime - (this.origin ?? 0));
+    at("line-now").style.left = share(video.currentTime - origin);
   }
 
   /** Says what is wrong, and offers a copy, which needs the file. */
