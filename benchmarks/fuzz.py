@@ -4,7 +4,7 @@
 
     python benchmarks/fuzz.py --kind media --count 10000 --seed 0 --output fuzz_media.json
 
-A file may be used (with results of the promised form) or refused with the one exception of its room
+A file may be used (with results of the promised form) or refused with the one exception of its kind
 (`MediaError`, `ConversionError`, `ShardError`, ValueError with a reason). Anything else is an offender and
 kept under `--offenders`: another exception, a crash of the process, a call that does not end, memory beyond
 the limit, an intact file that is refused ("loss"). The numbers go to stdout and `--output` as JSON. Case k of
@@ -40,7 +40,7 @@ def load(kind: str, folder: Path, isolated: bool) -> Any:
     """The samples and checks of a kind."""
     sys.path.insert(0, str(ROOT / "tests" / "support"))
     if kind == "media":
-        # The media room by itself: without torch a process starts in a moment and needs little memory.
+        # processors/media by itself: without torch a process starts in a moment and needs little memory.
         package = types.ModuleType("modeling_vatt_media")
         package.__path__ = [str(ROOT / "processors" / "media")]
         sys.modules["modeling_vatt_media"] = package

@@ -255,6 +255,138 @@ def set_processor(processor: VattProcessor, data: DataArguments, args: ModelArgu
         videos.decode_size = videos.crop_size["height"] * 8 // 7
 
 
+@dataclass
+class Splits:
+    """The clips, and what they are called.
+
+    Attributes:
+        train: None if there is only an evaluation.
+        validation: None if there is none.
+        names: of the classes.
+        several: whether a clip may have several labels.
+        skipped: name of a clip that cannot be read -> why.
+    """
+
+    train: datasets.Dataset | None
+    validation: datasets.Dataset | None
+    names: list[str]
+    several: bool
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls, media: str, data: DataArguments, args: ModelArguments, training: FinetuningArguments
+    ) -> "Splits":
+        """Open them; the classes are those of the training split, or of the model that is evaluated."""
+
+        def load(split: str) -> datasets.Dataset:
+            return load_labelled(
+                data.dataset, split, media, data.label_column, data.media_column, data.label_separator
+            )
+
+        train = validation = None
+        if training.do_eval and not training.do_train and training.eval_strategy == "no":
+            if args.model is None or not data.validation_split:
+                raise ValueError("--do_eval alone needs a trained --model and a --validation_split.")
+            config = load_config(args.model)
+            names = [config.id2label[index] for index in range(config.num_labels)]
+            several = config.problem_type == "multi_label_classification"
+        else:
+            train = load(data.train_split)
+            names, several = class_names(train), has_several_labels(train)
+        if data.validation_split:
+            validation = match_classes(load(data.validation_split), names)
+            if has_several_labels(validation) != several:
+                raise ValueError("One split has several labels per clip, the other has one.")
+        return cls(train, validation, names, several)
+
+    def decode(self, processor: VattProcessor, media: str, workers: int, limits: MediaLimits) -> None:
+        """Decode all clips once; those that cannot be are noted."""
+        for name in ("train", "validation"):
+            clips = getattr(self, name)
+            if clips is None:
+                continue
+            decoded, failed = decode_clips(clips, processor, workers, media=media, limits=limits)
+            if not len(decoded):
+                raise ValueError(f"No clip can be read, the first because {failed[0].reason}")
+            for clip in failed:
+                logger.warning("Skipped %s", clip.reason)
+                self.skipped[clip.name] = clip.reason
+            setattr(self, name, decoded)
+
+
+def run_settings(
+    media: str,
+    data: DataArguments,
+    args: ModelArguments,
+    training: FinetuningArguments,
+    train: datasets.Dataset | None,
+) -> dict[str, Any]:
+    """What a run is made of: the flags that have an effect on it, and the clips."""
+    flags = {**vars(data), **vars(args)}
+    unused = {"remote_code", "eval_windows", "eval_crops", *WITHOUT_EFFECT[media]}
+    if train is None:
+        unused |= {"train_split", "drop_token_rate", "classifier_dropout", "freeze_backbone"}
+        unused |= {"crop_resize_style", "color_augment"}
+    settings = {name: value for name, value in flags.items() if name not in unused}
+    if train is None:
+        return settings
+    chosen = ("optim", "learning_rate", "warmup_steps", "max_steps", "num_train_epochs", "seed")
+    chosen += ("per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay")
+    chosen += ("data_seed", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "bf16", "fp16")
+    chosen += ("label_smoothing_factor", "mixup_alpha", "max_grad_norm", "classifier_max_grad_norm")
+    return {
+        **settings,
+        **{name: getattr(training, name) for name in chosen},
+        "optim": training.optim.value,
+        "lr_scheduler_type": str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type)),
+        "num_processes": training.world_size,
+        "data": table_fingerprint(train, media, "label"),
+    }
+
+
+def make_trainer(
+    media: str,
+    model: VattClassifier,
+    processor: VattProcessor,
+    splits: Splits,
+    data: DataArguments,
+    training: FinetuningArguments,
+    settings: dict[str, Any],
+) -> VattTrainer:
+    """The trainer with its data sets; it evaluates too."""
+    limits = data.limits()
+    augmentation = VattAugmentation(
+        data.crop_resize_style, color_probability=0.8 if data.color_augment else 0.0, noise=0.0
+    )
+    train_clips = splits.train and LabelledDataset(
+        splits.train,
+        processor,
+        media,
+        random_window=True,
+        augmentation=None if media == "audio" else augmentation,
+        seed=training.seed,
+        limits=limits,
+    )
+    eval_clips = splits.validation and LabelledDataset(
+        splits.validation,
+        processor,
+        media,
+        windows=data.eval_windows,
+        crops=data.eval_crops,
+        limits=limits,
+    )
+    return VattTrainer(
+        model,
+        training,
+        settings=settings,
+        train_dataset=train_clips,
+        eval_dataset=eval_clips,
+        compute_metrics=classification_metrics,
+        processing_class=processor,
+    )
+
+
 def check_same_run(output_dir: Path, settings: dict[str, Any]) -> None:
     """A run can only be continued with what it was begun with."""
     before = read_run_record(output_dir).get("settings", {})
@@ -266,6 +398,28 @@ def check_same_run(output_dir: Path, settings: dict[str, Any]) -> None:
             + ", ".join(f"{name}={before[name]} (now {now.get(name)})" for name in changed)
             + ". Use them again, or choose another output folder."
         )
+
+
+def train(trainer: VattTrainer) -> float | None:
+    """Train, or continue; returns clips per second, None for a run that was finished before."""
+    output_dir = Path(trainer.args.output_dir)
+    checkpoint = trainer.args.resume_from_checkpoint or last_checkpoint(output_dir)
+    if checkpoint is not None:
+        check_same_run(output_dir, trainer.settings)
+        print(f"Continuing from {checkpoint}")
+    return trainer.train(resume_from_checkpoint=checkpoint).metrics.get("train_samples_per_second")
+
+
+def evaluate(trainer: VattTrainer, split: str) -> PredictionOutput | None:
+    """Predictions for the validation split, if there is one."""
+    if trainer.eval_dataset is None:
+        return None
+    advice = "Lower --per_device_eval_batch_size, --eval_windows or --eval_crops."
+    with explained(trainer.args.output_dir, advice):
+        prediction = trainer.predict(trainer.eval_dataset, metric_key_prefix="eval")
+    if prediction.predictions is None:
+        raise ValueError(f"No clip of the split {split!r} can be read.")
+    return prediction
 
 
 def report(
@@ -289,173 +443,6 @@ def report(
     return metrics
 
 
-def main(media: str, description: str) -> None:
-    """Run one of the scripts."""
-    data, args, training = parse(media, description)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    transformers_logging.set_verbosity_error()  # it reports that the classifier is new, which is the point
-    if training.disable_tqdm:
-        transformers_logging.disable_progress_bar()
-        datasets.disable_progress_bars()
-    seed_everything(training.seed, training.full_determinism)
-    output_dir = Path(training.output_dir)
-    evaluate_only = training.do_eval and not training.do_train and training.eval_strategy == "no"
-
-    def load(split: str) -> datasets.Dataset:
-        return load_labelled(
-            data.dataset, split, media, data.label_column, data.media_column, data.label_separator
-        )
-
-    train = validation = speed = None
-    try:
-        check_output_dir(output_dir)
-        if evaluate_only:
-            if args.model is None or not data.validation_split:
-                raise ValueError("--do_eval alone needs a trained --model and a --validation_split.")
-            config = load_config(args.model)
-            names = [config.id2label[index] for index in range(config.num_labels)]
-            several = config.problem_type == "multi_label_classification"
-        else:
-            train = load(data.train_split)
-            names, several = class_names(train), has_several_labels(train)
-        if data.validation_split:
-            validation = match_classes(load(data.validation_split), names)
-            if has_several_labels(validation) != several:
-                raise ValueError("One split has several labels per clip, the other has one.")
-        model, processor = build(media, args, names, several)
-        set_processor(processor, data, args)
-        limits = data.limits()
-        total = sum(len(split) for split in (train, validation) if split is not None)
-        skipped: dict[str, str] = {}
-        if data.decode_once and media != "image":
-            with training.main_process_first(desc="decoding"):
-                train, validation = (
-                    split and decode(split, processor, media, training, skipped, limits)
-                    for split in (train, validation)
-                )
-        augmentation = VattAugmentation(
-            data.crop_resize_style, color_probability=0.8 if data.color_augment else 0.0, noise=0.0
-        )
-        train_clips = train and LabelledDataset(
-            train,
-            processor,
-            media,
-            random_window=True,
-            augmentation=None if media == "audio" else augmentation,
-            seed=training.seed,
-            limits=limits,
-        )
-        eval_clips = validation and LabelledDataset(
-            validation,
-            processor,
-            media,
-            windows=data.eval_windows,
-            crops=data.eval_crops,
-            limits=limits,
-        )
-        settings = run_settings(media, data, args, training, trains=train is not None)
-        if train is not None:
-            settings["data"] = table_fingerprint(train, media, "label")
-        trainer = VattTrainer(
-            model,
-            training,
-            settings=settings,
-            train_dataset=train_clips,
-            eval_dataset=eval_clips,
-            compute_metrics=classification_metrics,
-            processing_class=processor,
-        )
-        checkpoint = training.resume_from_checkpoint or last_checkpoint(output_dir)
-        if train is not None:
-            if checkpoint is not None:
-                check_same_run(output_dir, settings)
-                print(f"Continuing from {checkpoint}")
-            found = trainer.train(resume_from_checkpoint=checkpoint).metrics
-            speed = found.get("train_samples_per_second")  # not there if the run was finished before
-        with explained(output_dir, "Lower --per_device_eval_batch_size, --eval_windows or --eval_crops."):
-            prediction = None if eval_clips is None else trainer.predict(eval_clips, metric_key_prefix="eval")
-        if prediction is not None and prediction.predictions is None:
-            raise ValueError(f"No clip of the split {data.validation_split!r} can be read.")
-    except (OSError, ValueError, StrictDataclassError, HfHubHTTPError, TrainingError) as error:
-        fail(error)
-    if training.process_index != 0:
-        return
-    skipped |= trainer.skipped
-    metrics: dict[str, float] = {}
-    try:
-        with explained(output_dir, "The training is done: the same command saves its result."):
-            output_dir.mkdir(parents=True, exist_ok=True)
-            if prediction is not None:
-                metrics = report(
-                    output_dir,
-                    prediction,
-                    names,
-                    {
-                        "dataset": without_secrets(data.dataset),
-                        "split": data.validation_split,
-                        "model": args.model or args.preset,
-                        "classes": len(names),
-                        "views": data.eval_windows * data.eval_crops,
-                        "skipped_clips": len(skipped),
-                        "train_samples_per_second": speed,
-                        "settings": without_secrets(settings),
-                    },
-                )
-            if train is not None:
-                save(output_dir, media, trainer, processor, data, args, settings, metrics, skipped)
-    except (OSError, HfHubHTTPError, TrainingError) as error:
-        fail(error)
-    if skipped:
-        print(skip_report(skipped, total))
-    for name, value in metrics.items():
-        print(f"{name:>20}: {value:.4g}")
-    print(f"Saved to {output_dir}")
-
-
-def decode(
-    clips: datasets.Dataset,
-    processor: VattProcessor,
-    media: str,
-    training: FinetuningArguments,
-    skipped: dict[str, str],
-    limits: MediaLimits,
-) -> datasets.Dataset:
-    """Clips decoded once; those that cannot be are noted."""
-    workers = max(1, training.dataloader_num_workers)
-    decoded, failed = decode_clips(clips, processor, workers, media=media, limits=limits)
-    if not len(decoded):
-        raise ValueError(f"No clip can be read, the first because {failed[0].reason}")
-    for clip in failed:
-        logger.warning("Skipped %s", clip.reason)
-    skipped |= {clip.name: clip.reason for clip in failed}
-    return decoded
-
-
-def run_settings(
-    media: str, data: DataArguments, args: ModelArguments, training: FinetuningArguments, trains: bool
-) -> dict[str, Any]:
-    """What a run is made of: the flags that have an effect on it."""
-    flags = {**vars(data), **vars(args)}
-    unused = {"remote_code", "eval_windows", "eval_crops", *WITHOUT_EFFECT[media]}
-    if not trains:
-        unused |= {"train_split", "drop_token_rate", "classifier_dropout", "freeze_backbone"}
-        unused |= {"crop_resize_style", "color_augment"}
-    settings = {name: value for name, value in flags.items() if name not in unused}
-    if not trains:
-        return settings
-    chosen = ("optim", "learning_rate", "warmup_steps", "max_steps", "num_train_epochs", "seed")
-    chosen += ("per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay")
-    chosen += ("data_seed", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "bf16", "fp16")
-    chosen += ("label_smoothing_factor", "mixup_alpha", "max_grad_norm", "classifier_max_grad_norm")
-    return {
-        **settings,
-        **{name: getattr(training, name) for name in chosen},
-        "optim": training.optim.value,
-        "lr_scheduler_type": str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type)),
-        "num_processes": training.world_size,
-    }
-
-
 def save(
     output_dir: Path,
     media: str,
@@ -463,7 +450,6 @@ def save(
     processor: VattProcessor,
     data: DataArguments,
     args: ModelArguments,
-    settings: dict[str, Any],
     metrics: dict[str, float],
     skipped: dict[str, str],
 ) -> None:
@@ -487,7 +473,7 @@ def save(
             training={},
             settings={
                 name: value
-                for name, value in without_secrets(settings).items()
+                for name, value in without_secrets(trainer.settings).items()
                 if name not in ("dataset", "model", "data")
             },
             split=data.validation_split or None,
@@ -503,3 +489,57 @@ def save(
         ignored = ["checkpoint-*/*", "skipped.jsonl", "run.json", "training_args.bin"]
         HfApi().upload_folder(repo_id=trainer.hub_model_id, folder_path=output_dir, ignore_patterns=ignored)
         print(f"Uploaded to {trainer.hub_model_id}")
+
+
+def main(media: str, description: str) -> None:
+    """Run one of the scripts."""
+    data, args, training = parse(media, description)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    transformers_logging.set_verbosity_error()  # it reports that the classifier is new, which is the point
+    if training.disable_tqdm:
+        transformers_logging.disable_progress_bar()
+        datasets.disable_progress_bars()
+    seed_everything(training.seed, training.full_determinism)
+    output_dir = Path(training.output_dir)
+    speed = None
+    metrics: dict[str, float] = {}
+    try:
+        check_output_dir(output_dir)
+        splits = Splits.load(media, data, args, training)
+        total = sum(len(split) for split in (splits.train, splits.validation) if split is not None)
+        model, processor = build(media, args, splits.names, splits.several)
+        set_processor(processor, data, args)
+        if data.decode_once and media != "image":
+            with training.main_process_first(desc="decoding"):
+                splits.decode(processor, media, max(1, training.dataloader_num_workers), data.limits())
+        settings = run_settings(media, data, args, training, splits.train)
+        trainer = make_trainer(media, model, processor, splits, data, training, settings)
+        if splits.train is not None:
+            speed = train(trainer)
+        prediction = evaluate(trainer, data.validation_split)
+        if training.process_index != 0:
+            return
+        skipped = splits.skipped | trainer.skipped
+        with explained(output_dir, "The training is done: the same command saves its result."):
+            output_dir.mkdir(parents=True, exist_ok=True)
+            if prediction is not None:
+                results = {
+                    "dataset": without_secrets(data.dataset),
+                    "split": data.validation_split,
+                    "model": args.model or args.preset,
+                    "classes": len(splits.names),
+                    "views": data.eval_windows * data.eval_crops,
+                    "skipped_clips": len(skipped),
+                    "train_samples_per_second": speed,
+                    "settings": without_secrets(settings),
+                }
+                metrics = report(output_dir, prediction, splits.names, results)
+            if splits.train is not None:
+                save(output_dir, media, trainer, processor, data, args, metrics, skipped)
+    except (OSError, ValueError, StrictDataclassError, HfHubHTTPError, TrainingError) as error:
+        fail(error)
+    if skipped:
+        print(skip_report(skipped, total))
+    for name, value in metrics.items():
+        print(f"{name:>20}: {value:.4g}")
+    print(f"Saved to {output_dir}")

@@ -42,6 +42,8 @@ def naming(flag: str) -> Iterator[None]:
     """Errors about the value of a flag are ValueErrors that name it."""
     try:
         yield
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{flag}: {error.doc!r} is no JSON ({error}).") from error
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise ValueError(f"{flag}: {' '.join(str(error).split())}") from error
 
@@ -102,7 +104,7 @@ class MediaArguments:
 
 def check_output_dir(folder: str | Path) -> None:
     """ValueError if nothing can be written there, before the work that is to be stored there."""
-    target = Path(folder).absolute()
+    target = Path(folder)
     place = next(path for path in (target, *target.parents) if path.exists())
     if not place.is_dir():
         raise ValueError(f"--output_dir {folder}: {place} is a file. Name a folder.")

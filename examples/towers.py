@@ -11,6 +11,7 @@ from common import merge, naming
 
 from modeling_vatt import VattConfig, VattForPreTraining
 from modeling_vatt.embedding.building import build_from_towers
+from modeling_vatt.embedding.locked_features import locked_towers
 from modeling_vatt.models.modeling_vatt import MODALITIES
 from modeling_vatt.processors import VattProcessor
 
@@ -52,6 +53,20 @@ class TowerArguments:
         default=None,
         metadata={"help": "What stands between locked towers and the head of a new model; none if left out."},
     )
+    cache_features: bool = field(
+        default=False,
+        metadata={"help": "Pass every window through locked towers once; training then reads vectors."},
+    )
+    cache_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of these features, for several runs; features in --output_dir if left out."
+        },
+    )
+    cache_windows: int = field(default=1, metadata={"help": "Windows of a clip that are cached."})
+    cache_dtype: Literal["float32", "bfloat16"] = field(
+        default="float32", metadata={"help": "Of cached features, and of the towers while they are computed."}
+    )
 
     def sources(self) -> dict[str, str]:
         """Modality -> checkpoint."""
@@ -68,6 +83,13 @@ class TowerArguments:
                     f"--lock {lock}: give video, audio or text, or text:4 for its first 4 blocks."
                 )
             found[name] = int(blocks) if colon else None
+        return found
+
+    def cached(self, model: VattForPreTraining) -> list[str]:
+        """Locked towers whose features are computed once."""
+        found = locked_towers(model) if self.cache_features else []
+        if self.cache_features and not found:
+            raise ValueError("--cache_features needs towers that are not trained: give --lock video text.")
         return found
 
     def of_new_models(self) -> dict[str, Any]:

@@ -2,48 +2,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """VATT (Video-Audio-Text Transformer) as a Hugging Face model package.
 
-Importing it registers the models and processors with transformers' Auto classes, and its pipelines.
+Importing it makes transformers' Auto classes know the models and processors, and `pipeline` its tasks. It is
+quick: what is named here, torch and transformers are loaded when they are asked for.
 """
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForAudioClassification,
-    AutoModelForImageClassification,
-    AutoModelForPreTraining,
-    AutoModelForVideoClassification,
-)
+from typing import TYPE_CHECKING
 
+from ._auto_classes import follow_transformers
+from ._lazy import lazy_names
 from ._renamed import keep_old_names
 from ._version import __version__
-from .configuration import VattAudioConfig, VattConfig, VattTextConfig, VattVideoConfig
-from .models.classification import (
-    VattForAudioClassification,
-    VattForImageClassification,
-    VattForVideoClassification,
-)
-from .models.modeling_vatt import (
-    VattFeaturesOutput,
-    VattForPreTraining,
-    VattForPreTrainingOutput,
-    VattModel,
-    VattModelOutput,
-    VattPreTrainedModel,
-)
-from .pipelines import register_pipelines
-from .processors import register_processors
 
+
+if TYPE_CHECKING:
+    from .configuration import VattAudioConfig, VattConfig, VattTextConfig, VattVideoConfig
+    from .models.classification import (
+        VattForAudioClassification,
+        VattForImageClassification,
+        VattForVideoClassification,
+    )
+    from .models.modeling_vatt import (
+        VattFeaturesOutput,
+        VattForPreTraining,
+        VattForPreTrainingOutput,
+        VattModel,
+        VattModelOutput,
+        VattPreTrainedModel,
+    )
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 keep_old_names()
-for _config_class in (VattConfig, VattVideoConfig, VattAudioConfig, VattTextConfig):
-    AutoConfig.register(_config_class.model_type, _config_class, exist_ok=True)
-AutoModel.register(VattConfig, VattModel, exist_ok=True)
-AutoModelForPreTraining.register(VattConfig, VattForPreTraining, exist_ok=True)
-AutoModelForVideoClassification.register(VattConfig, VattForVideoClassification, exist_ok=True)
-AutoModelForAudioClassification.register(VattConfig, VattForAudioClassification, exist_ok=True)
-AutoModelForImageClassification.register(VattConfig, VattForImageClassification, exist_ok=True)
-register_processors(VattConfig)
-register_pipelines()
+follow_transformers()
 
 
 __all__ = [

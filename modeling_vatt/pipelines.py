@@ -442,6 +442,9 @@ def register_pipelines() -> None:
     PIPELINE_REGISTRY.supported_tasks[_ZERO_SHOT_AUDIO]["impl"] = VattZeroShotAudioClassificationPipeline
 
 
+register_pipelines()
+
+
 __all__ = [
     "VattAudioClassificationPipeline",
     "VattFeatureExtractionPipeline",

@@ -1,7 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Training augmentation of the release (vatt.md 6.3, 6.4; numerics.md 8), reproducible through a
-`torch.Generator`.
+"""Training augmentation of the release (paper A.2.1), reproducible through a `torch.Generator`.
 
 All draws are made once per clip. Geometry is one resampling: where the release resizes a jittered clip twice,
 the two scalings are composed, and only the part of the frames that the crop keeps is touched.

@@ -9,8 +9,7 @@ import json
 from typing import Any
 
 import numpy as np
-from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
-from transformers.models.auto.feature_extraction_auto import feature_extractor_class_from_name
+import transformers  # its Auto classes need the processors of this package, so they are not loaded here
 from transformers.utils.hub import cached_file
 
 
@@ -51,7 +50,7 @@ def frame_settings(source: str, **hub: Any) -> dict[str, Any]:
     own: Any = None
     if settings is None:
         try:
-            own = AutoImageProcessor.from_pretrained(source, **hub)
+            own = transformers.AutoImageProcessor.from_pretrained(source, **hub)
         except (OSError, ValueError, ImportError) as error:
             raise ValueError(
                 f"video tower: {source} has no image or video processor that can be read "
@@ -163,7 +162,7 @@ def load_extractor(source: str, **hub: Any) -> Any:
             name it.
     """
     try:
-        extractor = AutoFeatureExtractor.from_pretrained(source, **hub)
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(source, **hub)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ValueError(
             f"audio tower: {source} has no feature extractor that can be read "
@@ -186,6 +185,8 @@ def check_extractor(extractor: Any, source: str) -> Any:
 
 def extractor_from_dict(settings: dict[str, Any]) -> Any:
     """The feature extractor that a saved processor holds."""
+    from transformers.models.auto.feature_extraction_auto import feature_extractor_class_from_name
+
     name = str(settings.get("feature_extractor_type"))
     extractor_class = feature_extractor_class_from_name(name)
     if extractor_class is None or name.startswith("Vatt"):
@@ -206,7 +207,7 @@ def load_tokenizer(source: str, text_config: Any = None, max_words: int = _MAX_W
         ValueError: there is none, or one without padding.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **hub)
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
         raise ValueError(
             f"text tower: {source} has no tokenizer that can be read ({str(error).splitlines()[0]}). Choose "

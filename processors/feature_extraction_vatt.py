@@ -25,10 +25,10 @@ _SAMPLE_TYPES = ("float16", "bfloat16", "float32", "float64", "longdouble")
 class VattFeatureExtractor(SequenceFeatureExtractor):
     r"""Cuts sound to one window and returns `input_values`.
 
-    Sound that is too long is cut to its centre, sound that is too short is repeated (DMVR, vatt.md 6.1). No
-    loudness normalisation. The log-mel spectrogram is the release's (numerics.md 8): periodic Hann window,
-    zero-padded end, magnitude, HTK mel triangles without area normalisation, log(1 + 10000 x), min-max to [0,
-    1] over the clip.
+    Sound that is too long is cut to its centre, sound that is too short is repeated, as DMVR does. The
+    loudness is kept. The log-mel spectrogram is the release's: periodic Hann window, zero-padded end,
+    magnitude, HTK mel triangles without area normalisation, log(1 + 10000 x), min-max to [0, 1] over the
+    clip.
 
     Args:
         feature_type (`str`): `"waveform"` gives `(batch, num_samples)`; `"spectrogram"` gives

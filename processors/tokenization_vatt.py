@@ -3,7 +3,7 @@
 """Tokenizer of VATT: whole words as in the official release, or SentencePiece pieces for any script.
 
 There are two rules for words. With a vocabulary of the release, and so in converted models, it is that of
-DMVR's `WordTokenizer` (vatt.md 6.6), by which the vocabulary was made: ASCII punctuation is deleted (not
+DMVR's `WordTokenizer`, by which the vocabulary was made: ASCII punctuation is deleted (not
 replaced by a space), ASCII letters are lower-cased, the rest is split on ASCII white space. Tokenizers
 trained here split at punctuation of any script, so that "red/blue", "left-hand" and quoted words are words;
 only apostrophes inside a word are deleted. Nothing is added at the ends. All of it lives in the `tokenizers`

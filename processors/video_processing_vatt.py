@@ -390,7 +390,7 @@ def _crop_boxes(frames: torch.Tensor, crop: SizeDict | None, mode: str) -> list[
     top, left = (height - crop.height) // 2, (width - crop.width) // 2
     corners = [(top, left)]
     if mode == "three":
-        # vatt.md 6.3. Python rounds half to even, like the release.
+        # Python rounds half to even, as the release does.
         if height >= width:
             corners = [(y, 0) for y in (0, round(height / 2 - crop.height // 2), height - crop.height)]
         else:

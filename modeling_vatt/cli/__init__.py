@@ -2,14 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `vatt` command. Arguments, progress bars and messages only; the work is done in the rooms below.
 
-A module for each command; it imports what it needs inside its function, so that `vatt --help` answers soon.
+A module for each command; it imports what it needs inside its function, and what is large after checking what
+it was given: help, wrong usage and missing files are answered without torch and transformers.
 Exit codes: 0 done, 1 an error that is explained, 2 wrong usage, 3 a search that found nothing.
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
+from .._version import __version__
 from . import convert, embed, flops, index, info, search, serve
 
 
@@ -32,6 +35,21 @@ app = typer.Typer(
 )
 for _module in (index, search, serve, embed, info, convert, flops):
     app.command()(getattr(_module, _module.__name__.rpartition(".")[2]))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vatt {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 def main(arguments: list[str] | None = None) -> None:

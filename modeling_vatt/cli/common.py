@@ -9,9 +9,16 @@ import math
 import re
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from ..hub.repositories import is_hub_name
+
+
+if TYPE_CHECKING:
+    from ..processors import MediaLimits
 
 
 Isolate = Annotated[
@@ -109,6 +116,21 @@ def explained(kept: str) -> Callable[[Callable[..., None]], Callable[..., None]]
         return run
 
     return decorate
+
+
+def media_limits_of(text: str, isolate: bool) -> "MediaLimits":
+    """The values of `--media-limits` and `--isolate`."""
+    from ..processors.media.source import MediaLimits
+
+    return MediaLimits.from_json(text, isolated=isolate)
+
+
+def require_index(folder: Path) -> None:
+    """Raise `FileNotFoundError` where there is plainly no index, before anything large is loaded."""
+    from ..retrieval.store import EXPORTED, index_folder
+
+    if not (folder / EXPORTED).is_file() and (folder.exists() or not is_hub_name(str(folder))):
+        index_folder(folder)
 
 
 def quiet() -> None:

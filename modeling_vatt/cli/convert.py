@@ -92,8 +92,8 @@ def convert(
     list_names: Annotated[bool, typer.Option("--list", help="List the published checkpoints.")] = False,
 ) -> None:
     """Convert an official checkpoint to weights, config, processor and model card for `from_pretrained`."""
-    from ..convert import RELEASES, convert_checkpoint, fetch_release
-    from ..convert.release import BASE_URL, MISC_DATA, fetch
+    from ..convert.release import BASE_URL, MISC_DATA, RELEASES, fetch, fetch_release
+    from ..convert.variables import open_variables
 
     if list_names:
         width = max(map(len, RELEASES))
@@ -113,8 +113,11 @@ def convert(
         if misc_data == "download":
             misc_data = str(fetch(f"{base_url}/{MISC_DATA}", cache / MISC_DATA, bar))
         bar.close()
+        variables = open_variables(source)
+        from ..convert import convert_checkpoint
+
         done = convert_checkpoint(
-            source,
+            variables,
             output,
             release=release,
             misc_data=misc_data,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..hub.repositories import require_repository
-from .common import Isolate, Limits, Trust, explained, finite, quiet, say, say_json
+from .common import Isolate, Limits, Trust, explained, finite, media_limits_of, quiet, say, say_json
 
 
 @explained("Nothing was written.")
@@ -49,10 +49,13 @@ def embed(
     if output is not None and output.suffix != ".npz":
         raise typer.BadParameter(f"{output}: choose the ending .npz.", param_hint="--output")
     require_repository(model)
+    paths = [*(videos or []), *(audio or [])]
+    if not text and not any(path.exists() for path in paths):
+        raise FileNotFoundError(f"{', '.join(map(str, paths))}: no such file. Check the path.")
+    limits = media_limits_of(media_limits, isolate)
     quiet()
     from tqdm import tqdm
 
-    from ..processors import MediaLimits
     from ..retrieval import embed_query, embed_windows, unit
     from ..retrieval.video_search import load_model
 
@@ -63,7 +66,6 @@ def embed(
         start, end = span or (None, None)
         rows.append({"kind": kind, "source": str(source), "start": start, "end": end, **vectors})
 
-    limits = MediaLimits.from_json(media_limits, isolated=isolate)
     loaded, processor = load_model(model, device, trust_remote_code=trust_remote_code)
     files = tqdm(videos or [], unit="file", desc="Embedding", disable=None)
     for source, found in embed_windows(loaded, processor, files, stride, limits=limits):

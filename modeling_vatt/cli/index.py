@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..hub.repositories import require_repository
-from .common import Isolate, Limits, Trust, explained, fail, finite, quiet, say, say_json
+from .common import Isolate, Limits, Trust, explained, fail, finite, media_limits_of, quiet, say, say_json
 
 
 if TYPE_CHECKING:
@@ -80,25 +80,24 @@ def index(
         )
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder. Check the path.")
+    from ..retrieval.store import DEFAULT_FOLDER, find_index
+
+    where = folder / DEFAULT_FOLDER if index_dir is None else index_dir
     if model is not None:
         require_repository(model)
+    elif find_index(where) is None:
+        raise ValueError(f"{where}: no index yet. Name the model to make one: --model DIR_OR_HUB_ID.")
+    limits = media_limits_of(media_limits, isolate)
     quiet()
     from tqdm import tqdm
 
-    from ..processors import MediaLimits
     from ..retrieval import IndexBusy, VideoSearch
-    from ..retrieval.index import DEFAULT_FOLDER
-
-    where = folder / DEFAULT_FOLDER if index_dir is None else index_dir
 
     def waiting() -> None:
         say(f"{where}: another process writes to this index; waiting for it to end.", err=True)
 
-    limits = MediaLimits.from_json(media_limits, isolated=isolate)
     search = None
-    if not VideoSearch.exists(where):
-        if model is None:
-            raise ValueError(f"{where}: no index yet. Name the model to make one: --model DIR_OR_HUB_ID.")
+    if model is not None and find_index(where) is None:
         with suppress(FileExistsError):  # another process was quicker
             search = VideoSearch.create(folder, model, where, stride, device, trust_remote_code)
     if search is None:

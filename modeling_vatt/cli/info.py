@@ -45,9 +45,7 @@ def info(
 
 
 def _facts(path: Path, name: str, files: bool) -> dict[str, Any]:
-    from ..data.shards import MANIFEST
-    from ..retrieval import VattIndex, VideoSearch
-    from ..retrieval.exchange import MANIFEST as EXPORTED
+    from ..retrieval.store import EXPORTED, find_index
 
     if path.is_file():
         from dataclasses import asdict
@@ -55,13 +53,14 @@ def _facts(path: Path, name: str, files: bool) -> dict[str, Any]:
         from ..processors import probe
 
         return {"kind": "media file", **asdict(probe(path))}
-    if VideoSearch.exists(path) or (path / EXPORTED).is_file():
-        index = VattIndex.open(path) if VideoSearch.exists(path) else VattIndex.from_pretrained(path)
-        with index:
-            return {"kind": "index", **index.info(), **({"listed": index.files()} if files else {})}
-    if (path / MANIFEST).is_file():
-        from ..data import ShardDataset
+    if find_index(path) or (path / EXPORTED).is_file():
+        from ..retrieval import VattIndex
 
+        with VattIndex.open(path) if find_index(path) else VattIndex.from_pretrained(path) as index:
+            return {"kind": "index", **index.info(), **({"listed": index.files()} if files else {})}
+    from ..data.shards import MANIFEST, ShardDataset
+
+    if (path / MANIFEST).is_file():
         shards = ShardDataset(path)
         return {
             "kind": "shards",

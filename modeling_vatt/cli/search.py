@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..hub.repositories import require_repository
-from .common import NOTHING_FOUND, Trust, explained, finite, quiet, say, say_json
+from .common import NOTHING_FOUND, Trust, explained, finite, quiet, require_index, say, say_json
 
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def search(
             raise typer.BadParameter(
                 f"{file}: choose the ending .csv, .json or .html.", param_hint="--export"
             )
+    require_index(index_dir)
     if model is not None:
         require_repository(model)
     quiet()

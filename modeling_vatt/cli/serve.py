@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..hub.repositories import require_repository
-from .common import Trust, explained, fail, finite, quiet, say
+from .common import Trust, explained, fail, finite, quiet, require_index, say
 
 
 @explained("The page is no longer there; the index is as it was.")
@@ -48,6 +48,7 @@ def serve(
 
     vatt serve my_videos --host 0.0.0.0 --allow-remote     # everyone in the network may watch
     """
+    require_index(index_dir)
     if model is not None:
         require_repository(model)
     quiet()

@@ -39,6 +39,7 @@ class ClipDataset(Dataset):
         limits: what a file may cost, and whether it is decoded in a process of its own.
         late_colors: leave the changes of colour to [`ClipBatch.to`], on the training device: frames stay
             uint8, a quarter of the memory and of what worker processes send.
+        window_choices: draw random windows from so many evenly spread ones; 0 for anywhere.
 
     An item is addressed by its index, or by (epoch, index). A clip that cannot be read is returned as
     [`SkippedClip`]; nothing else is caught. Of sentences with times, a window gets those of
@@ -55,9 +56,15 @@ class ClipDataset(Dataset):
         clips_per_video: int = 1,
         limits: MediaLimits = DEFAULT_LIMITS,
         late_colors: bool = False,
+        window_choices: int = 0,
     ) -> None:
         if clips_per_video < 1:
             raise ValueError(f"`clips_per_video` must be at least 1, got {clips_per_video}.")
+        if window_choices and random_window and window_choices < clips_per_video:
+            raise ValueError(
+                f"`clips_per_video` {clips_per_video} cannot be drawn from `window_choices` "
+                f"{window_choices}: raise the latter."
+            )
         self.clips = clips
         self.processor = processor
         self.random_window = random_window
@@ -66,34 +73,46 @@ class ClipDataset(Dataset):
         self.clips_per_video = clips_per_video
         self.limits = limits
         self.late_colors = late_colors
+        self.window_choices = window_choices
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, item: int | tuple[int, int]) -> BatchFeature | SkippedClip:
-        epoch, index = (0, item) if isinstance(item, int) else item
-        random = np.random.default_rng((self.seed, epoch, index))
+        index, random = self.draws(item)
         try:
             row = self.clips[index]
             clips = self._read(row, random)
         except MediaError as error:
             return SkippedClip(error.source, str(error))
-        captions = [self._captions(row, clip, random) for clip in clips]
+        captions = [self.captions_of(row, (clip.start, clip.start + clip.duration), random) for clip in clips]
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
-        return self.processor(
+        found = self.processor(
             videos=clips,
-            text=captions,
             start=0.0,
             augmentation=self.augmentation,
             generator=generator,
             late_colors=self.late_colors,
             return_tensors="pt",
         )
+        return BatchFeature({**found, **self.texts(captions)})
 
-    def _captions(self, row: dict[str, Any], clip: MediaClip, random: np.random.Generator) -> list[str]:
+    def texts(self, captions: list[list[str]]) -> Mapping[str, Any]:
+        """Model inputs of the captions of each window."""
+        return self.processor(text=captions, return_tensors="pt")
+
+    def draws(self, item: int | tuple[int, int]) -> tuple[int, np.random.Generator]:
+        """Index of an item, and the source of all that is random in it."""
+        epoch, index = (0, item) if isinstance(item, int) else item
+        return index, np.random.default_rng((self.seed, epoch, index))
+
+    def captions_of(
+        self, row: dict[str, Any], span: tuple[float, float], random: np.random.Generator
+    ) -> list[str]:
+        """Captions of a row for a window from and to these seconds."""
         wanted = self.processor.num_captions
         if sentences := usable_sentences(row.get("sentences"))[0]:
-            return nearest_sentences(sentences, clip.start, clip.start + clip.duration, wanted)
+            return nearest_sentences(sentences, *span, wanted)
         captions = usable_captions(row.get("captions"))
         if self.random_window and len(captions) > wanted:
             captions = [captions[i] for i in random.permutation(len(captions))[:wanted]]
@@ -101,8 +120,16 @@ class ClipDataset(Dataset):
 
     def _read(self, row: dict[str, Any], random: np.random.Generator) -> list[MediaClip]:
         options = {**read_options(self.processor), "limits": self.limits}
-        places = window_places(self.clips_per_video, random if self.random_window else None)
+        if self.random_window and self.window_choices:
+            every = window_places(self.window_choices)
+            places = [every[choice] for choice in self.choose(random)]
+        else:
+            places = window_places(self.clips_per_video, random if self.random_window else None)
         return read_row(row, "video", options, places)
+
+    def choose(self, random: np.random.Generator) -> list[int]:
+        """Which of the `window_choices` windows an item takes."""
+        return sorted(random.permutation(self.window_choices)[: self.clips_per_video].tolist())
 
     @cached_property
     def fingerprint(self) -> str:

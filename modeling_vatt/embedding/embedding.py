@@ -2,11 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embedding many clips: in the common spaces, and as pooled features of the frozen backbone."""
 
-import hashlib
 import json
 import os
-import zipfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +20,6 @@ from transformers import BatchFeature
 from transformers.utils import logging
 
 from .._version import __version__
-from ..files import whole_file
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import (
     DEFAULT_LIMITS,
@@ -36,6 +32,7 @@ from ..processors import (
 )
 from ..processors.media.source import source_name
 from ..processors.windows import iterate_strided_starts, read_windows, window_places
+from .cache import FeatureCache, content_of
 from .identity import base_model, hash_weights
 
 
@@ -225,14 +222,14 @@ def embed_files(
         ValueError: if no file could be read.
     """
     settings = [sorted(modalities), windows, pooled, repr(limits)]  # limits decide what cannot be read
-    cache = None if cache_dir is None else _Cache(Path(cache_dir), model, processor, settings)
+    cache = None if cache_dir is None else _cache(Path(cache_dir), model, processor, settings)
     clips = zip(
         (file if isinstance(file, bytes) or hasattr(file, "read") else os.fspath(file) for file in files),
         repeat(None) if segments is None else segments,
         strict=segments is not None,
     )
     read = _clip_reader(processor, modalities, windows, limits)
-    recall = (lambda batch: None) if cache is None else cache.load
+    recall = partial(_recall, cache)
     total = 0
     parts: list[FileEmbeddings] = []
     for batch, items in _read_ahead(_batched(clips, batch_size), num_workers, read, recall):
@@ -241,7 +238,8 @@ def embed_files(
         else:
             part = _embed_clips(model, items, windows, pooled)
             if cache is not None:
-                cache.save(batch, part)
+                errors = np.array(json.dumps([error.args for error in part.errors]))
+                cache.save(_keys(batch), {"errors": errors, "kept": part.kept, **part.arrays})
         part.kept += total
         total += len(batch)
         parts.append(part)
@@ -510,51 +508,26 @@ def _read_ahead(
             yield finish()
 
 
-class _Cache:
-    """Embeddings of batches on disk, under names that depend on all that they depend on."""
-
-    def __init__(
-        self, folder: Path, model: VattModel | VattForPreTraining, processor: VattProcessor, settings: Any
-    ) -> None:
-        self.folder = folder
-        parts = (processor.video_processor.to_dict(), processor.feature_extractor.to_dict())
-        known = [__version__, hash_weights(model), base_model(model).config.to_dict(), *parts, settings]
-        self.state = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
-
-    def load(self, batch: list[_Clip]) -> FileEmbeddings | None:
-        file = self._file(batch)
-        try:
-            with np.load(file) as content:
-                arrays = dict(content)
-            errors = [MediaError(*parts) for parts in json.loads(str(arrays.pop("errors")))]
-            return FileEmbeddings(kept=arrays.pop("kept"), arrays=arrays, errors=errors)
-        except FileNotFoundError:
-            return None
-        except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            logger.warning(f"{file}: damaged ({error!r}); its files are embedded anew.")
-            return None
-
-    def save(self, batch: list[_Clip], part: FileEmbeddings) -> None:
-        errors = json.dumps([error.args for error in part.errors])
-        arrays: dict[str, Any] = {"errors": np.array(errors), "kept": part.kept, **part.arrays}
-        with whole_file(self._file(batch)) as target, target.open("wb") as file:
-            np.savez(file, **arrays)
-
-    def _file(self, batch: list[_Clip]) -> Path:
-        digest = self.state.copy()
-        for source, segment in batch:
-            digest.update(repr((_identity(source), segment)).encode())
-        return self.folder / f"{digest.hexdigest()[:32]}.npz"
+def _cache(
+    folder: Path, model: VattModel | VattForPreTraining, processor: VattProcessor, settings: Any
+) -> FeatureCache:
+    parts = (processor.video_processor.to_dict(), processor.feature_extractor.to_dict())
+    known = [__version__, hash_weights(model), base_model(model).config.to_dict(), *parts, settings]
+    return FeatureCache(folder, known)
 
 
-def _identity(source: Any) -> tuple[Any, ...]:
-    """Changes when the content does."""
-    if hasattr(source, "read"):
-        source.seek(0)
-        source = source.read()
-    if isinstance(source, bytes):
-        return (hashlib.sha256(source).hexdigest(),)
-    path = Path(source)
-    if not path.is_file():  # missing, or a URL
-        return (source,)
-    return (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
+def _keys(batch: list[_Clip]) -> list[Any]:
+    return [(content_of(source), segment) for source, segment in batch]
+
+
+def _recall(cache: FeatureCache | None, batch: list[_Clip]) -> FileEmbeddings | None:
+    """What the cache has of a batch; None without one."""
+    arrays = None if cache is None else cache.load(_keys(batch))
+    if arrays is None or not {"errors", "kept"} <= arrays.keys():
+        return None
+    arrays.pop("keys", None)
+    kept, stored = arrays.pop("kept"), json.loads(str(arrays.pop("errors")))
+    # The files may have had other names.
+    bad = [source_name(source) for place, (source, _) in enumerate(batch) if place not in kept.tolist()]
+    errors = [MediaError(name, *parts[1:]) for name, parts in zip(bad, stored, strict=True)]
+    return FileEmbeddings(kept=kept, arrays=arrays, errors=errors)

@@ -6,7 +6,7 @@ Everything in a card is read off the model or was handed in; what is not known i
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def build_model_card(
     settings: Mapping[str, Any] | None = None,
     split: str | None = None,
     data: Mapping[str, Any] | None = None,
-    base_model: str | None = None,
+    base_model: str | Sequence[str] | None = None,
     license: str | None = None,
     processor: Any = None,
     training: Mapping[str, float] | None = None,
@@ -110,8 +110,8 @@ def build_model_card(
         settings: of the training.
         split: what the metrics were measured on.
         data: facts about the data, e.g. `{"clips": 1000}`.
-        base_model: checkpoint that the training began with: Hub name, or a folder, of which only the last
-            part is shown.
+        base_model: checkpoint that the training began with, or those of the towers: Hub names, or folders, of
+            which only the last part is shown.
         license: of the weights, as an identifier of the Hub.
         processor: for the rates at which it reads video and sound.
         training: last values that the training logged; if left out, losses, learning rate and speed among
@@ -123,7 +123,8 @@ def build_model_card(
     if training is None:
         training = {name: value for name, value in results.items() if is_training_metric(name)}
         results = {name: value for name, value in results.items() if name not in training}
-    local_base = base_model is not None and Path(base_model).exists()
+    bases = [base_model] if isinstance(base_model, str) else list(dict.fromkeys(base_model or ()))
+    on_hub = [base for base in bases if not Path(base).exists()]
     local = dataset is not None and Path(dataset).is_dir()
     shown = Path(dataset).resolve().name if local and dataset is not None else dataset
     card_data = ModelCardData(
@@ -131,7 +132,7 @@ def build_model_card(
         license=license,
         pipeline_tag=task,
         tags=["vatt", "video", "audio", "text", "contrastive", "retrieval", "modeling_vatt"],
-        base_model=None if local_base else base_model,
+        base_model=on_hub[0] if len(on_hub) == 1 else on_hub or None,
         datasets=dataset if dataset is not None and not local and dataset.count("/") <= 1 else None,
         model_name=name if results else None,
         eval_results=_eval_results(results, task, shown, local, split),
@@ -148,7 +149,7 @@ def build_model_card(
         "## Data",
         _data_section(shown, data),
         "## Training",
-        _training_section(settings, training, base_model, local_base),
+        _training_section(settings, training, bases),
         "## Results",
         _results_section(results, shown, split),
         "## Limits",
@@ -216,26 +217,55 @@ def _eval_results(
     return entries or None
 
 
+def _video_fact(config: Any, processor: Any) -> str:
+    fps = "" if processor is None else f", {processor.video_processor.fps:g} per second"
+    if config.is_foreign("video"):
+        return f"{config.num_frames} frames{fps}"
+    video = config.video_config
+    fact = f"{video.num_frames} frames of {video.image_size} x {video.image_size} px{fps}"
+    return fact + _convolutions(video)
+
+
+def _audio_fact(config: Any, processor: Any) -> str:
+    rate = "" if processor is None else f" at {processor.feature_extractor.sampling_rate} Hz"
+    if config.is_foreign("audio"):
+        seconds = "" if processor is None else f"{processor.feature_extractor.window_seconds:g} s"
+        return f"{seconds}{rate}"
+    audio = config.audio_config
+    if audio.input_type == "waveform":
+        return f"{audio.num_samples} samples{rate}" + _convolutions(audio)
+    fact = f"log-mel spectrogram of {audio.spectrogram_length} x {audio.num_mel_bins}{rate}"
+    return fact + _convolutions(audio)
+
+
+def _text_fact(config: Any, processor: Any) -> str:
+    if config.is_foreign("text"):
+        return "" if processor is None else f"{processor.tokenizer.model_max_length} words or pieces"
+    text = config.text_config
+    return f"{text.max_position_embeddings} words of a vocabulary of {text.vocab_size:,}"
+
+
+def _convolutions(tower: Any) -> str:
+    return f", {tower.encoder_type} of width {tower.width_multiplier:g}" if tower.is_convolutional else ""
+
+
 def _facts(model: PreTrainedModel, processor: Any) -> dict[str, str]:
     config = model.config
-    video, audio, text = config.video_config, config.audio_config, config.text_config
-    fps = rate = ""
-    if processor is not None:
-        fps = f", {processor.video_processor.fps:g} per second"
-        rate = f" at {processor.feature_extractor.sampling_rate} Hz"
-    if audio.input_type == "waveform":
-        sound = f"{audio.num_samples} samples{rate}"
-    else:
-        sound = f"log-mel spectrogram of {audio.spectrogram_length} x {audio.num_mel_bins}{rate}"
     built = getattr(model, "vatt", model)
     everything = {
-        "video": f"{video.num_frames} frames of {video.image_size} x {video.image_size} px{fps}",
-        "audio": sound,
-        "text": f"{text.max_position_embeddings} words of a vocabulary of {text.vocab_size:,}",
+        "video": _video_fact(config, processor),
+        "audio": _audio_fact(config, processor),
+        "text": _text_fact(config, processor),
     }
-    for name, tower in (("video", video), ("audio", audio)):
-        if tower.is_convolutional:
-            everything[name] += f", {tower.encoder_type} of width {tower.width_multiplier:g}"
+    for name in everything:
+        words = [everything[name]] if everything[name] else []
+        if config.is_foreign(name):
+            words.append(f"a `{getattr(config, f'{name}_config').model_type}` tower")
+        locked = config.use(name).locked
+        words += (
+            ["not trained"] if locked is True else [f"first {locked} blocks not trained"] if locked else []
+        )
+        everything[name] = ", ".join(words)
     towers = {name: fact for name, fact in everything.items() if getattr(built, f"{name}_model") is not None}
     shared = "one encoder for all modalities" if config.modality_agnostic else "an encoder per modality"
     return {
@@ -281,11 +311,15 @@ def _data_section(dataset: str | None, data: Mapping[str, Any] | None) -> str:
 
 
 def _training_section(
-    settings: Mapping[str, Any] | None, training: Mapping[str, float], base_model: str | None, local: bool
+    settings: Mapping[str, Any] | None, training: Mapping[str, float], bases: Sequence[str]
 ) -> str:
-    begun = f"Started from [{base_model}](https://huggingface.co/{base_model})." if base_model else ""
-    if base_model and local:
-        begun = f"Started from the local model `{Path(base_model).resolve().name}`."
+    named = [
+        f"the local model `{Path(base).resolve().name}`"
+        if Path(base).exists()
+        else f"[{base}](https://huggingface.co/{base})"
+        for base in bases
+    ]
+    begun = f"Started from {' and '.join(named)}." if named else ""
     rows = {f"`{name}`": f"{value}" for name, value in (settings or {}).items()}
     rows |= {f"last {name}": f"{value:.4g}" for name, value in training.items()}
     table = _table({"setting": "value"}, rows) if rows else "Settings not stated."

@@ -17,6 +17,7 @@ from transformers.utils.generic import can_return_tuple
 
 from ..configuration import VattConfig
 from ..configuration.tower_use import VattRemoteConfig
+from ..hub.sentence_transformers import save_modules_file
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
 from .foreign import VattForeignTower, load_remote_config, load_tower, save_remote_towers
@@ -165,10 +166,13 @@ class VattPreTrainedModel(PreTrainedModel):
         return model
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
-        """See transformers; code that came with towers is saved beside the weights."""
+        """See transformers; code that came with towers is saved beside the weights, and files by which
+        sentence-transformers knows the model, if it has common spaces."""
         towers = [getattr(self.base_model, f"{name}_model", None) for name in MODALITIES]
         save_remote_towers([tower for tower in towers if isinstance(tower, VattForeignTower)], save_directory)
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if getattr(self.base_model, "head", None) is not None and kwargs.get("is_main_process", True):
+            save_modules_file(save_directory)
 
     def lock(self, *names: str, blocks: int | None = None) -> None:
         """Train towers no further: no gradients, no optimizer state, evaluation mode even under `train()`.
@@ -513,6 +517,22 @@ class VattModel(VattPreTrainedModel):
             features.va_embeds, features.vt_embeds = self._embedded(name, features.pooler_output)
         return features
 
+    def _known_features(
+        self, name: str, pooled: torch.Tensor | None, inputs: torch.Tensor | None, return_embeds: bool
+    ) -> VattFeaturesOutput | None:
+        """Features that were computed before, with their embeddings; None if there are none."""
+        if pooled is None:
+            return None
+        if inputs is not None:
+            raise ValueError(f"Pass either `{name}_pooler_output` or the input of the {name} tower.")
+        rows: Any = pooled.to(self.dtype).flatten(0, -2)
+        features = VattFeaturesOutput(pooler_output=rows)
+        if self.head is not None and return_embeds:
+            for space, values in zip(("va", "vt"), self._embedded(name, rows), strict=True):
+                if values is not None:
+                    features[f"{space}_embeds"] = values.view(*pooled.shape[:-1], -1)
+        return features
+
     @can_return_tuple
     def get_video_features(
         self,
@@ -613,6 +633,9 @@ class VattModel(VattPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_embeds: bool = True,
+        video_pooler_output: torch.Tensor | None = None,
+        audio_pooler_output: torch.Tensor | None = None,
+        text_pooler_output: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> VattModelOutput:
         r"""
@@ -628,6 +651,9 @@ class VattModel(VattPreTrainedModel):
             output_hidden_states, output_attentions (`bool`, *optional*): keep the outputs of every block.
             return_embeds (`bool`, defaults to `True`): project the features into the common spaces; see
                 [`~VattModel.project`].
+            video_pooler_output, audio_pooler_output, text_pooler_output (`torch.Tensor` of shape `(batch,
+                output_size)`, text also `(batch, candidates, output_size)`, *optional*): features in place of
+                the input of a modality, as locked towers gave them before.
 
         Raises:
             ValueError: if no modality is given, or a shape does not fit the config.
@@ -636,13 +662,18 @@ class VattModel(VattPreTrainedModel):
         kwargs["output_attentions"] = output_attentions
         kwargs["return_embeds"] = return_embeds
         kwargs["return_dict"] = True
-        video = audio = text = None
+        found: dict[str, VattFeaturesOutput | None] = {
+            "video": self._known_features("video", video_pooler_output, pixel_values_videos, return_embeds),
+            "audio": self._known_features("audio", audio_pooler_output, input_values, return_embeds),
+            "text": self._known_features("text", text_pooler_output, input_ids, return_embeds),
+        }
         if pixel_values_videos is not None:
-            video = self.get_video_features(pixel_values_videos, **kwargs)
+            found["video"] = self.get_video_features(pixel_values_videos, **kwargs)
         if input_values is not None:
-            audio = self.get_audio_features(input_values, **kwargs)
+            found["audio"] = self.get_audio_features(input_values, **kwargs)
         if input_ids is not None:
-            text = self.get_text_features(input_ids, attention_mask, **kwargs)
+            found["text"] = self.get_text_features(input_ids, attention_mask, **kwargs)
+        video, audio, text = found.values()
         if video is None and audio is None and text is None:
             raise ValueError("Give at least one of `pixel_values_videos`, `input_values` and `input_ids`.")
         return VattModelOutput(

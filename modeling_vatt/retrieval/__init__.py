@@ -1,28 +1,36 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Embedding and searching clips."""
+"""Embedding and searching clips. Names are loaded when they are asked for."""
 
-from ..embedding.embedding import (
-    FileEmbeddings,
-    WindowEmbeddings,
-    embed_batches,
-    embed_files,
-    embed_query,
-    embed_texts,
-    embed_windows,
-    unit,
-)
-from ..embedding.identity import ModelIdentity, hash_weights
-from ..processors.windows import strided_starts
-from .errors import IndexDamaged, IndexMismatch
-from .export import export_moments, moment_records
-from .gallery import Gallery, Hit
-from .index import VattIndex
-from .moments import Moment, merge_windows, timecode
-from .store import FileRecord
-from .thumbnails import thumbnail
-from .updating import IndexBusy, IndexReport, update_index, writer_lock
-from .video_search import VideoSearch
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
+
+
+if TYPE_CHECKING:
+    from ..embedding.embedding import (
+        FileEmbeddings,
+        WindowEmbeddings,
+        embed_batches,
+        embed_files,
+        embed_query,
+        embed_texts,
+        embed_windows,
+        unit,
+    )
+    from ..embedding.identity import ModelIdentity, hash_weights
+    from ..processors.windows import strided_starts
+    from .errors import IndexDamaged, IndexMismatch
+    from .export import export_moments, moment_records
+    from .gallery import Gallery, Hit
+    from .index import VattIndex
+    from .moments import Moment, merge_windows, timecode
+    from .store import FileRecord
+    from .thumbnails import thumbnail
+    from .updating import IndexBusy, IndexReport, update_index, writer_lock
+    from .video_search import VideoSearch
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 
 __all__ = [

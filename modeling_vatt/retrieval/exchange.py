@@ -30,10 +30,10 @@ from ..embedding.identity import ModelIdentity
 from ..hub.repositories import require_repository
 from .errors import IndexDamaged, IndexMismatch
 from .index import VattIndex
-from .store import DATABASE, SPACES, FileRecord, Store, check_path
+from .store import DATABASE, EXPORTED, SPACES, FileRecord, Store, check_path
 
 
-MANIFEST, FILES, DATA = "vatt_index.json", "files.parquet", "data"
+MANIFEST, FILES, DATA = EXPORTED, "files.parquet", "data"
 _FORMAT = 1
 _SHARD_WINDOWS = 100_000  # rows of a Parquet file, about 300 MB
 _MAX_DIM, _MAX_PATH = 16_384, 4096

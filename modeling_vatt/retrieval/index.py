@@ -22,7 +22,7 @@ from . import approximate
 from .approximate import ApproximateIndex
 from .errors import IndexDamaged
 from .moments import MARGIN, Moment, find_moments
-from .store import DATABASE, SPACES, FileRecord, Space, Store, check_path
+from .store import SPACES, FileRecord, Space, Store, check_path
 
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-DEFAULT_FOLDER = ".vatt-index"  # in the folder of the videos, if no other is named
 EXACT_LIMIT = 100_000  # windows up to which all are compared with a query
 _FEW = 20_000  # windows of a folder that are compared one by one in a large index
 
@@ -117,8 +116,7 @@ class VattIndex:
             FileNotFoundError: no index there.
             IndexDamaged, IndexMismatch: one that cannot be used.
         """
-        inside = Path(folder) / DEFAULT_FOLDER
-        return cls(Store(inside if (inside / DATABASE).is_file() else folder))
+        return cls(Store(folder))
 
     @classmethod
     def from_pretrained(

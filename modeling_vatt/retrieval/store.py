@@ -30,6 +30,8 @@ Space = Literal["va", "vt"]
 SPACES: tuple[Space, Space] = ("va", "vt")
 FORMAT = 1  # of the database; another one is refused
 DATABASE = "index.sqlite"
+DEFAULT_FOLDER = ".vatt-index"  # in the folder of the videos, if no other is named
+EXPORTED = "vatt_index.json"  # names the files of an index that was saved for others
 
 _TABLES = {
     "meta": "(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -73,11 +75,25 @@ class FileRecord:
     error: str | None = None
 
 
+def find_index(folder: str | os.PathLike) -> Path | None:
+    """Folder of the index that lies in this one, or in the default folder of these videos."""
+    folders = (Path(folder) / DEFAULT_FOLDER, Path(folder))
+    return next((place for place in folders if (place / DATABASE).is_file()), None)
+
+
+def index_folder(folder: str | os.PathLike) -> Path:
+    """See [`find_index`]; raises `FileNotFoundError` if there is none."""
+    found = find_index(folder)
+    if found is None:
+        raise FileNotFoundError(f"{folder}: no index here. Make one with `vatt index`.")
+    return found
+
+
 class Store:
     """The database of an index.
 
     Args:
-        folder: of the index.
+        folder: of the index, or of the videos.
 
     Raises:
         FileNotFoundError: no index there.
@@ -86,10 +102,8 @@ class Store:
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
-        self.folder = Path(folder)
+        self.folder = index_folder(folder)
         self.file = self.folder / DATABASE
-        if not self.file.is_file():
-            raise FileNotFoundError(f"{folder}: no index here. Make one with `vatt index`.")
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._guard = threading.Lock()

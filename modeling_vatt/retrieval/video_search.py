@@ -14,9 +14,9 @@ from ..models.loading import load_pretrained
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
 from .errors import IndexMismatch
-from .index import DEFAULT_FOLDER, VattIndex
+from .index import VattIndex
 from .moments import Moment
-from .store import DATABASE
+from .store import DEFAULT_FOLDER, find_index
 from .updating import IndexReport, update_index, writer_lock
 
 
@@ -131,7 +131,7 @@ class VideoSearch:
     @staticmethod
     def exists(folder: str | os.PathLike) -> bool:
         """Whether there is an index in this folder, or of the videos in it."""
-        return any((Path(folder) / part / DATABASE).is_file() for part in ("", DEFAULT_FOLDER))
+        return find_index(folder) is not None
 
     def update(
         self,

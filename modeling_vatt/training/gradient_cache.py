@@ -21,6 +21,7 @@ from torch.distributed.fsdp import FSDPModule
 from ..models.collectives import all_reduce_max, is_distributed, world_size
 from ..models.heads import VattBatchNorm
 from ..models.modeling_vatt import MODALITIES, VattForPreTraining, VattForPreTrainingOutput
+from .run_record import seed_step
 
 
 _MASKS = ("audio_mask", "text_mask")
@@ -102,13 +103,14 @@ def _features(
 ) -> dict[str, torch.Tensor]:
     """Pooled features of each modality; text (batch[, candidates], size)."""
     inputs = {name: value for name, value in part.items() if name not in _MASKS}
-    torch.manual_seed(seed)
+    seed_step(seed)
     with autocast():
         output = model(**inputs, return_loss=False, return_logits=False, return_embeds=False)
     found = {name: output.get(f"{name}_model_output") for name in MODALITIES}
     pooled = {name: value.pooler_output for name, value in found.items() if value is not None}
     if "text" in pooled:
-        pooled["text"] = pooled["text"].view(*part["input_ids"].shape[:-1], -1)
+        texts = part["input_ids"] if "input_ids" in part else part["text_pooler_output"]
+        pooled["text"] = pooled["text"].view(*texts.shape[:-1], -1)
     return pooled
 
 

@@ -41,7 +41,13 @@ from .checkpoints import begin, checkpoints, commit, is_whole, read_state, remov
 from .faults import TrainingError, explain, is_worker_death, quiet_worker
 from .gradient_cache import average_gradients, cached_backward
 from .run import Run, SkippedClips, step_seed, sum_over_processes
-from .run_record import copy_run_record, seed_everything, settings_digest, table_fingerprint
+from .run_record import (
+    copy_run_record,
+    seed_everything,
+    seed_step,
+    settings_digest,
+    table_fingerprint,
+)
 from .schedules import get_pretraining_schedule, steps_before_decay, warn_of_long_warmup
 
 
@@ -53,7 +59,11 @@ _WORKER_DEATHS = 3
 # When reading: what says nothing about the file itself.
 _UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
 # Inputs of the model, by modality.
-_INPUTS = {"video": "pixel_values_videos", "audio": "input_values", "text": "input_ids"}
+_INPUTS = {
+    "video": ("pixel_values_videos", "video_pooler_output"),
+    "audio": ("input_values", "audio_pooler_output"),
+    "text": ("input_ids", "text_pooler_output"),
+}
 # What decides the rates from here on: may change where they do not yet depend on it.
 _SCHEDULE = ("schedule", "num_steps", "decay_steps", "final_learning_rate", "cosine_period")
 # What decides the result: a run is not continued with other values.
@@ -350,8 +360,11 @@ class Pretrainer:
         new = self.progress.skipped.add(clip for part in parts or () for clip in part.skipped)
         readable = [part.inputs for part in parts or () if part.inputs]
         empty = parts is not None and not readable
-        present = [any(name in inputs for inputs in readable) for name in _INPUTS.values()]
-        absent = [any(name not in inputs for inputs in readable) for name in _INPUTS.values()]
+        there_is = [
+            [not inputs.keys().isdisjoint(names) for inputs in readable] for names in _INPUTS.values()
+        ]
+        present = [any(known) for known in there_is]
+        absent = [not all(known) for known in there_is]
         wanted = self.run.signals.received is not None or parts is None
         stop, anyone_empty, anyone_new, *there = sum_over_processes(
             wanted, empty, bool(new), *present, *absent
@@ -510,7 +523,7 @@ class Pretrainer:
             for part in range(len(parts))
         ]
         if not self.args.micro_batch_size:
-            torch.manual_seed(seeds[0])
+            seed_step(seeds[0])
             with self.accelerator.autocast():
                 output = self.model(**parts[0].to(device), return_logits=False)
             self.accelerator.backward(output.loss)

@@ -256,3 +256,9 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
         enable_full_determinism(seed % 2**32)
     else:
         transformers.set_seed(seed % 2**32)
+
+
+def seed_step(seed: int) -> None:
+    """Decide the randomness of a forward pass; some towers of others draw from NumPy's (wav2vec 2)."""
+    transformers.set_seed(seed % 2**32)
+    torch.manual_seed(seed)

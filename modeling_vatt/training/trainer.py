@@ -31,7 +31,7 @@ from ..models.classification import VattClassifier
 from .checkpoints import checkpoints, put_in_place, recover, remove_old
 from .faults import is_worker_death, quiet_worker
 from .run import Run, SkippedClips, step_seed, sum_over_processes
-from .run_record import copy_run_record, table_fingerprint
+from .run_record import copy_run_record, seed_step, table_fingerprint
 from .schedules import warn_of_long_warmup
 
 
@@ -345,7 +345,7 @@ class VattTrainer(Trainer):
         part = part + 1 if step == self.state.global_step else 0
         self._micro_step = (self.state.global_step, part)
         number = self.state.global_step * self.args.gradient_accumulation_steps + part
-        torch.manual_seed(step_seed(self.args.seed, number, self.args.process_index))
+        seed_step(step_seed(self.args.seed, number, self.args.process_index))
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.scaler is not None and not bool(loss.isfinite()):
             self._refuse_non_finite(f"the loss ({float(loss)})")

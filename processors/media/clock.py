@@ -9,6 +9,7 @@ command line.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from typing import BinaryIO
@@ -34,19 +35,43 @@ class FileClock:
         self.offsets = [0.0]  # of each epoch, in seconds to be added to its stamps
         # Where the epochs of each stream begin: its packet, the epoch, the packet's stamp.
         self.begins: dict[str, list[tuple[int, int, float]]] = {kind: [(0, 0, 0.0)] for kind in kinds}
-        self._count = dict.fromkeys(kinds, 0)
+        self.packets = dict.fromkeys(kinds, 0)  # so far
         self._ends: dict[str, dict[int, float]] = {kind: {} for kind in kinds}
+        self._last: dict[str, float | None] = dict.fromkeys(kinds)
+        self._step = dict.fromkeys(kinds, math.inf)
+        self._repeated = 0
+        self._unstamped = dict.fromkeys(kinds, 0.0)
 
     @property
     def jumps(self) -> bool:
         return len(self.offsets) > 1
 
+    @property
+    def stands_still(self) -> bool:
+        """Whether most stamps of sound are those of the packet before."""
+        return 2 * self._repeated > self.packets.get("audio", 0)
+
     def add(self, kind: str, moment: float | None, length: float, is_key: bool) -> None:
-        """The next packet: its stamp and length in seconds, and whether it can be decoded by itself."""
-        number, ends = self._count[kind], self._ends[kind]
-        self._count[kind] += 1
-        if moment is None:
+        """The next packet: its stamp and length in seconds, and whether it can be decoded by itself.
+
+        Without a stamp, or with that of the one before, it follows that one. Without a length it is as long
+        as the shortest step so far.
+        """
+        number, ends = self.packets[kind], self._ends[kind]
+        self.packets[kind] += 1
+        last, self._last[kind] = self._last[kind], self._last[kind] if moment is None else moment
+        if moment is None or (moment == last and kind == "audio"):
+            self._repeated += moment is not None
+            epoch = self.begins[kind][-1][1]
+            if epoch in ends:
+                ends[epoch] += length
+            else:
+                self._unstamped[kind] += length
             return
+        if last is not None and moment != last:
+            self._step[kind] = min(self._step[kind], abs(moment - last))
+        if not length and math.isfinite(self._step[kind]):
+            length = self._step[kind]
         epoch, newest = self.begins[kind][-1][1], len(self.offsets) - 1
         if epoch in ends:
             lag = moment - ends[epoch]  # behind what this stream's epoch leads to expect
@@ -66,8 +91,10 @@ class FileClock:
         ends[epoch] = max(ends.get(epoch, moment), moment + length)
 
     def end(self, kind: str) -> float | None:
-        """When a stream ends, in seconds after the beginning of the first epoch's clock."""
-        return max((end + self.offsets[epoch] for epoch, end in self._ends[kind].items()), default=None)
+        """When a stream ends, in seconds after the beginning of the first epoch's clock, or of the stream if
+        it has no stamps; None if it has no lengths either."""
+        ends = [end + self.offsets[epoch] for epoch, end in self._ends[kind].items()]
+        return max(ends, default=self._unstamped[kind] or None)
 
     def joints(self, kind: str) -> list[float]:
         """When the epochs of a stream begin but the first, in seconds on the one clock."""

@@ -42,9 +42,10 @@ _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
 _SEEK_BACK_GUESSING = (10.0, 60.0)
 # Flags of a format: its stamps may jump; are counted by FFmpeg; are not there.
 _TS_DISCONT, _GENERIC_INDEX, _NOTIMESTAMPS = 0x200, 0x100, 0x80
-_LATE = (
-    0.05  # seconds after zero that a file's clock starts at; from there on it matters what a length counts
-)
+# Formats that seek, and stamp what follows, by bytes a second: right for samples of one size only.
+_SEEKS_BY_RATE = ("wav", "w64", "aiff", "au", "voc", "sox", "ircam", "nistsphere", "caf")
+_STATEFUL = ("speex", "adpcm", "g722", "g726")  # codecs whose packets need all those before them
+_LATE = 0.05  # seconds a file's clock may start after zero before it matters whether a length counts them
 _MAX_ASPECT = 20.0  # of a pixel; all beyond is damage
 _REORDER_DEPTH = 17  # packets within which H.264 stores the frames that follow each other on the screen
 _MAX_READ_ERRORS = 16
@@ -76,6 +77,7 @@ class MediaInfo:
         fps: average frame rate.
         rotation: degrees (0, 90, 180, 270) the stored frames are turned counter-clockwise for display.
         sampling_rate: Hz.
+        clock_start: what the file's own clock, and so a player, shows at second 0 of the clock used here.
     None stands for not known, or no such stream.
     """
 
@@ -92,6 +94,7 @@ class MediaInfo:
     channels: int | None = None
     video_codec: str | None = None
     audio_codec: str | None = None
+    clock_start: float = 0.0
 
 
 def error_message(error: Exception) -> str:
@@ -286,11 +289,25 @@ class MediaReader:
         return self._clock
 
     def _in_order(self) -> bool:
-        """Whether the file must be read from its beginning on: its clock jumps, or is wrong after a seek."""
-        if "audio" in self.streams and self.streams["audio"].codec_context.name.endswith("speex"):
-            return True
+        """Whether the file must be read from its beginning on, as its clock jumps."""
         one_clock, _ = self._describe()
         return not one_clock and self._scan().jumps
+
+    def _sound_from_begin(self) -> bool:
+        """Whether sound must be decoded from its beginning on: what follows a seek is wrong or has wrong
+        stamps."""
+        codec = self.streams["audio"].codec_context.name
+        by_rate = self._container.format.name in _SEEKS_BY_RATE and not codec.startswith("pcm_")
+        return by_rate or codec.removeprefix("lib").startswith(_STATEFUL) or self._counted()
+
+    def _counted(self) -> bool:
+        """Whether samples are counted, as the stamps of sound add up rounded lengths, or stand still."""
+        flags = self._container.format.flags
+        if flags & _GENERIC_INDEX and not flags & _TS_DISCONT and "video" not in self.streams:
+            sound = self.streams["audio"]
+            return bool(1 / sound.time_base % max(1, sound.codec_context.sample_rate))
+        one_clock, _ = self._describe()
+        return not one_clock and self._scan().stands_still
 
     def joints(self, kind: Kind) -> list[float]:
         """When one recording ends and another begins, in seconds, as far as a stream shows."""
@@ -310,6 +327,15 @@ class MediaReader:
         """
         seconds = max(seconds, self.begin[kind])
         from_begin = seconds == self.begin[kind]
+        if kind == "audio" and self._sound_from_begin():
+            last = None
+            for each in self._decode(kind, None, self._packets_from(kind, -math.inf), self.begin[kind]):
+                if last is not None and each[0] > seconds:
+                    yield last
+                last = each
+            if last is not None:
+                yield last
+            return
         if self._in_order():
             yield from self._decode(kind, wanted, self._packets_from(kind, seconds), self.begin[kind])
             return
@@ -341,18 +367,17 @@ class MediaReader:
 
     def _packets_from(self, kind: Kind, seconds: float) -> Iterator[Any]:
         """From the file's beginning, on one clock: the packets that frames from `seconds` on are made of."""
-        clock = self._scan()
+        clock = self._scan() if self._in_order() else None
+        counted = kind == "audio" and self._counted()
         self._rewind()
-        held: list[Any] | None = []
+        held: list[Any] | None = [] if math.isfinite(seconds) else None
         number = 0
         for packet in self._demux(self.streams[kind]):
             if packet.size:
-                shift = round(clock.offset(kind, number) / self.tick[kind])
+                shift = 0 if clock is None else round(clock.offset(kind, number) / self.tick[kind])
                 number += 1
-                if shift and packet.pts is not None:
-                    packet.pts += shift
-                if shift and packet.dts is not None:
-                    packet.dts += shift
+                packet.pts = None if counted or packet.pts is None else packet.pts + shift
+                packet.dts = None if counted or packet.dts is None else packet.dts + shift
             if held is None:
                 yield packet
                 continue
@@ -430,8 +455,10 @@ class MediaReader:
                 )
             if len(kinds) == len(self._container.streams):
                 return self._container.duration / av.time_base
-        ends = [self._scan().end(kind) for kind in kinds]
-        return None if None in ends else max(end - self.origin for end in ends if end is not None)
+        clock = self._scan()
+        ends = [clock.end(kind) for kind in kinds if clock.packets[kind]]
+        known = [end - self.origin for end in ends if end is not None]
+        return max(known) if known and len(known) == len(ends) else None
 
     def display_width(self, width: int) -> int:
         """Pixels of a stored row as displayed, where pixels are square."""
@@ -449,7 +476,7 @@ class MediaReader:
         return self._orientation
 
     def info(self) -> MediaInfo:
-        claims: dict[str, Any] = {}
+        claims: dict[str, Any] = {"clock_start": self.origin}
         if "video" in self.streams:
             orientation = self.orientation()
             stream = self.streams["video"]

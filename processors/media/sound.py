@@ -16,6 +16,7 @@ RESAMPLING_MARGIN = 0.05
 # A real gap moves all stamps after it; what moves the stamp of single frames is none: Vorbis counts a frame
 # before a change of block length short, AVI and RealMedia round to whole packets.
 _AGREEING = 4
+_SETTLING = 32  # stamps that vote on where sound begins, of which some err by less than a gap
 _CERTAIN = 0.1  # seconds between stamp and count that are a gap even at the last frame
 
 
@@ -34,14 +35,21 @@ class SoundTrack:
         self._parts: list[np.ndarray] = []
         self._counts: list[int] = []  # samples before each part
         self._shifts: list[float] = []  # by which the stamp of each differs from that; NaN without a stamp
+        self._stamp: float | None = None
         self._joints: set[int] = set()
         self._positions: list[int] = []
         self.end = 0
 
     def add(self, moment: float | None, samples: np.ndarray, joint: bool = False) -> None:
-        """The next frame, its stamp in seconds, None if it has none, and whether another recording begins."""
+        """The next frame, its stamp in seconds, None if it has none, and whether another recording begins.
+
+        The same stamp again is none: it is that of a packet with several frames.
+        """
         if joint:
             self._joints.add(len(self._parts))
+        elif moment == self._stamp:
+            moment = None
+        self._stamp = self._stamp if moment is None else moment
         self._counts.append(self._counts[-1] + len(self._parts[-1]) if self._parts else 0)
         self._parts.append(samples)
         self._shifts.append(math.nan if moment is None else moment * self.rate - self._counts[-1])
@@ -61,7 +69,10 @@ class SoundTrack:
             if moved and not joint and not self._is_gap(shift, coming, tolerance):
                 continue
             # The first that most agree with: further gaps may follow.
-            common = max(coming, key=lambda one: sum(abs(one - other) <= tolerance for other in coming))
+            common = _most_common(coming, tolerance)
+            coming = [self._shifts[other] for other in stamped[place : place + _SETTLING]]
+            near = [other for other in coming if abs(other - common) <= tolerance]
+            common = _most_common(near, max(1.0, self._tick))
             shift = self._settled(stamped[place:], common, tolerance)
             moved[number] = round(self._counts[number] + shift)
         self._positions, self.end = [], 0
@@ -114,3 +125,8 @@ class SoundTrack:
             sound = soxr.resample(sound, self.rate, rate, quality="HQ")
         skip = first - low * rate // self.rate
         return np.ascontiguousarray(sound[skip : skip + last - first], dtype=np.float32)
+
+
+def _most_common(values: list[float], tolerance: float) -> float:
+    """The first of the values that most others are within the tolerance of."""
+    return max(values, key=lambda one: sum(abs(one - other) <= tolerance for other in values))

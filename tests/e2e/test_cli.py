@@ -20,7 +20,7 @@ from PIL import Image
 from small_models import seeded, small_config
 from typer.testing import CliRunner, Result
 
-from modeling_vatt import VattForPreTraining
+from modeling_vatt import VattForPreTraining, __version__
 from modeling_vatt.cli import app
 from modeling_vatt.data import folder_clips, prepare_shards
 from modeling_vatt.retrieval import VideoSearch, store, unit
@@ -61,15 +61,41 @@ def test_help_teaches(place):
         assert "Examples:" in vatt(name, "--help").output
 
 
-def test_help_is_quick():
-    """Commands import what they need when they run: the package alone is loaded for `--help`."""
+def test_what_needs_no_model_is_answered_without_torch(tmp_path):
+    """Help, wrong usage and missing files, one after another in a process that names what it has loaded."""
+    commands = {
+        "--help": (0, "search"),
+        "--version": (0, f"vatt {__version__}"),
+        "search --help": (0, "--export"),
+        "search --nonsense": (2, "--nonsense"),
+        "search": (2, "exactly one of"),
+        "search a --index missing": (1, "missing: no index here"),
+        "search a --index . ": (1, ".: no index here"),
+        "index missing --model m": (1, "missing: no such folder"),
+        "index .": (1, "--model DIR_OR_HUB_ID"),
+        "index . --model ./m": (1, "./m: no such folder"),
+        "index . --model . --media-limits {}x": (1, "must be a JSON object"),
+        "embed a.mp4 --audio b.wav --model .": (1, "a.mp4, b.wav: no such file"),
+        "embed --text a --model m": (1, "m: no such folder"),
+        "info clip.mp4": (1, "clip.mp4: no such folder"),
+        "convert missing -o m": (1, "missing.index does not exist"),
+        "convert --list": (0, "mbs"),
+        "serve missing": (1, "missing: no index here"),
+        "flops": (2, "Give a model"),
+        "flops ./m": (1, "./m: no such folder"),
+    }
     code = (
-        "import sys; from modeling_vatt.cli import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: print(*{'datasets', 'faiss', 'psycopg'} & set(sys.modules), file=sys.stderr)\n"
+        "import json, sys; from typer.testing import CliRunner; from modeling_vatt.cli import app\n"
+        "results = [CliRunner().invoke(app, command.split()) for command in sys.argv[1:]]\n"
+        "large = {'torch', 'transformers', 'pandas', 'datasets', 'faiss', 'psycopg'} & set(sys.modules)\n"
+        "print(json.dumps([sorted(large), [(r.exit_code, r.output) for r in results]]))\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "search" in result.stdout and not result.stderr.splitlines()[-1].strip(), result.stderr
+    process = [sys.executable, "-c", code, *commands]
+    answer = subprocess.run(process, capture_output=True, text=True, cwd=tmp_path)
+    large, results = json.loads(answer.stdout)
+    assert not large, answer.stderr
+    for (command, (exit_code, text)), (code, output) in zip(commands.items(), results, strict=True):
+        assert code == exit_code and text in output, (command, output)
 
 
 def test_index_again(place, tmp_path):

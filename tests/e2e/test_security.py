@@ -57,6 +57,11 @@ ALLOWED = {
     ("modeling_vatt/data/engine.py", "importlib.import_module"): "ray, by a constant name",
     ("modeling_vatt/data/shards.py", "tarfile"): "clips are read in place, nothing is unpacked to the disk",
     (
+        "modeling_vatt/_auto_classes.py",
+        "importlib.import_module",
+    ): "modules of transformers and of this package, from a constant table",
+    ("modeling_vatt/_lazy.py", "importlib.import_module"): "modules of this package",
+    (
         "modeling_vatt/_renamed.py",
         "importlib.import_module",
     ): "modules of this package, from a constant table",
@@ -68,8 +73,8 @@ ALLOWED = {
         "modeling_vatt/hub/remote_code.py",
         "importlib.import_module",
     ): "the package's own, by constant names",
-    ("modeling_vatt/embedding/embedding.py", "zipfile"): "only its exception",
-    ("modeling_vatt/embedding/embedding.py", "np.load"): "own cache; pickle is off by default",
+    ("modeling_vatt/embedding/cache.py", "zipfile"): "only its exception",
+    ("modeling_vatt/embedding/cache.py", "np.load"): "own cache; pickle is off by default",
     ("modeling_vatt/training/faults.py", "pickle"): "only its exception",
     ("modeling_vatt/training/run_record.py", "subprocess"): "git, with constant arguments, no shell",
     ("modeling_vatt/models/foreign.py", "importlib.import_module"): "modules of transformers only",

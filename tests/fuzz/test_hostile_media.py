@@ -41,7 +41,7 @@ RATES = {"fps": 10.0, "sampling_rate": 16_000}
 
 @pytest.fixture(scope="module")
 def fuzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MediaFuzz]:
-    # The campaign loads the media room without the package; here they are the same.
+    # The campaign loads processors/media without the package; here they are the same.
     sys.modules["modeling_vatt_media"] = modeling_vatt.processors.media
     yield MediaFuzz(tmp_path_factory.mktemp("fuzz") / "samples")
     del sys.modules["modeling_vatt_media"]

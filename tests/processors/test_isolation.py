@@ -308,7 +308,7 @@ def test_threads_have_processes_of_their_own(film: Path, pool: Any) -> None:
     assert 1 <= len(pool._idle) <= 3
 
 
-# The media room alone, as the process itself loads it: what forks has not used torch.
+# processors/media alone, as the process itself loads it: what forks has not used torch.
 ALONE = """
 import importlib, os, sys, types
 package = types.ModuleType("room")

@@ -79,7 +79,7 @@ def test_many_gaps(make: Maker) -> None:
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="PyAV has no encoder with two lengths of blocks")
-@pytest.mark.parametrize("rate", [44_100, 22_050])
+@pytest.mark.parametrize("rate", [44_100, 22_050, 48_000])
 def test_vorbis_with_two_lengths_of_blocks(tmp_path: Path, rate: int) -> None:
     """Right is what the decoder gives, end to end."""
     rng, time = np.random.default_rng(3), np.arange(rate // 5) / rate
@@ -88,6 +88,7 @@ def test_vorbis_with_two_lengths_of_blocks(tmp_path: Path, rate: int) -> None:
         place = int(rng.integers(0, len(sound) - len(time)))
         struck = np.exp(-time / 0.03) * np.sin(time * rng.uniform(1e3, 3e4))
         sound[place : place + len(time)] += (0.3 * struck).astype(np.float32)
+    sound = clicks(5.0, rate) if rate == 48_000 else sound  # every stamp after a click errs
     path = tmp_path / "struck.ogg"
     command = ["ffmpeg", "-v", "error", "-f", "f32le", "-ar", str(rate), "-ac", "1", "-i", "-"]
     if subprocess.run([*command, "-c:a", "libvorbis", str(path)], input=sound.tobytes()).returncode:
@@ -95,12 +96,48 @@ def test_vorbis_with_two_lengths_of_blocks(tmp_path: Path, rate: int) -> None:
     with av.open(str(path)) as container:
         right = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
     np.testing.assert_allclose(read_clip(path, sampling_rate=rate).waveform, right, atol=1e-6)
-    for start in (0.5, 1.24, 3.1):
+    for start in (0.5, 1.24, 2.68, 3.1):
         window = read_clip(path, start=start, duration=1.0, sampling_rate=rate).waveform
         np.testing.assert_allclose(window, right[round(start * rate) :][:rate], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"),
+    [
+        ("blocks.wav", "adpcm_ms", 44_100),  # sought by bytes a second
+        ("predicted.mov", "adpcm_ima_qt", 22_050),  # decoded from what came before
+        ("coarse.ac3", "ac3", 44_100),  # lengths of frames rounded to 1/90,000 s, and added up
+        ("still.rm", "real_144", 8_000),  # every stamp is 0
+    ],
+)
+def test_windows_are_cut_from_the_whole(make: Maker, name: str, codec: str, rate: int) -> None:
+    sound = np.repeat(noise(200), rate // 50)[: 4 * rate] * tone(4.0, rate, 440.0)
+    path = make(name, waveform=sound, sampling_rate=rate, audio_codec=codec, audio_options={"strict": "-2"})
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+    scale = 1.0 if frames[0].dtype.kind == "f" else 2.0 ** (8 * frames[0].itemsize - 1)
+    right = np.concatenate([frame.ravel() for frame in frames]) / scale
+    np.testing.assert_allclose(read_clip(path, sampling_rate=rate).waveform, right, atol=1e-6)
+    assert probe(path).duration == pytest.approx(len(right) / rate, abs=0.01)
+    for start in (1.0, 2.9):
+        window = read_clip(path, start=start, duration=0.8, sampling_rate=rate).waveform
+        np.testing.assert_allclose(window, right[round(start * rate) :][: round(0.8 * rate)], atol=1e-3)
+
+
 # Lengths
+
+
+@pytest.mark.parametrize(
+    ("ending", "codec"), [("h264", "libx264"), ("flv", "libx264"), ("m2v", "mpeg2video")]
+)
+def test_pictures_without_a_length(make: Maker, ending: str, codec: str) -> None:
+    options = {"flvflags": "no_duration_filesize"} if ending == "flv" else {}
+    path = make(
+        f"no_length.{ending}", frames=numbered_frames(75), video_codec=codec, container_options=options
+    )
+    assert probe(path).duration == read_duration(path) == pytest.approx(3.0, abs=0.05)
+    (last,) = read_clips(path, lambda length: [length - 0.4], duration=0.4, fps=25)
+    assert frame_numbers(last.frames)[-1] in (73, 74)
 
 
 @pytest.mark.parametrize("loud_first", [False, True])
@@ -150,6 +187,7 @@ def test_a_clock_that_starts_late_makes_no_file_longer(make: Maker, ending: str)
     plain = make(f"on_time.{ending}", **options)
     late = make(f"late_clock.{ending}", video_offset=5.0, audio_offset=5.0, **options)
     assert probe(late).duration == read_duration(late) == pytest.approx(3.0, abs=0.1)
+    assert probe(late).clock_start - probe(plain).clock_start == pytest.approx(5.0, abs=0.1)
     whole, expected = read_clip(late, fps=25), read_clip(plain, fps=25)
     assert frame_numbers(whole.frames)[-70:] == frame_numbers(expected.frames)[-70:]
     ticks = [click_times(clip.waveform, 48_000) for clip in (whole, expected)]
@@ -218,6 +256,16 @@ def test_joined_recordings_have_one_clock(
         for place in np.flatnonzero(sure)[::5]:
             heard = clip.waveform[640 * place : 640 * place + 1600]
             assert len(heard) < 1600 or abs(pitch(heard, 16_000) - pitches[part[place]]) <= 10, (start, place)
+
+
+def test_stamps_of_33_bits_wrap(make: Maker) -> None:
+    whole = make(
+        "steady.ts", frames=numbered_frames(150), waveform=tone(6.0, 48_000), video_options={"g": "25"}
+    )
+    path = retime(whole, whole.with_name("wrap.ts"), lambda *_: 2**33 / 90_000 - 4.4)
+    assert probe(path).duration == pytest.approx(6.0, abs=0.06)
+    assert frame_numbers(read_clip(path, start=0.025, fps=25).frames)[:150] == list(range(150))
+    assert frame_numbers(read_clip(path, start=4.025, duration=0.4, fps=25).frames) == list(range(100, 110))
 
 
 @pytest.mark.parametrize("jump", [500.0, -20.0])

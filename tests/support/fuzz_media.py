@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Small good media files of all kinds, damage that knows their formats, and what the media room promises.
+"""Small good media files of all kinds, damage that knows their formats, and what processors/media promises.
 
 Imports no torch: the campaign of `benchmarks/fuzz.py` starts many processes.
 """

@@ -1,0 +1,67 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""transformers' Auto classes and pipelines know VATT, yet importing this package loads neither.
+
+A part of transformers is followed by a part of this package that registers what it holds: as soon as the one
+is loaded, the other is, too. So it is with sentence-transformers.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+
+_PACKAGE = __name__.rpartition(".")[0]
+_AUTO = "transformers.models.auto"
+_FOLLOWERS = {
+    f"{_AUTO}.configuration_auto": f"{_PACKAGE}.configuration",
+    f"{_AUTO}.modeling_auto": f"{_PACKAGE}.models",
+    # `AutoProcessor` needs the other four, and what registers processors needs all five.
+    f"{_AUTO}.feature_extraction_auto": f"{_AUTO}.processing_auto",
+    f"{_AUTO}.image_processing_auto": f"{_AUTO}.processing_auto",
+    f"{_AUTO}.tokenization_auto": f"{_AUTO}.processing_auto",
+    f"{_AUTO}.video_processing_auto": f"{_AUTO}.processing_auto",
+    f"{_AUTO}.processing_auto": f"{_PACKAGE}.processors.registration",
+    "transformers.pipelines": f"{_PACKAGE}.pipelines",
+    "sentence_transformers.sentence_transformer.model": f"{_PACKAGE}.embedding.sentence_transformers",
+}
+
+
+class _Follow(MetaPathFinder):
+    """Finds modules as the other finders do, and has them loaded with their followers."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in _FOLLOWERS:
+            return None
+        others = (finder.find_spec for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (find(fullname, path, target) for find in others)), None)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_both(module: ModuleType) -> None:
+                load(module)
+                # Of a follower that is just being loaded, as it needs `module`, nothing more is to be done.
+                importlib.import_module(_FOLLOWERS[fullname])
+
+            setattr(spec.loader, "exec_module", load_both)  # noqa: B010 (mypy lets no method be assigned)
+        return spec
+
+
+def follow_transformers() -> None:
+    """Register with the parts of transformers that are loaded, and with others as soon as they are.
+
+    May be called again.
+    """
+    if not any(isinstance(finder, _Follow) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Follow())
+    for loaded, follower in _FOLLOWERS.items():
+        if loaded in sys.modules:
+            importlib.import_module(follower)
+
+
+__all__ = ["follow_transformers"]

@@ -1,0 +1,88 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Features on disk, under names that depend on all that the features depend on."""
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from transformers.utils import logging
+
+from ..files import hash_file, whole_file
+
+
+logger = logging.get_logger(__name__)
+
+_UNREADABLE = (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class FeatureCache:
+    """Arrays of batches of clips. Files are written whole, so that a run that was interrupted goes on; other
+    models, settings and clips have other names.
+
+    Args:
+        folder: of the files.
+        state: what all batches depend on, as JSON can hold it.
+    """
+
+    def __init__(self, folder: Path, state: Any) -> None:
+        self.folder = folder
+        self.prefix = _digest(json.dumps(state, sort_keys=True, default=str))
+
+    def load(self, keys: Sequence[Any]) -> Arrays | None:
+        """What was saved under these keys; None if nothing was, or it is damaged."""
+        return self._read(self._file(keys))
+
+    def save(self, keys: Sequence[Any], arrays: Arrays) -> None:
+        """Keep arrays; keys are anything whose `repr` tells them apart."""
+        names = np.array([repr(key) for key in keys])
+        with whole_file(self._file(keys)) as partial, partial.open("wb") as file:
+            content: Any = {"keys": names, **arrays}
+            np.savez(file, **content)
+
+    def all(self) -> Iterator[tuple[list[str], Arrays]]:
+        """(`repr` of its keys, arrays) of every batch."""
+        for file in sorted(self.folder.glob(f"{self.prefix}-*.npz")):
+            found = self._read(file)
+            if found is not None and "keys" in found:
+                yield found.pop("keys").tolist(), found
+
+    def _read(self, file: Path) -> Arrays | None:
+        try:
+            with np.load(file) as content:
+                return dict(content)
+        except FileNotFoundError:
+            return None
+        except _UNREADABLE as error:
+            logger.warning(f"{file}: damaged ({error!r}); its files are embedded anew.")
+            return None
+
+    def _file(self, keys: Sequence[Any]) -> Path:
+        return self.folder / f"{self.prefix}-{_digest(repr(list(keys)))}.npz"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def content_of(source: Any) -> tuple[Any, ...]:
+    """Changes when the content does, and only then: SHA-256 of files, bytes and file objects; the name of
+    what is not here."""
+    if hasattr(source, "read"):
+        source.seek(0)
+        content = source.read()
+        source.seek(0)
+        return (hashlib.sha256(content).hexdigest(),)
+    if isinstance(source, bytes):
+        return (hashlib.sha256(source).hexdigest(),)
+    path = Path(source)
+    if not path.is_file():  # missing, or a URL
+        return (str(source),)
+    return (hash_file(path),)

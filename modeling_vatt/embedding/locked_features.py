@@ -1,0 +1,407 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Features of locked towers, computed once: training then reads vectors in place of files."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from transformers import BatchFeature
+
+from .._version import __version__
+from ..data import ClipDataset, SkippedClip, all_captions
+from ..data.reading import is_decoded, part_of, read_options, read_row, source_of
+from ..models.foreign import VattForeignTower
+from ..models.modeling_vatt import MODALITIES, VattForPreTraining
+from ..processors import MediaClip, MediaError, VattProcessor
+from ..processors.windows import read_windows, window_places
+from .cache import Arrays, FeatureCache, content_of
+from .embedding import _batched, _read_ahead
+from .identity import base_model
+
+
+INPUTS = {"video": "pixel_values_videos", "audio": "input_values"}
+_ROWS_ON_CPU = 2  # at a time: activations of more fall out of the processor's cache
+# What of a config changes no feature.
+_PASSING = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "architectures", "auto_map")
+
+
+@dataclass
+class LockedFeatures:
+    """What locked towers make of clips and captions.
+
+    Args:
+        media: "video", "audio" -> features (clips, windows, size); zeros where a clip is missing.
+        captions: caption -> row of `text`.
+        text: features (captions, size).
+        text_mask: (captions,), 0 for those without words.
+        spans: (clips, windows, 2), first and last second of each window in its file.
+        audio_mask: (clips, windows), 0 for windows without sound, if there are features of media.
+        skipped: clip -> why it cannot be used.
+    """
+
+    media: dict[str, torch.Tensor] = field(default_factory=dict)
+    captions: dict[str, int] = field(default_factory=dict)
+    text: torch.Tensor | None = None
+    text_mask: torch.Tensor | None = None
+    spans: torch.Tensor | None = None
+    audio_mask: torch.Tensor | None = None
+    skipped: dict[int, SkippedClip] = field(default_factory=dict)
+
+
+def locked_towers(model: VattForPreTraining) -> list[str]:
+    """The towers of which the features never change.
+
+    Raises:
+        ValueError: a locked tower has a part that is trained before its features are pooled.
+    """
+    names = [name for name in MODALITIES if model.config.use(name).locked is True]
+    for name in names:
+        tower = base_model(model).get_submodule(f"{name}_model")
+        if isinstance(tower, VattForeignTower) and tower.temporal is not None:
+            raise ValueError(
+                f"The features of the {name} tower change in training, as `temporal_layers` over its frames "
+                "are trained: set them to 0, or do not cache features."
+            )
+    return names
+
+
+@torch.no_grad()
+def compute_locked_features(
+    model: VattForPreTraining,
+    processor: VattProcessor,
+    clips: Any,
+    names: Sequence[str],
+    folder: Path,
+    windows: int = 1,
+    batch_size: int = 16,
+    num_workers: int = 1,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    share: tuple[int, int] = (0, 1),
+    wait: Callable[[], Any] = lambda: None,
+    progress: Callable[[int], None] = lambda clips: None,
+    **options: Any,
+) -> LockedFeatures:
+    """Pass every window and caption of a table through locked towers, as far as the cache lacks them.
+
+    Args:
+        model: on its device; its locked towers are in evaluation mode.
+        processor: of the model.
+        clips: table of [`load_clips`] or a [`ShardDataset`].
+        names: towers, of [`locked_towers`].
+        folder: of the cache. Features are found again by content of the file, part of it, tower and
+            processor; a run that was stopped goes on.
+        windows: of a clip, evenly spread.
+        batch_size: clips at a time.
+        num_workers: threads that decode.
+        dtype: of the computation and of what is kept.
+        share: (number of this process, of all); each computes its part.
+        wait: until the other processes have come as far.
+        progress: called with the number of clips after each batch.
+        options: `limits` of media.
+
+    Raises:
+        ValueError: clips decoded once, whose windows are not those of their files.
+    """
+    if is_decoded(clips):
+        raise ValueError("`decode_clips` leaves no files to know clips by. Pass `clips` as they were loaded.")
+    job = _Job(model, processor, dtype, batch_size, num_workers, share)
+    found = LockedFeatures()
+    media = [name for name in names if name != "text"]
+    if media:
+        job.media(found, clips, media, folder, windows, wait, progress, options)
+    if "text" in names:
+        job.captions(found, ["", *{text for texts in all_captions(clips) for text in texts}], folder, wait)
+    return found
+
+
+@dataclass
+class _Job:
+    model: VattForPreTraining
+    processor: VattProcessor
+    dtype: str
+    batch_size: int
+    num_workers: int
+    share: tuple[int, int]
+
+    def media(
+        self,
+        found: LockedFeatures,
+        clips: Any,
+        names: list[str],
+        folder: Path,
+        windows: int,
+        wait: Callable[[], Any],
+        progress: Callable[[int], None],
+        options: dict[str, Any],
+    ) -> None:
+        caches = {name: self._cache(folder, name, windows) for name in names}
+        sources = [_media_key(clips[index]) for index in range(len(clips))]
+        wanted = dict(zip(sources, range(len(clips)), strict=True))  # equal clips once
+        known = [{key for keys, _ in caches[name].all() for key in keys} for name in names]
+        missing = [key for key in wanted if any(repr(key) not in there for there in known)]
+        missing = missing[self.share[0] :: self.share[1]]
+        reading = {**read_options(self.processor), **options}
+        places = window_places(windows)
+
+        def read(key: Any) -> tuple[BatchFeature, list[list[float]], list[int]] | MediaError:
+            try:
+                read_clips = read_row(clips[wanted[key]], "video", reading, places)
+                inputs = self.processor(
+                    videos=read_clips, start=0.0, load_audio_from_video="audio" in names, return_tensors="pt"
+                )
+            except MediaError as error:
+                return error
+            spans = [[clip.start, clip.start + clip.duration] for clip in read_clips]
+            return inputs, spans, [int(_heard(clip) is not None) for clip in read_clips]
+
+        for batch, items in _read_ahead(_batched(missing, self.batch_size), self.num_workers, read):
+            good = [item for item in items if not isinstance(item, MediaError)]
+            errors = ["" if not isinstance(item, MediaError) else json.dumps(item.args) for item in items]
+            rows = [place for place, item in enumerate(items) if not isinstance(item, MediaError)]
+            common: Arrays = {
+                "errors": np.array(errors),
+                "rows": np.array(rows, dtype=np.int64),
+                "spans": np.array([spans for _, spans, _ in good]).reshape(len(good), -1, 2),
+                "audio_mask": np.array([heard for *_, heard in good]).reshape(len(good), -1),
+            }
+            for name in names:
+                arrays = dict(common)
+                if good:
+                    inputs = torch.cat([item[INPUTS[name]] for item, *_ in good])
+                    arrays["features"] = self._features(name, inputs).reshape(len(good), windows, -1)
+                caches[name].save(batch, arrays)
+            progress(len(batch))
+        wait()
+        for name in names:
+            self._collect(found, name, caches[name], clips, [repr(source) for source in sources], windows)
+
+    def _collect(
+        self, found: LockedFeatures, name: str, cache: FeatureCache, clips: Any, keys: list[str], windows: int
+    ) -> None:
+        """Put what the cache has of a tower into the order of the table."""
+        places: dict[str, list[int]] = {}
+        for place, key in enumerate(keys):
+            places.setdefault(key, []).append(place)
+        size = self.model.config.output_size(name)
+        features = torch.zeros(len(keys), windows, size, dtype=getattr(torch, self.dtype))
+        spans = torch.zeros(len(keys), windows, 2, dtype=torch.float64)
+        mask = torch.zeros(len(keys), windows, dtype=torch.int64)
+        for names, arrays in cache.all():
+            row = {number: place for place, number in enumerate(arrays["rows"].tolist())}
+            for number, key in enumerate(names):
+                for place in places.get(key, []):
+                    if number not in row:
+                        _, *reason = json.loads(str(arrays["errors"][number]))
+                        error = MediaError(_name_of(clips[place]), *reason)
+                        found.skipped[place] = SkippedClip(error.source, str(error))
+                        continue
+                    features[place] = self._tensor(arrays["features"][row[number]])
+                    spans[place] = torch.from_numpy(arrays["spans"][row[number]])
+                    mask[place] = torch.from_numpy(arrays["audio_mask"][row[number]])
+        found.media[name], found.spans, found.audio_mask = features, spans, mask
+
+    def captions(
+        self, found: LockedFeatures, texts: Iterable[str], folder: Path, wait: Callable[[], Any]
+    ) -> None:
+        texts = sorted(set(texts))
+        cache = self._cache(folder, "text", 0)
+        known = {key for keys, _ in cache.all() for key in keys}
+        missing = [text for text in texts if repr(text) not in known][self.share[0] :: self.share[1]]
+        for batch in _batched(missing, 256):
+            inputs = self.processor(text=batch, return_tensors="pt")
+            features = self._features("text", inputs["input_ids"], inputs["attention_mask"])
+            cache.save(batch, {"features": features, "text_mask": inputs["text_mask"].numpy()})
+        wait()
+        rows: dict[str, torch.Tensor] = {}
+        masks: dict[str, int] = {}
+        for keys, arrays in cache.all():
+            rows.update(zip(keys, self._tensor(arrays["features"]), strict=True))
+            masks.update(zip(keys, arrays["text_mask"].tolist(), strict=True))
+        found.captions = {text: place for place, text in enumerate(texts)}
+        found.text = torch.stack([rows[repr(text)] for text in texts])
+        found.text_mask = torch.tensor([masks[repr(text)] for text in texts])
+
+    def _features(self, name: str, *inputs: torch.Tensor) -> np.ndarray:
+        """Pooled features (rows, size) of a tower; bfloat16 as its bits."""
+        base, training = base_model(self.model), self.model.training
+        base.eval()
+        halved = (
+            torch.autocast(base.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
+        )
+        rows = _ROWS_ON_CPU if base.device.type == "cpu" else len(inputs[0])
+        found = []
+        with halved:
+            for parts in zip(*(part.split(rows) for part in inputs), strict=True):
+                given = (part.to(base.device) for part in parts)
+                found.append(getattr(base, f"get_{name}_features")(*given, return_embeds=False).pooler_output)
+        self.model.train(training)
+        pooled = torch.cat(found).to(getattr(torch, self.dtype)).cpu()
+        return pooled.view(torch.uint16).numpy() if self.dtype == "bfloat16" else pooled.numpy()
+
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+        found = torch.from_numpy(np.ascontiguousarray(values))
+        return found.view(torch.bfloat16) if self.dtype == "bfloat16" else found
+
+    def _cache(self, folder: Path, name: str, windows: int) -> FeatureCache:
+        """Of one tower: named after its weights, its settings and what the processor does for it."""
+        processor, config = self.processor, self.model.config
+        if name == "text":
+            tokenizer = processor.tokenizer
+            backend = getattr(tokenizer, "backend_tokenizer", None)
+            words = tokenizer.get_vocab() if backend is None else backend.to_str()
+            part: Any = [words, tokenizer.model_max_length, type(tokenizer).__name__]
+        else:
+            chosen = {"video": processor.video_processor, "audio": processor.feature_extractor}[name]
+            part = [chosen.to_dict(), processor.clip_options(), windows]
+        use = {
+            key: value
+            for key, value in config.use(name).settings().items()
+            if key not in ("locked", "projection")
+        }
+        tower = getattr(config, f"{name}_config").to_dict()
+        tower = {key: value for key, value in tower.items() if key not in _PASSING}
+        return FeatureCache(folder, [__version__, name, self._weights(name), tower, use, part, self.dtype])
+
+    def _weights(self, name: str) -> str:
+        digest = hashlib.sha256()
+        base = base_model(self.model)
+        shared = [base.encoder] if base.encoder is not None else []
+        for module in (base.get_submodule(f"{name}_model"), *shared):
+            for key, tensor in module.state_dict().items():
+                digest.update(key.encode())
+                digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+
+def _media_key(row: dict[str, Any]) -> Any:
+    """The clip of a row, by content."""
+    try:
+        part = part_of(row)
+    except MediaError:
+        part = (row.get("start"), row.get("end"))
+    return (*content_of(source_of(row["video"])), *part)
+
+
+def _name_of(row: dict[str, Any]) -> str:
+    return row.get("name") or row["video"].get("path") or row.get("source") or "a clip"
+
+
+class FeatureDataset(ClipDataset):
+    """[`ClipDataset`] of which the features of locked towers are known: the same windows and captions, but
+    nothing is read that only locked towers see.
+
+    Args:
+        clips, processor, kwargs: of [`ClipDataset`]; training draws from `window_choices` windows.
+        features: of [`compute_locked_features`], of as many windows.
+
+    Raises:
+        ValueError: changes of pixels or sound that locked towers would have to see.
+    """
+
+    def __init__(self, clips: Any, processor: VattProcessor, features: LockedFeatures, **kwargs: Any) -> None:
+        super().__init__(clips, processor, **kwargs)
+        self.features = features
+        drawn = self.window_choices if self.random_window else self.clips_per_video
+        sizes = {name: values.shape[1] for name, values in features.media.items()}
+        if any(size != drawn for size in sizes.values()):
+            raise ValueError(
+                f"The features are of {sizes} windows, but {drawn} are used: choose as many `windows`."
+            )
+        if self.random_window and features.media and not self.window_choices:
+            raise ValueError("Cached features are of fixed windows: set `window_choices`.")
+        changes = changes_of(self.augmentation)
+        refused = [change for name in features.media for change in changes[name]]
+        if refused:
+            raise ValueError(
+                f"{', '.join(refused)} of `augmentation` would change what the locked towers "
+                f"({', '.join(features.media)}) see, but their features are computed once: switch it off, or "
+                "do not cache features."
+            )
+
+    def __getitem__(self, item: int | tuple[int, int]) -> BatchFeature | SkippedClip:
+        index, random = self.draws(item)
+        known = self.features
+        if index in known.skipped:
+            return known.skipped[index]
+        if not known.media:
+            return super().__getitem__(item)
+        chosen = self.choose(random) if self.random_window else list(range(self.clips_per_video))
+        assert known.spans is not None and known.audio_mask is not None
+        spans = known.spans[index, chosen].tolist()
+        heard = known.audio_mask[index, chosen].tolist()
+        row = self.clips[index]
+        captions = [self.captions_of(row, tuple(span), random) for span in spans]
+        generator = torch.Generator().manual_seed(int(random.integers(2**62)))
+        try:
+            found = self._read_others(row, spans, heard, generator)
+        except MediaError as error:
+            return SkippedClip(error.source, str(error))
+        for name, values in known.media.items():
+            found[f"{name}_pooler_output"] = values[index, chosen]
+        if "audio" in known.media:
+            found["audio_mask"] = known.audio_mask[index, chosen]
+        return BatchFeature({**found, **self.texts(captions)})
+
+    def _read_others(
+        self, row: dict[str, Any], spans: list[list[float]], heard: list[int], generator: torch.Generator
+    ) -> dict[str, Any]:
+        """Inputs of the towers of video and sound that are not locked, of the same windows."""
+        known = self.features.media
+        options = {**read_options(self.processor), "limits": self.limits, "segment": part_of(row)}
+        seconds = options.pop("duration")
+        watch, listen = "video" not in known, "audio" not in known
+        if not (watch or listen):
+            return {}
+        clips: list[MediaClip | None] = []
+        for (start, _), sounds in zip(spans, heard, strict=True):
+            if not (watch or sounds):  # a file without sound cannot be listened to
+                clips.append(None)
+                continue
+            clips += read_windows(
+                source_of(row["video"]), seconds, start=start, video=watch, audio=listen, **options
+            )
+        media: Any = {"videos" if watch else "audio": clips}
+        return dict(
+            self.processor(
+                **media,
+                start=0.0,
+                load_audio_from_video=listen,
+                augmentation=self.augmentation,
+                generator=generator,
+                late_colors=self.late_colors,
+                return_tensors="pt",
+            )
+        )
+
+    def texts(self, captions: list[list[str]]) -> Mapping[str, Any]:
+        """Model inputs of the captions of each window, or their features."""
+        known, wanted = self.features, self.processor.num_captions
+        if known.text is None or known.text_mask is None:
+            return super().texts(captions)
+        filled = [[*texts, *[""] * (wanted - len(texts))][:wanted] for texts in captions]
+        rows = torch.tensor([[known.captions[text] for text in texts] for texts in filled])
+        return {
+            "text_pooler_output": known.text[rows],
+            "text_mask": known.text_mask[rows].amax(1),
+        }
+
+
+def _heard(clip: MediaClip) -> MediaClip | None:
+    """The clip, if it has sound."""
+    return None if clip.waveform is None or not len(clip.waveform) else clip
+
+
+def changes_of(augmentation: Any) -> dict[str, list[str]]:
+    """What an augmentation changes, by the names of its fields."""
+    if augmentation is None:
+        return {"video": [], "audio": []}
+    pixels = [name for name in ("flip_probability", "color_probability") if getattr(augmentation, name)]
+    pixels += ["crop_resize_style"] if augmentation.crop_resize_style != "none" else []
+    return {"video": pixels, "audio": ["noise"] if augmentation.noise else []}

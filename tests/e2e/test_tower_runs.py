@@ -1,0 +1,80 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Pretraining on towers from elsewhere as a user runs it, and the command with its result."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from clip_folders import losses, make_folder
+from scripts import run
+from tower_folders import bert_folder, clip_folder, wav2vec_folder
+
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = {
+    "num_steps": 3,
+    "batch_size": 4,
+    "learning_rate": 1e-3,
+    "warmup_steps": 1,
+    "log_every": 1,
+    "num_captions": 1,
+    "report_to": "none",
+    "window_seconds": 0.4,
+    "cache_windows": 2,
+    "config_overrides": json.dumps({"va_projection_size": 12, "vt_projection_size": 6}),
+}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    root = make_folder(tmp_path_factory.mktemp("videos") / "videos", 6, silent=[3])
+    return make_folder(root, 4, split="validation", first=20)
+
+
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("towers")
+    makers = {"video_tower": clip_folder, "audio_tower": wav2vec_folder, "text_tower": bert_folder}
+    return {name: make(root / name) for name, make in makers.items()}
+
+
+def test_train_index_search(videos, towers, tmp_path):
+    """A folder, three towers, a model that searches; other heads train on the same features."""
+    common = {**OPTIONS, **towers, "dataset": videos, "cache_features": True, "cache_dir": tmp_path / "cache"}
+    output = run("run_pretraining.py", tmp_path, output_dir="model", lock=["video", "text"], **common)
+    assert "Saved model" in output and len(losses(tmp_path / "model")) == 3
+    made = sorted((tmp_path / "cache").iterdir())
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["towers"]["video"]["locked"] is True
+    for arguments in (
+        ["index", str(videos / "train"), "--model", "model"],
+        ["search", "clip 3", "--index", str(videos / "train"), "--top-k", "2"],
+    ):
+        command = [sys.executable, "-m", "modeling_vatt.cli", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "clip0" in done.stdout
+    run(
+        "run_pretraining.py", tmp_path, output_dir="other", lock=["video", "text"], projection="mlp", **common
+    )
+    assert sorted((tmp_path / "cache").iterdir()) == made
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"lock": ["video"], "crop_resize_style": "VGG"}, "--crop_resize_style VGG: the locked video tower"),
+        ({}, "--cache_features needs towers that are not trained"),
+        ({"lock": ["video:9"]}, "has 2 blocks"),
+        ({"lock": ["picture"]}, "--lock picture: give video, audio or text"),
+        ({"lock": ["video"], "normalize_audio": True}, "--normalize_audio is for VATT's own"),
+        ({"lock": ["video"], "audio_tower": "none/such"}, "audio tower: none/such: no model of transformers"),
+    ],
+)
+def test_what_does_not_fit_is_said(videos, towers, tmp_path, options, message):
+    common = {**OPTIONS, **towers, "dataset": videos, "cache_features": True, "output_dir": "model"}
+    assert message in run("run_pretraining.py", tmp_path, expect=1, **{**common, **options})

@@ -1,0 +1,169 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Features of locked towers are computed once: training on them gives the losses of training on files."""
+
+import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from clip_folders import make_folder
+from tower_folders import bert_folder, clip_folder, wav2vec_folder
+
+from modeling_vatt.data import ClipDataset, collate_clips, decode_clips, load_clips
+from modeling_vatt.embedding import locked_features
+from modeling_vatt.embedding.building import build_from_towers
+from modeling_vatt.embedding.locked_features import (
+    FeatureDataset,
+    compute_locked_features,
+    locked_towers,
+)
+from modeling_vatt.processors import VattAugmentation
+from modeling_vatt.training import Pretrainer, PretrainingArguments
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> tuple[Any, Any]:
+    root = tmp_path_factory.mktemp("towers")
+    makers = {"video": clip_folder, "audio": wav2vec_folder, "text": bert_folder}
+    sources = {name: str(make(root / name)) for name, make in makers.items()}
+    sizes = {"va_projection_size": 12, "vt_projection_size": 6}
+    return build_from_towers(**sources, processing={"seconds": 0.4, "num_captions": 2}, **sizes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    root = make_folder(tmp_path_factory.mktemp("clips") / "clips", 6, silent=[3], speechless=[4])
+    (root / "train" / "clip05.mp4").write_bytes(b"no video")
+    return root
+
+
+def _features(model: Any, processor: Any, clips: Any, cache: Path, windows: int = 3, **options: Any) -> Any:
+    names = locked_towers(model)
+    return compute_locked_features(model, processor, clips, names, cache, windows, batch_size=4, **options)
+
+
+def _losses(model: Any, dataset: Any, tmp_path: Path, **options: Any) -> tuple[list[float], Any]:
+    torch.manual_seed(0)
+    losses: list[float] = []
+    arguments = PretrainingArguments(
+        str(tmp_path), num_steps=4, batch_size=4, learning_rate=1e-3, warmup_steps=0, log_every=1, **options
+    )
+    Pretrainer(model, dataset, arguments, on_log=lambda step, found: losses.append(found["loss"])).train()
+    return losses, model
+
+
+@pytest.mark.parametrize("locked", [("video", "text"), ("video", "audio", "text"), ("audio",), ("text",)])
+@pytest.mark.parametrize("micro_batch_size", [0, 2])
+def test_cached_and_uncached_training_are_one(built, folder, tmp_path, locked, micro_batch_size):
+    """Same losses and weights; locked towers stay as they were, bit for bit."""
+    model, processor = built
+    clips = load_clips(folder, "train")
+    model = copy.deepcopy(model)
+    model.lock(*locked)
+    before = {name: copy.deepcopy(getattr(model.vatt, f"{name}_model").state_dict()) for name in locked}
+    common: dict[str, Any] = {"random_window": True, "window_choices": 3, "seed": 5}
+    found = _features(model, processor, clips, tmp_path / "cache")
+    datasets = {
+        "files": ClipDataset(clips, processor, **common),
+        "vectors": FeatureDataset(clips, processor, found, **common),
+    }
+    results = {
+        name: _losses(copy.deepcopy(model), dataset, tmp_path / name, micro_batch_size=micro_batch_size)
+        for name, dataset in datasets.items()
+    }
+    np.testing.assert_allclose(results["vectors"][0], results["files"][0], rtol=1e-4)
+    assert len(set(results["files"][0])) == 4
+    for name, (_, trained) in results.items():
+        for tower in locked:
+            for key, values in getattr(trained.vatt, f"{tower}_model").state_dict().items():
+                assert torch.equal(values, before[tower][key]), (name, key)
+    assert "video_pooler_output" in collate_clips([datasets["vectors"][0]]).inputs or "video" not in locked
+
+
+def test_features_are_found_again(built, folder, tmp_path, monkeypatch):
+    """By content, wherever the file is and beside whatever clips; not for other towers, parts or windows."""
+    model, processor = copy.deepcopy(built[0]), copy.deepcopy(built[1])
+    model.lock("video", "text")
+    clips = load_clips(folder, "train")
+    read: list[Any] = []
+    read_row = locked_features.read_row
+    monkeypatch.setattr(
+        locked_features, "read_row", lambda row, *rest: read.append(row) or read_row(row, *rest)
+    )
+
+    def rows_read(table: Any = clips, cache: Path = tmp_path / "cache", **options: Any) -> int:
+        read.clear()
+        _features(model, processor, table, cache, **options)
+        return len(read)
+
+    assert rows_read() == 6 and rows_read() == 0
+    moved = folder.rename(folder.with_name("moved"))
+    try:
+        assert rows_read(load_clips(moved, "train").select([5, 2, 0])) == 0
+        again = load_clips(moved, "train")
+        found = _features(model, processor, again, tmp_path / "cache")
+        assert "moved/train/clip05.mp4" in found.skipped[5].reason
+    finally:
+        moved.rename(folder)
+    next((tmp_path / "cache").glob("*.npz")).unlink()  # as if stopped
+    assert 0 <= rows_read() <= 4
+    assert rows_read(windows=2) == 6
+    monkeypatch.setattr(processor.video_processor, "image_mean", [0.1, 0.2, 0.3])
+    assert rows_read() == 6
+    monkeypatch.setattr(processor.video_processor, "image_mean", [0.5, 0.5, 0.5])
+    model.vatt.head.text_vt.weight.data.add_(1)  # other heads
+    assert rows_read() == 6
+    with torch.no_grad():
+        next(model.vatt.video_model.parameters()).add_(0.1)
+    assert rows_read() == 6
+
+
+def test_two_processes_share_the_work(built, folder, tmp_path):
+    model, processor = copy.deepcopy(built[0]), built[1]
+    model.lock("video", "audio", "text")
+    clips = load_clips(folder, "train")
+    whole = _features(model, processor, clips, tmp_path / "one")
+    meeting = threading.Barrier(2, timeout=60)
+
+    def part(number: int) -> Any:
+        own = copy.deepcopy(model), processor, clips, tmp_path / "two"
+        return _features(*own, share=(number, 2), wait=meeting.wait)
+
+    with ThreadPoolExecutor(2) as pool:
+        parts = list(pool.map(part, range(2)))
+    for found in parts:
+        torch.testing.assert_close(found.media, whole.media, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found.text, whole.text, atol=1e-5, rtol=1e-5)
+        assert torch.equal(found.spans, whole.spans) and found.skipped == whole.skipped
+
+
+def test_bfloat16(built, folder, tmp_path):
+    model, processor = copy.deepcopy(built[0]), built[1]
+    model.lock("video", "text")
+    clips = load_clips(folder, "train")
+    exact = _features(model, processor, clips, tmp_path)
+    half = _features(model, processor, clips, tmp_path, dtype="bfloat16")
+    again = _features(model, processor, clips, tmp_path, dtype="bfloat16")
+    assert half.media["video"].dtype == half.text.dtype == torch.bfloat16
+    assert torch.equal(half.media["video"], again.media["video"])
+    torch.testing.assert_close(half.media["video"].float(), exact.media["video"], atol=0.05, rtol=0.05)
+
+
+def test_what_cannot_be_cached(built, folder, tmp_path):
+    model, processor = copy.deepcopy(built[0]), built[1]
+    clips = load_clips(folder, "train").select(range(2))
+    model.lock("video", "text")
+    found = _features(model, processor, clips, tmp_path)
+    options: dict[str, Any] = {"random_window": True, "window_choices": 3}
+    with pytest.raises(ValueError, match="flip_probability, color_probability, crop_resize_style of"):
+        FeatureDataset(clips, processor, found, augmentation=VattAugmentation(), **options)
+    with pytest.raises(ValueError, match=r"features are of {'video': 3} windows, but 2 are used"):
+        FeatureDataset(clips, processor, found, random_window=True, window_choices=2)
+    decoded, _ = decode_clips(clips, processor)
+    with pytest.raises(ValueError, match="leaves no files"):
+        _features(model, processor, decoded, tmp_path)
