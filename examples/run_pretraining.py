@@ -12,7 +12,6 @@ SIGINT or SIGUSR1 stopped has written a checkpoint and ends with exit code 75. T
 model, processor and model card, for `AutoModel.from_pretrained(output_dir)`.
 """
 
-import dataclasses
 import datetime
 import importlib.util
 import json
@@ -25,9 +24,10 @@ from typing import Any, Literal
 
 import datasets
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, gather_object
-from common import MediaArguments, check_output_dir, fail, new_config, parse, refuse_with_model
+from common import MediaArguments, check_output_dir, fail, naming, new_config, parse, refuse_with_model
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from torch.utils.data import DataLoader, Subset
@@ -39,6 +39,7 @@ from modeling_vatt import VattForPreTraining
 from modeling_vatt.data import (
     ClipDataset,
     ShardDataset,
+    SkippedClip,
     all_captions,
     collate_clips,
     decode_clips,
@@ -48,13 +49,12 @@ from modeling_vatt.embedding.locked_features import (
     FeatureDataset,
     LockedFeatures,
     compute_locked_features,
-    locked_towers,
 )
 from modeling_vatt.evaluation import clip_retrieval
 from modeling_vatt.hub.model_card import is_training_metric
 from modeling_vatt.hub.remote_code import save_remote_code
 from modeling_vatt.models.loading import load_pretrained
-from modeling_vatt.processors import MediaError, VattAugmentation, VattProcessor, VattTokenizer
+from modeling_vatt.processors import MediaError, MediaLimits, VattAugmentation, VattProcessor, VattTokenizer
 from modeling_vatt.retrieval import embed_batches
 from modeling_vatt.training import (
     Pretrainer,
@@ -135,6 +135,9 @@ class ModelArguments:
         default=None,
         metadata={"help": 'JSON, e.g. \'{"temperature": 0.05, "video_config": {"drop_token_rate": 0}}\'.'},
     )
+    loss: Literal["asymmetric", "symmetric", "asymmetric_learned", "symmetric_learned", "sigmoid"] | None = (
+        field(default=None, metadata={"help": "Loss between two modalities; the config's if left out."})
+    )
     vocabulary: str | None = field(
         default=None,
         metadata={"help": "Word list (e.g. howto100m_en.txt); trained from the captions if left out."},
@@ -159,6 +162,13 @@ class ModelArguments:
     )
     torch_compile: bool = field(default=False, metadata={"help": "Compile the model."})
 
+    def overrides(self) -> str | None:
+        """--config_overrides with --loss."""
+        if self.loss is None:
+            return self.config_overrides
+        with naming("--config_overrides"):
+            return json.dumps({**json.loads(self.config_overrides or "{}"), "loss_type": self.loss})
+
 
 @dataclass
 class RunArguments:
@@ -181,14 +191,85 @@ class RunArguments:
     )
 
 
+@dataclass
+class Arguments:
+    """All of them."""
+
+    data: DataArguments
+    model: ModelArguments
+    towers: TowerArguments
+    training: PretrainingArguments
+    run: RunArguments
+
+
+def set_up(args: Arguments) -> Accelerator:
+    """Device, precision, processes, tracker and seeds."""
+    run = args.run
+    if run.report_to == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
+        logger.info("TensorBoard is not installed: metrics go to metrics.jsonl only.")
+        run.report_to = "none"
+    accelerator = Accelerator(
+        mixed_precision=run.mixed_precision,
+        log_with=run.report_to if run.report_to != "none" else None,
+        project_dir=args.training.output_dir,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=run.ddp_timeout))],
+    )
+    seed_everything(args.training.seed, args.training.deterministic)
+    return accelerator
+
+
+def make_repository(run: RunArguments, name: str) -> str:
+    """The name of the result; on the Hub if it is to go there. Before the training: better to fail now."""
+    if not run.push_to_hub:
+        return name
+    name = run.hub_model_id or name
+    try:
+        return HfApi().create_repo(name, private=run.hub_private, exist_ok=True).repo_id
+    except (HfHubHTTPError, OSError) as error:
+        raise ValueError(f"Cannot create {name} on the Hub: {error}") from error
+
+
+@dataclass
+class Tables:
+    """The clips of the splits, and those that could not be decoded."""
+
+    train: Any
+    validation: Any
+    skipped: list[SkippedClip] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, data: DataArguments, seed: int) -> "Tables":
+        """Open the splits."""
+
+        def load(split: str) -> datasets.Dataset | ShardDataset:
+            return open_clips(data.dataset, split, data.video_column, data.caption_column, data.allow_remote)
+
+        train = load(data.train_split)
+        validation = load(data.validation_split) if data.validation_split else None
+        if isinstance(train, ShardDataset) and (data.shuffle_captions or data.decode_once):
+            raise ValueError("--shuffle_captions and --decode_once need videos in a folder, not in shards.")
+        return cls(shuffle_captions(train, seed) if data.shuffle_captions else train, validation)
+
+    def decode(self, processor: VattProcessor, num_workers: int, limits: MediaLimits) -> None:
+        """Decode all clips once."""
+        self.train, self.skipped = decode_clips(self.train, processor, num_workers, limits=limits)
+        if self.validation is not None:
+            self.validation, more = decode_clips(self.validation, processor, num_workers, limits=limits)
+            self.skipped += more
+        for clip in self.skipped:
+            logger.warning("Skipped %s", clip.reason)
+
+
 def build(
     args: ModelArguments, towers: TowerArguments, captions: Iterable[list[str]]
 ) -> tuple[VattForPreTraining, VattProcessor]:
     """Model and processor: those of a checkpoint, of towers from elsewhere, or new ones; towers locked."""
-    locks = towers.locks()
     model, processor = make_model(args, towers, captions)
-    for name, blocks in locks.items():
-        model.lock(name, blocks=blocks)
+    towers.adapt(model)
+    if args.gradient_checkpointing != "no":
+        recompute_activations(model, args.gradient_checkpointing)
+    if args.torch_compile:
+        model.compile()
     return model, processor
 
 
@@ -201,7 +282,9 @@ def make_model(
     refuse_with_model(args.model, {**flags, **towers.of_new_models()})
     trusted = {"trust_remote_code": True} if towers.trust_remote_code else {}
     if args.model is not None:
-        model, line = load_pretrained(VattForPreTraining, args.model, may_be_new=("head",), **trusted)
+        chosen = {} if args.loss is None else {"loss_type": args.loss}
+        parts = ("head", "loss_scales")
+        model, line = load_pretrained(VattForPreTraining, args.model, may_be_new=parts, **trusted, **chosen)
         logger.info(line)
         processor = VattProcessor.from_pretrained(args.model)
         processor.num_captions = args.num_captions or processor.num_captions
@@ -221,10 +304,10 @@ def make_model(
     captions_each = args.num_captions or 5
     if towers.sources():
         model, processor = towers.build(
-            args.preset or "tiny", args.config_overrides, make_tokenizer, captions_each
+            args.preset or "tiny", args.overrides(), make_tokenizer, captions_each
         )
     else:
-        config = new_config(args.preset or "ma_tiny", args.config_overrides)
+        config = new_config(args.preset or "ma_tiny", args.overrides())
         tokenizer = make_tokenizer(config.text_config.max_position_embeddings)
         config.text_config.vocab_size = len(tokenizer)
         processor = VattProcessor.from_config(config, tokenizer, num_captions=captions_each)
@@ -271,6 +354,60 @@ def make_augmentation(data: DataArguments, cached: list[str]) -> VattAugmentatio
     return VattAugmentation("none", flip_probability=0, color_probability=0, noise=noise)
 
 
+def make_data_sets(
+    args: Arguments,
+    tables: Tables,
+    model: VattForPreTraining,
+    processor: VattProcessor,
+    accelerator: Accelerator,
+    augment: VattAugmentation,
+    cached: list[str],
+) -> tuple[ClipDataset, ClipDataset | None]:
+    """For training and validation; of `cached` towers the features are computed first."""
+    limits = args.data.limits()
+    options: dict[str, Any] = {
+        "random_window": True,
+        "augmentation": augment,
+        "seed": args.training.seed,
+        "clips_per_video": args.data.clips_per_video,
+        "limits": limits,
+        "late_colors": True,
+        "with_ids": model.config.mask_false_negatives,
+    }
+    clips, held_out = ClipDataset(tables.train, processor, **options), None
+    if not cached:
+        if tables.validation is not None:
+            held_out = ClipDataset(tables.validation, processor, limits=limits)
+        return clips, held_out
+    counter = tqdm(unit="clip", desc="Features of locked towers", disable=not accelerator.is_main_process)
+    windows = args.towers.cache_windows
+
+    def features(table: Any, windows: int) -> LockedFeatures:
+        return compute_locked_features(
+            model.to(accelerator.device),
+            processor,
+            table,
+            cached,
+            Path(args.towers.cache_dir or Path(args.training.output_dir, "features")),
+            windows,
+            batch_size=args.run.eval_batch_size,
+            num_workers=max(1, args.training.num_workers),
+            dtype=args.towers.cache_dtype,
+            share=(accelerator.process_index, accelerator.num_processes),
+            wait=accelerator.wait_for_everyone,
+            progress=lambda clips: counter.update(clips),
+            limits=limits,
+        )
+
+    with counter:
+        known = features(tables.train, windows)
+        clips = FeatureDataset(tables.train, processor, known, window_choices=windows, **options)
+        if tables.validation is not None:
+            known = features(tables.validation, 1)
+            held_out = FeatureDataset(tables.validation, processor, known, limits=limits)
+    return clips, held_out
+
+
 def evaluate_together(
     model: VattForPreTraining, clips: ClipDataset, accelerator: Accelerator, batch_size: int
 ) -> dict[str, float]:
@@ -281,8 +418,8 @@ def evaluate_together(
     rank, count = accelerator.process_index, accelerator.num_processes
     if accelerator.distributed_type == DistributedType.FSDP:
         rank, count = 0, 1
-    own = Subset(clips, range(len(clips) * rank // count, len(clips) * (rank + 1) // count))
-    loader = DataLoader(own, batch_size=batch_size, collate_fn=collate_clips)
+    part = Subset(clips, range(len(clips) * rank // count, len(clips) * (rank + 1) // count))
+    loader = DataLoader(part, batch_size=batch_size, collate_fn=collate_clips)
     found = embed_batches(model, (batch.inputs for batch in loader if batch.inputs))
     parts = [part for part in (gather_object([found]) if count > 1 else [found]) if part]
     if not parts:
@@ -290,129 +427,52 @@ def evaluate_together(
     return clip_retrieval({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
-def main() -> None:
-    data, model_args, towers, training, run = parse(
-        __doc__, DataArguments, ModelArguments, TowerArguments, PretrainingArguments, RunArguments
-    )
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("modeling_vatt").setLevel(logging.INFO)
-    transformers_logging.disable_progress_bar()
-    if run.report_to == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
-        logger.info("TensorBoard is not installed: metrics go to metrics.jsonl only.")
-        run.report_to = "none"
-    output_dir = Path(training.output_dir)
-    try:
-        check_output_dir(output_dir)
-    except ValueError as error:
-        fail(error)
-    accelerator = Accelerator(
-        mixed_precision=run.mixed_precision,
-        log_with=run.report_to if run.report_to != "none" else None,
-        project_dir=output_dir,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=run.ddp_timeout))],
-    )
-    main_process = accelerator.is_main_process
-    seed_everything(training.seed, training.deterministic)
-    name = output_dir.resolve().name
-    if run.push_to_hub and main_process:  # before the training: better to fail now than after it
-        try:
-            name = (
-                HfApi().create_repo(run.hub_model_id or name, private=run.hub_private, exist_ok=True).repo_id
-            )
-        except (HfHubHTTPError, OSError) as error:
-            fail(f"Cannot create {run.hub_model_id or name} on the Hub: {error}")
+class Progress:
+    """A bar, and metrics for the tracker; within `with`."""
 
-    def load(split: str) -> datasets.Dataset | ShardDataset:
-        return open_clips(data.dataset, split, data.video_column, data.caption_column, data.allow_remote)
-
-    try:
-        limits = data.limits()
-        train = load(data.train_split)
-        validation = load(data.validation_split) if data.validation_split else None
-        if isinstance(train, ShardDataset) and (data.shuffle_captions or data.decode_once):
-            raise ValueError("--shuffle_captions and --decode_once need videos in a folder, not in shards.")
-        if data.shuffle_captions:
-            train = shuffle_captions(train, training.seed)
-        model, processor = build(model_args, towers, all_captions(train))
-        if model_args.gradient_checkpointing != "no":
-            recompute_activations(model, model_args.gradient_checkpointing)
-    except (OSError, ValueError, StrictDataclassError) as error:
-        fail(error)
-    if processor.video_processor.decode_size is None:
-        frame = processor.video_processor.crop_size["height"]
-        processor.video_processor.decode_size = data.decode_size or frame * 8 // 7
-    if model_args.torch_compile:
-        model.compile()
-    if data.decode_once:
-        with accelerator.main_process_first():
-            workers = max(1, training.num_workers)
-            train, skipped = decode_clips(train, processor, workers, limits=limits)
-            if validation is not None:
-                validation, more = decode_clips(validation, processor, workers, limits=limits)
-                skipped += more
-        for clip in skipped:
-            logger.warning("Skipped %s", clip.reason)
-    else:
-        skipped = []
-    training_options: dict[str, Any] = {
-        "random_window": True,
-        "seed": training.seed,
-        "clips_per_video": data.clips_per_video,
-        "limits": limits,
-        "late_colors": True,
+    SHOWN = {
+        "loss": "loss",
+        "video_audio_loss": "va",
+        "video_text_loss": "vt",
+        "clips_per_second": "clips/s",
+        "txt2vid_R10": "t2v R@10",
+        "aud2vid_R10": "a2v R@10",
     }
-    try:
-        cached = locked_towers(model) if towers.cache_features else []
-        if towers.cache_features and not cached:
-            raise ValueError("--cache_features needs towers that are not trained: give --lock video text.")
-        augmentation = make_augmentation(data, cached)
-        held_out = None
-        if cached:
 
-            def features(table: Any, windows: int) -> LockedFeatures:
-                return compute_locked_features(
-                    model.to(accelerator.device),
-                    processor,
-                    table,
-                    cached,
-                    Path(towers.cache_dir or output_dir / "features"),
-                    windows,
-                    batch_size=run.eval_batch_size,
-                    num_workers=max(1, training.num_workers),
-                    dtype=towers.cache_dtype,
-                    share=(accelerator.process_index, accelerator.num_processes),
-                    wait=accelerator.wait_for_everyone,
-                    progress=lambda clips: counter.update(clips),
-                    limits=limits,
-                )
+    def __init__(self, accelerator: Accelerator, num_steps: int) -> None:
+        self.accelerator = accelerator
+        self.shown: dict[str, str] = {}
+        self.bar = tqdm(
+            total=num_steps,
+            unit="step",
+            disable=not accelerator.is_main_process,
+            mininterval=0.5 if sys.stderr.isatty() else 30,  # a log file needs no moving bar
+        )
 
-            with tqdm(unit="clip", desc="Features of locked towers", disable=not main_process) as counter:
-                known = features(train, towers.cache_windows)
-                clips: ClipDataset = FeatureDataset(
-                    train,
-                    processor,
-                    known,
-                    augmentation=augmentation,
-                    window_choices=towers.cache_windows,
-                    **training_options,
-                )
-                if validation is not None:
-                    known = features(validation, 1)
-                    held_out = FeatureDataset(validation, processor, known, limits=limits)
-        else:
-            clips = ClipDataset(train, processor, augmentation=augmentation, **training_options)
-            if validation is not None:
-                held_out = ClipDataset(validation, processor, limits=limits)
-    except (OSError, ValueError) as error:
-        fail(error)
+    def __enter__(self) -> "Progress":
+        return self
 
-    def evaluate(model: VattForPreTraining) -> dict[str, float]:
-        return evaluate_together(model, held_out, accelerator, run.eval_batch_size)
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
 
-    settings: dict[str, Any] = {
-        type(part).__name__: without_secrets(part) for part in (data, model_args, towers, training, run)
-    }
-    if run.report_to != "none":
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Metrics of a step."""
+        self.accelerator.log(metrics, step=step)
+        self.shown |= {short: f"{metrics[name]:.3g}" for name, short in self.SHOWN.items() if name in metrics}
+        self.bar.set_postfix(self.shown, refresh=False)
+        if "mean_recall" in metrics:
+            recalls = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items() if "2vid" in name)
+            tqdm.write(f"step {step}: {recalls}")
+
+    def step(self, step: int) -> None:
+        """So many are made."""
+        self.bar.update(step - self.bar.n)
+
+
+def describe(args: Arguments, accelerator: Accelerator) -> dict[str, Any]:
+    """The arguments for `run.json`, without secrets; the tracker gets them too."""
+    settings = {type(part).__name__: without_secrets(part) for part in vars(args).values()}
+    if args.run.report_to != "none":
         plain = {
             f"{kind}.{key}": value
             for kind, values in settings.items()
@@ -420,108 +480,121 @@ def main() -> None:
             if isinstance(value, (int, float, str, bool))
         }
         accelerator.init_trackers("logs", config=plain)
-    bar = tqdm(
-        total=training.num_steps,
-        unit="step",
-        disable=not main_process,
-        mininterval=0.5 if sys.stderr.isatty() else 30,  # a log file needs no moving bar
-    )
+    return settings
 
-    def on_log(step: int, metrics: dict[str, float]) -> None:
-        accelerator.log(metrics, step=step)
-        shown = {
-            "loss": "loss",
-            "video_audio_loss": "va",
-            "video_text_loss": "vt",
-            "clips_per_second": "clips/s",
-            "txt2vid_R10": "t2v R@10",
-            "aud2vid_R10": "a2v R@10",
-        }
-        postfix.update({short: f"{metrics[name]:.3g}" for name, short in shown.items() if name in metrics})
-        bar.set_postfix(postfix, refresh=False)
-        if "mean_recall" in metrics:
-            found = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items() if "2vid" in name)
-            tqdm.write(f"step {step}: {found}")
 
-    def on_step(step: int) -> None:
-        bar.update(step - bar.n)
-
-    postfix: dict[str, str] = {}
-    try:
-        trainer = Pretrainer(
-            model,
-            clips,
-            training,
-            accelerator,
-            evaluate=evaluate if validation is not None else None,
-            save_extra=processor.save_pretrained,
-            on_log=on_log,
-            on_step=on_step,
-            settings=settings,
+def save(
+    args: Arguments,
+    name: str,
+    trainer: Pretrainer,
+    weights: dict[str, torch.Tensor] | None,
+    processor: VattProcessor,
+    tables: Tables,
+    metrics: dict[str, float],
+) -> None:
+    """Model, the best one if there was an evaluation, processor, code and model card."""
+    output_dir = Path(args.training.output_dir)
+    trained = {key: value for key, value in metrics.items() if is_training_metric(key)}
+    metrics = {key: value for key, value in metrics.items() if key not in trained}
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    best = output_dir / "best"
+    if best.is_dir() and tables.validation is not None and not args.run.keep_last:
+        trusted = {"trust_remote_code": True} if args.towers.trust_remote_code else {}
+        model, weights = VattForPreTraining.from_pretrained(best, **trusted), None
+        metrics = json.loads((best / "training_state.json").read_text())["metrics"]
+    training = {key: value for key, value in vars(args.training).items() if key != "output_dir"}
+    augmentation: Any = trainer.dataset.augmentation
+    with (
+        explained(output_dir, "The training is done: the same command saves its result."),
+        files_at_once(output_dir) as folder,
+    ):
+        model.save_pretrained(folder, state_dict=weights)
+        processor.save_pretrained(folder)
+        if args.run.remote_code:
+            save_remote_code(folder)
+        write_model_card(
+            folder,
+            name=name,
+            model=model,
+            dataset=without_secrets(args.data.dataset),
+            metrics=metrics,
+            training=trained,
+            settings={
+                **training,
+                "mixed_precision": args.run.mixed_precision,
+                "crop_resize_style": augmentation.crop_resize_style,
+                "color_augment": augmentation.color_probability > 0,
+            },
+            split=args.data.validation_split or None,
+            data={
+                "training split": args.data.train_split,
+                "training clips": len(trainer.dataset),
+                "clips with captions": sum(bool(captions) for captions in all_captions(tables.train)),
+                "clips that could not be read": len(tables.skipped) + len(trainer.progress.skipped),
+            },
+            base_model=args.model.model or list(args.towers.sources().values()),
+            processor=processor,
         )
-        metrics = trainer.train()
-        trained = {name: value for name, value in metrics.items() if is_training_metric(name)}
-        metrics = {name: value for name, value in metrics.items() if name not in trained}
-    except (MediaError, OSError, ValueError, TrainingError) as error:
-        bar.close()
+    if report := trainer.skip_report(already=tables.skipped):
+        print(report)
+    print(f"Saved model, processor and model card to {output_dir}")
+    if args.run.push_to_hub:
+        ignored = ["checkpoint-*", "best/*", "logs/*", "*.partial/*", "metrics.jsonl"]
+        ignored += ["run.json", "non_finite_step_*.json"]  # hold paths of this machine
+        HfApi().upload_folder(repo_id=name, folder_path=output_dir, ignore_patterns=ignored)
+        print(f"Uploaded to {name}")
+
+
+def main() -> None:
+    args = Arguments(
+        *parse(__doc__, DataArguments, ModelArguments, TowerArguments, PretrainingArguments, RunArguments)
+    )
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("modeling_vatt").setLevel(logging.INFO)
+    transformers_logging.disable_progress_bar()
+    data, training = args.data, args.training
+    name = Path(training.output_dir).resolve().name
+    try:
+        check_output_dir(training.output_dir)
+        limits = data.limits()
+        accelerator = set_up(args)
+        if accelerator.is_main_process:
+            name = make_repository(args.run, name)
+        tables = Tables.load(data, training.seed)
+        model, processor = build(args.model, args.towers, all_captions(tables.train))
+        videos = processor.video_processor
+        if videos.decode_size is None:
+            videos.decode_size = data.decode_size or videos.crop_size["height"] * 8 // 7
+        if data.decode_once:
+            with accelerator.main_process_first():
+                tables.decode(processor, max(1, training.num_workers), limits)
+        cached = args.towers.cached(model)
+        augment = make_augmentation(data, cached)
+        clips, held_out = make_data_sets(args, tables, model, processor, accelerator, augment, cached)
+        settings = describe(args, accelerator)
+
+        def evaluate(model: VattForPreTraining) -> dict[str, float]:
+            return evaluate_together(model, held_out, accelerator, args.run.eval_batch_size)
+
+        with Progress(accelerator, training.num_steps) as progress:
+            trainer = Pretrainer(
+                model,
+                clips,
+                training,
+                accelerator,
+                evaluate=None if held_out is None else evaluate,
+                save_extra=processor.save_pretrained,
+                on_log=progress.log,
+                on_step=progress.step,
+                settings=settings,
+            )
+            metrics = trainer.train()
+        accelerator.wait_for_everyone()
+        weights = trainer.whole_weights()
+        if accelerator.is_main_process:
+            save(args, name, trainer, weights, processor, tables, metrics)
+    except (MediaError, OSError, ValueError, StrictDataclassError, HfHubHTTPError, TrainingError) as error:
         fail(error)
-    bar.close()
-    accelerator.wait_for_everyone()
-    weights = trainer.whole_weights()
-    if main_process:
-        finished = accelerator.unwrap_model(trainer.model)
-        best = output_dir / "best"
-        if best.is_dir() and validation is not None and not run.keep_last:
-            trusted = {"trust_remote_code": True} if towers.trust_remote_code else {}
-            finished, weights = VattForPreTraining.from_pretrained(best, **trusted), None
-            metrics = json.loads((best / "training_state.json").read_text())["metrics"]
-        try:
-            with (
-                explained(output_dir, "The training is done: the same command saves its result."),
-                files_at_once(output_dir) as folder,
-            ):
-                finished.save_pretrained(folder, state_dict=weights)
-                processor.save_pretrained(folder)
-                if run.remote_code:
-                    save_remote_code(folder)
-                write_model_card(
-                    folder,
-                    name=name,
-                    model=finished,
-                    dataset=without_secrets(data.dataset),
-                    metrics=metrics,
-                    training=trained,
-                    settings={
-                        **{
-                            key: value
-                            for key, value in dataclasses.asdict(training).items()
-                            if key != "output_dir"
-                        },
-                        "mixed_precision": run.mixed_precision,
-                        "crop_resize_style": augmentation.crop_resize_style,
-                        "color_augment": augmentation.color_probability > 0,
-                    },
-                    split=data.validation_split or None,
-                    data={
-                        "training split": data.train_split,
-                        "training clips": len(clips),
-                        "clips with captions": sum(bool(captions) for captions in all_captions(train)),
-                        "clips that could not be read": len(skipped) + len(trainer.progress.skipped),
-                    },
-                    base_model=model_args.model or list(towers.sources().values()),
-                    processor=processor,
-                )
-        except (OSError, TrainingError) as error:
-            fail(error)
-        report = trainer.skip_report(already=skipped)
-        if report:
-            print(report)
-        print(f"Saved model, processor and model card to {output_dir}")
-        if run.push_to_hub:
-            ignored = ["checkpoint-*", "best/*", "logs/*", "*.partial/*", "metrics.jsonl"]
-            ignored += ["run.json", "non_finite_step_*.json"]  # hold paths of this machine
-            HfApi().upload_folder(repo_id=name, folder_path=output_dir, ignore_patterns=ignored)
-            print(f"Uploaded to {name}")
     accelerator.end_training()
 
 

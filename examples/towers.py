@@ -11,6 +11,8 @@ from common import merge, naming
 
 from modeling_vatt import VattConfig, VattForPreTraining
 from modeling_vatt.embedding.building import build_from_towers
+from modeling_vatt.embedding.locked_features import locked_towers
+from modeling_vatt.models.adapters import add_lora
 from modeling_vatt.models.modeling_vatt import MODALITIES
 from modeling_vatt.processors import VattProcessor
 
@@ -48,6 +50,10 @@ class TowerArguments:
         default_factory=list,
         metadata={"help": "Towers not to train: video, audio, text; text:4 for its first 4 blocks."},
     )
+    lora: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Towers to train by LoRA only, with its rank: video:16 text:8. Needs PEFT."},
+    )
     projection: Literal["none", "mlp"] | None = field(
         default=None,
         metadata={"help": "What stands between locked towers and the head of a new model; none if left out."},
@@ -82,6 +88,27 @@ class TowerArguments:
                     f"--lock {lock}: give video, audio or text, or text:4 for its first 4 blocks."
                 )
             found[name] = int(blocks) if colon else None
+        return found
+
+    def adapt(self, model: VattForPreTraining) -> None:
+        """Lock towers, or put LoRA on them."""
+        ranks: dict[str, int] = {}
+        for tower in self.lora:
+            name, _, rank = tower.partition(":")
+            if not rank.isdecimal():
+                raise ValueError(f"--lora {tower}: give a tower and a rank, such as video:16.")
+            ranks[name] = int(rank)
+        for name, blocks in self.locks().items():
+            model.lock(name, blocks=blocks)
+        for name, size in ranks.items():
+            with naming("--lora"):
+                add_lora(model, name, size)
+
+    def cached(self, model: VattForPreTraining) -> list[str]:
+        """Locked towers whose features are computed once."""
+        found = locked_towers(model) if self.cache_features else []
+        if self.cache_features and not found:
+            raise ValueError("--cache_features needs towers that are not trained: give --lock video text.")
         return found
 
     def of_new_models(self) -> dict[str, Any]:

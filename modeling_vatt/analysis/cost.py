@@ -5,7 +5,7 @@
 Two counts of one forward pass of one clip, a multiply-add being 2 operations:
 
 - *paper*: `2 L N (4 d^2 + 2 d f) + 2 L N^2 d + 2 p d N0`, which meets every figure of the paper's Tables 1, 5
-  and 6 within 1.5 % (vatt.md section 3). It has one of the two attention products and no projections; N are
+  and 6 within 1.5 %. It has one of the two attention products and no projections; N are
   the tokens that DropToken keeps, N0 all patches of p values.
 - *true*: every matrix product and convolution that our model computes, counted by PyTorch's
   `FlopCounterMode` on the meta device, where nothing is computed or stored. AGG tokens, projections and
@@ -224,7 +224,7 @@ class CostCounter:
         return table[["part", "input", *counts, "paper_gflops", "true_gflops"]]
 
 
-# What the paper prints (vatt.md 1.1, 3 and 9.1).
+# What the paper prints, by table.
 _TABLE_1_TFLOPS = {"Base": 9.09, "Medium": 15.02, "Large": 29.80, "MA-Medium": 15.02}  # 12 views, 320 px
 _TABLE_5_GFLOPS = {0.25: 188.1, 0.5: 375.4, 0.75: 574.2, 1.0: 784.8}  # MBS, one clip of each modality
 _TABLE_6_GFLOPS = {

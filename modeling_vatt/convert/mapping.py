@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which TensorFlow variable is which parameter: one table for conversion and for the way back.
 
-Variable paths are those of the release's object-based checkpoints (vatt.md 11.1). A table is made for a
+Variable paths are those of the release's object-based checkpoints. A table is made for a
 config, so it holds exactly the variables such a model has.
 """
 

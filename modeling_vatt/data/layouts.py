@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
 """Official layouts of evaluation sets on disk, as tables: UCF101, HMDB51 and ESC-50 with their splits,
-MSR-VTT and YouCook2 with their captions (vatt.md 6.7).
+MSR-VTT and YouCook2 with their captions.
 
 A table names every clip that the annotations name, whether its file is there or not: a missing file is then
 skipped, counted and reported like an unreadable one.

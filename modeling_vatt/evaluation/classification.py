@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a classifier gets right and wrong, class by class (paper 4.2; vatt.md 8.3)."""
+"""What a classifier gets right and wrong, class by class (paper 4.2)."""
 
 import csv
 import os

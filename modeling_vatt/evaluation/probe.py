@@ -1,7 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Linear evaluation of frozen features over cross-validation splits (paper A.3.2, official evaluator; vatt.md
-8.1).
+"""Linear evaluation of frozen features over cross-validation splits (paper A.3.2, official evaluator).
 
 Classifiers are scikit-learn's, so that any of them can be probed with: the linear SVM of the paper's first
 row, and the release's linear head.

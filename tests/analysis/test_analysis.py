@@ -309,7 +309,7 @@ def test_true_count_by_hand():
 def test_costs_of_the_paper():
     table = paper_comparison()
     assert table["table"].value_counts().to_dict() == {"1": 4, "5": 4, "6": 6, "7": 4, "text": 4}
-    # The paper's 20.9 M for the Small text tower could not be reproduced (vatt.md 1.1).
+    # The paper's 20.9 M for the Small text tower could not be reproduced.
     known = table[table["item"] != "Small tower"]
     assert known["difference_percent"].abs().max() < 1.5
     true = table.set_index("item")["true"]

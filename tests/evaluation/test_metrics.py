@@ -44,7 +44,7 @@ def test_tagging_metrics_are_the_releases(golden):
 
 
 def test_d_prime_is_a_mean_over_classes():
-    """Not the d-prime of the mean AUC (vatt.md 8.3)."""
+    """Not the d-prime of the mean AUC."""
     scores = np.array([[0.9, 0.4], [0.8, 0.6], [0.85, 0.5], [0.1, 0.7]])
     labels = np.array([[1, 1], [1, 0], [0, 1], [0, 0]])
     found = tagging_metrics(scores, labels)

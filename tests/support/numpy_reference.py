@@ -87,7 +87,7 @@ def encoder(x, v, path, heads, layers, act="gelu", pre_norm=True, mask=None):
 
 
 def relative_bucket(relative):
-    """Bucket of key place minus query place; 32 buckets, max distance 64. Thresholds from vatt.md 2.6."""
+    """Bucket of key place minus query place; 32 buckets, max distance 64. Official thresholds."""
     distance = abs(relative)
     if distance < 8:
         bucket = distance
@@ -169,7 +169,7 @@ def spline(table, rows):
 
 
 def polyharmonic_spline(table, rows, real=np.longdouble):
-    """The release's formula as it stands, in extended precision: vatt.md 2.3."""
+    """The release's formula as it stands, in extended precision."""
     n = len(table)
     centres, queries = np.arange(n, dtype=real) / n, np.arange(rows, dtype=real) / rows
 
