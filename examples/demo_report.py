@@ -18,7 +18,7 @@ from sklearn.manifold import TSNE
 
 from modeling_vatt.evaluation import average_windows, retrieval_ranks
 from modeling_vatt.processors import read_clip
-from modeling_vatt.retrieval import Hit
+from modeling_vatt.retrieval import Hit, unit
 
 
 matplotlib.use("Agg")
@@ -174,8 +174,7 @@ def plot_map(embeddings: Mapping[str, npt.NDArray], test: datasets.Dataset) -> s
     for axes, other, space in ((panels[0], "text", "vt"), (panels[1], "audio", "va")):
         second = embeddings[f"{other}_{space}_embeds"]
         second = second[:, 0] if second.ndim == 3 else second
-        vectors = np.concatenate([embeddings[f"video_{space}_embeds"], second])
-        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = unit(np.concatenate([embeddings[f"video_{space}_embeds"], second]))
         perplexity = min(30, (len(vectors) - 1) / 3)
         points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(vectors)
         for value, color in zip(sorted(set(values)), PALETTE, strict=False):

@@ -3,7 +3,7 @@
 """transformers' Auto classes and pipelines know VATT, yet importing this package loads neither.
 
 A part of transformers is followed by a part of this package that registers what it holds: as soon as the one
-is loaded, the other is, too.
+is loaded, the other is, too. So it is with sentence-transformers.
 """
 
 import importlib
@@ -26,6 +26,7 @@ _FOLLOWERS = {
     f"{_AUTO}.video_processing_auto": f"{_AUTO}.processing_auto",
     f"{_AUTO}.processing_auto": f"{_PACKAGE}.processors.registration",
     "transformers.pipelines": f"{_PACKAGE}.pipelines",
+    "sentence_transformers.sentence_transformer.model": f"{_PACKAGE}.embedding.sentence_transformers",
 }
 
 

@@ -224,7 +224,7 @@ class CostCounter:
         return table[["part", "input", *counts, "paper_gflops", "true_gflops"]]
 
 
-# What the paper prints in its Tables 1, 5 and 6.
+# What the paper prints, by table.
 _TABLE_1_TFLOPS = {"Base": 9.09, "Medium": 15.02, "Large": 29.80, "MA-Medium": 15.02}  # 12 views, 320 px
 _TABLE_5_GFLOPS = {0.25: 188.1, 0.5: 375.4, 0.75: 574.2, 1.0: 784.8}  # MBS, one clip of each modality
 _TABLE_6_GFLOPS = {

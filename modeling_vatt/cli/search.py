@@ -3,8 +3,9 @@
 """`vatt search`."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +17,22 @@ if TYPE_CHECKING:
     from ..retrieval import Moment, VattIndex
 
 
+class Strength(StrEnum):
+    """Those of `modeling_vatt.retrieval.STRENGTHS`, which would have to be loaded for `--help`."""
+
+    strong = "strong"
+    likely = "likely"
+    weak = "weak"
+
+
+def _weight(assignment: str) -> tuple[str, float]:
+    part, _, number = assignment.partition("=")
+    try:
+        return part, float(number)
+    except ValueError:
+        raise typer.BadParameter(f"must be PART=NUMBER, got {assignment!r}.", param_hint="--weight") from None
+
+
 @explained("Nothing was changed.")
 def search(
     text: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
@@ -23,7 +40,25 @@ def search(
         Path | None, typer.Option(help="Look for what sounds like this file.", exists=True, dir_okay=False)
     ] = None,
     video: Annotated[
-        Path | None, typer.Option(help="Look for what looks like this file.", exists=True, dir_okay=False)
+        Path | None,
+        typer.Option(
+            help="Look for what looks like this file, a clip or a picture.", exists=True, dir_okay=False
+        ),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE@SECONDS", help="Look for what looks like this moment, of the index or not."
+        ),
+    ] = None,
+    avoid: Annotated[
+        list[str] | None, typer.Option("--not", help="Words for what is not looked for. Repeatable.")
+    ] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PART=NUMBER", help="Weight of text, audio, video, like or avoid (--not). Repeatable."
+        ),
     ] = None,
     index_dir: Annotated[
         Path,
@@ -35,6 +70,11 @@ def search(
         float | None,
         typer.Option(help="Leave out what fits less (-1 to 1).", min=-1, max=1, callback=finite),
     ] = None,
+    at_least: Annotated[
+        Strength, typer.Option(help="Leave out what fits less than this.", show_default=False)
+    ] = Strength.weak,
+    per_file: Annotated[int, typer.Option(help="At most so many moments of a file.", min=1)] = 3,
+    everything: Annotated[bool, typer.Option("--all", help="All moments of each file.")] = False,
     merge: Annotated[bool, typer.Option(help="Join neighbouring windows that fit about equally.")] = True,
     exact: Annotated[
         bool | None,
@@ -51,11 +91,13 @@ def search(
     trust_remote_code: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Find moments of videos by words, by a sound, or by a clip.
+    """Find moments of videos by words, by a sound, by a clip or picture, or by all of these together.
 
     Words are compared with pictures in one space, sounds and clips with pictures in another. Of a sound or
-    clip that is longer than the model's window, the middle is used. Exit code 3: nothing found, that is,
-    nothing in the folder or above the score that was asked for.
+    clip that is longer than the model's window, the middle is used. The second column is the score; the third
+    says how rarely random pairs of moments of this index fit as well: strong, 1 in 100; likely, 1 in 20; or
+    weak. Files of the same content are one result. Exit code 3: nothing found, that is, nothing in the folder
+    or above the score that was asked for.
 
     Examples:
 
@@ -64,45 +106,70 @@ def search(
     vatt search --audio bark.wav --index my_videos --top-k 3 --min-score 0.2
 
     vatt search --video clip.mp4 --folder holidays/2024 --export found.html --json
+
+    vatt search "a dog" --audio bark.wav --weight audio=0.5 --not "a cat" --index my_videos
+
+    vatt search --like holidays/beach.mp4@1:23 --index my_videos
     """
-    if sum(query is not None for query in (text, audio, video)) != 1:
-        raise typer.BadParameter("Give exactly one of: words, --audio FILE, --video FILE.")
     for file in export or []:
         if file.suffix not in (".csv", ".json", ".html"):
             raise typer.BadParameter(
                 f"{file}: choose the ending .csv, .json or .html.", param_hint="--export"
             )
+    from ..retrieval.query import Query, parse_place
+
+    try:
+        query = Query(
+            text,
+            audio,
+            video,
+            None if like is None else parse_place(like),
+            tuple(avoid or ()),
+            dict(map(_weight, weight or [])),
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     require_index(index_dir)
     if model is not None:
         require_repository(model)
     quiet()
-    from ..retrieval import VattIndex, VideoSearch, export_moments, moment_records, timecode
+    from ..retrieval import (
+        VattIndex,
+        VideoSearch,
+        export_moments,
+        moment_records,
+        strength,
+        timecode,
+    )
 
     index = VattIndex.from_pretrained(index_dir)
     _check_folder(index, folder)
     opened = VideoSearch.load(index, model, device, trust_remote_code)
-    options = {"top_k": top_k, "folder": folder, "min_score": min_score, "merge": merge, "exact": exact}
+    options: dict[str, Any] = {
+        "top_k": top_k,
+        "folder": folder,
+        "min_score": min_score,
+        "merge": merge,
+        "exact": exact,
+    }
+    options |= {"per_file": None if everything else per_file, "distinct": True, "at_least": at_least.value}
     unknown = [] if text is None else opened.unknown_words(text)
-    if text is not None:
-        name, found = text, opened.text(text, **options)
-    elif audio is not None:
-        name, found = str(audio), opened.audio(audio, **options)
-    else:
-        assert video is not None
-        name, found = str(video), opened.video(video, **options)
+    found = opened.find(query, **options)
     for file in export or []:
-        export_moments(found, file, name, index.root)
+        export_moments(found, file, query.name, index.root)
     pictures = _save_thumbnails(found, index.root, thumbnails) if thumbnails is not None else {}
     if as_json:
         records = [
             {**record, **({"thumbnail": pictures[record["rank"]]} if record["rank"] in pictures else {})}
             for record in moment_records(found)
         ]
-        say_json({"query": name, "unknown_words": unknown, "moments": records})
+        say_json({"query": query.name, "unknown_words": unknown, "moments": records})
     else:
         for rank, moment in enumerate(found, start=1):
             span = f"{timecode(moment.start)}-{timecode(moment.end)}"
-            say(f"{rank:3d}  {moment.score:6.3f}  {span:>17}  {moment.path}")
+            fit = strength(moment.share) or ""
+            copies = f" (and {len(moment.copies)} copies)" if moment.copies else ""
+            say(f"{rank:3d}  {moment.score:6.3f}  {fit:<6}  {span:>17}  {moment.path}{copies}")
     if unknown:
         say(f"note: the model does not know {', '.join(map(repr, unknown))}", err=True)
     if not found:

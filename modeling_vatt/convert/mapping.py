@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which TensorFlow variable is which parameter: one table for conversion and for the way back.
 
-Variable paths are those of the release's object-based checkpoints. A table is made for a config, so
-it holds exactly the variables such a model has.
+Variable paths are those of the release's object-based checkpoints. A table is made for a
+config, so it holds exactly the variables such a model has.
 """
 
 import math

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of tables to decoded windows; clips decoded once."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from ..processors.media import (
     MediaSource,
     read_clips,
 )
+from ..processors.media.source import NamedBytes
 from ..processors.processing_vatt import VattProcessor
 from ..processors.windows import Part, check_part, read_windows, take_frames, take_samples, window_starts
 from .captions import usable_sentences
@@ -38,19 +38,11 @@ class SkippedClip:
     reason: str
 
 
-class _NamedBytes(io.BytesIO):
-    """Bytes that errors can name."""
-
-    def __init__(self, content: bytes, name: str) -> None:
-        super().__init__(content)
-        self.name = name
-
-
 def source_of(video: dict[str, Any]) -> MediaSource:
     """What [`read_clips`] opens, from an undecoded `datasets.Video` value."""
     if video["bytes"] is None:
         return video["path"]
-    return _NamedBytes(video["bytes"], video["path"]) if video["path"] else video["bytes"]
+    return NamedBytes(video["bytes"], video["path"]) if video["path"] else video["bytes"]
 
 
 def part_of(row: Mapping[str, Any]) -> Part:

@@ -48,6 +48,7 @@ _Read = TypeVar("_Read")
 _Known = TypeVar("_Known")
 # Windows of a file that are read by one opening of it.
 _WINDOWS_AT_ONCE = 4
+_SILENCE = 1e-4  # between the extremes of a sound, of which full scale has 2: -86 dB
 # Headers lie about lengths. After so many windows in a row that cannot be read, and after so many in all, the
 # rest of a file is left out.
 _MOST_MISSING = 500
@@ -115,6 +116,7 @@ def read_query(
     audio: MediaSource | None = None,
     video: MediaSource | None = None,
     limits: MediaLimits = DEFAULT_LIMITS,
+    start: float | None = None,
 ) -> BatchFeature:
     """Inputs of the model for one query: the part of [`embed_query`] that may take long, and needs no model.
 
@@ -128,8 +130,13 @@ def read_query(
             raise ValueError(f"The query {text!r} holds no words.")
         return inputs
     if audio is not None:
-        return processor(audio=[audio], limits=limits)
-    return processor(videos=[video], load_audio_from_video=False, limits=limits)
+        inputs = processor(audio=[audio], start=start, limits=limits)
+        sound = inputs["input_values"]
+        # Of a waveform, or of a spectrogram, where silence is one value everywhere.
+        if float(sound.max() - sound.min()) < _SILENCE:
+            raise ValueError(f"{source_name(audio)}: the sound to look for is silent. Take another one.")
+        return inputs
+    return processor(videos=[video], start=start, load_audio_from_video=False, limits=limits)
 
 
 @torch.no_grad()
@@ -153,6 +160,7 @@ def embed_query(
     audio: MediaSource | None = None,
     video: MediaSource | None = None,
     limits: MediaLimits = DEFAULT_LIMITS,
+    start: float | None = None,
 ) -> npt.NDArray[np.float32]:
     """Embedding (dim,) of one query: of text in the video-text space, of sound and video in the video-audio
     space; not normalised.
@@ -163,12 +171,13 @@ def embed_query(
         audio: file whose sound is looked for (the sound of a video file, too); its centred window.
         video: file whose pictures are looked for; its centred window.
         limits: what the file may cost.
+        start: of the window, seconds; by default it is centred.
 
     Raises:
-        ValueError: if not exactly one query is given, or text without words.
+        ValueError: if not exactly one query is given, text without words, or silence.
         MediaError: if the file cannot be read.
     """
-    return embed_read_query(model, read_query(processor, text, audio, video, limits))
+    return embed_read_query(model, read_query(processor, text, audio, video, limits, start))
 
 
 @dataclass

@@ -20,20 +20,24 @@ if TYPE_CHECKING:
     )
     from ..embedding.identity import ModelIdentity, hash_weights
     from ..processors.windows import strided_starts
+    from .calibration import STRENGTHS, Calibration, strength
     from .errors import IndexDamaged, IndexMismatch
     from .export import export_moments, moment_records
     from .gallery import Gallery, Hit
     from .index import VattIndex
     from .moments import Moment, merge_windows, timecode
+    from .query import Query, parse_place
     from .store import FileRecord
     from .thumbnails import thumbnail
-    from .updating import IndexBusy, IndexReport, update_index, writer_lock
-    from .video_search import VideoSearch
+    from .updating import IndexBusy, IndexReport, forget_files, remember_files, update_index, writer_lock
+    from .video_search import VideoSearch, combined
 else:
     __getattr__, __dir__ = lazy_names(__name__)
 
 
 __all__ = [
+    "STRENGTHS",
+    "Calibration",
     "FileEmbeddings",
     "FileRecord",
     "Gallery",
@@ -44,18 +48,24 @@ __all__ = [
     "IndexReport",
     "ModelIdentity",
     "Moment",
+    "Query",
     "VattIndex",
     "VideoSearch",
     "WindowEmbeddings",
+    "combined",
     "embed_batches",
     "embed_files",
     "embed_query",
     "embed_texts",
     "embed_windows",
     "export_moments",
+    "forget_files",
     "hash_weights",
     "merge_windows",
     "moment_records",
+    "parse_place",
+    "remember_files",
+    "strength",
     "strided_starts",
     "thumbnail",
     "timecode",

@@ -16,11 +16,12 @@ from urllib.parse import quote
 
 from ..files import csv_cell, write_whole
 from ..processors import MediaError, MediaLimits
+from .calibration import strength
 from .moments import Moment, timecode
 from .thumbnails import PICTURE_LIMITS, thumbnail
 
 
-_COLUMNS = ("rank", "score", "path", "from", "to", "start", "end", "duration")
+_COLUMNS = ("rank", "score", "path", "from", "to", "start", "end", "duration", "share", "strength", "copies")
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -43,12 +44,14 @@ _ITEM = """<li><a href="{link}">{picture}{path}</a><br>{begin}&ndash;{end}, scor
 
 
 def moment_records(moments: Sequence[Moment]) -> list[dict[str, Any]]:
-    """Moments as plain dicts for JSON: those of [`Moment`], `rank`, and `from` and `to` as time codes."""
+    """Moments as plain dicts for JSON: those of [`Moment`], `rank`, `strength`, and `from` and `to` as
+    time codes."""
     return [
         {
             "rank": rank,
             **asdict(moment),
             "score": round(moment.score, 6),
+            "strength": strength(moment.share),
             "from": timecode(moment.start),
             "to": timecode(moment.end),
         }
@@ -85,7 +88,10 @@ def export_moments(
         table = io.StringIO()
         writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**record, "path": csv_cell(record["path"])} for record in records)
+        writer.writerows(
+            {**record, "path": csv_cell(record["path"]), "copies": csv_cell("; ".join(record["copies"]))}
+            for record in records
+        )
         text = table.getvalue()
     elif file.suffix == ".html":
         text = _page(

@@ -5,8 +5,10 @@
 import os
 import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -281,20 +283,24 @@ class VattIndex:
 
     def search(
         self,
-        vector: npt.NDArray,
-        space: Space,
+        vector: npt.NDArray | Mapping[Space, npt.NDArray],
+        space: Space | None = None,
         top_k: int = 10,
         folder: str | None = None,
         min_score: float | None = None,
         merge: bool = True,
         exact: bool | None = None,
         margin: float = MARGIN,
+        per_file: int | None = None,
+        distinct: bool = False,
+        other_than: Moment | None = None,
     ) -> list[Moment]:
         """Moments most similar to an embedding, best first.
 
         Args:
-            vector: (dim,), need not be normalised.
-            space: `"va"` for sound and video, `"vt"` for text.
+            vector: (dim,), need not be normalised. Or one for each of several spaces, taken as they are: the
+                score is the sum of their products with a window's.
+            space: `"va"` for sound and video, `"vt"` for text; None for several.
             top_k: number of results.
             folder: only files below this folder of the root, such as `holidays/2024`, however its letters
                 are composed (Unicode NFC or NFD).
@@ -302,15 +308,53 @@ class VattIndex:
             merge: join neighbouring windows, see [`merge_windows`].
             exact: compare with all windows; by default up to `EXACT_LIMIT` windows.
             margin: see [`merge_windows`].
+            per_file: at most so many moments of a file.
+            distinct: take files of the same content for one, which names the others as its `copies`.
+            other_than: leave out windows that overlap this one.
 
         Raises:
             ValueError: a vector of another dimension, or an argument out of range.
         """
-        query = unit_query(vector, space, self.dims[space])
+        queries = query_vectors(vector, space, self.dims)
+        content: dict[str, Any] = {"content": cache(self.store.content)} if distinct else {}
         with self.store.reading():
-            folders = self.folders(folder)
-            nearest = self._nearest(query, space, folders, exact)
-            return find_moments(lambda count: self._moments(*nearest(count)), top_k, min_score, merge, margin)
+            nearest = self._nearest(queries, self.folders(folder), exact)
+            moments = find_moments(
+                lambda count: self._moments(*nearest(count)),
+                top_k,
+                min_score,
+                merge,
+                margin,
+                per_file,
+                other_than=other_than,
+                **content,
+            )
+            return with_copies(moments, self.store.copies) if distinct else moments
+
+    def path_of(self, file: str | os.PathLike) -> str:
+        """A file or folder as the index names it, if it lies in its folder; else as it is given."""
+        place = Path(file)
+        if self.root is not None and place.exists() and place.resolve().is_relative_to(self.root.resolve()):
+            return place.resolve().relative_to(self.root.resolve()).as_posix()
+        return place.as_posix()
+
+    def window_at(
+        self, path: str, seconds: float | None = None
+    ) -> tuple[Moment, dict[Space, npt.NDArray[np.float32]]] | None:
+        """The window whose middle is nearest to a second of a file, by default to its middle, with its
+        embeddings; None if the index holds no such file, or no window of it."""
+        with self.store.reading():
+            known = self.store.describe(self.store.window_ids(path=path))
+            if not known:
+                return None
+            *_, duration = next(iter(known.values()))
+            place = duration / 2 if seconds is None else seconds
+            number = min(known, key=lambda number: abs((known[number][1] + known[number][2]) / 2 - place))
+            ids = np.array([number])
+            vectors = {
+                space: next(self.store.vectors(space, self.dims[space], ids=ids))[1][0] for space in SPACES
+            }
+            return self._moments(ids, np.ones(1, np.float32))[0], vectors
 
     def folders(self, folder: str | None) -> list[str] | None:
         """The folders of the root that are meant by a name, as the paths of their files begin; None for the
@@ -332,39 +376,54 @@ class VattIndex:
 
     def _nearest(
         self,
-        query: npt.NDArray[np.float32],
-        space: Space,
+        queries: Mapping[Space, npt.NDArray[np.float32]],
         folders: Sequence[str] | None,
         exact: bool | None,
     ) -> Callable[[int], _Candidates]:
         """A function that gives the best windows, as many as it is asked for."""
         chosen = None if folders is None else self.store.window_ids(folders)
         if self._size() <= EXACT_LIMIT:
-            ids, vectors = self._loaded(space)
-            scores = vectors @ query
-            if chosen is not None:
-                mask = np.isin(ids, chosen, assume_unique=True)
-                ids, scores = ids[mask], scores[mask]
+            ids, scores = self._compared(queries, chosen)
             return lambda count: _best(ids, scores, count)
         few = chosen is not None and len(chosen) <= _FEW
-        index = None if exact or few else self._approximate_index(space)
-        if index is None:
-            return lambda count: self._scan(query, space, chosen, count)
-        tail, vectors = self._loaded(space, index.last)
-        late = vectors @ query
-        if chosen is not None:
-            mask = np.isin(tail, chosen, assume_unique=True)
-            tail, late = tail[mask], late[mask]
+        indexes = [] if exact or few else [self._approximate_index(space) for space in queries]
+        found = {space: index for space, index in zip(queries, indexes, strict=False) if index is not None}
+        if len(found) < len(queries):
+            return lambda count: self._scan(queries, chosen, count)
+        built = max(index.last for index in found.values())
+        tail, late = self._compared(queries, chosen, built)
 
         def nearest(count: int) -> _Candidates:
-            found = index.candidates(query, count, chosen)
-            ids, scores = self._scan(query, space, found, count)
+            # What is good as a whole may be less so in each of the spaces.
+            wanted = count if len(queries) == 1 else 4 * count
+            candidates = [index.candidates(queries[space], wanted, chosen) for space, index in found.items()]
+            ids, scores = self._scan(queries, np.unique(np.concatenate(candidates)), count)
             if len(ids) < count:  # windows that were removed took the places, or the lists hold too few
-                ids, scores = self._scan(query, space, chosen, count)
-                return ids, scores
+                return self._scan(queries, chosen, count)
             return _best(np.concatenate([ids, tail]), np.concatenate([scores, late]), count)
 
         return nearest
+
+    def _compared(
+        self,
+        queries: Mapping[Space, npt.NDArray[np.float32]],
+        chosen: npt.NDArray[np.int64] | None,
+        after: int = 0,
+    ) -> _Candidates:
+        """Windows from a number on that are kept in memory, with their scores."""
+        ids, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        for place, (space, query) in enumerate(queries.items()):
+            numbers, vectors = self._loaded(space, after)
+            self._check_order(ids if place else numbers, numbers)
+            ids, scores = numbers, vectors @ query + (scores if place else 0)
+        if chosen is not None:
+            mask = np.isin(ids, chosen, assume_unique=True)
+            ids, scores = ids[mask], scores[mask]
+        return ids, scores
+
+    def _check_order(self, ids: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> None:
+        if not np.array_equal(ids, others):
+            raise IndexDamaged(f"{self.store.file}: windows without vectors. Index again.")
 
     def _size(self) -> int:
         """`len(self)`, which takes a while to count, as long as nothing has changed."""
@@ -425,14 +484,20 @@ class VattIndex:
         return approximate.build(self.store, self.dims)
 
     def _scan(
-        self, query: npt.NDArray[np.float32], space: Space, chosen: npt.NDArray[np.int64] | None, count: int
+        self,
+        queries: Mapping[Space, npt.NDArray[np.float32]],
+        chosen: npt.NDArray[np.int64] | None,
+        count: int,
     ) -> _Candidates:
         """The best of all windows, read from the disk in blocks."""
         ids, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
-        for numbers, vectors in self.store.vectors(space, self.dims[space], ids=chosen):
-            ids, scores = _best(
-                np.concatenate([ids, numbers]), np.concatenate([scores, vectors @ query]), count
-            )
+        spaces = (self.store.vectors(space, self.dims[space], ids=chosen) for space in queries)
+        for blocks in zip(*spaces, strict=True):
+            numbers = blocks[0][0]
+            for others, _ in blocks[1:]:
+                self._check_order(numbers, others)
+            found = sum(vectors @ query for (_, vectors), query in zip(blocks, queries.values(), strict=True))
+            ids, scores = _best(np.concatenate([ids, numbers]), np.concatenate([scores, found]), count)
         return ids, scores
 
     def _loaded(self, space: Space, after: int = 0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -481,16 +546,30 @@ class VattIndex:
         return moments, np.concatenate([empty, *(block[1] for block in blocks)])
 
 
-def unit_query(vector: npt.NDArray, space: Space, dim: int) -> npt.NDArray[np.float32]:
-    """A query of length 1.
+def query_vectors(
+    vector: npt.NDArray | Mapping[Space, npt.NDArray], space: Space | None, dims: Mapping[Space, int]
+) -> dict[Space, npt.NDArray[np.float32]]:
+    """What is compared in each space: a query of length 1, or several as they are.
 
     Raises:
-        ValueError: a vector of another dimension, or with values that are not finite.
+        ValueError: vectors of another dimension, or with values that are not finite.
     """
-    query = unit(np.asarray(vector, dtype=np.float32))
-    if query.shape != (dim,) or not np.isfinite(query).all():
-        raise ValueError(f"A query in `{space}` has {dim} finite values, got {query.shape}.")
-    return query
+    if isinstance(vector, Mapping):
+        queries = {name: np.asarray(part, dtype=np.float32) for name, part in vector.items()}
+    else:
+        queries = {space or "vt": unit(np.asarray(vector, dtype=np.float32))}
+    if not queries or (space is None) != isinstance(vector, Mapping) or not queries.keys() <= dims.keys():
+        raise ValueError(f"A query needs a space, one of {', '.join(dims)}, got {space!r}.")
+    for name, query in queries.items():
+        if query.shape != (dims[name],) or not np.isfinite(query).all():
+            raise ValueError(f"A query in `{name}` must have {dims[name]} finite values, got {query.shape}.")
+    return queries
+
+
+def with_copies(moments: Iterable[Moment], copies: Callable[[str], tuple[str, ...]]) -> list[Moment]:
+    """Moments that name the copies of their files."""
+    known = cache(copies)
+    return [replace(moment, copies=known(moment.path)) for moment in moments]
 
 
 def folder_prefix(folder: str | None) -> str | None:

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From windows that fit a query to moments of videos."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 
 MARGIN = 0.05  # cosine: neighbours of a moment's best window that are at most this much worse belong to it
@@ -20,6 +22,9 @@ class Moment:
         start, end: seconds of the file.
         score: cosine similarity of the query and the moment's best window.
         duration: of the whole file, seconds.
+        copies: other files of the same content, where those are one result.
+        share: of random pairs of moments of the index that fit as well, see [`Calibration`]; None if that is
+            not known.
     """
 
     path: str
@@ -27,6 +32,12 @@ class Moment:
     end: float
     score: float
     duration: float
+    copies: tuple[str, ...] = field(default=(), compare=False)
+    share: float | None = field(default=None, compare=False)
+
+    def overlaps(self, other: "Moment") -> bool:
+        """Whether both are of one file and have time in common."""
+        return self.path == other.path and self.start < other.end and other.start < self.end
 
 
 def timecode(seconds: float) -> str:
@@ -44,6 +55,9 @@ def find_moments(
     min_score: float | None = None,
     merge: bool = True,
     margin: float = MARGIN,
+    per_file: int | None = None,
+    content: Callable[[str], Hashable] = lambda path: path,
+    other_than: Moment | None = None,
 ) -> list[Moment]:
     """Moments that fit a query, from as few of the best windows as it takes, and from all if it takes all.
 
@@ -53,12 +67,16 @@ def find_moments(
         min_score: leave out windows that are less similar.
         merge: join windows, see [`merge_windows`].
         margin: see [`merge_windows`].
+        per_file: at most so many moments of a file.
+        content: of a file, by its path; of files of the same content only the first is a result.
+        other_than: leave out windows that overlap this one.
 
     Raises:
-        ValueError: if `top_k` is less than 1, or `min_score` no cosine.
+        ValueError: if `top_k` or `per_file` is less than 1, or `min_score` no cosine.
     """
-    if top_k < 1:
-        raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
+    for name, number in (("top_k", top_k), ("per_file", per_file)):
+        if number is not None and number < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {number}.")
     if min_score is not None and not -1 <= min_score <= 1:
         raise ValueError(f"`min_score` must be a cosine, -1 to 1, got {min_score}.")
     count = max(_FIRST_WINDOWS, 4 * top_k) if merge else top_k
@@ -66,14 +84,29 @@ def find_moments(
         windows = nearest(count)
         more = len(windows) == count
         good = [window for window in windows if min_score is None or window.score >= min_score]
-        if not merge:
-            return good
-        moments = merge_windows(good, top_k, margin)
+        last = not more or len(good) < len(windows)
+        good = [window for window in good if other_than is None or not window.overlaps(other_than)]
+        moments = _choose(_merged(good, margin) if merge else good, top_k, per_file, content)
         # Enough are seen when none of the others could belong to one of the moments.
-        whole = len(moments) == top_k and windows[-1].score < moments[-1].score - margin
-        if whole or not more or len(good) < len(windows):
+        whole = len(moments) == top_k and (not merge or windows[-1].score < moments[-1].score - margin)
+        if whole or last:
             return moments
         count *= 4
+
+
+def _choose(
+    moments: Iterable[Moment], top_k: int, per_file: int | None, content: Callable[[str], Hashable]
+) -> list[Moment]:
+    shown: dict[Hashable, str] = {}
+    counts: Counter[str] = Counter()
+
+    def is_wanted(moment: Moment) -> bool:
+        if shown.setdefault(content(moment.path), moment.path) != moment.path:
+            return False
+        counts[moment.path] += 1
+        return per_file is None or counts[moment.path] <= per_file
+
+    return list(islice(filter(is_wanted, moments), top_k))
 
 
 def merge_windows(windows: Iterable[Moment], top_k: int, margin: float = MARGIN) -> list[Moment]:
@@ -88,16 +121,17 @@ def merge_windows(windows: Iterable[Moment], top_k: int, margin: float = MARGIN)
         top_k: number of moments wanted.
         margin: difference of scores up to which neighbours are joined.
     """
+    return list(islice(_merged(windows, margin), top_k))
+
+
+def _merged(windows: Iterable[Moment], margin: float) -> Iterator[Moment]:
     ranked = sorted(windows, key=lambda window: (-window.score, window.path, window.start))
     files: dict[str, list[Moment]] = {}
     for window in sorted(ranked, key=lambda window: (window.start, window.end)):
         files.setdefault(window.path, []).append(window)
     places = {id(window): place for rows in files.values() for place, window in enumerate(rows)}
     taken: set[int] = set()
-    moments: list[Moment] = []
     for best in ranked:
-        if len(moments) == top_k:
-            break
         if id(best) in taken:
             continue
         rows = files[best.path]
@@ -111,9 +145,8 @@ def merge_windows(windows: Iterable[Moment], top_k: int, margin: float = MARGIN)
             taken.add(id(rows[last]))
         joined = rows[first : last + 1]
         moment = replace(best, start=min(w.start for w in joined), end=max(w.end for w in joined))
-        moments.append(moment)
         taken.update(id(window) for window in rows if _mostly_in(window, moment))
-    return moments
+        yield moment
 
 
 def _joins(window: Moment, neighbour: Moment, best: Moment, taken: set[int], margin: float) -> bool:

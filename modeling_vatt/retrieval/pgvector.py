@@ -7,9 +7,10 @@ Needs `pip install 'modeling_vatt[postgres]'` and a server that has the extensio
 
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple
 from dataclasses import replace as replaced
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from psycopg.types.json import Jsonb
 from ..embedding.embedding import unit
 from ..embedding.identity import ModelIdentity
 from .errors import IndexMismatch
-from .index import EXACT_LIMIT, VattIndex, folder_prefix, spellings, unit_query
+from .index import EXACT_LIMIT, VattIndex, folder_prefix, query_vectors, spellings, with_copies
 from .moments import MARGIN, Moment, find_moments
 from .store import SPACES, FileRecord, Space, check_path, folder_bounds
 
@@ -365,44 +366,91 @@ class PgVectorIndex:
 
     def search(
         self,
-        vector: npt.NDArray,
-        space: Space,
+        vector: npt.NDArray | Mapping[Space, npt.NDArray],
+        space: Space | None = None,
         top_k: int = 10,
         folder: str | None = None,
         min_score: float | None = None,
         merge: bool = True,
         exact: bool | None = None,
         margin: float = MARGIN,
+        per_file: int | None = None,
+        distinct: bool = False,
+        other_than: Moment | None = None,
     ) -> list[Moment]:
-        """See [`VattIndex.search`]; exact by default as long as there are no graphs."""
-        query = unit_query(vector, space, self.dims[space])
+        """See [`VattIndex.search`]; exact as long as there are no graphs, and for several spaces."""
+        queries = query_vectors(vector, space, self.dims)
+        content: dict[str, Any] = {"content": cache(self._content)} if distinct else {}
 
         def work() -> list[Moment]:
             # One state of the database, and the settings for it alone.
             self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            nearest = self._nearest(query, space, self.folders(folder), bool(exact))
-            return find_moments(nearest, top_k, min_score, merge, margin)
+            nearest = self._nearest(queries, self.folders(folder), bool(exact))
+            moments = find_moments(
+                nearest, top_k, min_score, merge, margin, per_file, other_than=other_than, **content
+            )
+            return with_copies(moments, self._copies) if distinct else moments
 
         return self._transaction(work)
 
+    def _content(self, path: str) -> str:
+        return self._one("SELECT hash FROM {files} WHERE path = %s", (path,))[0]
+
+    def _copies(self, path: str) -> tuple[str, ...]:
+        rows = self._run(
+            "SELECT other.path FROM {files} f JOIN {files} other ON other.hash = f.hash "
+            "WHERE f.path = %s AND other.id != f.id ORDER BY other.path",
+            (path,),
+        )
+        return tuple(row[0] for row in rows)
+
+    def window_at(
+        self, path: str, seconds: float | None = None
+    ) -> tuple[Moment, dict[Space, npt.NDArray[np.float32]]] | None:
+        """See [`VattIndex.window_at`]."""
+        row = self._one(
+            "SELECT path, first, last, 1.0, duration, va::real[], vt::real[] "
+            "FROM {windows} w JOIN {files} f ON f.id = w.file WHERE path = %s "
+            "ORDER BY abs((first + last) / 2 - coalesce(%s, duration / 2)), w.id LIMIT 1",
+            (path, seconds),
+        )
+        return None if row is None else (Moment(*row[:5]), _as_arrays(row[5:]))
+
+    def vectors(self, space: Space, limit: int | None = None) -> tuple[list[Moment], npt.NDArray[np.float32]]:
+        """See [`VattIndex.vectors`]."""
+        ids = [row[0] for row in self._run("SELECT id FROM {windows} ORDER BY id")]
+        if limit is not None and len(ids) > limit:
+            ids = [ids[place] for place in np.linspace(0, len(ids) - 1, limit).round().astype(int)]
+        rows = self._run(
+            "SELECT path, first, last, 1.0, duration, {space}::real[] "
+            "FROM {windows} w JOIN {files} f ON f.id = w.file WHERE w.id = ANY(%s) ORDER BY w.id",
+            (ids,),
+            space=sql.Identifier(space),
+        ).fetchall()
+        return [Moment(*row[:5]) for row in rows], np.array([row[5] for row in rows], np.float32).reshape(
+            -1, self.dims[space]
+        )
+
     def _nearest(
-        self, query: npt.NDArray[np.float32], space: Space, folders: list[str] | None, exact: bool
+        self, queries: Mapping[Space, npt.NDArray[np.float32]], folders: list[str] | None, exact: bool
     ) -> Callable[[int], list[Moment]]:
         """A function that gives the best windows, as many as it is asked for."""
         where, bounds = "TRUE", []
         if folders is not None:
             where = " OR ".join([_INSIDE] * len(folders)) or "FALSE"
             bounds = [bound for name in folders for bound in folder_bounds(name)]
+        # The operator gives negative products.
+        distance = " + ".join(f"({space} <#> %s)" for space in queries)
         statement = (
-            "SELECT path, first, last, -({space} <#> %s), duration FROM {windows} w JOIN {files} f "
-            f"ON f.id = w.file WHERE ({where}) ORDER BY "
+            f"SELECT path, first, last, -({distance}), duration FROM {{windows}} w JOIN {{files}} f "
+            f"ON f.id = w.file WHERE ({where}) ORDER BY {distance}"
         )
 
-        def rows(order: str, count: int) -> list[Any]:
-            values = (query, *bounds, query, count)
-            return self._run(f"{statement}{order} LIMIT %s", values, space=sql.Identifier(space)).fetchall()
+        def rows(end: str, count: int) -> list[Any]:
+            values = (*queries.values(), *bounds, *queries.values(), count)
+            return self._run(f"{statement}{end} LIMIT %s", values).fetchall()
 
-        everything = exact
+        everything = exact or len(queries) > 1
 
         def nearest(count: int) -> list[Moment]:
             nonlocal everything
@@ -415,11 +463,15 @@ class PgVectorIndex:
                 }
                 for key, value in settings.items():
                     self.connection.execute("SELECT set_config(%s, %s, true)", (key, str(value)))
-                found = rows("{space} <#> %s", count)
+                found = rows("", count)
                 # A graph gives up after some windows; a folder's may all lie behind them.
                 everything = len(found) < count
             if everything:
-                found = rows("({space} <#> %s) + 0", count)  # graphs do not know how to order by a sum
+                found = rows(" + 0", count)  # graphs do not know how to order by a sum
             return [Moment(check_path(path), *row) for path, *row in found]
 
         return nearest
+
+
+def _as_arrays(vectors: Iterable[Any]) -> dict[Space, npt.NDArray[np.float32]]:
+    return {space: np.asarray(row, np.float32) for space, row in zip(SPACES, vectors, strict=True)}

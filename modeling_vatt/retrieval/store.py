@@ -370,6 +370,18 @@ class Store:
         rows = self._select(f"SELECT 1 FROM files WHERE {_INSIDE} LIMIT 1", folder_bounds(folder))
         return next(rows, None) is not None
 
+    def content(self, path: str) -> str:
+        """Hash of a file."""
+        return next(self._select("SELECT hash FROM files WHERE path = ?", (path,)))[0]
+
+    def copies(self, path: str) -> tuple[str, ...]:
+        """Other files of the same content, by path."""
+        statement = (
+            "SELECT other.path FROM files JOIN files AS other ON other.hash = files.hash "
+            "WHERE files.path = ? AND other.id != files.id ORDER BY other.path"
+        )
+        return tuple(row[0] for row in self._select(statement, (path,)))
+
     # --- windows ---
 
     def count(self) -> int:

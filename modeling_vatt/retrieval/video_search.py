@@ -3,20 +3,27 @@
 """Index and model together: make an index of a folder, search it by words, sound or video."""
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..embedding.embedding import embed_query
+import numpy as np
+import numpy.typing as npt
+
+from ..embedding.embedding import embed_query, unit
 from ..embedding.identity import ModelIdentity
 from ..hub.repositories import require_repository
 from ..models.loading import load_pretrained
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
+from .calibration import STRENGTHS, Calibration, Strength
 from .errors import IndexMismatch
 from .index import VattIndex
 from .moments import Moment
-from .store import DEFAULT_FOLDER, find_index
+from .query import Query
+from .store import DEFAULT_FOLDER, Space, find_index
 from .updating import IndexReport, update_index, writer_lock
 
 
@@ -41,6 +48,7 @@ class VideoSearch:
 
     def __init__(self, index: Any, model: VattModel | VattForPreTraining, processor: VattProcessor) -> None:
         self.index, self.model, self.processor = index, model, processor
+        self.calibration = Calibration(index)
         differences = index.identity.differences(ModelIdentity.of(model, processor))
         if differences:
             shown = "; ".join(differences[:3]) + ("; ..." if len(differences) > 3 else "")
@@ -144,6 +152,8 @@ class VideoSearch:
         retry: bool = False,
         prune: bool = False,
         rehash: bool = False,
+        exclude: Sequence[str] | None = None,
+        seconds: Callable[[float, float], None] = lambda done, total: None,
     ) -> IndexReport:
         """Bring the index up to date with its folder, see [`update_index`].
 
@@ -157,6 +167,8 @@ class VideoSearch:
             retry: try files again that could not be read, or not wholly.
             prune: remove files that are gone; otherwise they are kept and reported.
             rehash: look for files that were replaced by others of the same size and time.
+            exclude: patterns of what is left out from now on; None keeps those given before.
+            seconds: called with the seconds of video embedded so far, and about how many there are in all.
 
         Raises:
             IndexBusy: another process writes to the index and `wait` is false.
@@ -173,20 +185,117 @@ class VideoSearch:
                 retry,
                 prune,
                 rehash,
+                exclude,
+                seconds,
             )
+
+    def watch(self, stop: threading.Event | None = None, **options: Any) -> Iterator[IndexReport]:
+        """Bring the index up to date, and again whenever its folder changes, until `stop` is set.
+
+        Args:
+            stop: looked at twice a second.
+            **options: of [`VideoSearch.update`]; `retry` and `rehash` count for the first time.
+
+        Raises:
+            ImportError: the extra `watch` is not installed.
+        """
+        try:
+            from watchfiles import watch
+        except ImportError as error:
+            raise ImportError(f"{error}. Install it: pip install 'modeling_vatt[watch]'.") from error
+        root, ours = self.index.root, str(self.index.store.folder.resolve())
+
+        def counts(_: Any, path: str) -> bool:
+            return path != ours and not path.startswith(f"{ours}{os.sep}")
+
+        changes = watch(
+            root.resolve(), watch_filter=counts, stop_event=stop, rust_timeout=500, yield_on_timeout=True
+        )
+        next(changes, None)  # from here on nothing is missed
+        yield self.update(**options)
+        for found in changes:
+            if found:
+                yield self.update(**{**options, "retry": False, "rehash": False})
+
+    def find(
+        self,
+        query: Query,
+        limits: MediaLimits = DEFAULT_LIMITS,
+        at_least: Strength = "weak",
+        **options: Any,
+    ) -> list[Moment]:
+        """Moments that fit a query of one part or of several.
+
+        Args:
+            query: what is looked for.
+            limits: what its files may cost.
+            at_least: leave out what fits less, see [`strength`].
+            **options: of [`VattIndex.search`].
+
+        Raises:
+            ValueError: text without words, or a silent sound.
+            MediaError: a file cannot be read.
+        """
+        parts: list[tuple[Space, npt.NDArray, float]] = []
+        if query.text is not None:
+            parts.append(("vt", self._embed(text=query.text), query.weight("text")))
+        if query.audio is not None:
+            parts.append(("va", self._embed(audio=query.audio, limits=limits), query.weight("audio")))
+        if query.video is not None:
+            parts.append(("va", self._embed(video=query.video, limits=limits), query.weight("video")))
+        if query.like is not None:
+            vector, options["other_than"] = self._moment(*query.like, limits)
+            parts.append(("va", vector, query.weight("like")))
+        parts += [("vt", self._embed(text=words), -query.weight("avoid")) for words in query.avoid]
+        return self.near(combined(parts), at_least, **options)
+
+    def near(
+        self, queries: Mapping[Space, npt.NDArray], at_least: Strength = "weak", **options: Any
+    ) -> list[Moment]:
+        """Moments that fit embeddings, with what their scores mean.
+
+        Args:
+            queries: in each space, see [`combined`].
+            at_least: see [`VideoSearch.find`].
+            **options: of [`VattIndex.search`].
+        """
+        scale = self.calibration.scale(queries)
+        if scale is not None and at_least != "weak":
+            least = scale.score(STRENGTHS[at_least])
+            given = options.get("min_score")
+            options["min_score"] = float(np.clip(least, -1.0 if given is None else given, 1.0))
+        moments = self.index.search(queries, **options)
+        return [
+            replace(moment, share=None if scale is None else scale.share(moment.score)) for moment in moments
+        ]
+
+    def _embed(self, **query: Any) -> npt.NDArray[np.float32]:
+        return embed_query(self.model, self.processor, **query)
+
+    def _moment(
+        self, file: str | os.PathLike, seconds: float | None, limits: MediaLimits
+    ) -> tuple[npt.NDArray[np.float32], Moment | None]:
+        """Embedding of the pictures at a second of a file, and which moment of the index it is."""
+        path = self.index.path_of(file) if isinstance(self.index, VattIndex) else Path(file).as_posix()
+        known = self.index.window_at(path, seconds)
+        if known is not None:
+            return known[1]["va"], known[0]
+        start = None
+        if seconds is not None:
+            start = max(0.0, seconds - self.processor.video_processor.window_seconds / 2)
+        return self._embed(video=file, start=start, limits=limits), None
 
     def text(self, query: str, **options: Any) -> list[Moment]:
         """Moments that words describe.
 
         Args:
             query: words.
-            **options: of [`VattIndex.search`].
+            **options: of [`VideoSearch.find`].
 
         Raises:
             ValueError: text without words.
         """
-        vector = embed_query(self.model, self.processor, text=query)
-        return self.index.search(vector, "vt", **options)
+        return self.find(Query(text=query), **options)
 
     def unknown_words(self, query: str) -> list[str]:
         """Words of a query of which the tokenizer makes nothing but its unknown word: they find nothing."""
@@ -206,13 +315,13 @@ class VideoSearch:
         Args:
             source: file with sound, of which the centred window is used.
             limits: what the file may cost.
-            **options: of [`VattIndex.search`].
+            **options: of [`VideoSearch.find`].
 
         Raises:
             MediaError: the file cannot be read.
+            ValueError: the sound is silent.
         """
-        vector = embed_query(self.model, self.processor, audio=source, limits=limits)
-        return self.index.search(vector, "va", **options)
+        return self.find(Query(audio=source), limits, **options)
 
     def video(
         self, source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS, **options: Any
@@ -220,15 +329,27 @@ class VideoSearch:
         """Moments that look like a file.
 
         Args:
-            source: file with pictures, of which the centred window is used.
+            source: file with pictures, of which the centred window is used; a picture is one of one frame.
             limits: what the file may cost.
-            **options: of [`VattIndex.search`].
+            **options: of [`VideoSearch.find`].
 
         Raises:
             MediaError: the file cannot be read.
         """
-        vector = embed_query(self.model, self.processor, video=source, limits=limits)
-        return self.index.search(vector, "va", **options)
+        return self.find(Query(video=source), limits, **options)
+
+
+def combined(parts: Sequence[tuple[Space, npt.NDArray, float]]) -> dict[Space, npt.NDArray[np.float32]]:
+    """Weighted embeddings as one query: its score with a window is the weighted mean of the cosines.
+
+    Args:
+        parts: (space, embedding, weight); what is to be avoided has a negative one.
+    """
+    total = sum(abs(weight) for _, _, weight in parts)
+    queries: dict[Space, npt.NDArray[np.float32]] = {}
+    for space, vector, weight in parts:
+        queries[space] = queries.get(space, np.float32(0)) + np.float32(weight / total) * unit(vector)
+    return queries
 
 
 def load_model(

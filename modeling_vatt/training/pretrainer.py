@@ -36,6 +36,7 @@ from ..data import (
     is_decoded,
     skip_report,
 )
+from ..models.adapters import merged_state_dict
 from ..models.modeling_vatt import VattForPreTraining, VattForPreTrainingOutput
 from .checkpoints import begin, checkpoints, commit, is_whole, read_state, remove_old
 from .faults import TrainingError, explain, is_worker_death, quiet_worker
@@ -260,7 +261,7 @@ class Pretrainer:
         self.run = Run(args.output_dir, lambda: (self.progress.step, args.num_steps), "--save_every")
         self._saved_step: int | None = None
         optimizer = torch.optim.AdamW(
-            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            _parameter_groups(model),
             lr=args.learning_rate,
             betas=(args.adam_beta1, args.adam_beta2),
             eps=args.adam_epsilon,
@@ -566,7 +567,7 @@ class Pretrainer:
         """`state_dict` for `save_pretrained`, to be called by all processes: under FSDP it is gathered from
         them, otherwise None will do."""
         if self.accelerator.distributed_type != DistributedType.FSDP:
-            return None
+            return merged_state_dict(self.accelerator.unwrap_model(self.model))
         return self.accelerator.get_state_dict(self.model)
 
     def _log(self, step: int, metrics: dict[str, float]) -> None:
@@ -771,6 +772,14 @@ class Pretrainer:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
+
+
+def _parameter_groups(model: VattForPreTraining) -> list[dict[str, Any]]:
+    """Parameters to train; temperatures and biases of the loss do not decay."""
+    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    scales = [value for name, value in trained if name.startswith("loss_scales.")]
+    others = {"params": [value for name, value in trained if not name.startswith("loss_scales.")]}
+    return [others, {"params": scales, "weight_decay": 0.0}] if scales else [others]
 
 
 def _settings_of(model: VattForPreTraining) -> dict[str, Any]:

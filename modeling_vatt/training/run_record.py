@@ -24,6 +24,7 @@ from transformers.trainer_utils import enable_full_determinism
 
 from .._version import __version__
 from ..fast_cpu import fast_cpu
+from ..files import write_whole
 
 
 RUN_FILE = "run.json"
@@ -217,10 +218,7 @@ def write_run_record(
         **more,
         "history": [*before, now],
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".json.partial")
-    partial.write_text(json.dumps(without_secrets(record), indent=2) + "\n")
-    os.replace(partial, file)
+    write_whole(file, (json.dumps(without_secrets(record), indent=2) + "\n").encode())
     return file
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
-import io
 import json
 import math
 import os
@@ -34,7 +33,7 @@ import numpy as np
 from .container import MediaInfo
 from .decoding import MediaClip, decode_clips, decode_duration, decode_info
 from .picture import decode_picture
-from .source import MediaError, MediaLimits, MediaSource, is_url, open_source, source_name
+from .source import MediaError, MediaLimits, MediaSource, NamedBytes, is_url, open_source, source_name
 
 
 # The folder stands for a package, so that neither modeling_vatt/__init__.py nor an installation is needed.
@@ -345,12 +344,6 @@ def _clip(described: dict[str, Any], decoder: _Decoder) -> MediaClip:
 # The side that decodes
 
 
-class _NamedSource(io.BytesIO):
-    """Bytes that errors can name."""
-
-    name = ""
-
-
 def serve_decoding() -> None:
     """Decode for the process at the other end of stdin and stdout until it is gone."""
     # The pipes get numbers of their own: what a library prints does not get among the answers.
@@ -367,8 +360,7 @@ def serve_decoding() -> None:
             request = _receive(requests)
             source: Any = request.get("path")
             if source is None:
-                source = _NamedSource(_fill(requests, bytearray(request["size"])))
-                source.name = request["name"]
+                source = NamedBytes(_fill(requests, bytearray(request["size"])), request["name"])
             _end_after(request["limits"]["wall_seconds"] + 2 * _GRACE)
             _send(answers, *_answer(request, source, requests, answers))
             _end_after(0)

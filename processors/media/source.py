@@ -29,6 +29,14 @@ _MAX_REDIRECTS = 5
 _MAX_NAME = 400  # characters of a name or setting in a message
 
 
+class NamedBytes(io.BytesIO):
+    """Bytes that errors can name."""
+
+    def __init__(self, content: bytes | bytearray, name: str = "") -> None:
+        super().__init__(content)
+        self.name = name
+
+
 class MediaError(ValueError):
     """A source that cannot be used.
 

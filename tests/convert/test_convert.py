@@ -80,7 +80,7 @@ def test_way_back(case):
         np.testing.assert_array_equal(array, source[name])
 
 
-# name -> class, trainable parameters and all values as counted in the released checkpoints, preset
+# name -> class, trainable parameters and all values, as the official configs make them, preset
 REAL = {
     "tx_fac_bbs": (VattForPreTraining, 193_877_292, 213_540_652, "bbs"),
     "tx_fac_mbs": (VattForPreTraining, 260_905_772, 280_569_132, "mbs"),

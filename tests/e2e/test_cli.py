@@ -68,7 +68,7 @@ def test_what_needs_no_model_is_answered_without_torch(tmp_path):
         "--version": (0, f"vatt {__version__}"),
         "search --help": (0, "--export"),
         "search --nonsense": (2, "--nonsense"),
-        "search": (2, "exactly one of"),
+        "search": (2, "Nothing to look for"),
         "search a --index missing": (1, "missing: no index here"),
         "search a --index . ": (1, ".: no index here"),
         "index missing --model m": (1, "missing: no such folder"),
@@ -111,6 +111,19 @@ def test_index_again(place, tmp_path):
     assert "1 files are gone and kept" in told and "\n  clip0.mp4\n" in told
     assert "Passed over, as no videos: 1 .jpg, 1 .txt." in told
     assert "10 unchanged, 1 removed" in vatt("index", videos, "--prune").output
+
+
+def test_files_are_excluded_and_forgotten(place, tmp_path):
+    videos = shutil.copytree(place / "videos", tmp_path / "videos", copy_function=shutil.copy2)
+    report = json.loads(vatt("index", videos, "--exclude", "broken*", "--exclude", "deep/", "--json").output)
+    assert (report["unchanged"], report["removed"], report["errors"]) == (3, 8, {})
+    assert "8 excluded" in vatt("index", videos).output
+    assert "1 files removed" in vatt("forget", videos / "clip1.mp4", "--index", videos).output
+    vatt("forget", "nothing.mp4", "--index", videos, expect=1)
+    assert "2 unchanged" in vatt("index", videos).output
+    vatt("forget", "clip1.mp4", "--undo", "--index", videos)
+    assert "1 embedded" in vatt("index", videos, "--exclude", "broken*", "--exclude", "deep/").output
+    assert "must be a pattern" in vatt("index", videos, "--exclude", "[z-a]", expect=1).output
 
 
 def test_a_model_in_a_relative_folder_is_found_from_elsewhere(place, tmp_path, monkeypatch):
@@ -255,6 +268,27 @@ def test_search_by_words_sound_and_video(place, tmp_path):
     assert (tmp_path / "found.html").read_text().count("data:image/jpeg") == 3
 
 
+def test_queries_of_several_parts(place, tmp_path):
+    videos = shutil.copytree(place / "videos", tmp_path / "videos", copy_function=shutil.copy2)
+    shutil.copy2(videos / "clip1.mp4", videos / "same.mp4")
+    vatt("index", videos)
+    index = ("--index", videos, "--json", "--no-merge")
+    several = ("clip 1", "--audio", place / "bark.wav", "--weight", "audio=0.5", "--not", "clip 2")
+    answer = json.loads(vatt("search", *several, *index, "-k", 50).stdout)
+    assert answer["query"] == f"clip 1 + {place / 'bark.wav'} - clip 2"
+    rows = answer["moments"]
+    assert {row["path"] for row in rows} == {f"clip{n}.mp4" for n in (0, 1, 2)} | {"deep/clip3.mp4"}
+    assert [row["copies"] for row in rows if row["path"] == "clip1.mp4"] == [["same.mp4"]] * 3
+    assert all(0 < row["share"] <= 1 and row["strength"] in ("strong", "likely", "weak") for row in rows)
+    strong = ("search", *several, *index, "--at-least", "strong")
+    kept = [row for row in rows if row["strength"] == "strong"]
+    assert json.loads(vatt(*strong, expect=0 if kept else 3).stdout)["moments"] == kept
+    one = json.loads(vatt("search", *several, *index, "--per-file", 1).stdout)["moments"]
+    assert len(one) == 4
+    like = json.loads(vatt("search", "--like", "clip1.mp4@1", *index, "-k", 50).stdout)["moments"]
+    assert like and all(row["path"] != "clip1.mp4" or not row["start"] < 1 < row["end"] for row in like)
+
+
 def test_search_that_finds_nothing_and_wrong_usage(place, tmp_path, monkeypatch):
     index = ("--index", place / "videos")
     result = vatt("search", "clip", *index, "--min-score", "1", "--json", expect=3)
@@ -267,7 +301,10 @@ def test_search_that_finds_nothing_and_wrong_usage(place, tmp_path, monkeypatch)
         ("a", "--folder", "no such folder"),
         ("a", "--folder", "../x"),
         (),
-        ("a", "--audio", place / "bark.wav"),
+        ("--not", "a"),
+        ("a", "--weight", "audio=2"),
+        ("a", "--weight", "text"),
+        ("a", "--at-least", "certain"),
         ("a", "--export", "x.xlsx"),
         ("a", "-k", "0"),
     ):

@@ -148,8 +148,8 @@ def classification_differences(case, file, attention):
 )
 def test_classification(case, file, attention):
     found = classification_differences(case, file, attention)
-    # Here the release's float32 spline (8 -> 13 rows) is off by about 7e-5, which its outputs inherit;
-    # the next test holds the same case to the exact positions.
+    # Here the release's float32 spline (8 -> 13 rows) is off by about 7e-5, which its outputs inherit
+    # (docs/parity.md); the next test holds the same case to the exact positions.
     bound = 1e-4 if file == "longer" else BOUND
     assert max(found.values()) <= bound, found
 

@@ -303,6 +303,19 @@ def test_the_same_search_in_postgres(postgres, tmp_path):
                 there = server.search(query, space, exact=exact, **options)
                 assert [m.path for m in here] == [m.path for m in there]
                 assert [m.score for m in here] == pytest.approx([m.score for m in there], abs=1e-5)
+    several = {"va": generator.standard_normal(12), "vt": generator.standard_normal(6)}
+    options = {"per_file": 1, "distinct": True, "other_than": Moment("d01/f0010.mp4", 1.0, 4.0, 1.0, 5.0)}
+    here, there = (index.search(several, **options, min_score=-1) for index in (local, server))
+    assert [m.path for m in here] == [m.path for m in there]
+    assert [m.score for m in here] == pytest.approx([m.score for m in there], abs=1e-5)
+    for seconds in (None, 0.2, 3.7):
+        (mine, vectors), (other, same) = (
+            index.window_at("d01/f0010.mp4", seconds) for index in (local, server)
+        )
+        assert mine == other and np.allclose(vectors["vt"], same["vt"])
+    assert server.window_at("none") is None
+    for here, there in zip(local.vectors("vt", 7), server.vectors("vt", 7), strict=True):
+        assert len(here) == 7 and (here == there if isinstance(here, list) else np.allclose(here, there))
     # Approximate: the graphs are used, and find nearly all.
     assert server.build(force=True) and len(server.info()["approximate"]) == 2
     shares = []

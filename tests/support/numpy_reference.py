@@ -87,7 +87,7 @@ def encoder(x, v, path, heads, layers, act="gelu", pre_norm=True, mask=None):
 
 
 def relative_bucket(relative):
-    """Bucket of key place minus query place; 32 buckets, max distance 64. Thresholds of the release."""
+    """Bucket of key place minus query place; 32 buckets, max distance 64. Official thresholds."""
     distance = abs(relative)
     if distance < 8:
         bucket = distance

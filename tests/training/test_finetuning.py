@@ -38,7 +38,7 @@ RANDOM = {"classifier_dropout": 0.3, "drop_token_rate": 0.5}
 
 
 def test_recipes_are_those_of_the_paper():
-    """Paper A.2 and 4.2; the numbers are written down here again."""
+    """Paper A.2 and 4.2; the numbers are written down here from there again."""
     assert {name: recipe.media for name, recipe in RECIPES.items()} == {
         "kinetics400": "video",
         "kinetics600": "video",

@@ -1,0 +1,39 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Files by which sentence-transformers knows what to make of a saved model."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ..files import write_whole
+
+
+# Its own default would take the features before the heads; `modeling_vatt.embedding.sentence_transformers`.
+EMBEDDER = "modeling_vatt.embedding.sentence_transformers.VattEmbedder"
+
+_FILES: dict[str, Any] = {
+    "modules.json": [{"idx": 0, "name": "0", "path": "", "type": EMBEDDER}],
+    "config_sentence_transformers.json": {
+        "model_type": "SentenceTransformer",
+        "requirements": {"modeling_vatt": ">=0.1.0"},
+        "similarity_fn_name": "dot",
+    },
+}
+
+
+def save_modules_file(folder: str | os.PathLike) -> None:
+    """Name the module that embeds as this package does; files that are there stay as they are, since they may
+    describe a longer chain of modules.
+
+    Args:
+        folder: of a saved model with all towers.
+    """
+    for name, content in _FILES.items():
+        path = Path(folder) / name
+        if not path.exists():
+            write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+__all__ = ["EMBEDDER", "save_modules_file"]

@@ -1,0 +1,125 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a score means in an index: how many random pairs of its moments fit as well.
+
+Cosines of text and video are lower than those of videos among themselves, and both differ from model to
+model. So a score is first taken relative to all scores of its query, in standard deviations from their mean,
+and then compared with what pairs of windows of different files have, seen in the same way.
+"""
+
+import threading
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .moments import Moment
+from .store import SPACES, Space
+
+
+Strength = Literal["strong", "likely", "weak"]
+# Largest share of random pairs that fit as well.
+STRENGTHS: dict[Strength, float] = {"strong": 0.01, "likely": 0.05, "weak": 1.0}
+_SAMPLE = 500  # windows, so 250,000 pairs
+_FEWEST_PAIRS = 100
+_SAME = 0.9999  # cosine: copies of a file
+_CHANGED = 0.1  # growth of the index, as a share, after which another sample is drawn
+
+
+def strength(share: float | None) -> Strength | None:
+    """`"strong"` up to a share of 1 % of random pairs that fit as well, `"likely"` up to 5 %, or `"weak"`."""
+    if share is None:
+        return None
+    return next(name for name, largest in STRENGTHS.items() if share <= largest)
+
+
+class Calibration:
+    """Scores of an index as shares of random pairs.
+
+    Args:
+        index: a [`VattIndex`] or a `PgVectorIndex`.
+    """
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+        self._guard = threading.Lock()
+        self._size = -1
+        self._moments: list[Moment] = []
+        self._vectors: dict[Space, npt.NDArray[np.float32]] = {}
+        self._random: dict[tuple[float, ...], npt.NDArray[np.float32]] = {}
+
+    def scale(self, queries: Mapping[Space, npt.NDArray[np.float32]]) -> "Scale | None":
+        """Meaning of the scores of a query; None if the index holds too little to say.
+
+        Args:
+            queries: the query in each space, as [`VattIndex.search`] takes it.
+        """
+        norms = tuple(float(np.linalg.norm(queries[space])) if space in queries else 0.0 for space in SPACES)
+        total = sum(norms)
+        if not total:
+            return None
+        parts = tuple(round(norm / total, 3) for norm in norms)
+        with self._guard:
+            size = len(self.index)
+            if abs(size - self._size) > _CHANGED * max(self._size, 0):
+                self._draw()
+                self._size = size
+            if parts not in self._random:
+                self._random[parts] = self._pairs(parts)
+            random = self._random[parts]
+            scores = sum(self._vectors[space] @ query for space, query in queries.items())
+        if len(random) < _FEWEST_PAIRS or not np.std(scores) > 0:
+            return None
+        return Scale(float(np.mean(scores)), float(np.std(scores)), random)
+
+    def _draw(self) -> None:
+        while True:  # another process may write between the two
+            moments, vectors = zip(*(self.index.vectors(space, _SAMPLE) for space in SPACES), strict=True)
+            if moments[0] == moments[1]:
+                break
+        self._moments, self._vectors = moments[0], dict(zip(SPACES, vectors, strict=True))
+        self._random.clear()
+
+    def _pairs(self, parts: tuple[float, ...]) -> npt.NDArray[np.float32]:
+        """Scores of windows of different files, relative to the others of the first window; ascending."""
+        _, files = np.unique([moment.path for moment in self._moments], return_inverse=True)
+        if not len(files):
+            return np.zeros(0, np.float32)
+        spaces = zip(parts, self._vectors.values(), strict=True)
+        scores = np.sum([part * (vectors @ vectors.T) for part, vectors in spaces], axis=0)
+        same = (files[:, None] == files) | (scores > _SAME)
+        # Without what all windows have in common: queries of another modality have it not.
+        scores = np.where(same, np.nan, scores - scores.mean(axis=0))
+        rows = scores[(~np.isnan(scores)).sum(axis=1) > 1]
+        if not len(rows):
+            return np.zeros(0, np.float32)
+        deviations = np.nanstd(rows, axis=1, keepdims=True)
+        relative = (rows - np.nanmean(rows, axis=1, keepdims=True)) / np.where(deviations > 0, deviations, 1)
+        return np.sort(relative[~np.isnan(relative)]).astype(np.float32)
+
+
+class Scale:
+    """Meaning of the scores of one query.
+
+    Args:
+        mean, deviation: of the query's scores with all windows.
+        random: relative scores of random pairs, ascending.
+    """
+
+    def __init__(self, mean: float, deviation: float, random: npt.NDArray[np.float32]) -> None:
+        self.mean, self.deviation, self.random = mean, deviation, random
+
+    def share(self, score: float) -> float:
+        """Share of random pairs that fit at least as well; never 0, as others may."""
+        relative = (score - self.mean) / self.deviation
+        as_well = len(self.random) - int(np.searchsorted(self.random, relative))
+        return (as_well + 1) / (len(self.random) + 1)
+
+    def score(self, share: float) -> float:
+        """The least score whose share is at most this."""
+        allowed = int(share * (len(self.random) + 1)) - 1  # pairs that fit as well
+        if allowed >= len(self.random):
+            return -1.0
+        limit = self.random[len(self.random) - 1 - max(allowed, 0)]
+        return self.mean + self.deviation * float(np.nextafter(limit, np.float32(np.inf)))

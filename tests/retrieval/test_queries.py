@@ -1,0 +1,224 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Queries of several parts, few moments of a file, copies, and what scores mean."""
+
+import numpy as np
+import pytest
+from clip_folders import small_processor, write_clip
+from indexes import IDENTITY, clustered, synthetic
+from media_factory import tone, write_media
+from small_models import seeded, small_config
+
+from modeling_vatt import VattForPreTraining
+from modeling_vatt.retrieval import (
+    STRENGTHS,
+    Calibration,
+    FileRecord,
+    Moment,
+    Query,
+    VattIndex,
+    VideoSearch,
+    combined,
+    embed_query,
+    parse_place,
+    strength,
+    unit,
+)
+from modeling_vatt.retrieval import index as indexing
+
+
+PCM = {"sampling_rate": 8000, "audio_codec": "pcm_s16le"}
+
+
+def expected(index: VattIndex, queries: dict) -> list[tuple[str, float, float]]:
+    """(path, start, score) of all windows by NumPy, best first."""
+    moments, _ = index.vectors("va")
+    scores = sum(index.vectors(space)[1].astype(float) @ query for space, query in queries.items())
+    rows = [(m.path, m.start, score) for m, score in zip(moments, scores, strict=True)]
+    return sorted(rows, key=lambda row: -row[2])
+
+
+@pytest.mark.parametrize("limit", [100_000, 10])
+@pytest.mark.parametrize("built", [False, True])
+def test_the_score_of_a_query_of_several_parts_is_the_weighted_mean_of_its_cosines(
+    tmp_path, monkeypatch, limit, built
+):
+    monkeypatch.setattr(indexing, "EXACT_LIMIT", limit)
+    index = synthetic(tmp_path / "i", 60, windows=5)
+    if built:
+        pytest.importorskip("faiss")
+        index.build(force=True)
+        with index.store.writing():  # a search of what came later
+            pass
+    generator = np.random.default_rng(1)
+    words, sound, avoided = (generator.standard_normal(dim) for dim in (6, 12, 6))
+    queries = combined([("vt", words, 2.0), ("va", sound, 1.0), ("vt", avoided, -0.5)])
+    _, va = index.vectors("va")
+    _, vt = index.vectors("vt")
+    formula = (2 * vt @ unit(words) + va @ unit(sound) - 0.5 * vt @ unit(avoided)) / 3.5
+    found = index.search(queries, top_k=8, merge=False)
+    assert [(m.path, m.start) for m in found] == [row[:2] for row in expected(index, queries)[:8]]
+    assert [m.score for m in found] == pytest.approx(sorted(formula, reverse=True)[:8], abs=1e-5)
+    inside = index.search(queries, top_k=8, merge=False, folder="d03")
+    assert [(m.path, m.start) for m in inside] == [
+        row[:2] for row in expected(index, queries) if row[0].startswith("d03/")
+    ][:8]
+
+
+def test_few_moments_of_a_file_and_copies_are_one(tmp_path):
+    index = VattIndex.create(tmp_path / "i", None, IDENTITY, 1.0)
+    starts = np.arange(0, 40, 2.0)  # not neighbours
+    rows = np.tile(np.ones(12), (20, 1)) + 0.1 * np.random.default_rng(0).standard_normal((20, 12))
+    for path, content in (("b.mp4", "x"), ("a/copy.mp4", "x"), ("c.mp4", "y")):
+        away = rows if content == "x" else rows - 0.5
+        index.add(FileRecord(path, 1, 1, content, 40.0), starts, starts + 1, away, np.ones((20, 6)))
+    found = index.search(np.ones(12), "va", top_k=6, per_file=3, distinct=True)
+    assert [m.path for m in found] == ["a/copy.mp4"] * 3 + ["c.mp4"] * 3
+    assert [m.copies for m in found] == [("b.mp4",)] * 3 + [()] * 3
+    everything = index.search(np.ones(12), "va", top_k=30, distinct=True)
+    assert [m.path for m in everything].count("a/copy.mp4") == 20
+    both = index.search(np.ones(12), "va", top_k=6, per_file=2)
+    assert sorted(m.path for m in both) == ["a/copy.mp4"] * 2 + ["b.mp4"] * 2 + ["c.mp4"] * 2
+    one = found[0]
+    others = index.search(np.ones(12), "va", top_k=60, other_than=one)
+    assert len(others) == 59 and not any(m.overlaps(one) for m in others)
+    for merge in (True, False):
+        with pytest.raises(ValueError, match="per_file"):
+            index.search(np.ones(12), "va", per_file=0, merge=merge)
+
+
+def test_the_window_at_a_second(tmp_path):
+    index = synthetic(tmp_path / "i", 2)  # windows of a second
+    for seconds, start in ((0.0, 0), (2.7, 2), (99.0, 4), (None, 2)):
+        moment, vectors = index.window_at("d00/f0001.mp4", seconds)
+        assert moment == Moment("d00/f0001.mp4", start, start + 1, 1.0, 5.0)
+        np.testing.assert_array_equal(vectors["vt"], index.vectors("vt")[1][5 + start])
+    assert index.window_at("none.mp4") is None
+
+
+def test_shares_are_what_is_measured(tmp_path):
+    """Of random queries in a space of random windows, a share of s has a declared share of at most s."""
+    index = VattIndex.create(tmp_path / "i", None, IDENTITY, 1.0)
+    generator = np.random.default_rng(0)
+    for number in range(200):
+        file = FileRecord(f"{number}.mp4", 1, 1, str(number), 5.0)
+        rows = generator.standard_normal((5, 12)) + 1.5  # with a common part, as embeddings have
+        index.add(file, np.arange(5.0), np.arange(5.0) + 1, rows, generator.standard_normal((5, 6)))
+    calibration = Calibration(index)
+    apart = np.where(np.arange(12) < 6, 1.5, -1.5)  # another common part
+    queries = {
+        "a modality apart": lambda: {"va": unit(generator.standard_normal(12) + apart)},
+        "both spaces": lambda: combined(
+            [("va", generator.standard_normal(12), 1.0), ("vt", generator.standard_normal(6), 2.0)]
+        ),
+    }
+    for make in queries.values():
+        for wanted, tolerance in ((0.01, 0.006), (0.05, 0.02), (0.3, 0.05)):
+            below = []
+            for _ in range(30):
+                query = make()
+                scale = calibration.scale(query)
+                scores = [score for *_, score in expected(index, query)]
+                shares = np.array([scale.share(score) for score in scores])
+                assert (np.diff(shares) >= 0).all() and shares[0] > 0 and shares[-1] <= 1
+                below.append((shares <= wanted).mean())
+                least = scale.score(wanted)  # is the other way round
+                assert [share <= wanted for share in shares] == [score >= least for score in scores]
+            assert np.mean(below) == pytest.approx(wanted, abs=tolerance)
+    assert strength(None) is None
+    assert [strength(share) for share in (0.01, 0.02, 0.05, 0.06)] == ["strong", "likely", "likely", "weak"]
+
+
+def test_an_index_that_is_too_small_says_nothing_of_shares(tmp_path):
+    one_file = synthetic(tmp_path / "i", 1)
+    query = {"va": np.ones(12, np.float32)}
+    assert Calibration(one_file).scale(query) is None
+    assert Calibration(synthetic(tmp_path / "j", 0)).scale(query) is None
+    many, _ = clustered(tmp_path / "k", 3, 40)
+    assert Calibration(many).scale(query) is not None
+    assert Calibration(many).scale({"va": np.zeros(12, np.float32)}) is None
+
+
+def test_queries_that_make_no_sense():
+    for arguments, message in (
+        ({}, "Nothing to look for"),
+        ({"avoid": ("a",)}, "Nothing to look for"),
+        ({"text": "a", "weights": {"audio": 1.0}}, "'audio', which the query has not"),
+        ({"text": "a", "weights": {"text": 0.0}}, "positive"),
+        ({"text": "a", "weights": {"text": float("nan")}}, "positive"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Query(**arguments)
+    query = Query("a", "b.wav", like=("c.mp4", 1.5), avoid=("d",), weights={"text": 2})
+    assert query.name == "a + b.wav + like c.mp4@1.5 - d"
+    assert [query.weight(part) for part in ("text", "audio", "avoid")] == [2, 1, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a.mp4@12.5", ("a.mp4", 12.5)),
+        ("a@b/c.mp4@1:02:03.5", ("a@b/c.mp4", 3723.5)),
+        ("a.mp4@1:30", ("a.mp4", 90.0)),
+        ("a@b.mp4", ("a@b.mp4", None)),
+        ("@3", ("@3", None)),
+        ("a.mp4@", ("a.mp4@", None)),
+    ],
+)
+def test_places_in_files(text, place):
+    assert parse_place(text) == place
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory) -> VideoSearch:
+    folder = tmp_path_factory.mktemp("queries")
+    config = small_config()
+    seeded(VattForPreTraining, config).save_pretrained(folder / "model")
+    small_processor(config).save_pretrained(folder / "model")
+    (folder / "videos").mkdir()
+    for number in range(6):
+        write_clip(folder / "videos" / f"{number}.mp4", number, 2.0)
+    search = VideoSearch.create(folder / "videos", folder / "model")
+    search.update()
+    return search
+
+
+def test_parts_are_compared_in_their_spaces(search, tmp_path):
+    sound = write_media(tmp_path / "s.wav", waveform=tone(1, 8000), **PCM)
+    clip = search.index.root / "3.mp4"
+    embed = {
+        name: unit(embed_query(search.model, search.processor, **{name.rstrip("2"): source}))
+        for name, source in (("text", "a grey tone"), ("audio", sound), ("video", clip), ("text2", "number"))
+    }
+    query = Query("a grey tone", sound, clip, avoid=("number",), weights={"audio": 3.0, "avoid": 1.0})
+    _, va = search.index.vectors("va")
+    _, vt = search.index.vectors("vt")
+    formula = (vt @ embed["text"] + 3 * va @ embed["audio"] + va @ embed["video"] - vt @ embed["text2"]) / 6
+    found = search.find(query, top_k=100, merge=False)
+    assert [m.score for m in found] == pytest.approx(sorted(formula, reverse=True), abs=1e-5)
+    assert [m.share for m in found] == sorted(m.share for m in found)
+    for name in ("strong", "likely"):
+        chosen = search.find(query, at_least=name, top_k=100, merge=False)
+        assert chosen == [m for m in found if m.share <= STRENGTHS[name]]
+
+
+def test_more_like_a_moment(search, tmp_path):
+    index = search.index
+    window, vectors = index.window_at("2.mp4", 1.0)
+    found = search.find(Query(like=("2.mp4", 1.0)), top_k=100, merge=False)
+    best = [m for m in index.search(vectors["va"], "va", top_k=100, merge=False) if not m.overlaps(window)]
+    assert [(m.path, m.start) for m in found] == [(m.path, m.start) for m in best]
+    # The same by the path of the file, and for a file that is not in the index.
+    assert search.find(Query(like=(index.root / "2.mp4", 1.0)), top_k=100, merge=False) == found
+    other = tmp_path / "other.mp4"
+    other.write_bytes((index.root / "2.mp4").read_bytes())
+    twin = search.find(Query(like=(other, 1.0)), top_k=1, merge=False)[0]
+    assert twin.path == "2.mp4" and twin.score == pytest.approx(1, abs=0.05)
+    with pytest.raises(ValueError, match=r"none\.mp4"):
+        search.find(Query(like=("none.mp4", None)))
+
+
+def test_silence_is_no_query(search, tmp_path):
+    silent = write_media(tmp_path / "s.wav", waveform=np.zeros((1, 8000), np.float32), **PCM)
+    with pytest.raises(ValueError, match=r"s\.wav: the sound to look for is silent"):
+        search.audio(silent)
