@@ -421,8 +421,15 @@ class VattConfig(PreTrainedConfig):
             1 - the release's 0.9).
         batch_norm_eps (`float`): epsilon of the heads' batch norms.
         sync_batch_norm (`bool`): batch statistics over all processes (release `use_xreplica_bn`).
-        loss_type (`str`): `"asymmetric"` (the release's default) or `"symmetric"`.
-        temperature (`float`): softmax temperature.
+        loss_type (`str`): `"asymmetric"` (the release's default) or `"symmetric"` NCE;
+            `"asymmetric_learned"` or `"symmetric_learned"`, the same with a learned temperature; `"sigmoid"`
+            (SigLIP) with a learned temperature and bias.
+        temperature (`float`): similarities are divided by it; where it is learned, in the beginning.
+        loss_bias (`float`): bias of `"sigmoid"` in the beginning.
+        mask_false_negatives (`bool`): clips with an equal caption (in losses of text) and, where the model is
+            given `video_ids`, clips of the same video are no negatives of each other.
+        false_negative_similarity (`float`, *optional*): sounds or texts whose cosine with the mean of a
+            clip's is larger are no negatives of it.
         video_text_loss_weight, video_audio_loss_weight, audio_text_loss_weight (`float`): weights of the
             three terms; audio-text needs the joint head.
         loss_reduction (`str`): `"mean"` divides the weighted sum of the terms by the weights (release),
@@ -468,8 +475,13 @@ class VattConfig(PreTrainedConfig):
     batch_norm_momentum: float = 0.1
     batch_norm_eps: float = 1e-5
     sync_batch_norm: bool = True
-    loss_type: Literal["asymmetric", "symmetric"] = "asymmetric"
+    loss_type: Literal["asymmetric", "symmetric", "asymmetric_learned", "symmetric_learned", "sigmoid"] = (
+        "asymmetric"
+    )
     temperature: float = 0.07
+    loss_bias: float = -10.0
+    mask_false_negatives: bool = False
+    false_negative_similarity: float | None = None
     video_text_loss_weight: float | int = 1.0
     video_audio_loss_weight: float | int = 1.0
     audio_text_loss_weight: float | int = 0.0
@@ -508,6 +520,16 @@ class VattConfig(PreTrainedConfig):
                 f"`towers={{{name!r}: {{'output_size': ...}}}}`."
             )
         return sizes[0]
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Pairs of modalities that have a loss, and its weight."""
+        weights = {
+            "video_audio": self.video_audio_loss_weight,
+            "video_text": self.video_text_loss_weight,
+            "audio_text": self.audio_text_loss_weight,
+        }
+        return {pair: weight for pair, weight in weights.items() if weight}
 
     def __post_init__(self, **kwargs: Any) -> None:
         for key, spec in self.sub_configs_defaults.items():
@@ -587,6 +609,12 @@ class VattConfig(PreTrainedConfig):
         """Part of `@strict` validation: the loss terms asked for exist in the head."""
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"`temperature` must be positive, got {self.temperature}.")
+        if not math.isfinite(self.loss_bias):
+            raise ValueError(f"`loss_bias` must be finite, got {self.loss_bias}.")
+        if self.false_negative_similarity is not None and not 0 < self.false_negative_similarity < 1:
+            raise ValueError(
+                f"`false_negative_similarity` must lie between 0 and 1, got {self.false_negative_similarity}."
+            )
         if self.head_type == "joint" and self.va_projection_size != self.vt_projection_size:
             raise ValueError("The joint head has one space: set `vt_projection_size=va_projection_size`.")
         if self.audio_text_loss_weight and self.head_type != "joint":

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, gather_object
-from common import MediaArguments, check_output_dir, fail, new_config, parse, refuse_with_model
+from common import MediaArguments, check_output_dir, fail, naming, new_config, parse, refuse_with_model
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from torch.utils.data import DataLoader, Subset
@@ -135,6 +135,9 @@ class ModelArguments:
         default=None,
         metadata={"help": 'JSON, e.g. \'{"temperature": 0.05, "video_config": {"drop_token_rate": 0}}\'.'},
     )
+    loss: Literal["asymmetric", "symmetric", "asymmetric_learned", "symmetric_learned", "sigmoid"] | None = (
+        field(default=None, metadata={"help": "Loss between two modalities; the config's if left out."})
+    )
     vocabulary: str | None = field(
         default=None,
         metadata={"help": "Word list (e.g. howto100m_en.txt); trained from the captions if left out."},
@@ -158,6 +161,13 @@ class ModelArguments:
         metadata={"help": "Compute blocks again backwards, or only what is cheap in them: less memory."},
     )
     torch_compile: bool = field(default=False, metadata={"help": "Compile the model."})
+
+    def overrides(self) -> str | None:
+        """--config_overrides with --loss."""
+        if self.loss is None:
+            return self.config_overrides
+        with naming("--config_overrides"):
+            return json.dumps({**json.loads(self.config_overrides or "{}"), "loss_type": self.loss})
 
 
 @dataclass
@@ -254,10 +264,8 @@ def build(
     args: ModelArguments, towers: TowerArguments, captions: Iterable[list[str]]
 ) -> tuple[VattForPreTraining, VattProcessor]:
     """Model and processor: those of a checkpoint, of towers from elsewhere, or new ones; towers locked."""
-    locks = towers.locks()
     model, processor = make_model(args, towers, captions)
-    for name, blocks in locks.items():
-        model.lock(name, blocks=blocks)
+    towers.adapt(model)
     if args.gradient_checkpointing != "no":
         recompute_activations(model, args.gradient_checkpointing)
     if args.torch_compile:
@@ -274,7 +282,9 @@ def make_model(
     refuse_with_model(args.model, {**flags, **towers.of_new_models()})
     trusted = {"trust_remote_code": True} if towers.trust_remote_code else {}
     if args.model is not None:
-        model, line = load_pretrained(VattForPreTraining, args.model, may_be_new=("head",), **trusted)
+        chosen = {} if args.loss is None else {"loss_type": args.loss}
+        parts = ("head", "loss_scales")
+        model, line = load_pretrained(VattForPreTraining, args.model, may_be_new=parts, **trusted, **chosen)
         logger.info(line)
         processor = VattProcessor.from_pretrained(args.model)
         processor.num_captions = args.num_captions or processor.num_captions
@@ -294,10 +304,10 @@ def make_model(
     captions_each = args.num_captions or 5
     if towers.sources():
         model, processor = towers.build(
-            args.preset or "tiny", args.config_overrides, make_tokenizer, captions_each
+            args.preset or "tiny", args.overrides(), make_tokenizer, captions_each
         )
     else:
-        config = new_config(args.preset or "ma_tiny", args.config_overrides)
+        config = new_config(args.preset or "ma_tiny", args.overrides())
         tokenizer = make_tokenizer(config.text_config.max_position_embeddings)
         config.text_config.vocab_size = len(tokenizer)
         processor = VattProcessor.from_config(config, tokenizer, num_captions=captions_each)
@@ -362,6 +372,7 @@ def make_data_sets(
         "clips_per_video": args.data.clips_per_video,
         "limits": limits,
         "late_colors": True,
+        "with_ids": model.config.mask_false_negatives,
     }
     clips, held_out = ClipDataset(tables.train, processor, **options), None
     if not cached:

@@ -12,6 +12,7 @@ from common import merge, naming
 from modeling_vatt import VattConfig, VattForPreTraining
 from modeling_vatt.embedding.building import build_from_towers
 from modeling_vatt.embedding.locked_features import locked_towers
+from modeling_vatt.models.adapters import add_lora
 from modeling_vatt.models.modeling_vatt import MODALITIES
 from modeling_vatt.processors import VattProcessor
 
@@ -49,6 +50,10 @@ class TowerArguments:
         default_factory=list,
         metadata={"help": "Towers not to train: video, audio, text; text:4 for its first 4 blocks."},
     )
+    lora: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Towers to train by LoRA only, with its rank: video:16 text:8. Needs PEFT."},
+    )
     projection: Literal["none", "mlp"] | None = field(
         default=None,
         metadata={"help": "What stands between locked towers and the head of a new model; none if left out."},
@@ -84,6 +89,20 @@ class TowerArguments:
                 )
             found[name] = int(blocks) if colon else None
         return found
+
+    def adapt(self, model: VattForPreTraining) -> None:
+        """Lock towers, or put LoRA on them."""
+        ranks: dict[str, int] = {}
+        for tower in self.lora:
+            name, _, rank = tower.partition(":")
+            if not rank.isdecimal():
+                raise ValueError(f"--lora {tower}: give a tower and a rank, such as video:16.")
+            ranks[name] = int(rank)
+        for name, blocks in self.locks().items():
+            model.lock(name, blocks=blocks)
+        for name, size in ranks.items():
+            with naming("--lora"):
+                add_lora(model, name, size)
 
     def cached(self, model: VattForPreTraining) -> list[str]:
         """Locked towers whose features are computed once."""

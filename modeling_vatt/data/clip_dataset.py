@@ -21,7 +21,7 @@ from ..processors.windows import window_places
 from .captions import usable_captions, usable_sentences
 from .reading import SkippedClip, read_options, read_row
 from .sampler import Order, shuffle_shards
-from .tables import ClipTable, all_captions, nearest_sentences, video_paths
+from .tables import ClipTable, all_captions, clip_name, nearest_sentences, video_paths
 
 
 class ClipDataset(Dataset):
@@ -39,6 +39,7 @@ class ClipDataset(Dataset):
         limits: what a file may cost, and whether it is decoded in a process of its own.
         late_colors: leave the changes of colour to [`ClipBatch.to`], on the training device: frames stay
             uint8, a quarter of the memory and of what worker processes send.
+        with_ids: give `video_ids`, the same number for clips of one file (`mask_false_negatives`).
         window_choices: draw random windows from so many evenly spread ones; 0 for anywhere.
 
     An item is addressed by its index, or by (epoch, index). A clip that cannot be read is returned as
@@ -56,6 +57,7 @@ class ClipDataset(Dataset):
         clips_per_video: int = 1,
         limits: MediaLimits = DEFAULT_LIMITS,
         late_colors: bool = False,
+        with_ids: bool = False,
         window_choices: int = 0,
     ) -> None:
         if clips_per_video < 1:
@@ -73,6 +75,7 @@ class ClipDataset(Dataset):
         self.clips_per_video = clips_per_video
         self.limits = limits
         self.late_colors = late_colors
+        self.with_ids = with_ids
         self.window_choices = window_choices
 
     def __len__(self) -> int:
@@ -95,7 +98,14 @@ class ClipDataset(Dataset):
             late_colors=self.late_colors,
             return_tensors="pt",
         )
-        return BatchFeature({**found, **self.texts(captions)})
+        return BatchFeature({**found, **self.texts(captions), **self.ids(index, len(clips))})
+
+    def ids(self, index: int, windows: int) -> Mapping[str, Any]:
+        """Number of the file, for each window."""
+        if not self.with_ids:
+            return {}
+        digest = hashlib.blake2b(clip_name(self.clips, index).encode(), digest_size=8).digest()
+        return {"video_ids": torch.full((windows,), int.from_bytes(digest, "big", signed=True))}
 
     def texts(self, captions: list[list[str]]) -> Mapping[str, Any]:
         """Model inputs of the captions of each window."""

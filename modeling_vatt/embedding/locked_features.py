@@ -259,7 +259,7 @@ class _Job:
             part: Any = [words, tokenizer.model_max_length, type(tokenizer).__name__]
         else:
             chosen = {"video": processor.video_processor, "audio": processor.feature_extractor}[name]
-            part = [chosen.to_dict(), processor.clip_options(), windows]
+            part = [chosen.to_dict(), processor.clip_options()["duration"], windows]
         use = {
             key: value
             for key, value in config.use(name).settings().items()
@@ -347,7 +347,7 @@ class FeatureDataset(ClipDataset):
             found[f"{name}_pooler_output"] = values[index, chosen]
         if "audio" in known.media:
             found["audio_mask"] = known.audio_mask[index, chosen]
-        return BatchFeature({**found, **self.texts(captions)})
+        return BatchFeature({**found, **self.texts(captions), **self.ids(index, len(spans))})
 
     def _read_others(
         self, row: dict[str, Any], spans: list[list[float]], heard: list[int], generator: torch.Generator
@@ -390,6 +390,7 @@ class FeatureDataset(ClipDataset):
         return {
             "text_pooler_output": known.text[rows],
             "text_mask": known.text_mask[rows].amax(1),
+            **({"caption_ids": rows} if self.with_ids else {}),
         }
 
 

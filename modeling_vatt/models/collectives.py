@@ -35,6 +35,13 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     return _AllReduceSum.apply(values) if is_distributed() else values
 
 
+def only_somewhere(flags: list[bool], device: torch.device) -> list[bool]:
+    """Which of the flags are set in some processes but not in all."""
+    both = torch.tensor([*flags, *(not flag for flag in flags)], dtype=torch.float32, device=device)
+    somewhere = all_reduce_max(both).bool()
+    return (somewhere[: len(flags)] & somewhere[len(flags) :]).tolist()
+
+
 def all_reduce_max(values: torch.Tensor) -> torch.Tensor:
     """Largest value over processes, element by element; no gradient."""
     values = values.detach()

@@ -18,12 +18,13 @@ from transformers.utils.generic import can_return_tuple
 from ..configuration import VattConfig
 from ..configuration.tower_use import VattRemoteConfig
 from ..hub.sentence_transformers import save_modules_file
+from .collectives import is_distributed, only_somewhere
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
 from .foreign import VattForeignTower, load_remote_config, load_tower, save_remote_towers
 from .heads import VattBatchNorm, VattFACHead, VattFeatureMLP, VattJointHead
 from .locking import hold_in_evaluation, lockable, locked_parameters
-from .losses import contrastive_loss, normalize
+from .losses import LOSSES, VattLossScale, caption_ids, contrastive_loss, normalize
 from .outputs import VattFeaturesOutput, VattForPreTrainingOutput, VattLossOutput, VattModelOutput
 from .positions import VattPositionTable
 from .towers import VattConvolutionalTower, VattLinearTextTower, make_tower
@@ -358,6 +359,10 @@ class VattPreTrainedModel(PreTrainedModel):
             if isinstance(module, VattBatchNorm):
                 init.zeros_(module.running_mean)
                 init.ones_(module.running_var)
+        elif isinstance(module, VattLossScale):
+            for name, value in module.initial.items():
+                if value is not None:
+                    init.constant_(getattr(module, name), value)
         elif isinstance(module, VattPositionTable):
             std = module.embedding_dim**-0.5
             init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
@@ -689,8 +694,8 @@ class VattModel(VattPreTrainedModel):
 
 class VattForPreTraining(VattPreTrainedModel):
     r"""
-    [`VattModel`] with the contrastive loss: NCE between video and sound, MIL-NCE between video and its
-    candidate texts, over the clips of all processes.
+    [`VattModel`] with the contrastive loss `config.loss_type`, by default NCE between video and sound and
+    MIL-NCE between video and its candidate texts, over the clips of all processes.
 
     ```python
     >>> import torch
@@ -710,6 +715,10 @@ class VattForPreTraining(VattPreTrainedModel):
     def __init__(self, config: VattConfig) -> None:
         super().__init__(config)
         self.vatt = VattModel(config)
+        loss = LOSSES[config.loss_type]
+        bias = config.loss_bias if loss.has_bias else None
+        learned = config.loss_weights if loss.is_learned else ()
+        self.loss_scales = nn.ModuleDict({pair: VattLossScale(config.temperature, bias) for pair in learned})
         self.post_init()
 
     def get_video_features(self, *args: Any, **kwargs: Any) -> VattFeaturesOutput:
@@ -733,6 +742,8 @@ class VattForPreTraining(VattPreTrainedModel):
         attention_mask: Mask = None,
         audio_mask: Mask = None,
         text_mask: Mask = None,
+        video_ids: torch.Tensor | None = None,
+        caption_ids: torch.Tensor | None = None,
         return_loss: bool = True,
         return_logits: bool | None = None,
         pooler_outputs: dict[str, torch.Tensor] | None = None,
@@ -746,30 +757,85 @@ class VattForPreTraining(VattPreTrainedModel):
                 see [`~VattModel.forward`].
             audio_mask (`torch.Tensor` of shape `(batch,)`, *optional*): 1 where the clip has sound.
             text_mask (`torch.Tensor` of shape `(batch,)`, *optional*): 1 where the clip has text.
+            video_ids (`torch.LongTensor` of shape `(batch,)`, *optional*): the same number for clips of one
+                video; they are no negatives of each other with `config.mask_false_negatives`.
+            caption_ids (`torch.LongTensor` of shape `(batch,)` or `(batch, candidates)`, *optional*): the
+                same for captions; by default those of [`~VattForPreTraining.caption_ids`].
             return_loss (`bool`, defaults to `True`): compute the loss; needs video and another modality.
             return_logits (`bool`, *optional*): return similarities; by default in evaluation only, because
-                they take memory quadratic in the batch.
+                they take memory quadratic in the batch. Temperature and bias are the loss's.
             pooler_outputs (`dict`, *optional*): features in place of inputs, see [`~VattModel.project`].
         """
         kwargs["return_dict"] = True
+        if return_loss and is_distributed():
+            pooled = pooler_outputs or {}
+            given = zip(MODALITIES, (pixel_values_videos, input_values, input_ids), strict=True)
+            self._refuse_uneven_modalities(
+                {
+                    name: value is not None
+                    or name in pooled
+                    or kwargs.get(f"{name}_pooler_output") is not None
+                    for name, value in given
+                }
+            )
         if pooler_outputs is not None:
             base = self.vatt.project(pooler_outputs)
         else:
             base = self.vatt(pixel_values_videos, input_values, input_ids, attention_mask, **kwargs)
         extra: dict[str, Any] = {}
         if return_loss:
-            extra |= self._losses(base, audio_mask, text_mask)
+            if caption_ids is None and input_ids is not None:
+                caption_ids = self.caption_ids(input_ids, attention_mask)
+            extra |= self._losses(base, audio_mask, text_mask, video_ids, caption_ids)
         if (not self.training) if return_logits is None else return_logits:
-            for name, video, other in (
-                ("logits_video_audio", base.video_va_embeds, base.audio_va_embeds),
-                ("logits_video_text", base.video_vt_embeds, base.text_vt_embeds),
+            for pair, video, other in (
+                ("video_audio", base.video_va_embeds, base.audio_va_embeds),
+                ("video_text", base.video_vt_embeds, base.text_vt_embeds),
             ):
                 if video is not None and other is not None:
                     flat = normalize(other).flatten(0, -2)
-                    extra[name] = normalize(video) @ flat.T / self.config.temperature
+                    scale = self._scale(pair)
+                    logits = normalize(video) @ flat.T / scale["temperature"]
+                    extra[f"logits_{pair}"] = logits + scale["bias"] if "bias" in scale else logits
         return VattForPreTrainingOutput(**extra, **base)
 
-    def _losses(self, base: VattModelOutput, audio_mask: Mask, text_mask: Mask) -> dict[str, torch.Tensor]:
+    def caption_ids(self, input_ids: torch.Tensor, attention_mask: Mask = None) -> torch.Tensor | None:
+        """Numbers that are equal where captions are, (batch,) or (batch, candidates); None if the loss does
+        not ask for them (`config.mask_false_negatives`). Arguments as of [`~VattModel.get_text_features`].
+        """
+        if not self.config.mask_false_negatives:
+            return None
+        mask = word_mask(input_ids, attention_mask, self.config.text_config)
+        ids = caption_ids(*words_first(input_ids.flatten(0, -2), mask.flatten(0, -2)))
+        return ids.view(input_ids.shape[:-1])
+
+    def _scale(self, pair: str) -> dict[str, Any]:
+        """Temperature and, if there is one, bias of a pair."""
+        if pair not in self.loss_scales:
+            return {"temperature": self.config.temperature}
+        temperature, bias = self.loss_scales[pair]()
+        return {"temperature": temperature} if bias is None else {"temperature": temperature, "bias": bias}
+
+    def _refuse_uneven_modalities(self, present: dict[str, bool]) -> None:
+        """The loss compares the clips of all processes: they would wait for one that lacks a modality."""
+        uneven = only_somewhere(list(present.values()), self.device)
+        names = [name for name, some in zip(present, uneven, strict=True) if some]
+        if names:
+            lacking = [name for name in names if not present[name]]
+            raise ValueError(
+                f"Only some of the processes have {' and '.join(names)} (this one lacks: "
+                f"{', '.join(lacking) or 'nothing'}), but the loss compares the clips of all: give each the "
+                "same modalities, with `audio_mask` and `text_mask` for clips without sound or text."
+            )
+
+    def _losses(
+        self,
+        base: VattModelOutput,
+        audio_mask: Mask,
+        text_mask: Mask,
+        video_ids: torch.Tensor | None,
+        caption_ids: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
         config = self.config
         video_va, audio_va = base.video_va_embeds, base.audio_va_embeds
         video_vt, text_vt = base.video_vt_embeds, base.text_vt_embeds
@@ -784,27 +850,45 @@ class VattForPreTraining(VattPreTrainedModel):
             "text_mask": text_mask,
         }
         rows = {name: value.shape[0] for name, value in sizes.items() if value is not None}
-        if len(set(rows.values())) > 1:
+        first = next(iter(rows.values()), 0)
+        if any(count != first for count in rows.values()):  # a set would fix the size in compiled code
             raise ValueError(
                 f"The loss needs one row per clip, got {rows}. Several texts of a clip are `input_ids` of "
                 "shape (batch, candidates, words)."
             )
-        # (name, weight, anchor, its mask, other, its mask); every clip has video
+        if not config.mask_false_negatives:
+            video_ids = caption_ids = None
+        # (pair, anchor, its mask, other, its mask, ids of captions); every clip has video
         terms = (
-            ("video_audio_loss", config.video_audio_loss_weight, video_va, None, audio_va, audio_mask),
-            ("video_text_loss", config.video_text_loss_weight, video_vt, None, text_vt, text_mask),
-            ("audio_text_loss", config.audio_text_loss_weight, audio_va, audio_mask, text_vt, text_mask),
+            ("video_audio", video_va, None, audio_va, audio_mask, None),
+            ("video_text", video_vt, None, text_vt, text_mask, caption_ids),
+            ("audio_text", audio_va, audio_mask, text_vt, text_mask, caption_ids),
         )
         losses: dict[str, torch.Tensor] = {}
         total, weights = None, 0.0
-        for name, weight, anchor, anchor_mask, other, mask in terms:
+        for pair, anchor, anchor_mask, other, mask, captions in terms:
+            weight = config.loss_weights.get(pair)
             if anchor is None or other is None or not weight:
                 continue
+            if LOSSES[config.loss_type].is_learned and pair not in self.loss_scales:
+                raise ValueError(
+                    f"This model has no learned temperature for {pair}: set `loss_type` and the weights of "
+                    "the loss before it is built."
+                )
             loss_of = _uncompiled_loss if anchor.is_cuda else contrastive_loss
-            losses[name] = loss_of(
-                anchor, other, mask, config.temperature, config.loss_type, video_mask=anchor_mask
+            loss = loss_of(
+                anchor,
+                other,
+                mask,
+                loss_type=config.loss_type,
+                anchor_mask=anchor_mask,
+                video_ids=video_ids,
+                caption_ids=captions,
+                alike=config.false_negative_similarity,
+                **self._scale(pair),
             )
-            total = weight * losses[name] + (0 if total is None else total)
+            losses[f"{pair}_loss"] = loss
+            total = weight * loss + (0 if total is None else total)
             weights += weight
         if total is None:
             raise ValueError(

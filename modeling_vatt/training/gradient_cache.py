@@ -24,7 +24,8 @@ from ..models.modeling_vatt import MODALITIES, VattForPreTraining, VattForPreTra
 from .run_record import seed_step
 
 
-_MASKS = ("audio_mask", "text_mask")
+# What the loss takes beside the features.
+_OF_CLIPS = ("audio_mask", "text_mask", "video_ids", "caption_ids")
 Inputs = Mapping[str, torch.Tensor]
 
 
@@ -73,7 +74,10 @@ def cached_backward(
     last = len(parts) - 1
     for index, (part, seed) in enumerate(zip(parts, seeds, strict=True)):
         inputs = part() if callable(part) else part
-        present.append({name: inputs[name] for name in _MASKS if name in inputs})
+        present.append({name: inputs[name] for name in _OF_CLIPS if name in inputs})
+        if "input_ids" in inputs and "caption_ids" not in inputs:
+            captions = model.caption_ids(inputs["input_ids"], inputs.get("attention_mask"))
+            present[-1] |= {} if captions is None else {"caption_ids": captions}
         with torch.set_grad_enabled(index == last):
             features.append(_features(model, inputs, seed, autocast))
         del inputs
@@ -102,7 +106,7 @@ def _features(
     model: VattForPreTraining, part: Inputs, seed: int, autocast: Callable[[], AbstractContextManager]
 ) -> dict[str, torch.Tensor]:
     """Pooled features of each modality; text (batch[, candidates], size)."""
-    inputs = {name: value for name, value in part.items() if name not in _MASKS}
+    inputs = {name: value for name, value in part.items() if name not in _OF_CLIPS}
     seed_step(seed)
     with autocast():
         output = model(**inputs, return_loss=False, return_logits=False, return_embeds=False)

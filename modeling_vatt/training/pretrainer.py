@@ -36,6 +36,7 @@ from ..data import (
     is_decoded,
     skip_report,
 )
+from ..models.adapters import merged_state_dict
 from ..models.modeling_vatt import VattForPreTraining, VattForPreTrainingOutput
 from .checkpoints import begin, checkpoints, commit, is_whole, read_state, remove_old
 from .faults import TrainingError, explain, is_worker_death, quiet_worker
@@ -260,7 +261,7 @@ class Pretrainer:
         self.run = Run(args.output_dir, lambda: (self.progress.step, args.num_steps), "--save_every")
         self._saved_step: int | None = None
         optimizer = torch.optim.AdamW(
-            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            _parameter_groups(model),
             lr=args.learning_rate,
             betas=(args.adam_beta1, args.adam_beta2),
             eps=args.adam_epsilon,
@@ -366,14 +367,14 @@ class Pretrainer:
         present = [any(known) for known in there_is]
         absent = [not all(known) for known in there_is]
         wanted = self.run.signals.received is not None or parts is None
-        stop, anyone_empty, anyone_new, *there = sum_over_processes(
+        stop, anyone_empty, anyone_new, *counts = sum_over_processes(
             wanted, empty, bool(new), *present, *absent
         )
         if anyone_new:
             self.progress.skipped.share(new)
         if anyone_empty and not stop and self.accelerator.num_processes > 1:
             self.run.refuse_unreadable(self.progress.step + 1, anyone_empty, self.progress.skipped)
-        mixed = [name for place, name in enumerate(_INPUTS) if there[place] and there[place + len(_INPUTS)]]
+        mixed = [name for place, name in enumerate(_INPUTS) if counts[place] and counts[place + len(_INPUTS)]]
         if mixed and not stop:
             lacking = [name for place, name in enumerate(_INPUTS) if absent[place]]
             raise ValueError(
@@ -566,7 +567,7 @@ class Pretrainer:
         """`state_dict` for `save_pretrained`, to be called by all processes: under FSDP it is gathered from
         them, otherwise None will do."""
         if self.accelerator.distributed_type != DistributedType.FSDP:
-            return None
+            return merged_state_dict(self.accelerator.unwrap_model(self.model))
         return self.accelerator.get_state_dict(self.model)
 
     def _log(self, step: int, metrics: dict[str, float]) -> None:
@@ -771,6 +772,14 @@ class Pretrainer:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
+
+
+def _parameter_groups(model: VattForPreTraining) -> list[dict[str, Any]]:
+    """Parameters to train; temperatures and biases of the loss do not decay."""
+    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    scales = [value for name, value in trained if name.startswith("loss_scales.")]
+    others = {"params": [value for name, value in trained if not name.startswith("loss_scales.")]}
+    return [others, {"params": scales, "weight_decay": 0.0}] if scales else [others]
 
 
 def _settings_of(model: VattForPreTraining) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from modeling_vatt import (
     VattModel,
 )
 from modeling_vatt.hub.remote_code import flat_source, save_remote_code
-from modeling_vatt.models import losses
+from modeling_vatt.models.losses import vectors
 from modeling_vatt.processors import VattImageProcessor, VattProcessor, VattTokenizer
 
 
@@ -267,11 +267,13 @@ def test_flat_source_is_whole(name):
 
 def test_names_with_two_meanings_are_refused(monkeypatch):
     """Joining modules must not let one definition hide another."""
-    text = Path(losses.__file__).read_text().replace("def normalize", "def spline_matrix", 1)
+    text = Path(vectors.__file__).read_text().replace("def normalize", "def spline_matrix", 1)
     real = inspect.getsource
     monkeypatch.setattr(
         "modeling_vatt.hub.remote_code.inspect.getsource",
-        lambda module: text if module is losses else real(module),
+        lambda module: text if module is vectors else real(module),
     )
-    with pytest.raises(ValueError, match=r"'spline_matrix' has two meanings.*modeling_vatt\.models\.losses"):
+    with pytest.raises(
+        ValueError, match=r"'spline_matrix' has two meanings.*modeling_vatt\.models\.losses\.vectors"
+    ):
         flat_source("vatt_model")

@@ -38,6 +38,34 @@ CASES: dict[str, dict[str, Any]] = {
         "config": {"loss_type": "symmetric"},
     },
     "joint": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "masks": (FIRST, SECOND), "config": JOINT},
+    **{
+        f"{loss}_uneven_masked": {
+            "sizes": {2: (2, 4), 3: (1, 3, 2)},
+            "masks": (FIRST, SECOND),
+            "config": {**JOINT, "loss_type": loss},
+        }
+        for loss in ("asymmetric_learned", "symmetric_learned", "sigmoid")
+    },
+    "sigmoid_without_clips": {
+        "sizes": {2: (3, 3), 3: (2, 2, 2)},
+        "masks": ([0] * 6, [0] * 6),
+        "config": {"loss_type": "sigmoid"},
+    },
+    **{
+        f"{loss}_false_negatives": {
+            "sizes": {2: (2, 4), 3: (1, 3, 2)},
+            "masks": (FIRST, SECOND),
+            "config": {
+                "loss_type": loss,
+                "mask_false_negatives": True,
+                "false_negative_similarity": 0.1,
+            },
+            "cached": loss == "symmetric_learned",
+        }
+        for loss in ("symmetric_learned", "sigmoid")
+    },
+    "sigmoid_ddp": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "config": {"loss_type": "sigmoid"}, "ddp": True},
+    "sigmoid_fsdp": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "config": {"loss_type": "sigmoid"}, "fsdp": True},
     "agnostic": {"sizes": {2: (4, 2), 3: (3, 1, 2)}, "config": {"variant": "agnostic"}},
     "mmv": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "config": {"variant": "mmv"}, "rtol": 1e-7},
     "ddp": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "masks": (FIRST, SECOND), "ddp": True},
@@ -56,6 +84,9 @@ def build(case: dict[str, Any]) -> tuple[VattForPreTraining, dict[str, torch.Ten
     inputs = small_inputs(model.config, 6, 2, dtype=torch.float64)
     if "masks" in case:
         inputs["audio_mask"], inputs["text_mask"] = (torch.tensor(mask) for mask in case["masks"])
+    if model.config.mask_false_negatives:  # across processes: same words, same video
+        inputs["input_ids"][4, 1] = inputs["input_ids"][0, 0]
+        inputs["video_ids"] = torch.tensor([7, 8, 9, 8, 7, 6])
     if case.get("checkpointing"):
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model, inputs
@@ -118,6 +149,19 @@ def run_unequal_parts(rank: int, processes: int) -> dict[str, torch.Tensor]:
     return {}
 
 
+def run_uneven_modalities(rank: int) -> dict[str, torch.Tensor]:
+    """The first process has no sound: an error in all of them; they would wait for each other."""
+    model, inputs = build(CASES["even"])
+    if rank == 0:
+        del inputs["input_values"]
+    try:
+        model(**inputs)
+    except ValueError as error:
+        lacks = "lacks: audio" if rank == 0 else "lacks: nothing"
+        return {"refused": torch.tensor("have audio" in str(error) and lacks in str(error))}
+    return {}
+
+
 def run_local_batch_norm(rank: int, processes: int) -> dict[str, torch.Tensor]:
     """`sync_batch_norm=False`: buffers of this process alone."""
     case = {**CASES["even"], "config": {"sync_batch_norm": False}}
@@ -144,6 +188,7 @@ def worker(rank: int, folder: str) -> None:
         found = {name: run_case(case, rank, processes) for name, case in CASES.items()}
         found["collectives"] = run_collectives(rank)
         found["unequal_parts"] = run_unequal_parts(rank, processes)
+        found["uneven_modalities"] = run_uneven_modalities(rank)
         found["local_batch_norm"] = run_local_batch_norm(rank, processes)
         torch.save(found, f"{folder}/{rank}of{processes}.pt")
         dist.barrier()
@@ -213,6 +258,10 @@ def test_all_reduce_sum(results):
 
 def test_unequal_parts_under_fsdp_are_refused(results):
     assert all(found["unequal_parts"]["refused"] for found in results)
+
+
+def test_processes_with_other_modalities_are_refused(results):
+    assert all(found["uneven_modalities"]["refused"] for found in results)
 
 
 def test_batch_norm_may_stay_local(results):

@@ -41,6 +41,7 @@ from transformers import (
 )
 
 from modeling_vatt import VattConfig, VattForPreTraining, VattModel
+from modeling_vatt.models.adapters import add_lora, merged_state_dict
 
 
 SMALL: dict[str, Any] = {
@@ -401,3 +402,35 @@ def test_code_of_two_towers_under_one_name(tmp_path):
     model = _whole(video=str(video), audio=str(audio), trust_remote_code=True)
     with pytest.raises(ValueError, match=r"files called tiny_pictures\.py"):
         model.save_pretrained(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("foreign", [True, False])
+def test_lora_on_one_tower(foreign, tmp_path):
+    """Only the additions and what is outside of the tower train; what is saved is a plain model."""
+    pytest.importorskip("peft", reason="peft is not installed")
+    model = _whole(text=BertModel(BertConfig(**WORDS))) if foreign else _whole(video=CLIPModel(CLIP))
+    before = {key: value.clone() for key, value in model.vatt.text_model.state_dict().items()}
+    add_lora(model, "text", 2)
+    parameters = dict(model.vatt.text_model.named_parameters())
+    assert {name for name, p in parameters.items() if p.requires_grad} == {
+        n for n in parameters if "lora_" in n
+    }
+    assert model.vatt.head.text_vt.weight.requires_grad
+    ids = torch.tensor([[5, 6, 7, 0], [8, 9, 1, 2]])
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model.get_text_features(ids).vt_embeds.square().sum().backward()
+        optimizer.step()
+    model.eval()
+    model.save_pretrained(tmp_path, state_dict=merged_state_dict(model))
+    again, info = VattForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    with torch.no_grad():
+        right, found = (each.get_text_features(ids).vt_embeds for each in (model, again.eval()))
+    torch.testing.assert_close(found, right, atol=1e-5, rtol=1e-5)
+    after = again.vatt.text_model.state_dict()
+    assert any(not torch.equal(after[key], value) for key, value in before.items())
+    with pytest.raises(ValueError, match="tower is locked: leave out either"):
+        model.lock("video")
+        add_lora(model, "video", 2)

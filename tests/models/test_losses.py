@@ -10,9 +10,15 @@ import reference_losses as reference
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modeling_vatt.models import losses
 from modeling_vatt.models.heads import VattBatchNorm
-from modeling_vatt.models.losses import contrastive_loss, label_balanced_bce
+from modeling_vatt.models.losses import (
+    LOSSES,
+    VattLossScale,
+    caption_ids,
+    contrastive_loss,
+    label_balanced_bce,
+    tiles,
+)
 
 
 # Three clips with two candidates each; expected losses are those of the official formulas in float64.
@@ -20,7 +26,7 @@ VIDEO = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
 TEXTS = torch.tensor(
     [[[1.0, 0.0], [1.0, 0.5]], [[0.0, 1.0], [-0.5, 1.0]], [[1.0, 1.0], [0.0, 1.0]]], dtype=torch.float64
 )
-LOSS_TYPES = ("asymmetric", "symmetric")
+LOSS_TYPES = ("asymmetric", "symmetric")  # the release's
 
 
 def embeddings(clips: int, candidates: int, dim: int = 7, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -124,7 +130,7 @@ def plain_loss(video, other, mask, video_mask, loss_type, tau=0.07):
 )
 def test_tiles_make_up_the_whole(monkeypatch, loss_type, clips, candidates, tile):
     """Loss and gradients do not depend on how the similarities are cut, last incomplete tiles included."""
-    monkeypatch.setitem(losses._TILE, "cpu", tile)
+    monkeypatch.setitem(tiles._TILE, "cpu", tile)
     generator = torch.Generator().manual_seed(0)
     masks = [(torch.rand(clips, generator=generator) < 0.7).double() for _ in range(2)]
     outcomes = []
@@ -139,10 +145,16 @@ def test_tiles_make_up_the_whole(monkeypatch, loss_type, clips, candidates, tile
 
 def test_similarities_are_never_stored_whole(monkeypatch):
     """No tensor of the loss, forward or backward, has more elements than a tile or the inputs."""
-    monkeypatch.setitem(losses._TILE, "cpu", 4096)
-    largest = 0
+    monkeypatch.setitem(tiles._TILE, "cpu", 4096)
+    largest, made = 0, []
+    cut = tiles._tiles
 
-    class Watch(TorchDispatchMode):
+    def watched(*arguments, **options):
+        for down, across, scores in cut(*arguments, **options):
+            made.append(scores.numel())
+            yield down, across, scores
+
+    class Watch(TorchDispatchMode):  # sees what is around the sums over tiles
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             nonlocal largest
             result = func(*args, **(kwargs or {}))
@@ -151,10 +163,13 @@ def test_similarities_are_never_stored_whole(monkeypatch):
                     largest = max(largest, value.numel())
             return result
 
+    monkeypatch.setattr(tiles, "_tiles", watched)
     video, other = (part.requires_grad_() for part in embeddings(300, 5, dim=4))
-    with Watch():
-        contrastive_loss(video, other, torch.ones(300)).backward()
-    assert 4096 / 2 < largest <= 300 * 5 * 4 < 300 * 300 * 5
+    for loss_type in LOSSES:
+        with Watch():
+            contrastive_loss(video, other, torch.ones(300), loss_type=loss_type).backward()
+    assert 4096 / 2 < max(made) <= 4096 and sum(made) >= len(LOSSES) * 2 * 300 * 300 * 5
+    assert largest <= 300 * 5 * 4
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
@@ -226,8 +241,8 @@ def test_masks_on_both_sides(loss_type, masks):
     """Audio-text term: an absent sound is no negative either, while a sound without text is one."""
     audio, text = embeddings(4, 3)
     first, second = (torch.tensor(mask) for mask in masks)
-    ours = contrastive_loss(audio, text, second, 0.2, loss_type, video_mask=first)
-    expected = reference.audio_text_loss(audio, text, 0.2, *masks, loss_type)
+    ours = contrastive_loss(audio, text, second, 0.2, loss_type, anchor_mask=first)
+    expected = reference.pair_loss(audio, text, 0.2, *masks, loss_type)
     assert ours.item() == pytest.approx(expected, rel=1e-10, abs=1e-12)
 
 
@@ -279,17 +294,142 @@ def test_half_precision_embeddings():
     ("kwargs", "name"),
     [
         ({"loss_type": "triplet"}, "loss_type"),
-        ({"other_embeds": torch.randn(4, 2, 2)}, "other_embeds"),
-        ({"other_embeds": torch.randn(2)}, "other_embeds"),
-        ({"mask": torch.ones(3, 1)}, "mask"),
-        ({"mask": torch.ones(2)}, "mask"),
-        ({"video_mask": torch.ones(3, 2)}, "video_mask"),
+        ({"candidates": torch.randn(4, 2, 2)}, "candidates"),
+        ({"candidates": torch.randn(2)}, "candidates"),
+        ({"candidate_mask": torch.ones(3, 1)}, "candidate_mask"),
+        ({"candidate_mask": torch.ones(2)}, "candidate_mask"),
+        ({"anchor_mask": torch.ones(3, 2)}, "anchor_mask"),
+        ({"video_ids": torch.ones(2)}, "video_ids"),
+        ({"caption_ids": torch.ones(3)}, "caption_ids"),
     ],
 )
 def test_errors_name_the_argument(kwargs, name):
     """A mask of shape (batch, 1) would broadcast to a wrong number; it is refused instead."""
     with pytest.raises(ValueError, match=f"`{name}`"):
-        contrastive_loss(**{"video_embeds": VIDEO, "other_embeds": TEXTS, **kwargs})
+        contrastive_loss(**{"anchors": VIDEO, "candidates": TEXTS, **kwargs})
+
+
+def test_old_names_of_arguments():
+    """As saved in programs of earlier versions."""
+    masks = torch.tensor([1, 0, 1]), torch.tensor([1, 1, 0])
+    expected = contrastive_loss(VIDEO, TEXTS, masks[0], anchor_mask=masks[1])
+    with pytest.warns(FutureWarning, match="is now `candidates`"):
+        found = contrastive_loss(video_embeds=VIDEO, other_embeds=TEXTS, mask=masks[0], video_mask=masks[1])
+    assert torch.equal(found, expected)
+    with pytest.raises(TypeError, match="`mask` is now"), pytest.warns(FutureWarning):
+        contrastive_loss(VIDEO, other_embeds=TEXTS, mask=masks[0], candidate_mask=masks[0])
+
+
+# --- every loss by name ----------------------------------------------------------------------------------
+
+MASKS_OF_FOUR = [((1, 1, 1, 1), (1, 1, 1, 1)), ((1, 1, 0, 1), (1, 0, 1, 1)), ((1, 0, 0, 0), (0, 1, 1, 1))]
+VIDEO_IDS, CAPTION_IDS = (
+    torch.tensor([3, 5, 3, -3]),
+    torch.tensor([[1, 2, 2], [2, 4, 5], [6, 7, 8], [9, 9, 8]]),
+)
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+@pytest.mark.parametrize("masks", MASKS_OF_FOUR)
+@pytest.mark.parametrize("candidates", [1, 3])
+@pytest.mark.parametrize(
+    "masked", [(), ("video_ids",), ("caption_ids", "alike"), ("video_ids", "caption_ids"), ("alike",)]
+)
+def test_every_loss_equals_reference_loops(loss_type, masks, candidates, masked):
+    """Any name, masks on both sides, one or several candidates, any kind of false negatives."""
+    anchors, others = embeddings(4, candidates)
+    ids = {"video_ids": VIDEO_IDS, "caption_ids": CAPTION_IDS[:, :candidates], "alike": 0.1}
+    ids = {name: ids[name] for name in masked}
+    first, second = map(torch.tensor, masks)
+    ours = contrastive_loss(anchors, others, second, 0.2, loss_type, first, bias=-1.5, **ids)
+    lists = {name: values if name == "alike" else values.tolist() for name, values in ids.items()}
+    expected = reference.pair_loss(anchors, others, 0.2, *masks, loss_type, bias=-1.5, **lists)
+    assert ours.item() == pytest.approx(expected, rel=1e-10, abs=1e-12)
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients_of_every_loss_by_gradcheck(loss_type, masked):
+    """Embeddings, temperature and bias; and small tiles give what a large one gives."""
+    anchors, others = embeddings(4, 3, dim=3)
+    masks = map(torch.tensor, MASKS_OF_FOUR[1])
+    ids = {"video_ids": VIDEO_IDS, "caption_ids": CAPTION_IDS, "alike": 0.1} if masked else {}
+    second, first = masks
+
+    def loss(anchors, others, temperature, bias):
+        return contrastive_loss(anchors, others, second, temperature, loss_type, first, bias, **ids)
+
+    temperature, bias = (torch.tensor([value], dtype=torch.float64) for value in (0.3, -1.0))
+    inputs = [tensor.requires_grad_() for tensor in (anchors, others, temperature, bias)]
+    assert torch.autograd.gradcheck(loss, inputs)
+    outcomes = []
+    for tile in (7, 2**21):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setitem(tiles._TILE, "cpu", tile)
+            value = loss(*inputs)
+            grads = torch.autograd.grad(value, inputs, allow_unused=True)
+            outcomes.append([value, *(grad for grad in grads if grad is not None)])
+    assert len(outcomes[0]) == 4 + LOSSES[loss_type].has_bias
+    torch.testing.assert_close(*outcomes)
+
+
+def test_sigmoid_is_that_of_the_paper():
+    """SigLIP, algorithm 1: its lines with one caption a clip."""
+    images, texts = embeddings(6, 1)
+    zimg, ztxt = (torch.nn.functional.normalize(side, dim=-1) for side in (images, texts[:, 0]))
+    logits = zimg @ ztxt.T * 10 - 10
+    labels = 2 * torch.eye(6) - 1
+    expected = -torch.nn.functional.logsigmoid(labels * logits).sum() / 6
+    torch.testing.assert_close(contrastive_loss(images, texts, None, 0.1, "sigmoid"), expected)
+
+
+def test_symmetric_is_twice_that_of_clip():
+    """CLIP, figure 3: the mean of two cross-entropies."""
+    images, texts = embeddings(6, 1)
+    images, texts = images.requires_grad_(), texts[:, 0].requires_grad_()
+    logits = torch.nn.functional.normalize(images) @ torch.nn.functional.normalize(texts).T / 0.07
+    labels = torch.arange(6)
+    cross_entropy = torch.nn.functional.cross_entropy
+    expected = cross_entropy(logits, labels) + cross_entropy(logits.T, labels)
+    torch.testing.assert_close(contrastive_loss(images, texts, None, 0.07, "symmetric"), expected)
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_every_loss_is_finite_in_half_precision_and_without_clips(loss_type):
+    """Embeddings in bfloat16 give what their values give in float32, and no clip at all gives zero."""
+    video, other = (tensor.bfloat16().requires_grad_() for tensor in embeddings(6, 2))
+    expected = contrastive_loss(video.float(), other.float(), loss_type=loss_type)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(contrastive_loss(video, other, loss_type=loss_type), expected)
+    loss = contrastive_loss(video, other, torch.zeros(6), loss_type=loss_type)
+    loss.backward()
+    assert loss == 0 and not video.grad.any() and not other.grad.any()
+
+
+def test_numbers_of_captions():
+    """Equal for the same words, however far they are padded; different for any other words or order."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, 30, (20_000, 6), generator=generator)
+    mask = torch.arange(6) < torch.randint(1, 7, (20_000, 1), generator=generator)
+    numbers = caption_ids(ids, mask)
+    words = [tuple(row[keep].tolist()) for row, keep in zip(ids, mask, strict=True)]
+    assert len(set(words)) < 20_000
+    assert len({*zip(words, numbers.tolist(), strict=True)}) == len(set(words)) == len(numbers.unique())
+    longer = torch.nn.functional.pad(ids, (0, 3), value=7), torch.nn.functional.pad(mask, (0, 3))
+    assert torch.equal(caption_ids(*longer), numbers)
+
+
+@pytest.mark.parametrize("outside", [-0.5, 5.0])
+def test_learned_temperatures_of_nce_stay_between_bounds(outside):
+    """As CLIP's: a step that leads out is taken back before the next one; in evaluation nothing changes."""
+    scale = VattLossScale(0.07, None)
+    torch.nn.init.constant_(scale.log_scale, outside)
+    bound = 1.0 if outside < 0 else 0.01
+    assert scale.eval()()[0].item() == pytest.approx(bound) and scale.log_scale == outside
+    temperature, bias = scale.train()()
+    assert temperature.item() == pytest.approx(bound) and bias is None
+    temperature.sum().backward()
+    assert 1 / scale.log_scale.exp().item() == pytest.approx(bound) and scale.log_scale.grad.abs() > 0
 
 
 # --- AudioSet loss ---------------------------------------------------------------------------------------

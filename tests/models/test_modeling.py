@@ -524,7 +524,7 @@ def test_loss_equals_reference_loops(variant, loss_type, reduction):
     total, weights = 0.5 * video_audio + 2.0 * video_text, 2.5
     if joint:
         pair = (output.audio_va_embeds, output.text_vt_embeds)
-        audio_text = reference.audio_text_loss(*pair, 0.2, audio_mask, text_mask, loss_type)
+        audio_text = reference.pair_loss(*pair, 0.2, audio_mask, text_mask, loss_type)
         assert output.audio_text_loss.item() == pytest.approx(audio_text, rel=1e-9)
         total, weights = total + 0.7 * audio_text, 3.2
     assert output.loss.item() == pytest.approx(total / (weights if reduction == "mean" else 1), rel=1e-9)

@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
 """The losses once more: float64, plain loops, straight from the description of the release (and not from
-`modeling_vatt/models/losses.py`), as something to compare with."""
+`modeling_vatt/models/losses/`), as something to compare with."""
 
 import math
 from collections.abc import Sequence
@@ -84,23 +84,57 @@ def symmetric_loss(video, other, tau: float, mask=None) -> float:
 REFERENCE = {"asymmetric": asymmetric_loss, "symmetric": symmetric_loss}
 
 
-def audio_text_loss(audio, text, tau: float, audio_mask, text_mask, loss_type: str) -> float:
-    """The third term. The release names it and never computes it: no sound or text that is absent counts, as
-    a negative or otherwise, so it is the loss over what remains."""
-    audio, text, _ = _prepare(audio, text, None)
-    clips = range(len(audio))
-    both = [i for i in clips if audio_mask[i] and text_mask[i]]
+def pair_loss(
+    anchors,
+    candidates,
+    tau: float,
+    anchor_mask,
+    candidate_mask,
+    loss_type: str,
+    bias: float = 0.0,
+    video_ids=None,
+    caption_ids=None,
+    alike: float = math.inf,
+) -> float:
+    """Any loss between any two modalities. Where something is absent on the anchors' side too, the release
+    computes nothing: no sound or text that is absent counts, as a negative or otherwise, so it is the loss
+    over what remains. `video_ids` (clips), `caption_ids` (clips, candidates) and the cosine `alike` of
+    candidates with the mean of a clip's take out false negatives."""
+    anchors, candidates, _ = _prepare(anchors, candidates, None)
+    clips, per_clip = range(len(anchors)), range(len(candidates[0]))
+    both = [i for i in clips if anchor_mask[i] and candidate_mask[i]]
     if not both:
         return 0.0
+
+    def is_negative(i: int, j: int, k: int) -> bool:
+        """Whether candidate k of clip j is one for the anchor of clip i."""
+        same_video = video_ids is not None and video_ids[i] == video_ids[j]
+        same_words = caption_ids is not None and caption_ids[j][k] in list(caption_ids[i])
+        mean = unit([sum(column) for column in zip(*candidates[i], strict=True)])
+        similar = bool(candidate_mask[i]) and dot(mean, candidates[j][k]) > alike
+        is_false = same_video or same_words or similar
+        return bool(anchor_mask[i] and candidate_mask[j]) and i != j and not is_false
+
+    def score(i: int, j: int, k: int) -> float:
+        return dot(anchors[i], candidates[j][k]) / tau
+
     total = 0.0
+    if loss_type == "sigmoid":
+        for i in both:
+            total += sum(math.log1p(math.exp(-score(i, i, k) - bias)) for k in per_clip)
+        for i in clips:
+            negatives = [(j, k) for j in clips for k in per_clip if is_negative(i, j, k)]
+            total += sum(math.log1p(math.exp(score(i, j, k) + bias)) for j, k in negatives)
+        return total / len(both) / len(per_clip)
     for i in both:
-        numerator = logsumexp([dot(audio[i], t) / tau for t in text[i]])
-        to_texts = [dot(audio[i], t) / tau for j in clips if text_mask[j] for t in text[j]]
-        to_audios = [dot(audio[j], t) / tau for j in clips if audio_mask[j] for t in text[i]]
-        if loss_type == "asymmetric":
-            total += logsumexp(to_texts + to_audios) - numerator
+        positives = [score(i, i, k) for k in per_clip]
+        to_candidates = [score(i, j, k) for j in clips for k in per_clip if is_negative(i, j, k)]
+        to_anchors = [score(j, i, k) for j in clips for k in per_clip if is_negative(j, i, k)]
+        numerator = logsumexp(positives)
+        if loss_type.startswith("asymmetric"):
+            total += logsumexp(2 * positives + to_candidates + to_anchors) - numerator
         else:
-            total += logsumexp(to_texts) + logsumexp(to_audios) - 2 * numerator
+            total += logsumexp(positives + to_candidates) + logsumexp(positives + to_anchors) - 2 * numerator
     return total / len(both)
 
 

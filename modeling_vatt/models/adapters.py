@@ -1,0 +1,64 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""LoRA (Hu et al. 2021, arXiv 2106.09685) on one tower, merged into its weights wherever a model is saved."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from .locking import lockable
+from .modeling_vatt import MODALITIES, VattPreTrainedModel
+
+
+_ADAPTER = "vatt"
+
+
+def add_lora(model: VattPreTrainedModel, name: str, rank: int) -> None:
+    """Train a tower through low-rank additions to its dense layers only. Build the optimizer afterwards.
+
+    Args:
+        model: changed in place; everything beside the tower trains as before.
+        name: `"video"`, `"audio"` or `"text"`.
+        rank: of the additions.
+
+    Raises:
+        ValueError: no such tower, one that is locked or has no dense layer, a rank below 1, or no PEFT.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ValueError("LoRA needs the package PEFT: pip install peft.") from error
+    tower = getattr(model.base_model, f"{name}_model", None) if name in MODALITIES else None
+    if tower is None:
+        raise ValueError(f"This model has no {name!r} tower for LoRA; towers are {MODALITIES}.")
+    if model.config.use(name).locked:
+        raise ValueError(f"The {name} tower is locked: leave out either `lock` or LoRA.")
+    if rank < 1:
+        raise ValueError(f"The rank of LoRA must be at least 1, got {rank}.")
+    inside = lockable(tower)
+    layers = [key for key, module in inside.named_modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise ValueError(
+            f"The {name} tower ({type(inside).__name__}) has no dense layers for LoRA. Leave it out."
+        )
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers)
+    inject_adapter_in_model(config, inside, adapter_name=_ADAPTER)
+
+
+def merged_state_dict(model: nn.Module) -> dict[str, torch.Tensor] | None:
+    """The state dict with LoRA merged into the weights, under their own names; None without LoRA."""
+    adapted: dict[str, Any] = {
+        name: module for name, module in model.named_modules() if hasattr(module, "lora_A")
+    }
+    if not adapted:
+        return None
+    state: dict[str, torch.Tensor] = {}
+    for key, value in model.state_dict().items():
+        if ".lora_" in key:
+            continue
+        layer, found, part = key.rpartition(".base_layer.")
+        if found and part == "weight":
+            value = value + adapted[layer].get_delta_weight(_ADAPTER).to(value.dtype)
+        state[f"{layer}.{part}" if found else key] = value
+    return state

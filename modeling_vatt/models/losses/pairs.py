@@ -1,0 +1,180 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a contrastive loss is: a formula over the pairs of two modalities, of the clips of all processes."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from ..collectives import gather_rows, world_size
+from .tiles import absence
+from .vectors import unit_vectors
+
+
+class Pairs(NamedTuple):
+    """The two sides of the clips of a batch.
+
+    Args:
+        anchors: (batch, dim), unit vectors.
+        candidates: (batch, per_clip, dim), unit vectors.
+        everyones: (clips * per_clip, dim), the candidates of all processes.
+        temperature: (1,), similarities are divided by it.
+        present: (batch,), 1 where a clip has both sides.
+        clips: how many clips of all processes have both.
+        anchor_terms, candidate_terms: (batch,) and (clips * per_clip,), added to similarities; or None.
+        anchor_ids, candidate_ids: (batch, n) and (clips * per_clip, n), equal numbers for pairs of two clips
+            that are no negatives; or None.
+        guides: (batch, dim), whose product with candidates of other clips above 1 says the same; or None.
+        start: place of this process's first clip among those of all.
+        bias: (1,), added to similarities by losses that have one.
+    """
+
+    anchors: torch.Tensor
+    candidates: torch.Tensor
+    everyones: torch.Tensor
+    temperature: torch.Tensor
+    present: torch.Tensor
+    clips: torch.Tensor
+    anchor_terms: torch.Tensor | None
+    candidate_terms: torch.Tensor | None
+    anchor_ids: torch.Tensor | None
+    candidate_ids: torch.Tensor | None
+    guides: torch.Tensor | None
+    start: int
+    bias: torch.Tensor
+
+    @property
+    def tiled(self) -> tuple[Any, ...]:
+        """Arguments of the sums over all similarities ([`tiles`])."""
+        return (
+            self.anchors,
+            self.everyones,
+            self.temperature,
+            self.anchor_terms,
+            self.candidate_terms,
+            self.anchor_ids,
+            self.candidate_ids,
+            self.guides,
+            self.start,
+            self.candidates.shape[1],
+        )
+
+    @property
+    def of_one_clip(self) -> torch.Tensor:
+        """Similarities of each clip's anchor and candidates: (batch, per_clip)."""
+        return torch.einsum("bd,bkd->bk", self.anchors, self.candidates) / self.temperature
+
+
+@dataclass(frozen=True)
+class ContrastiveLoss:
+    """A loss between two modalities.
+
+    Args:
+        is_learned: the temperature, and the bias if the loss has one, are parameters ([`VattLossScale`]).
+    """
+
+    is_learned: bool = False
+    has_bias = False
+
+    def total(self, pairs: Pairs) -> torch.Tensor:
+        """Sum over the clips of this process that have both sides. Over all processes it is divided by their
+        number."""
+        raise NotImplementedError
+
+
+def make_pairs(
+    anchors: torch.Tensor,
+    candidates: torch.Tensor,
+    candidate_mask: torch.Tensor | None,
+    anchor_mask: torch.Tensor | None,
+    temperature: float | torch.Tensor,
+    bias: float | torch.Tensor,
+    video_ids: torch.Tensor | None,
+    caption_ids: torch.Tensor | None,
+    alike: float | None,
+) -> Pairs:
+    """Arguments as of [`contrastive_loss`].
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    anchor, candidate = unit_vectors(anchors), unit_vectors(candidates)
+    candidate = candidate.unsqueeze(1) if candidate.ndim == 2 else candidate
+    if candidate.ndim != 3 or candidate.shape[0] != anchor.shape[0]:
+        raise ValueError(
+            f"`candidates` must have one row per clip: got {tuple(candidates.shape)} for {anchor.shape[0]} "
+            "clips."
+        )
+    batch, per_clip = candidate.shape[:2]
+    per_candidate = (batch,) if candidates.ndim == 2 else (batch, per_clip)
+    for name, given, shape in (
+        ("candidate_mask", candidate_mask, (batch,)),
+        ("anchor_mask", anchor_mask, (batch,)),
+        ("video_ids", video_ids, (batch,)),
+        ("caption_ids", caption_ids, per_candidate),
+    ):
+        if given is not None and given.shape != shape:
+            raise ValueError(f"`{name}` must be of shape {shape}, got {tuple(given.shape)}.")
+
+    def as_vector(value: float | torch.Tensor) -> torch.Tensor:
+        return value.view(1) if isinstance(value, torch.Tensor) else anchor.new_full((1,), value)
+
+    ones = anchor.new_ones(batch)
+    candidate_present = ones if candidate_mask is None else candidate_mask.to(anchor.dtype)
+    anchor_present = ones if anchor_mask is None else anchor_mask.to(anchor.dtype)
+    present = candidate_present * anchor_present
+    # Numbers of a clip: its video, then one for each of its captions.
+    of_anchors, of_candidates = [], []
+    if video_ids is not None:
+        of_anchors.append(video_ids.unsqueeze(1))
+        of_candidates.append(video_ids[:, None, None].expand(batch, per_clip, 1))
+    if caption_ids is not None:
+        captions = caption_ids.view(batch, per_clip)
+        of_anchors.append(captions)
+        of_candidates.append(captions.unsqueeze(2).expand(batch, per_clip, per_clip))
+    ids = [torch.cat(of_candidates, 2)] if of_candidates else []
+    guides = None
+    if alike is not None:
+        with torch.no_grad():
+            guides = unit_vectors(candidate.sum(1)) * candidate_present.unsqueeze(1) / alike
+    # Candidates travel, anchors stay where they are.
+    gathered, start = gather_rows(candidate, candidate_present, present, *ids)
+    everyones, everyones_present, all_present = gathered[:3]
+    # A clip without loss may count as absent in both directions. Other processes may have masks too.
+    nobody_absent = candidate_mask is None and world_size() == 1
+    return Pairs(
+        anchor,
+        candidate,
+        everyones.flatten(0, 1),
+        as_vector(temperature),
+        present,
+        all_present.sum(),
+        None if anchor_mask is None else absence(anchor_present),
+        None if nobody_absent else absence(everyones_present).repeat_interleave(per_clip),
+        torch.cat(of_anchors, 1) if ids else None,
+        gathered[3].flatten(0, 1) if ids else None,
+        guides,
+        start,
+        as_vector(bias),
+    )
+
+
+def caption_ids(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Numbers of 64 bits that are equal where captions are, word for word, however far they are padded.
+
+    Args:
+        input_ids, attention_mask: (..., words), the words before the padding.
+
+    Returns:
+        int64 of shape (...).
+    """
+    place = torch.arange(1, input_ids.shape[-1] + 1, device=input_ids.device)
+    mixed = input_ids.long() * 0x1E3779B97F4A7C15 + place * 0x3F58476D1CE4E5B9
+    for shift, factor in ((30, 0x14D049BB133111EB), (27, 0x2545F4914F6CDD1D)):
+        mixed = (mixed ^ (mixed >> shift)) * factor
+    mixed = mixed ^ (mixed >> 31)
+    return (mixed * (attention_mask != 0)).sum(-1)
+
+
+__all__ = ["ContrastiveLoss", "Pairs", "caption_ids", "make_pairs"]

@@ -1,0 +1,49 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Unit vectors, and the precision of losses."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+# Vectors that are shorter are not brought to unit length.
+_SHORTEST = 1e-6
+
+
+class _Normalize(torch.autograd.Function):
+    """[`normalize`] whose backward pass makes one tensor instead of five: of many texts each is large."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: torch.Tensor) -> torch.Tensor:
+        lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+        units = vectors / lengths.clamp(min=_SHORTEST)
+        ctx.save_for_backward(units, lengths)
+        return units
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        units, lengths = ctx.saved_tensors
+        along = torch.einsum("...d,...d->...", grad, units).unsqueeze(-1)
+        along = torch.where(lengths > _SHORTEST, along, 0)  # shorter ones are only scaled
+        return torch.addcmul(grad, units, along, value=-1).div_(lengths.clamp(min=_SHORTEST))
+
+
+def unit_vectors(vectors: torch.Tensor) -> torch.Tensor:
+    """[`normalize`] with less memory backwards; generated code needs no help with that."""
+    return normalize(vectors) if torch.compiler.is_compiling() else _Normalize.apply(widen(vectors))
+
+
+def normalize(embeds: torch.Tensor) -> torch.Tensor:
+    """L2-normalise the last axis as the release does; float32 at least."""
+    return nn.functional.normalize(widen(embeds), dim=-1, eps=_SHORTEST)
+
+
+def widen(values: torch.Tensor) -> torch.Tensor:
+    """Values in float32 at least: half precision is too coarse for losses, too narrow for small numbers."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+__all__ = ["normalize", "unit_vectors", "widen"]
