@@ -156,8 +156,8 @@ def fetch(url: str, target: Path, progress: Progress | None = None) -> Path:
             if error.code in _CLOSED:
                 raise ConversionError(
                     f"{url}: the server answers {error.code} ({error.reason}): its owners may have closed "
-                    "it. Give a copy (`--source FOLDER`) or a mirror (`--source URL`), laid out as the release: "
-                    f"{LAYOUT}"
+                    "it. Give a copy (`--source FOLDER`) or a mirror (`--source URL`), laid out as the "
+                    f"release: {LAYOUT}"
                 ) from error
             if error.code < 500:  # asking again will not help
                 raise ConversionError(
