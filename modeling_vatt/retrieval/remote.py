@@ -38,7 +38,9 @@ def ask_server(
         ValueError: an address that is none, a query of several parts, or one that the server refuses.
     """
     if not address.startswith(("http://", "https://")):
-        raise ValueError(f"The address of a server must begin with http:// or https://, got {address!r}.")
+        raise ValueError(
+            f"{address!r}: the address of a server must be one that begins with http:// or https://."
+        )
     sources = {name: getattr(query, name) for name in ("text", "audio", "video")}
     given = {name: source for name, source in sources.items() if source is not None}
     if len(given) != 1 or query.like is not None or query.avoid:

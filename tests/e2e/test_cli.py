@@ -330,7 +330,7 @@ def test_a_running_server_is_asked(place, tmp_path):
         server.should_exit = True
         thread.join()
     assert "no `vatt serve` answers" in vatt("search", "clip", *ask, expect=1).output
-    assert "must begin with http" in vatt("search", "clip", "--server", "file:///etc/passwd", expect=1).output
+    assert "begins with http" in vatt("search", "clip", "--server", "file:///etc/passwd", expect=1).output
 
 
 def test_search_that_finds_nothing_and_wrong_usage(place, tmp_path, monkeypatch):
