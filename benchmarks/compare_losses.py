@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--losses", nargs="+", default=["asymmetric", "asymmetric_learned", "sigmoid"])
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[32, 64, 256])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--metrics", nargs="+", default=["txt2vid_R@1", "txt2vid_R@10"])
+    parser.add_argument("--metrics", nargs="+", default=["txt2vid_R1", "txt2vid_R10"])
     parser.add_argument("flags", nargs="*", help="After `--`: flags of run_pretraining.py.")
     args = parser.parse_args()
     cases = list(product(args.losses, args.batch_sizes))
