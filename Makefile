@@ -77,7 +77,7 @@ $(VENV)/demo.installed: $(VENV)/torch.installed setup.cfg
 	touch $@
 
 $(VENV)/dev.installed: $(VENV)/torch.installed setup.cfg
-	$(PIP) install -c constraints.txt -e '.[demo,analysis,umap,ray,faiss,postgres,web,sentence-transformers,dev,docs,test,tf]'
+	$(PIP) install -c constraints.txt -e '.[demo,analysis,umap,ray,faiss,postgres,web,sentence-transformers,mteb,dev,docs,test,tf]'
 	touch $@
 
 clean:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..retrieval import IndexReport, VattIndex
 
 _SHOWN = 5  # of a list
+_BAR = "{desc}: {n:.0f} of {total_fmt} s of video |{bar}| {elapsed}, {remaining} left, {postfix}"
 
 
 @explained("Files that were embedded wholly are kept; the same command goes on with the others.")
@@ -57,6 +58,14 @@ def index(
         bool,
         typer.Option("--rehash", help="Read all files, to find those replaced with the same size and time."),
     ] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Pattern of files or folders to leave out, as in .gitignore. Repeatable; kept until others "
+            'are given ("" for none). A file .vattignore in the folder does the same.'
+        ),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Index what changes, until Ctrl+C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON report, with all errors.")] = False,
 ) -> None:
     """Make a folder of videos searchable, or bring its index up to date.
@@ -71,6 +80,8 @@ def index(
     vatt index my_videos --model my_model
 
     vatt index my_videos                   # later: only what is new
+
+    vatt index my_videos --watch --exclude "*_proxy.mp4" --exclude "/drafts/"
 
     vatt index /media/archive --model my_model --index archive.index --stride 1.6 --device cuda
     """
@@ -103,22 +114,41 @@ def index(
     if search is None:
         search = VideoSearch.open(where, model, device, trust_remote_code)
         _check(search.index, folder, stride, where)
-    with tqdm(total=0, unit="file", desc="Indexing", disable=None if not as_json else True) as bar:
+    with tqdm(
+        total=0, unit="s", desc="Indexing", disable=None if not as_json else True, bar_format=_BAR
+    ) as bar:
 
         def progress(files: int, total: int, windows: int) -> None:
-            bar.total = total
-            bar.set_postfix(windows=windows, refresh=False)
-            bar.update(files - bar.n)
+            bar.set_postfix_str(f"{files} of {total} files, {windows} windows", refresh=False)
 
+        def seconds(done: float, total: float) -> None:
+            bar.total = round(total) or None
+            bar.update(round(done) - bar.n)
+
+        options: dict[str, Any] = {
+            "batch_size": batch_size,
+            "num_workers": workers,
+            "progress": progress,
+            "wait": wait,
+            "waiting": waiting,
+            "limits": limits,
+            "retry": retry,
+            "prune": prune,
+            "rehash": rehash,
+            "exclude": exclude,
+            "seconds": seconds,
+        }
         try:
-            report = search.update(batch_size, workers, progress, wait, waiting, limits, retry, prune, rehash)
-        except IndexBusy as error:
+            for report in search.watch(**options) if watch else [search.update(**options)]:
+                bar.clear()
+                facts = search.index.info()
+                if as_json:
+                    say_json({**asdict(report), "index": facts}, indent=None if watch else 2)
+                else:
+                    _tell(where, report, facts)
+                bar.reset()
+        except (IndexBusy, ImportError) as error:
             raise fail(error) from None
-    facts = search.index.info()
-    if as_json:
-        say_json({**asdict(report), "index": facts})
-    else:
-        _tell(where, report, facts)
 
 
 def _tell(where: Path, report: "IndexReport", facts: dict[str, Any]) -> None:

@@ -86,6 +86,10 @@ class VattEmbedder(InputModule):
         """The processor's."""
         return self.processor.tokenizer
 
+    @tokenizer.setter
+    def tokenizer(self, value: Any) -> None:
+        self.processor.tokenizer = value
+
     @property
     def max_seq_length(self) -> int:
         """Words of a text that are read."""
@@ -179,7 +183,7 @@ class VattEmbedder(InputModule):
         self,
         features: dict[str, Any],
         spaces: str | Sequence[str] | None = None,
-        windows: int | None = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """Adds `sentence_embedding`, float32 (inputs, width), to what [`~VattEmbedder.preprocess`] gave."""
         wanted = self.spaces if spaces is None else checked_spaces(spaces)

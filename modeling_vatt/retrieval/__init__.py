@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .query import Query, parse_place
     from .store import FileRecord
     from .thumbnails import thumbnail
-    from .updating import IndexBusy, IndexReport, update_index, writer_lock
+    from .updating import IndexBusy, IndexReport, forget_files, remember_files, update_index, writer_lock
     from .video_search import VideoSearch, combined
 else:
     __getattr__, __dir__ = lazy_names(__name__)
@@ -59,10 +59,12 @@ __all__ = [
     "embed_texts",
     "embed_windows",
     "export_moments",
+    "forget_files",
     "hash_weights",
     "merge_windows",
     "moment_records",
     "parse_place",
+    "remember_files",
     "strength",
     "strided_starts",
     "thumbnail",

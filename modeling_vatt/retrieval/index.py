@@ -331,6 +331,13 @@ class VattIndex:
             )
             return with_copies(moments, self.store.copies) if distinct else moments
 
+    def path_of(self, file: str | os.PathLike) -> str:
+        """A file or folder as the index names it, if it lies in its folder; else as it is given."""
+        place = Path(file)
+        if self.root is not None and place.exists() and place.resolve().is_relative_to(self.root.resolve()):
+            return place.resolve().relative_to(self.root.resolve()).as_posix()
+        return place.as_posix()
+
     def window_at(
         self, path: str, seconds: float | None = None
     ) -> tuple[Moment, dict[Space, npt.NDArray[np.float32]]] | None:

@@ -8,7 +8,7 @@ the file at which it stopped. One process at a time writes to an index.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -22,11 +22,13 @@ from ..files import hash_file
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, VattProcessor
 from ..processors.media import VIDEO_SUFFIXES
+from .ignoring import Ignored, read_patterns
 from .index import VattIndex
 from .store import SPACES, FileRecord
 
 
 LOCK = "index.lock"
+EXCLUDED, FORGOTTEN = "excluded", "forgotten"  # notes in the index: patterns, paths
 
 
 class IndexBusy(RuntimeError):
@@ -94,8 +96,8 @@ class FoundVideos:
     Args:
         files: relative POSIX path -> properties, sorted.
         errors: why others, or what is in folders, cannot be used.
-        passed_over: how many others are no video by their ending (`".txt"`, `""` for none), `"hidden"`, or
-            `"links"` that lead out of the folder or to folders.
+        passed_over: how many others are no video by their ending (`".txt"`, `""` for none), `"hidden"`,
+            `"links"` that lead out of the folder or to folders, or `"excluded"` files and folders.
     """
 
     files: dict[str, os.stat_result] = field(default_factory=dict)
@@ -103,7 +105,11 @@ class FoundVideos:
     passed_over: dict[str, int] = field(default_factory=dict)
 
 
-def find_videos(root: str | os.PathLike, index: str | os.PathLike | None = None) -> FoundVideos:
+def find_videos(
+    root: str | os.PathLike,
+    index: str | os.PathLike | None = None,
+    is_excluded: Callable[[str, bool], bool] = lambda path, is_folder: False,
+) -> FoundVideos:
     """Video files below a folder.
 
     Hidden files and folders, and links that lead out of the folder, are passed over.
@@ -111,6 +117,7 @@ def find_videos(root: str | os.PathLike, index: str | os.PathLike | None = None)
     Args:
         root: the folder.
         index: folder of the index, which may lie in there; it is not counted.
+        is_excluded: whether a relative path, of a folder or not, is left out.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -134,6 +141,8 @@ def find_videos(root: str | os.PathLike, index: str | os.PathLike | None = None)
         for name in list(folders):
             path = Path(folder, name)
             kind = "hidden" if name.startswith(".") else "links" if path.is_symlink() else None
+            if kind is None and is_excluded(path.relative_to(root).as_posix(), True):
+                kind = "excluded"
             if ours is not None and name == ours.name and path.resolve() == ours:
                 folders.remove(name)
             elif kind is not None:
@@ -146,6 +155,9 @@ def find_videos(root: str | os.PathLike, index: str | os.PathLike | None = None)
                 passed_over["hidden" if name.startswith(".") else ending] += 1
                 continue
             relative = path.relative_to(root).as_posix()
+            if is_excluded(relative, False):
+                passed_over["excluded"] += 1
+                continue
             try:
                 relative.encode()
                 if path.is_symlink() and real not in path.resolve().parents:
@@ -183,13 +195,15 @@ def update_index(
     retry: bool = False,
     prune: bool = False,
     rehash: bool = False,
+    exclude: Sequence[str] | None = None,
+    seconds: Callable[[float, float], None] = lambda done, total: None,
 ) -> IndexReport:
     """Bring an index up to date with its folder. The caller holds [`writer_lock`].
 
     A file of known path, size and time is not opened. One of known content, touched, renamed or copied, is
     not embedded. Files that cannot be read are kept with the reason, and tried again when they change. Files
     that are gone stay, as they may be on a drive that is away; so does what lies where nothing can be seen,
-    because a folder cannot be opened.
+    because a folder cannot be opened. What is excluded is removed.
 
     Args:
         index: with a root.
@@ -201,6 +215,10 @@ def update_index(
         retry: try files again that could not be read, or not wholly: with other limits, for instance.
         prune: remove files that are gone.
         rehash: compare the content of all files: one may have been replaced by another of its size and time.
+        exclude: patterns of files and folders to leave out, see [`Ignored`], from now on, beside those of
+            `.vattignore` in the root; None keeps those given before.
+        seconds: called with the seconds of video embedded so far, and about how many there are in all, 0 as
+            long as no file is done.
 
     Raises:
         FileNotFoundError: the root is gone, or holds no video any more.
@@ -208,6 +226,9 @@ def update_index(
     """
     if index.root is None:
         raise ValueError("The index knows no folder of videos: it came without media.")
+    if exclude is not None and list(exclude) != index.store.meta(EXCLUDED):
+        Ignored(exclude)
+        index.store.set_meta(EXCLUDED, list(exclude))
     update = _Update(index, index.root, retry, rehash)
     update.rename()
     update.settle_gone(prune)
@@ -216,6 +237,7 @@ def update_index(
     def count(windows: int) -> None:
         update.report.windows += windows
         progress(update.done, len(update.files), update.report.windows)
+        seconds(*update.seconds())
 
     count(0)
     for source, result in embed_windows(
@@ -241,7 +263,13 @@ class _Update:
     def __init__(self, index: VattIndex, root: Path, retry: bool, rehash: bool) -> None:
         self.index, self.store, self.root = index, index.store, root
         self.retry, self.rehash = retry, rehash
-        found = find_videos(root, self.store.folder)
+        ignored = Ignored([*read_patterns(root), *(self.store.meta(EXCLUDED) or [])])
+        forgotten = set(self.store.meta(FORGOTTEN) or [])
+
+        def is_excluded(path: str, is_folder: bool) -> bool:
+            return ignored(path, is_folder) or not forgotten.isdisjoint(_with_parents(path))
+
+        found = find_videos(root, self.store.folder, is_excluded)
         self.files = found.files
         self.report = IndexReport(errors=found.errors, passed_over=found.passed_over)
         rows = self.store.files()
@@ -249,13 +277,16 @@ class _Update:
         gone = [path for path in self.known if path not in self.files and not _hidden(path, found.errors)]
         self.gone = {path: self.known.pop(path) for path in gone}
         self.empty = {file.path for file, windows in rows if windows == 0}
-        if self.gone and not self.files and not self.known:
+        self.excluded = {path for path in self.gone if is_excluded(path, False)}
+        if self.gone.keys() - self.excluded and not self.files and not self.known:
             raise FileNotFoundError(
                 f"{root}: holds no video any more, but {len(gone)} files of it are indexed. If its drive is "
                 "not mounted, mount it. If they are gone for good, delete the index "
                 f"({self.store.folder})."
             )
         self.done = 0  # files that need nothing more
+        self._seconds, self._windows, self._bytes = 0.0, 0, 0  # of files that were embedded
+        self._left = 0  # bytes still to do
         self._hashes: dict[str, str | None] = {}
 
     def _hash(self, path: str) -> str | None:
@@ -294,8 +325,8 @@ class _Update:
                 self.report.reused += 1
 
     def settle_gone(self, prune: bool) -> None:
-        """Remove files that are gone, or all of them that hold no moments."""
-        kept = [] if prune else [path for path in self.gone if path not in self.empty]
+        """Remove files that are gone, or those of them that hold no moments or are excluded."""
+        kept = [] if prune else [path for path in self.gone if path not in self.empty | self.excluded]
         self.report.missing = sorted(kept)
         if removed := self.gone.keys() - set(kept):
             self.report.removed = self.store.remove(sorted(removed))
@@ -312,7 +343,23 @@ class _Update:
                 self.report.unchanged += 1
                 self.done += 1
         self.report.unchanged -= self.report.reused  # the renamed ones are known by now
+        self._left = sum(self.files[path].st_size for path in todo)
         return todo
+
+    def _whole(self, path: str, result: WindowEmbeddings | None) -> None:
+        """Note that a file is done, and what was embedded of it."""
+        size = self.files[path].st_size
+        self._left -= size
+        if result is not None:
+            self._bytes += size
+            self._seconds += result.duration
+            self._windows += len(result.starts) + len(result.errors)
+
+    def seconds(self) -> tuple[float, float]:
+        """Seconds of video embedded, and about how many there are in all, as the bytes have had so far."""
+        done = self._seconds + max(0, self.report.windows - self._windows) * self.index.stride
+        total = self._seconds + self._left * self._seconds / self._bytes if self._bytes else 0.0
+        return done, max(total, done) if total else 0.0
 
     def new_content(self, todo: list[str]) -> Iterator[Path]:
         """Files to embed; those of known content are settled here."""
@@ -321,6 +368,7 @@ class _Update:
             content = self._hash(path)
             twin = self.known.get(self.by_hash.get(content or "", ""))
             if content is None:
+                self._whole(path, None)
                 self.done += 1
             # Of another hash by now if it was replaced in the meantime.
             elif twin is not None and twin.hash == content and not self._to_retry(twin):
@@ -330,6 +378,7 @@ class _Update:
                 else:
                     self.store.copy(twin.path, file)
                 self.known[path] = file
+                self._whole(path, None)
                 self.report.reused += 1
                 self.done += 1
             else:
@@ -353,13 +402,54 @@ class _Update:
         self.index.add(file, result.starts, result.ends, va, vt)
         self.known[path] = file
         self.by_hash[content] = path
+        self._whole(path, result)
         self.report.embedded += 1
         self.done += 1
 
 
+def forget_files(index: VattIndex, paths: Iterable[str]) -> int:
+    """Remove files, or all in folders, and leave them out from now on. The caller holds [`writer_lock`].
+
+    Args:
+        index: of any folder.
+        paths: as the index names them.
+
+    Returns:
+        number of files that were removed.
+
+    Raises:
+        ValueError: a path that the index does not hold; nothing is removed then.
+    """
+    paths = [str(PurePosixPath(path)) for path in paths]
+    known = [file["path"] for file in index.files()]
+    found = {path: [file for file in known if path in _with_parents(file)] for path in paths}
+    if lost := [path for path, files in found.items() if not files]:
+        raise ValueError(f"The index holds no {lost[0]!r}. Check the path, below the folder of the videos.")
+    index.store.set_meta(FORGOTTEN, sorted({*(index.store.meta(FORGOTTEN) or []), *paths}))
+    return index.remove({file for files in found.values() for file in files})
+
+
+def remember_files(index: VattIndex, paths: Iterable[str]) -> None:
+    """Take files in again that were left out by [`forget_files`], with the next update.
+
+    Raises:
+        ValueError: a path that was not forgotten.
+    """
+    forgotten = set(index.store.meta(FORGOTTEN) or [])
+    paths = {str(PurePosixPath(path)) for path in paths}
+    if lost := sorted(paths - forgotten):
+        shown = ", ".join(map(repr, sorted(forgotten))) or "none"
+        raise ValueError(f"{lost[0]!r} was not forgotten. Take one of {shown}.")
+    index.store.set_meta(FORGOTTEN, sorted(forgotten - paths))
+
+
+def _with_parents(path: str) -> list[str]:
+    return [path, *map(str, PurePosixPath(path).parents)]
+
+
 def _hidden(path: str, errors: dict[str, str]) -> bool:
     """Whether a file, or a folder it lies in, could not be looked at: it may still be there."""
-    return path in errors or any(str(folder) in errors for folder in PurePosixPath(path).parents)
+    return any(place in errors for place in _with_parents(path))
 
 
 def _as_found(file: FileRecord, path: str, stat: os.stat_result) -> FileRecord:

@@ -3,7 +3,8 @@
 """Index and model together: make an index of a folder, search it by words, sound or video."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,8 @@ class VideoSearch:
         retry: bool = False,
         prune: bool = False,
         rehash: bool = False,
+        exclude: Sequence[str] | None = None,
+        seconds: Callable[[float, float], None] = lambda done, total: None,
     ) -> IndexReport:
         """Bring the index up to date with its folder, see [`update_index`].
 
@@ -164,6 +167,8 @@ class VideoSearch:
             retry: try files again that could not be read, or not wholly.
             prune: remove files that are gone; otherwise they are kept and reported.
             rehash: look for files that were replaced by others of the same size and time.
+            exclude: patterns of what is left out from now on; None keeps those given before.
+            seconds: called with the seconds of video embedded so far, and about how many there are in all.
 
         Raises:
             IndexBusy: another process writes to the index and `wait` is false.
@@ -180,7 +185,37 @@ class VideoSearch:
                 retry,
                 prune,
                 rehash,
+                exclude,
+                seconds,
             )
+
+    def watch(self, stop: threading.Event | None = None, **options: Any) -> Iterator[IndexReport]:
+        """Bring the index up to date, and again whenever its folder changes, until `stop` is set.
+
+        Args:
+            stop: looked at twice a second.
+            **options: of [`VideoSearch.update`]; `retry` and `rehash` count for the first time.
+
+        Raises:
+            ImportError: the extra `watch` is not installed.
+        """
+        try:
+            from watchfiles import watch
+        except ImportError as error:
+            raise ImportError(f"{error}. Install it: pip install 'modeling_vatt[watch]'.") from error
+        root, ours = self.index.root, str(self.index.store.folder.resolve())
+
+        def counts(_: Any, path: str) -> bool:
+            return path != ours and not path.startswith(f"{ours}{os.sep}")
+
+        changes = watch(
+            root.resolve(), watch_filter=counts, stop_event=stop, rust_timeout=500, yield_on_timeout=True
+        )
+        next(changes, None)  # from here on nothing is missed
+        yield self.update(**options)
+        for found in changes:
+            if found:
+                yield self.update(**{**options, "retry": False, "rehash": False})
 
     def find(
         self,
@@ -241,21 +276,14 @@ class VideoSearch:
         self, file: str | os.PathLike, seconds: float | None, limits: MediaLimits
     ) -> tuple[npt.NDArray[np.float32], Moment | None]:
         """Embedding of the pictures at a second of a file, and which moment of the index it is."""
-        known = self.index.window_at(self._path(file), seconds)
+        path = self.index.path_of(file) if isinstance(self.index, VattIndex) else Path(file).as_posix()
+        known = self.index.window_at(path, seconds)
         if known is not None:
             return known[1]["va"], known[0]
         start = None
         if seconds is not None:
             start = max(0.0, seconds - self.processor.video_processor.window_seconds / 2)
         return self._embed(video=file, start=start, limits=limits), None
-
-    def _path(self, file: str | os.PathLike) -> str:
-        """A file as the index names it, if it lies in its folder."""
-        root = getattr(self.index, "root", None)
-        place = Path(file)
-        if root is not None and place.exists() and place.resolve().is_relative_to(root.resolve()):
-            return place.resolve().relative_to(root.resolve()).as_posix()
-        return place.as_posix()
 
     def text(self, query: str, **options: Any) -> list[Moment]:
         """Moments that words describe.

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 _FORWARD = 10.0  # seconds; a shorter jump ahead is a gap
 _BACKWARD = 0.1
+_DAMAGE = 30 * 3600.0  # ahead is none of a recording's time
 _REORDERED = 2.0  # packets of video between key frames are stored out of order
 _OVERLAP = 3.0  # of a stream with its own past, where another stream has shown that a new epoch has begun
 
@@ -75,6 +76,8 @@ class FileClock:
         epoch, newest = self.begins[kind][-1][1], len(self.offsets) - 1
         if epoch in ends:
             lag = moment - ends[epoch]  # behind what this stream's epoch leads to expect
+            if (lag > _DAMAGE and not math.isfinite(self._forward)) or not math.isfinite(lag):
+                return
             back = _BACKWARD + length if is_key else max(_REORDERED, 20 * length)
             jumped = lag > self._forward or lag < -back
             if newest > epoch or jumped:
@@ -95,10 +98,6 @@ class FileClock:
         it has no stamps; None if it has no lengths either."""
         ends = [end + self.offsets[epoch] for epoch, end in self._ends[kind].items()]
         return max(ends, default=self._unstamped[kind] or None)
-
-    def joints(self, kind: str) -> list[float]:
-        """When the epochs of a stream begin but the first, in seconds on the one clock."""
-        return [moment + self.offsets[epoch] for _, epoch, moment in self.begins[kind][1:]]
 
     def offset(self, kind: str, number: int) -> float:
         """Seconds to be added to the stamp of a stream's packet, given its number."""

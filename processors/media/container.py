@@ -280,7 +280,8 @@ class MediaReader:
                     stamp = packet.dts if packet.pts is None else packet.pts
                     tick = self.tick[kind]
                     moment = None if stamp is None or packet.is_discard else stamp * tick
-                    clock.add(kind, moment, (packet.duration or 0) * tick, packet.is_keyframe)
+                    length = (packet.duration or 0) * tick - self._priming(packet)
+                    clock.add(kind, moment, max(0.0, length), packet.is_keyframe)
             self._clock = clock
             if identity is not None:
                 if len(_clocks) >= _MAX_CLOCKS:
@@ -288,10 +289,18 @@ class MediaReader:
                 _clocks[identity] = clock
         return self._clock
 
-    def _in_order(self) -> bool:
-        """Whether the file must be read from its beginning on, as its clock jumps."""
+    def _priming(self, packet: Any) -> float:
+        """Seconds at the beginning of a packet that the decoder leaves out."""
+        if packet.stream.type != "audio" or not packet.has_sidedata("skip_samples"):
+            return 0.0
+        samples = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
+        return samples / max(1, packet.stream.codec_context.sample_rate)
+
+    @property
+    def one_clock(self) -> bool:
+        """Whether the stamps of the file are on one clock; else it is read from its beginning on."""
         one_clock, _ = self._describe()
-        return not one_clock and self._scan().jumps
+        return one_clock or not self._scan().jumps
 
     def _sound_from_begin(self) -> bool:
         """Whether sound must be decoded from its beginning on: what follows a seek is wrong or has wrong
@@ -305,13 +314,9 @@ class MediaReader:
         flags = self._container.format.flags
         if flags & _GENERIC_INDEX and not flags & _TS_DISCONT and "video" not in self.streams:
             sound = self.streams["audio"]
-            return bool(1 / sound.time_base % max(1, sound.codec_context.sample_rate))
+            return bool(1 / sound.time_base % max(1, sound.codec_context.sample_rate)) or not self.one_clock
         one_clock, _ = self._describe()
         return not one_clock and self._scan().stands_still
-
-    def joints(self, kind: Kind) -> list[float]:
-        """When one recording ends and another begins, in seconds, as far as a stream shows."""
-        return [moment - self.origin for moment in self._scan().joints(kind)] if self._in_order() else []
 
     def _rewind(self) -> None:
         if not self._fresh:
@@ -336,8 +341,9 @@ class MediaReader:
             if last is not None:
                 yield last
             return
-        if self._in_order():
-            yield from self._decode(kind, wanted, self._packets_from(kind, seconds), self.begin[kind])
+        if not self.one_clock:
+            packets = self._packets_from(kind, -math.inf if from_begin else seconds)
+            yield from self._decode(kind, wanted, packets, self.begin[kind])
             return
         # Two things need a fresh container: the delay of a sound encoder, which is lost on seeking to the
         # beginning, and elementary video streams, whose frames have no times and are counted.
@@ -367,7 +373,7 @@ class MediaReader:
 
     def _packets_from(self, kind: Kind, seconds: float) -> Iterator[Any]:
         """From the file's beginning, on one clock: the packets that frames from `seconds` on are made of."""
-        clock = self._scan() if self._in_order() else None
+        clock = None if self.one_clock else self._scan()
         counted = kind == "audio" and self._counted()
         self._rewind()
         held: list[Any] | None = [] if math.isfinite(seconds) else None
@@ -456,6 +462,8 @@ class MediaReader:
             if len(kinds) == len(self._container.streams):
                 return self._container.duration / av.time_base
         clock = self._scan()
+        if kinds == ["audio"] and not self.one_clock and self._counted():
+            return None  # of joined FLAC files, some packets have neither stamp nor length
         ends = [clock.end(kind) for kind in kinds if clock.packets[kind]]
         known = [end - self.origin for end in ends if end is not None]
         return max(known) if known and len(known) == len(ends) else None

@@ -170,8 +170,7 @@ def _read_waveform(
     """Samples (S,) of the window, and when the sound ends or, if it goes on, a moment after the window."""
     stop = math.inf if duration is None else start + duration
     sought = start - _PREROLL > media.begin["audio"]
-    joints = media.joints("audio")
-    grid = _frame_grid(media) if sought and not joints else None
+    grid = _frame_grid(media) if sought and media.one_clock else None
     track: SoundTrack | None = None
     held = beyond = 0
     for moment, frame in media.frames_from("audio", start - _PREROLL):
@@ -189,9 +188,7 @@ def _read_waveform(
             media.check_window(moment - start)
         held += 4 * frame.samples
         media.check_memory(held)
-        joint = bool(joints) and moment >= joints[0] - media.tick["audio"]
-        track.add(stamp, mono(frame), joint)
-        joints = [other for other in joints if moment < other - media.tick["audio"]]
+        track.add(stamp, mono(frame))
         beyond += moment >= stop + RESAMPLING_MARGIN
         if beyond > 1:  # two tell a gap from a stamp that errs
             break

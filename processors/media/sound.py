@@ -36,18 +36,15 @@ class SoundTrack:
         self._counts: list[int] = []  # samples before each part
         self._shifts: list[float] = []  # by which the stamp of each differs from that; NaN without a stamp
         self._stamp: float | None = None
-        self._joints: set[int] = set()
         self._positions: list[int] = []
         self.end = 0
 
-    def add(self, moment: float | None, samples: np.ndarray, joint: bool = False) -> None:
-        """The next frame, its stamp in seconds, None if it has none, and whether another recording begins.
+    def add(self, moment: float | None, samples: np.ndarray) -> None:
+        """The next frame and its stamp in seconds, None if it has none.
 
         The same stamp again is none: it is that of a packet with several frames.
         """
-        if joint:
-            self._joints.add(len(self._parts))
-        elif moment == self._stamp:
+        if moment == self._stamp:
             moment = None
         self._stamp = self._stamp if moment is None else moment
         self._counts.append(self._counts[-1] + len(self._parts[-1]) if self._parts else 0)
@@ -62,11 +59,10 @@ class SoundTrack:
         moved: dict[int, int] = {}
         shift = math.nan
         for place, number in enumerate(stamped):
-            joint = number in self._joints
-            if abs(self._shifts[number] - shift) <= tolerance and not joint:
+            if abs(self._shifts[number] - shift) <= tolerance:
                 continue
             coming = [self._shifts[other] for other in stamped[place : place + _AGREEING]]
-            if moved and not joint and not self._is_gap(shift, coming, tolerance):
+            if moved and not self._is_gap(shift, coming, tolerance):
                 continue
             # The first that most agree with: further gaps may follow.
             common = _most_common(coming, tolerance)
@@ -90,16 +86,9 @@ class SoundTrack:
         """The shift that the stamps of the following frames agree upon."""
         if self._tick <= 1.0:
             return common
-        number = following[0]
-        if number == 0 and not self._sought:
+        first = following[0]
+        if first == 0 and not self._sought:
             return self._shifts[0]
-        if self._grid is not None and len(set(map(len, self._parts[1:-1]))) <= 1:
-            # Frames have one length, so that a rounded stamp still tells which frame this is.
-            block = len(self._parts[-2 if len(self._parts) > 2 else 0])
-            end = self._counts[number] + len(self._parts[number]) + common  # the first may be cut
-            exact = self._grid + round((end - self._grid) / block) * block
-            if abs(exact - end) <= self._tick + 1:
-                return common + exact - end
         # Each stamp leaves a tick of doubt; together they leave less.
         low, high = common - tolerance, common + tolerance
         for number in following:
@@ -108,7 +97,15 @@ class SoundTrack:
             if narrower[0] > narrower[1]:
                 break
             low, high = narrower
-        return (low + high) / 2
+        middle = (low + high) / 2
+        if self._grid is None:
+            return middle
+        # Frames begin at multiples of what their lengths have in common, which may leave one place.
+        block = math.gcd(*map(len, self._parts[1:-1] or self._parts))
+        end = self._counts[first] + len(self._parts[first])  # the first frame may be cut
+        exact = self._grid + round((end + middle - self._grid) / block) * block - end
+        slack = 1.0 + (self._tick if block > 4 * self._tick else 0.0)
+        return exact if low - slack <= exact <= high + slack else middle
 
     def samples(self, first: int, last: int, rate: int) -> np.ndarray:
         """float32 (last - first,) at `rate`, from sample `first` on; zeros where there is no sound."""

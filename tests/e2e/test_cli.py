@@ -113,6 +113,19 @@ def test_index_again(place, tmp_path):
     assert "10 unchanged, 1 removed" in vatt("index", videos, "--prune").output
 
 
+def test_files_are_excluded_and_forgotten(place, tmp_path):
+    videos = shutil.copytree(place / "videos", tmp_path / "videos", copy_function=shutil.copy2)
+    report = json.loads(vatt("index", videos, "--exclude", "broken*", "--exclude", "deep/", "--json").output)
+    assert (report["unchanged"], report["removed"], report["errors"]) == (3, 8, {})
+    assert "8 excluded" in vatt("index", videos).output
+    assert "1 files removed" in vatt("forget", videos / "clip1.mp4", "--index", videos).output
+    vatt("forget", "nothing.mp4", "--index", videos, expect=1)
+    assert "2 unchanged" in vatt("index", videos).output
+    vatt("forget", "clip1.mp4", "--undo", "--index", videos)
+    assert "1 embedded" in vatt("index", videos, "--exclude", "broken*", "--exclude", "deep/").output
+    assert "must be a pattern" in vatt("index", videos, "--exclude", "[z-a]", expect=1).output
+
+
 def test_a_model_in_a_relative_folder_is_found_from_elsewhere(place, tmp_path, monkeypatch):
     videos = tmp_path / "videos"
     videos.mkdir()

@@ -60,6 +60,7 @@ PARSED = {
     "accelerate launch": "several processes and a GPU; see test_distributed.py",
     "python examples/run_audio_classification.py": "as that of videos; test_classification_scripts.py",
     "python examples/run_image_classification.py": "as that of videos; test_classification_scripts.py",
+    "python examples/run_mteb.py": "fetches data sets of the Hub; see tests/embedding/test_mteb.py",
     "vatt convert": "fetches a checkpoint, or reads one with TensorFlow; see tests/convert/test_convert.py",
     "make": "builds an environment of its own; here make says what it would do",
 }

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 from media_factory import tone, write_media
-from web_folder import DAMAGED, FILES, SECONDS, make_search, make_videos, serving
+from starlette.types import ASGIApp
+from web_folder import DAMAGED, FILES, SECONDS, make_search, make_videos, serving, write_video
 
 from modeling_vatt.retrieval import Moment, VattIndex, VideoSearch
 from modeling_vatt.web import WebSettings, create_app
@@ -35,6 +36,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: 
 
 expect.set_options(timeout=20_000)
 MAX_QUERY = 120
+LEVEL = 100
 COUNT = len(FILES) * 8  # windows of 0.8 s in 6 s
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 
@@ -66,11 +68,46 @@ def search(folder, tmp_path_factory) -> VideoSearch:
     return VideoSearch(Windows(search.index), search.model, search.processor)
 
 
+def stalling(app: ASGIApp) -> ASGIApp:
+    """The answer to a search for "stalled" begins, and never ends."""
+
+    async def respond(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or b"q=stalled" not in scope["query_string"]:
+            await app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b'{"moments": [', "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    return respond
+
+
 @pytest.fixture(scope="module")
 def address(search) -> Iterator[str]:
     settings = WebSettings(max_query_characters=MAX_QUERY, max_upload_bytes=300_000)
-    with serving(create_app(search, settings)) as address:
+    with serving(stalling(create_app(search, settings))) as address:
         yield address
+
+
+ODD = {
+    "late.mkv": {"video_offset": 5.0, "audio_offset": 5.0},
+    "late.webm": {"video_offset": 5.0, "audio_offset": 5.0},
+    "hevc.mp4": {"video_codec": "libx265", "video_options": {"x265-params": "log-level=error"}},
+    "part2.mp4": {"video_codec": "mpeg4"},
+    "plain.mp4": {},
+}
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory) -> Iterator[tuple[str, VideoSearch]]:
+    """A page of files that browsers have trouble with, to be changed by the tests, and its search."""
+    root = tmp_path_factory.mktemp("odd") / "videos"
+    for name, options in ODD.items():
+        write_video(root / name, LEVEL, 400.0, **options)
+    search = make_search(root, tmp_path_factory.mktemp("model"))
+    with serving(create_app(search)) as address:
+        yield address, search
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +133,9 @@ def visit(browser, address) -> Iterator[Callable[..., Page]]:
         if message.type in ("error", "warning") and not any(text in message.text for text in expected):
             complaints.append(message.text)
 
-    def open_page(refusals: tuple[str, ...] = (), fragment: str = "", **options: Any) -> Page:
+    def open_page(
+        refusals: tuple[str, ...] = (), fragment: str = "", site: str = address, **options: Any
+    ) -> Page:
         # The browser writes every request without success to the console.
         expected.extend(f"Failed to load resource: {refusal}" for refusal in refusals)
         context = browser.new_context(**options)
@@ -105,9 +144,9 @@ def visit(browser, address) -> Iterator[Callable[..., Page]]:
         page = context.new_page()
         page.on("console", note)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: request.url.startswith(address) or complaints.append(request.url))
-        page.goto(f"{address}/{fragment}")
-        expect(page.locator("#numbers")).to_have_text(f"{len(FILES)} files · {COUNT} moments")
+        page.on("request", lambda request: request.url.startswith(site) or complaints.append(request.url))
+        page.goto(f"{site}/{fragment}")
+        expect(page.locator("#numbers")).to_have_text(re.compile(r"\d+ files · \d+ moments"))
         return page
 
     yield open_page
@@ -141,6 +180,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.03)
+
+
+def picture_time(page: Page, level: int = LEVEL) -> float:
+    """Second of the file whose picture is on the screen, give or take a half."""
+    return (state(page)["pixel"][0] - level) * SECONDS / 30
 
 
 def check_playing(page: Page, path: str, start: float) -> None:
@@ -466,12 +510,12 @@ def test_keyboard_only(visit, search):
     page.keyboard.press("Enter")
     expect(page.locator("#status")).to_contain_text("for “a tone”")
     order = []
-    for _ in range(9):
+    for _ in range(10):
         order.append(focused(page))
         assert outlined(page), order
         page.keyboard.press("Tab")
     assert [name for name in order if name] == [
-        "query", "primary", "choose", "folder", "count", "score", "tab-results", "moment", "moment"
+        "query", "primary", "choose", "folder", "count", "score", "group", "tab-results", "moment", "moment"
     ]  # fmt: skip
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
@@ -596,3 +640,204 @@ def test_server_that_went_away(visit):
     page.route("**/api/search**", lambda route: route.abort())
     ask(page, "a tone")
     expect(page.locator("#alert")).to_contain_text("The server does not answer")
+
+
+def test_a_search_that_is_replaced_leaves_nothing(visit):
+    """Also when its answer has begun to arrive."""
+    page = visit()
+    with page.expect_response(re.compile("q=stalled")):
+        ask(page, "stalled")
+    ask(page, "a tone")
+    expect(page.locator("#status")).to_contain_text("for “a tone”")
+    with page.expect_response(re.compile("q=stalled")):
+        ask(page, "stalled")
+    page.go_back()
+    expect(page.locator("#status")).to_contain_text("for “a tone”")
+    page.wait_for_timeout(300)
+    expect(page.locator("#alert")).to_be_hidden()
+    assert page.locator(".moment").count() and "busy" not in page.evaluate("document.body.className")
+
+
+def test_back_and_forward(visit, search, folder):
+    page = visit()
+    expect(page.locator(".moment")).to_have_count(12)
+    ask(page, "a tone")
+    status = page.locator("#status")
+    expect(status).to_contain_text("for “a tone”")
+    page.select_option("#folder", "street")
+    expect(page.locator(".moment .where").first).to_contain_text("street")
+    page.click("#tab-files")
+    page.click("#tab-results")
+    ask(page, "grey number")
+    expect(status).to_contain_text("for “grey number”")
+    drop(page, folder / "garden/bird.mp4", "video/mp4")
+    expect(status).to_contain_text("for the pictures of bird.mp4")
+    page.locator(".moment").first.click()
+    page.click("#next")
+    assert "play=" in page.url
+    page.go_back()  # closes the player
+    expect(page.locator("#player")).to_be_hidden()
+    expect(status).to_contain_text("for the pictures of bird.mp4")
+    page.go_back()
+    expect(status).to_contain_text("for “grey number”")
+    expect(page.locator("#chosen")).to_be_hidden()
+    page.go_forward()  # the file is still there
+    expect(status).to_contain_text("for the pictures of bird.mp4")
+    expect(page.locator("#file-name")).to_have_text("bird.mp4")
+    page.go_back()
+    page.go_back()
+    expect(page.locator("#query")).to_have_value("a tone")
+    expect(status).to_contain_text(
+        f"{len(search.text('a tone', folder='street', top_k=24))} moments for “a tone”"
+    )
+    page.go_back()
+    expect(page.locator("#files")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#results")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#folder")).to_have_value("")
+    expect(status).to_contain_text(f"{len(search.text('a tone', top_k=24))} moments")
+    page.go_back()
+    expect(page.locator(".moment")).to_have_count(12)
+    expect(page.locator("#query")).to_have_value("")
+    expect(page.locator(".rank:visible")).to_have_count(0)
+
+
+def test_links(visit, search):
+    """With filters and a view, to one moment, and changed by hand."""
+    scores = sorted(moment.score for moment in search.text("a tone", top_k=48, folder="street"))
+    least = max(0.0, round(scores[len(scores) // 2] / 0.05) * 0.05)
+    link = f"#q=a%20tone&folder=street&min_score={least:.2f}&top_k=48&group=1"
+    page = visit(fragment=link, refusals=("the server responded with a status of 400",))
+    expected = search.text("a tone", top_k=48, folder="street", min_score=least)
+    expect(page.locator(".moment")).to_have_count(len(expected))
+    expect(page.locator("#folder")).to_have_value("street")
+    expect(page.locator("#count")).to_have_value("48")
+    expect(page.locator("#score-text")).to_have_text(f"{least:.2f}")
+    groups = list(dict.fromkeys(Path(moment.path).name for moment in expected))
+    titles = [title.removesuffix(page.locator(".group h2 span").nth(n).inner_text())
+              for n, title in enumerate(page.locator(".group h2").all_text_contents())]  # fmt: skip
+    assert titles == groups
+    ranks = [int(text) for text in page.locator(".group").first.locator(".rank").all_text_contents()]
+    assert ranks == [n + 1 for n, m in enumerate(expected) if Path(m.path).name == groups[0]]
+    page.uncheck("#group")
+    expect(page.locator(".group")).to_have_count(0)
+    expect(page.locator(".rank").first).to_have_text("1")
+    page.evaluate("location.hash = '#q=grey+number&folder=garden&view=files'")
+    expect(page.locator("#status")).to_contain_text("for “grey number”")
+    expect(page.locator("#files")).to_be_visible()
+    expect(page.locator("#folder")).to_have_value("garden")
+    page.evaluate("location.hash = '#play=street/tram.webm&t=4.0-4.8'")
+    expect(page.locator("#player-name")).to_have_text("tram.webm")
+    expect(page.locator("#player-time")).to_contain_text("0:04.0 \u2013 0:04.8")
+    wait_until(lambda: state(page)["time"] >= 4.0)
+    page.reload()
+    wait_until(lambda: state(page)["time"] >= 4.0)
+    page.keyboard.press("Escape")
+    expect(page.locator("#player")).to_be_hidden()
+    wait_until(lambda: "play=" not in page.url)
+    page.evaluate("location.hash = '#q=a%20tone&folder=nowhere'")
+    expect(page.locator("#alert")).to_have_text("The index has no such folder.")
+    page.locator("#skip").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#query")).to_be_focused()
+    assert page.url.endswith("folder=nowhere")
+
+
+def test_from_the_query_to_play_and_back_by_keys(visit, search):
+    page = visit()
+    page.keyboard.type("a tone")
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text("for “a tone”")
+    cards = page.locator(".moment")
+    page.keyboard.press("ArrowDown")
+    expect(cards.first).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(cards.nth(1)).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    below = page.evaluate("[...document.querySelectorAll('.moment')].indexOf(document.activeElement)")
+    assert below > 2
+    page.keyboard.press("ArrowUp")
+    expect(cards.nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    names = [Path(moment.path).name for moment in search.text("a tone", top_k=24)]
+    expect(page.locator("#player-name")).to_have_text(names[1])
+    page.keyboard.press("n")
+    expect(page.locator("#player-name")).to_have_text(names[2])
+    page.keyboard.press("p")
+    page.keyboard.press("p")
+    expect(page.locator("#player-name")).to_have_text(names[0])
+    page.keyboard.press("Escape")
+    expect(cards.nth(1)).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(page.locator("#query")).to_be_focused()
+
+
+def test_copy_link_and_path(visit, folder):
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    ask(page, "a tone")
+    page.locator(".moment").first.click()
+    name = page.inner_text("#player-name")
+    page.click("#copy-path")
+    expect(page.locator("#player-note")).to_have_text("Path copied.")
+    path = Path(page.evaluate("navigator.clipboard.readText()"))
+    assert path.is_file() and path.name == name and path.is_relative_to(folder.resolve())
+    page.click("#copy-link")
+    expect(page.locator("#player-note")).to_have_text("Link copied.")
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+
+
+@pytest.mark.parametrize("name", ["late.mkv", "late.webm"])
+def test_a_file_whose_clock_starts_late(visit, odd, name):
+    page = visit(site=odd[0], fragment=f"#play={name}&t=1.60-2.40")
+    wait_until(lambda: state(page)["time"] >= 6.5)  # the sound begins a little before the pictures
+    page.click("#again")  # without a gesture it may not play
+    wait_until(lambda: not state(page)["paused"] and state(page)["time"] > 6.7)
+    page.evaluate("document.getElementById('video').pause()")
+    shown = state(page)["time"] - 5  # what its clock says
+    assert 1.6 <= shown < 3.0 and abs(picture_time(page) - shown) < 1.0
+    share = page.evaluate("parseFloat(document.getElementById('line-now').style.left)")
+    assert share == pytest.approx(100 * shown / SECONDS, abs=4)
+
+
+@pytest.mark.parametrize("name", ["hevc.mp4", "part2.mp4"])
+def test_pictures_that_the_browser_cannot_show(visit, odd, name):
+    page = visit(site=odd[0], fragment=f"#play={name}&t=1.60-2.40")
+    expect(page.locator("#player-alert")).to_contain_text(
+        re.compile(f"cannot (show|play).*{name}|{name}.*cannot show")
+    )
+    page.click("#player-copy")
+    expect(page.locator("#player-note")).to_have_text("A copy, from 0:00 on.")
+    expect(page.locator("#player-alert")).to_be_hidden()
+    wait_until(lambda: not state(page)["paused"] and state(page)["time"] > 1.65)
+    page.evaluate("document.getElementById('video').pause()")
+    now = state(page)
+    assert now["source"].startswith("/copy/")
+    assert 1.6 <= now["time"] < 3.0 and abs(picture_time(page) - now["time"]) < 1.0
+    # Another moment of the file: no need to ask again.
+    page.evaluate(f"location.hash = '#play={name}&t=0.80-1.60'")
+    wait_until(lambda: (state(page)["source"] or "").startswith("/copy/") and not state(page)["paused"])
+
+
+def test_an_index_that_changes_and_a_file_that_goes(visit, odd):
+    site, search = odd
+    page = visit(site=site, refusals=("the server responded with a status of 404",))
+    ask(page, "a tone")
+    expect(page.locator(".moment b").filter(has_text="plain.mp4").first).to_be_visible()
+    page.click("#tab-map")
+    expect(page.locator("#map-wait")).to_be_hidden()
+    root = Path(search.index.root)
+    (root / "plain.mp4").unlink()
+    write_video(root / "new/<b>.mp4", LEVEL, 500.0, 2.0)
+    search.update()
+    count = len(search.index)
+    expect(page.locator("#numbers")).to_have_text(
+        re.compile(rf"{len(search.index.files())} files · {count} moments")
+    )
+    assert page.locator("#folder option").all_text_contents() == ["All folders", "new"]
+    expect(page.locator("#canvas")).to_have_attribute("aria-label", re.compile(f"Map of {count} moments"))
+    expect(page.locator("#numbers")).not_to_contain_text("updated")
+    page.click("#tab-results")
+    page.locator(".moment").filter(has_text="plain.mp4").first.click()
+    expect(page.locator("#player-alert")).to_contain_text(re.compile("gone|No such file"))
+    expect(page.locator("#player-copy")).to_be_hidden()

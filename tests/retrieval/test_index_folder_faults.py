@@ -7,6 +7,8 @@ import hashlib
 import os
 import shutil
 import struct
+import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,9 @@ from small_models import seeded, small_config
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.embedding import embedding
 from modeling_vatt.processors import MediaLimits
-from modeling_vatt.retrieval import VideoSearch, embed_windows
+from modeling_vatt.retrieval import VideoSearch, embed_windows, forget_files, remember_files
 from modeling_vatt.retrieval import updating as indexing
+from modeling_vatt.retrieval.ignoring import IGNORE_FILE, Ignored
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +156,92 @@ def test_what_is_passed_over_is_counted(search, tmp_path):
     (root / "folder").symlink_to(root / "sub")
     report = search.update()
     assert report.passed_over == {"": 1, ".jpg": 2, "hidden": 2, "links": 2} and report.unchanged == 3
+
+
+def test_what_is_excluded_is_removed_and_stays_out(search):
+    root = search.index.root
+    before = paths(search)
+    report = search.update(exclude=["sub/"])
+    assert (report.removed, report.unchanged, report.missing) == (1, 2, [])
+    assert report.passed_over["excluded"] == 1
+    assert search.update().unchanged == 2  # kept
+    (root / IGNORE_FILE).write_text("# by hand\n\n/a.*\n", encoding="utf-8")
+    assert search.update().removed == 1 and set(paths(search)) == {"b.mp4"}
+    (root / IGNORE_FILE).write_text("*\n!b.mp4\n")
+    assert search.update(exclude=[]).unchanged == 1
+    (root / IGNORE_FILE).unlink()
+    assert search.update().embedded == 2 and paths(search).keys() == before.keys()
+    (root / IGNORE_FILE).write_text("*")
+    assert search.update().removed == 3  # was meant so, unlike a drive that is away
+    (root / IGNORE_FILE).write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"vattignore: must be UTF-8"):
+        search.update()
+
+
+def test_forgotten_files_stay_out_until_they_are_remembered(search):
+    root = search.index.root
+    with pytest.raises(ValueError, match=r"no 'none\.mp4'"):
+        forget_files(search.index, ["sub", "none.mp4"])
+    assert len(paths(search)) == 3
+    assert forget_files(search.index, ["sub/", search.index.path_of(root / "a.mp4")]) == 2
+    assert search.update().unchanged == 1 and set(paths(search)) == {"b.mp4"}
+    with pytest.raises(ValueError, match=r"'b\.mp4' was not forgotten.*'a\.mp4', 'sub'"):
+        remember_files(search.index, ["b.mp4"])
+    remember_files(search.index, ["sub"])
+    assert search.update().embedded == 1 and set(paths(search)) == {"b.mp4", "sub/c.mp4"}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "out", "stays"),
+    [
+        (["*.mkv"], ["a.mkv", "x/y/b.mkv"], ["a.mp4", "mkv"]),
+        (["/a.mp4"], ["a.mp4"], ["x/a.mp4"]),
+        (["x/*.mp4"], ["x/a.mp4"], ["x/y/a.mp4", "z/x/a.mp4"]),
+        (["x/**/a.mp4"], ["x/a.mp4", "x/y/z/a.mp4"], ["a.mp4", "y/x/a.mp4"]),
+        (["**/x/"], ["x/a.mp4", "y/x/a.mp4"], ["x"]),
+        (["x/**"], ["x/a.mp4", "x/y/a.mp4"], ["x"]),
+        (["drafts/"], ["drafts/a.mp4", "x/drafts/y/a.mp4"], ["drafts"]),
+        (["*", "!keep.mp4"], ["a.mp4"], ["keep.mp4"]),
+        (["a?.[m-o]p4", "[!a]b.mp4"], ["ab.mp4", "ac.np4", "cb.mp4"], ["a.mp4", "ac.zp4"]),
+        (["(x+)|.mp4"], ["(x+)|.mp4"], ["ab.mp4", "xx.mp4"]),
+        (["", "   ", "!"], [], ["a.mp4"]),
+    ],
+)
+def test_patterns_are_those_of_gitignore(tmp_path, patterns, out, stays):
+    ignored = Ignored(patterns)
+    assert [path for path in (*out, *stays) if ignored(path)] == out
+    if shutil.which("git"):
+        subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+        (tmp_path / ".gitignore").write_text("\n".join(patterns))
+        command = ["git", "-c", "core.quotepath=off", "check-ignore", "--no-index", "--stdin"]
+        given = "\n".join((*out, *stays))
+        told = subprocess.run(command, cwd=tmp_path, input=given, capture_output=True, text=True)
+        assert told.stdout.splitlines() == out
+
+
+def test_changes_are_indexed_as_they_come(search):
+    pytest.importorskip("watchfiles", reason="needs pip install 'modeling_vatt[watch]'")
+    root, stop = search.index.root, threading.Event()
+    reports = search.watch(stop)
+    assert next(reports).unchanged == 3
+    write_clip(root / "sub" / "new.mp4", 7)
+    assert next(reports).embedded == 1
+    (root / "a.mp4").rename(root / "z.mp4")
+    assert next(reports).reused == 1 and set(paths(search)) == {"b.mp4", "sub/c.mp4", "sub/new.mp4", "z.mp4"}
+    threading.Timer(2.5, stop.set).start()
+    assert list(reports) == []  # its own writing is no change
+
+
+def test_seconds_of_video_are_told(search, tmp_path):
+    root = search.index.root
+    for number in range(3):
+        write_clip(root / f"new{number}.mp4", 20 + number, 4.0)
+    told: list[tuple[float, float]] = []
+    search.update(seconds=lambda *numbers: told.append(numbers), batch_size=1)
+    assert told[0] == (0, 0) and told[-1] == pytest.approx((12, 12), abs=0.3)
+    assert all(done <= total or not total for done, total in told)
+    halfway = next(total for done, total in told if 3.9 <= done < 5 and total)
+    assert halfway == pytest.approx(12, rel=0.3)  # by the bytes
 
 
 def test_renamed_file_that_cannot_be_opened(search, monkeypatch):

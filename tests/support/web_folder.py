@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,18 +37,22 @@ CODECS = {
 DAMAGED = "street/<b>broken.mp4"
 
 
-def write_video(path: Path, level: int, pitch: float, seconds: float = SECONDS) -> Path:
-    """A picture that grows lighter, with a tone; darker in its second half, with a yellow bar."""
+def write_video(path: Path, level: int, pitch: float, seconds: float = SECONDS, **options: Any) -> Path:
+    """A picture that grows lighter, with a tone; darker in its second half, with a yellow bar.
+
+    Args:
+        options: of `write_media`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     count = round(10 * seconds)
     frames = [np.full((48, 64, 3), level + 30 * number // count, np.uint8) for number in range(count)]
     for frame in frames[count // 2 :]:
         frame[:, 32:48] = (255, 255, 0)
         frame[24:] = frame[24:] // 3
-    codecs = CODECS.get(path.suffix, {})
+    options = {**CODECS.get(path.suffix, {}), **options}
     rate = 48_000 if path.suffix == ".webm" else RATE
     return write_media(
-        path, frames=frames, fps=10, waveform=tone(seconds, rate, pitch), sampling_rate=rate, **codecs
+        path, frames=frames, fps=10, waveform=tone(seconds, rate, pitch), sampling_rate=rate, **options
     )
 
 

@@ -146,7 +146,7 @@ def test_files_that_change_or_go_while_the_page_is_open(tmp_path):
             assert answer.json()["error"] == "b.mp4 is gone: moved or deleted since it was indexed."
         assert client.get("/api/state").json()["generation"] == state
         (root / "in").rename(root / "out")
-        search.update()
+        search.update(prune=True)
         info = client.get("/api/info").json()
         assert client.get("/api/state").json()["generation"] == info["generation"] > state
         assert (info["files"], info["folders"]) == (1, ["out"])

@@ -570,7 +570,7 @@ def test_headers_of_every_answer(client):
 def test_page_needs_nothing_from_elsewhere(client):
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
-    for name in ("style.css", "main.js", "map.js", "player.js", "format.js", "icon.svg"):
+    for name in ("style.css", "main.js", "address.js", "map.js", "player.js", "format.js", "icon.svg"):
         answer = client.get(f"/static/{name}")
         assert answer.status_code == 200
         text = answer.text.replace("http://www.w3.org/2000/svg", "")

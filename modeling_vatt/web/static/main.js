@@ -1,17 +1,50 @@
-// The page: searching, filtering, and the three views.
+// The page: searching, filtering, and the three views. What is shown follows the address.
 
+import * as address from "./address.js";
 import { bytes, fileOf, folderOf, length, number, pictureUrl, plural, span } from "./format.js";
 import { MomentMap } from "./map.js";
 import { Player } from "./player.js";
 
 const at = (id) => document.getElementById(id);
-const state = { info: null, file: null, last: null, moments: [], request: null };
-const player = new Player();
-const play = (list, place) => {
-  if (state.info?.name === null) fail("The videos themselves are not on this machine, only their index.");
-  else player.open(list, place);
-};
+const state = { info: null, file: null, last: null, shown: null, moments: [], list: [], request: null, leaving: null };
+const uploads = []; // files that were searched by, for Back
+let later; // while the slider moves
+const player = new Player((moment) => go(playing(moment), { replace: true }), leave);
 const map = new MomentMap(play);
+
+/** Changes what the address says, and the page with it. */
+async function go(changes, options) {
+  await state.leaving;
+  clearTimeout(later);
+  address.write({ ...address.read(), ...filters(), ...changes }, options);
+  follow();
+}
+
+function filters() {
+  const score = Number(at("score").value);
+  return {
+    folder: at("folder").value,
+    top_k: at("count").value,
+    min_score: score < 0 ? "" : score.toFixed(2),
+    group: at("group").checked ? "1" : "",
+  };
+}
+
+const playing = (moment) => ({ play: moment.path, t: `${moment.start.toFixed(2)}-${moment.end.toFixed(2)}` });
+
+function play(list, place) {
+  if (state.info?.name === null) return fail("The videos themselves are not on this machine, only their index.");
+  state.list = list;
+  go(playing(list[place]), { opened: true });
+}
+
+/** Closes the player: back to before it was opened, or, after a link to a moment, to the page without it. */
+function leave() {
+  if (!address.read().play || state.leaving) return;
+  if (!history.state?.opened) return go({ play: "", t: "" }, { replace: true });
+  state.leaving = new Promise((done) => addEventListener("popstate", done, { once: true })).then(() => (state.leaving = null));
+  history.back();
+}
 
 function element(tag, name, text) {
   const made = document.createElement(tag);
@@ -27,54 +60,50 @@ function fail(text) {
   at("alert").hidden = !text;
 }
 
-/** The JSON of an answer; throws a message for people. */
+const INFO = "/api/info";
+
+/** The JSON of an answer; throws a message for people, or what a request that was given up throws. */
 async function ask(url, options = {}) {
   let response;
+  let answer = {};
   try {
     response = await fetch(url, options);
+    answer = await response.json();
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Error("The server does not answer. Is it still running?");
+    if (options.signal?.aborted) throw error;
+    if (!response) throw new Error("The server does not answer. Is it still running?");
+    if (response.ok) throw new Error("The answer of the server broke off. Try again.");
   }
-  const answer = await response.json().catch(() => ({}));
   if (!response.ok) throw new Error(answer.error ?? `The server answers ${response.status}.`);
+  const changed = answer.generation !== undefined && answer.generation !== state.info?.generation;
+  if (changed && state.info && url !== INFO) refresh().catch(() => {});
   return answer;
 }
 
 // --- searching ---
 
-function parameters() {
-  const chosen = new URLSearchParams({ top_k: at("count").value });
-  if (at("folder").value) chosen.set("folder", at("folder").value);
-  const score = Number(at("score").value);
-  if (score >= 0) chosen.set("min_score", score.toFixed(2));
-  return chosen;
-}
-
-/** Repeats the last search, with the filters as they are now. */
-async function search() {
-  const last = state.last;
-  if (!last) return;
+/** Searches for what the address says; what is under way then is given up. */
+async function search(place, last) {
   state.request?.abort();
   const request = new AbortController();
-  state.request = request;
+  Object.assign(state, { request, last, shown: address.searchOf(place) });
   fail();
   say("Searching…");
   document.body.classList.add("busy");
+  document.title = `${describe(last)} · ${state.info?.name ?? "VATT"}`;
+  const chosen = new URLSearchParams({ top_k: place.top_k });
+  for (const name of ["folder", "min_score"]) if (place[name]) chosen.set(name, place[name]);
+  const options = { signal: request.signal };
+  if (last.file) {
+    chosen.set("by", last.by);
+    chosen.set("name", last.file.name.slice(0, 200));
+    Object.assign(options, { method: "POST", body: last.file });
+  } else chosen.set("q", last.text);
   try {
-    const chosen = parameters();
-    let answer;
-    if (last.file) {
-      chosen.set("by", last.by);
-      chosen.set("name", last.file.name.slice(0, 200));
-      answer = await ask(`/api/search?${chosen}`, { method: "POST", body: last.file, signal: request.signal });
-    } else {
-      chosen.set("q", last.text);
-      answer = await ask(`/api/search?${chosen}`, { signal: request.signal });
-    }
-    show(answer, last);
+    const answer = await ask(`/api/search?${chosen}`, options);
+    if (state.request === request) show(answer, last);
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (state.request !== request) return;
     clear();
     say("");
     fail(error.message);
@@ -98,7 +127,7 @@ function clear() {
 function show(answer, last) {
   clear();
   state.moments = answer.moments;
-  at("moments").append(...answer.moments.map(card));
+  list(answer.moments);
   map.setResults(answer.moments);
   const short = describe(last).length > 80 ? `${describe(last).slice(0, 79)}…` : describe(last);
   if (answer.moments.length) {
@@ -110,6 +139,25 @@ function show(answer, last) {
     const filtered = at("folder").value || Number(at("score").value) >= 0;
     nothing("Nothing found", filtered ? "Lower the minimum score, or search all folders." : "Try other words, or another file.");
   }
+}
+
+/** Cards of moments, of one file together if that is wanted; files as their best moments rank. */
+function list(moments) {
+  const cards = moments.map(card);
+  state.grouped = at("group").checked;
+  if (!state.grouped) return at("moments").replaceChildren(...cards);
+  const files = new Map();
+  moments.forEach(({ path }, place) => files.set(path, [...(files.get(path) ?? []), cards[place]]));
+  const groups = [...files].map(([path, members]) => {
+    const group = element("li", "group");
+    const title = element("h2", "", fileOf(path));
+    title.append(element("span", "muted", `${folderOf(path)} · ${plural(members.length, "moment")}`));
+    const inner = element("ol", "moments");
+    inner.append(...members);
+    group.append(title, inner);
+    return group;
+  });
+  at("moments").replaceChildren(...groups);
 }
 
 /** Words that the model has never seen say nothing to it, whatever it finds. */
@@ -126,11 +174,11 @@ function nothing(title, text) {
 }
 
 /** A moment among others; a sample has neither ranks nor scores. */
-function card(moment, place, list) {
+function card(moment, place, moments) {
   const ranked = moment.score !== undefined;
   const item = at("card").content.firstElementChild.cloneNode(true);
   const part = (selector) => item.querySelector(selector);
-  part("button").addEventListener("click", () => play(list, place));
+  part("button").addEventListener("click", () => play(moments, place));
   const image = part("img");
   image.addEventListener("error", () => image.classList.add("missing"));
   if (state.info?.name === null) image.classList.add("missing");
@@ -158,11 +206,8 @@ function searchText(text) {
     fail(`The query has ${number(text.length)} characters; at most ${number(limit)} are allowed. Say it in fewer words.`);
     return;
   }
-  forget();
-  state.last = { text };
-  history.replaceState(null, "", `#q=${encodeURIComponent(text)}`);
-  if (at("map").hidden) select("results");
-  search();
+  state.shown = null; // the same words again search again
+  go({ q: text, like: "", play: "", t: "", view: at("map").hidden ? "results" : "map", upload: undefined, by: undefined });
 }
 
 function searchFile() {
@@ -173,22 +218,26 @@ function searchFile() {
     fail(`${file.name} has ${bytes(file.size)}; at most ${bytes(limit)} are allowed. Cut out a part of it.`);
     return;
   }
-  state.last = { file, by: document.querySelector('input[name="by"]:checked').value };
-  history.replaceState(null, "", location.pathname);
-  if (at("map").hidden) select("results");
-  search();
+  if (!uploads.includes(file)) uploads.push(file);
+  const by = document.querySelector('input[name="by"]:checked').value;
+  state.shown = null;
+  go({ q: "", like: "", play: "", t: "", view: at("map").hidden ? "results" : "map", upload: uploads.indexOf(file), by });
 }
 
-function choose(file) {
+/** Shows that a file is searched by, by its pictures or by its sound. */
+function hold(file, by) {
   state.file = file;
   at("query").value = "";
   at("file-name").textContent = file.name;
   at("file-name").title = `${file.name}, ${bytes(file.size)}`;
-  const sound = file.type.startsWith("audio/");
-  document.querySelector(`input[name="by"][value="${sound ? "audio" : "video"}"]`).checked = true;
-  at("by").hidden = sound; // a sound has no pictures
+  document.querySelector(`input[name="by"][value="${by}"]`).checked = true;
+  at("by").hidden = file.type.startsWith("audio/"); // a sound has no pictures
   at("chosen").hidden = false;
   at("drop").hidden = true;
+}
+
+function choose(file) {
+  hold(file, file.type.startsWith("audio/") ? "audio" : "video");
   searchFile();
 }
 
@@ -212,15 +261,21 @@ at("forget").addEventListener("click", () => {
   at("choose").focus();
 });
 for (const input of document.querySelectorAll('input[name="by"]')) input.addEventListener("change", searchFile);
-at("folder").addEventListener("change", search);
-at("count").addEventListener("change", search);
-let later;
+for (const name of ["folder", "count", "group"]) at(name).addEventListener("change", () => go());
 at("score").addEventListener("input", () => {
+  scoreText();
+  clearTimeout(later);
+  later = setTimeout(() => go({}, { replace: true }), 250); // no step of Back for every step of the slider
+});
+at("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // it would become the address
+  at("query").focus();
+});
+
+function scoreText() {
   const score = Number(at("score").value);
   at("score-text").textContent = score < 0 ? "any" : score.toFixed(2);
-  clearTimeout(later);
-  later = setTimeout(search, 250);
-});
+}
 
 // Files may be dropped anywhere.
 let inside = 0;
@@ -252,27 +307,78 @@ addEventListener("keydown", (event) => {
   }
 });
 
+// Down leaves the query for the results; there the arrows go to the next picture in their direction.
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+at("query").addEventListener("keydown", (event) => {
+  const first = at("moments").querySelector(".moment");
+  if (event.key !== "ArrowDown" || !first || at("results").hidden) return;
+  event.preventDefault();
+  first.focus();
+});
+at("moments").addEventListener("keydown", (event) => {
+  const here = event.target.closest(".moment");
+  if (!here || !(event.key in ARROWS)) return;
+  event.preventDefault();
+  const [right, down] = ARROWS[event.key];
+  const cards = [...at("moments").querySelectorAll(".moment")];
+  const from = here.getBoundingClientRect();
+  let next = cards[cards.indexOf(here) + right];
+  if (down) {
+    const cost = (card) => {
+      const box = card.getBoundingClientRect();
+      const ahead = (box.top - from.top) * down;
+      return ahead > 1 ? ahead * 100 + Math.abs(box.left - from.left) : Infinity;
+    };
+    next = cards.reduce((best, card) => (cost(card) < cost(best) ? card : best));
+    if (cost(next) === Infinity) next = down < 0 ? at("query") : undefined;
+  }
+  next?.focus();
+});
+
+// --- what to do with a moment ---
+
+const note = (text) => (at("player-note").textContent = text);
+
+async function toClipboard(text, what) {
+  try {
+    await navigator.clipboard.writeText(text);
+    note(`${what} copied.`);
+  } catch {
+    note(text); // no clipboard, as over plain HTTP: to be selected
+  }
+}
+
+const ofFile = () => new URLSearchParams({ path: player.moment.path });
+at("copy-link").addEventListener("click", () => toClipboard(location.href, "Link"));
+at("copy-path").addEventListener("click", () =>
+  ask(`/api/place?${ofFile()}`).then(({ place }) => toClipboard(place, "Path"), (error) => note(error.message)),
+);
+at("open-folder").addEventListener("click", () =>
+  ask(`/api/open?${ofFile()}`, { method: "POST" }).catch((error) => note(error.message)),
+);
+
 // --- views ---
 
 const VIEWS = ["results", "map", "files"];
 
 function select(view) {
+  const drawn = !at("map").hidden;
   for (const name of VIEWS) {
     const tab = at(`tab-${name}`);
     tab.setAttribute("aria-selected", String(name === view));
     tab.tabIndex = name === view ? 0 : -1;
     at(name).hidden = name !== view;
   }
-  if (view === "map") loadMap();
+  if (view === "map" && !drawn) loadMap();
 }
 
 VIEWS.forEach((name, place) => {
-  at(`tab-${name}`).addEventListener("click", () => select(name));
+  at(`tab-${name}`).addEventListener("click", () => go({ view: name }));
   at(`tab-${name}`).addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;
     const next = VIEWS[(place + step + VIEWS.length) % VIEWS.length];
-    select(next);
+    go({ view: next });
     at(`tab-${next}`).focus();
   });
 });
@@ -298,7 +404,7 @@ async function loadMap() {
     if (!points.length) at("map-wait").textContent = "The index has no such moments.";
     at("map-part").textContent = points.length < total ? `${number(points.length)} of ${number(total)} moments are shown. ` : "";
   } catch (error) {
-    at("map-wait").textContent = error.message;
+    if (state.map === key) at("map-wait").textContent = error.message;
   }
 }
 
@@ -334,33 +440,119 @@ function report(info) {
   );
 }
 
-/** What there is to see before the first search. */
-async function welcome(searching) {
+/** What there is to see without a search. */
+async function welcome(place) {
+  state.request?.abort();
+  Object.assign(state, { request: null, last: null, shown: address.searchOf(place) });
+  document.body.classList.remove("busy");
+  clear();
+  fail();
+  say("");
+  const { info, shown } = state;
+  document.title = info?.name ? `${info.name}: search your videos` : "Search your videos";
+  if (!info) return;
+  if (!info.windows) return nothing("The index is empty", "Fill it with vatt index; the page shows what is new.");
   nothing("Say what you are looking for", "In words, or with a sound or a clip that is like it. Or look around:");
-  if (searching || state.info.name === null) return;
-  const { moments } = await ask("/api/sample");
-  if (!state.last) at("moments").append(...moments.map(card));
+  if (info.name === null) return;
+  try {
+    const { moments } = await ask("/api/sample");
+    if (state.shown !== shown) return;
+    state.moments = moments;
+    list(moments);
+  } catch (error) {
+    if (state.shown === shown) fail(error.message);
+  }
+}
+
+/** Brings the page to what the address says: at its start, after Back and Forward, and when a link is pasted. */
+function follow() {
+  const place = address.read();
+  const file = uploads[place.upload];
+  setFolder(place.folder);
+  const counts = [...at("count").options].map((option) => option.value);
+  if (!counts.includes(place.top_k)) place.top_k = "24";
+  at("count").value = place.top_k;
+  const score = Number(place.min_score);
+  at("score").value = place.min_score && score >= 0 ? score : at("score").min;
+  place.min_score = Number(at("score").value) < 0 ? "" : Number(at("score").value).toFixed(2);
+  scoreText();
+  at("group").checked = Boolean(place.group);
+  select(VIEWS.includes(place.view) ? place.view : "results");
+  if (state.shown !== address.searchOf(place)) {
+    const text = place.q.trim().replace(/\s+/g, " ");
+    if (file) hold(file, place.by);
+    else forget();
+    if (!file) at("query").value = place.q;
+    if (file || text) search(place, file ? { file, by: place.by } : { text });
+    else welcome(place);
+  } else if (state.grouped !== at("group").checked) list(state.moments);
+  if (!place.play) return player.close();
+  const [start = 0, end] = place.t.split("-").map((text) => Number(text) || 0);
+  const moment = { path: place.play, start, end: end > start ? end : start + 1 };
+  const same = (one) => one.path === moment.path && Math.abs(one.start - start) < 0.05 && Math.abs(one.end - moment.end) < 0.05;
+  const among = [state.list, state.moments].find((moments) => moments.some(same)) ?? [moment];
+  player.open(among, Math.max(0, among.findIndex(same)));
+}
+addEventListener("popstate", follow);
+
+/** Folders of the index; the one that is chosen stays, even if it is gone: the search says so. */
+function setFolder(chosen = at("folder").value) {
+  const names = state.info?.folders ?? [];
+  const wanted = ["", ...names, ...(chosen && !names.includes(chosen) ? [chosen] : [])];
+  const known = [...at("folder").options].map((option) => option.value);
+  if (wanted.join("\n") !== known.join("\n"))
+    at("folder").replaceChildren(...wanted.map((name) => new Option(name || "All folders", name)));
+  at("folder").value = chosen;
+}
+
+// --- an index that changes ---
+
+const SECONDS = 3; // from one look to the next
+let pause = SECONDS;
+
+/** Counts, folders and report as they are now. */
+async function refresh() {
+  const before = state.info;
+  const info = await ask(INFO);
+  state.info = info;
+  at("name").textContent = info.name ?? "Index without videos";
+  const growing = before && before.generation !== info.generation;
+  at("numbers").textContent =
+    `${plural(info.files, "file")} · ${plural(info.windows, "moment")}` + (growing ? " · being updated" : "");
+  at("open-folder").hidden = !info.can_open;
+  setFolder();
+  report(info);
+  if (before && !before.windows && info.windows && !state.last) welcome(address.read());
+  // A map takes a while to draw: once the index has come to rest.
+  if (growing) state.stale = true;
+  else if (state.stale) {
+    state.stale = false;
+    maps.clear();
+    if (!at("map").hidden) loadMap();
+  }
+}
+
+async function watch() {
+  try {
+    if (!document.hidden) {
+      const { generation } = await ask("/api/state");
+      if (state.stale && generation === state.info.generation) await refresh();
+    }
+    pause = SECONDS;
+  } catch {
+    pause = Math.min(60, 2 * pause); // the next search says that the server is gone
+  }
+  setTimeout(watch, 1000 * pause);
 }
 
 async function start() {
-  const query = new URLSearchParams(location.hash.slice(1)).get("q");
   try {
-    const info = await ask("/api/info");
-    state.info = info;
-    at("name").textContent = info.name ?? "Index without videos";
-    document.title = info.name ? `${info.name}: search your videos` : "Search your videos";
-    at("numbers").textContent = `${plural(info.files, "file")} · ${plural(info.windows, "moment")}`;
-    at("folder").append(...info.folders.map((folder) => new Option(folder, folder)));
-    report(info);
-    if (!info.windows) nothing("The index is empty", "Fill it with vatt index, then load this page again.");
-    else await welcome(query);
+    await refresh();
   } catch (error) {
     fail(error.message);
   }
-  if (query) {
-    at("query").value = query;
-    searchText(query.trim());
-  }
+  follow();
+  setTimeout(watch, 1000 * SECONDS);
 }
 
 start();

@@ -3,76 +3,154 @@
 import { clock, fileOf, folderOf, mediaUrl, span } from "./format.js";
 
 const at = (id) => document.getElementById(id);
+const NEAR = 0.25; // seconds
 
 export class Player {
-  constructor() {
+  /** `move` is called with the moment to go to, `leave` when the player was closed. */
+  constructor(move, leave) {
     this.dialog = at("player");
     this.video = at("video");
     this.list = [];
     this.place = 0;
+    this.copying = null;
+    this.copied = new Set(); // paths of which no original has to be tried again
+    const step = (by) => this.list[this.place + by] && move(this.list[this.place + by]);
     at("player-close").addEventListener("click", () => this.dialog.close());
-    at("previous").addEventListener("click", () => this.show(this.place - 1));
-    at("next").addEventListener("click", () => this.show(this.place + 1));
+    at("previous").addEventListener("click", () => step(-1));
+    at("next").addEventListener("click", () => step(1));
     at("again").addEventListener("click", () => this.begin());
-    this.dialog.addEventListener("close", () => this.stop());
+    at("player-copy").addEventListener("click", () => this.copy());
+    this.dialog.addEventListener("keydown", (event) => {
+      const by = { n: 1, p: -1 }[event.key];
+      if (by && !event.ctrlKey && !event.metaKey && !event.altKey) step(by);
+    });
+    this.dialog.addEventListener("close", () => {
+      this.stop();
+      leave();
+    });
     // A click beside the dialog lands on the dialog element itself.
     this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
-    this.video.addEventListener("loadedmetadata", () => this.begin());
+    this.video.addEventListener("loadeddata", () => this.loaded());
     this.video.addEventListener("timeupdate", () => this.track());
     this.video.addEventListener("error", () => this.fail());
   }
 
-  /** Plays `list[place]`; Previous and Next walk along the list. */
-  open(list, place) {
-    this.list = list;
-    if (!this.dialog.open) this.dialog.showModal();
-    this.show(place);
+  get moment() {
+    return this.list[this.place];
   }
 
-  show(place) {
+  /** Plays `list[place]`; Previous and Next walk along the list. */
+  open(list, place) {
+    const shown = this.dialog.open && this.moment === list[place];
+    this.list = list;
     this.place = place;
-    const moment = this.list[place];
+    if (shown) return;
+    if (!this.dialog.open) this.dialog.showModal();
+    const { moment } = this;
     at("player-name").textContent = fileOf(moment.path);
     at("player-folder").textContent = folderOf(moment.path);
     const score = moment.score === undefined ? "" : ` · score ${moment.score.toFixed(3)}`;
     const whole = moment.duration ? ` of ${clock(moment.duration, moment.end - moment.start < 10)}` : "";
     at("player-time").textContent = `${span(moment)}${whole}${score}`;
+    at("player-note").textContent = "";
     at("previous").disabled = place === 0;
-    at("next").disabled = place === this.list.length - 1;
+    at("next").disabled = place === list.length - 1;
+    this.load(mediaUrl(moment), 0);
+  }
+
+  close() {
+    if (this.dialog.open) this.dialog.close();
+  }
+
+  /** `first`: the second of the file at which what lies there begins. */
+  load(url, first) {
+    this.copying?.abort();
+    this.first = first;
     at("player-alert").hidden = true;
-    const url = mediaUrl(moment);
-    if (this.video.getAttribute("src") === url && this.video.readyState > 0) this.begin();
+    if (this.video.getAttribute("src") === url && this.video.readyState > 1) this.begin();
     else this.video.src = url;
   }
 
+  loaded() {
+    // Some browsers count from the file's own clock, which may begin late; moments count from its beginning.
+    this.origin = this.video.currentTime - this.first;
+    if (!this.video.videoWidth) this.warn(`This browser plays the sound of ${fileOf(this.moment.path)}, but cannot show its pictures.`);
+    this.begin();
+  }
+
   begin() {
-    const moment = this.list[this.place];
-    if (!moment) return;
-    this.video.currentTime = moment.start;
+    const { moment, video } = this;
+    if (!moment || this.origin === undefined) return;
+    const wanted = moment.start + this.origin;
+    video.currentTime = wanted;
+    // The length that is stated may end before the file does.
+    if (wanted > video.duration + NEAR) {
+      this.warn(`This browser cannot go to ${clock(moment.start, true)} of ${fileOf(moment.path)}.`);
+      return;
+    }
     // Browsers may want a gesture first, as after a page that was opened by a script; the controls are there.
-    this.video.play().catch(() => {});
+    video.play().catch(() => {});
     this.track();
   }
 
   track() {
-    const moment = this.list[this.place];
-    const total = this.video.duration || moment.duration || moment.end;
-    const share = (seconds) => `${Math.min(100, (100 * seconds) / total)}%`;
+    const { moment, video } = this;
+    if (!moment) return;
+    const origin = this.origin ?? 0;
+    const total = moment.duration || Math.max(video.duration - origin || 0, moment.end);
+    const share = (seconds) => `${Math.max(0, Math.min(100, (100 * seconds) / total))}%`;
     at("line-moment").style.left = share(moment.start);
     at("line-moment").style.width = share(moment.end - moment.start);
-    at("line-now").style.left = share(this.video.currentTime);
+    at("line-now").style.left = share(video.currentTime - origin);
   }
 
-  fail() {
-    if (!this.video.getAttribute("src")) return;
-    const moment = this.list[this.place];
-    at("player-alert").textContent =
-      `This browser cannot play ${fileOf(moment.path)}. Open it in a player of your own and go to ` +
-      `${clock(moment.start, true)}.`;
+  /** Says what is wrong, and offers a copy, which needs the file. */
+  warn(text, copy = !this.video.getAttribute("src")?.startsWith("/copy/")) {
+    if (copy && this.copied.has(this.moment.path)) {
+      this.copy();
+      return;
+    }
+    at("player-alert").querySelector("p").textContent = text;
+    at("player-copy").hidden = !copy;
     at("player-alert").hidden = false;
   }
 
+  async fail() {
+    const url = this.video.getAttribute("src");
+    if (!url) return;
+    const { moment } = this;
+    const answer = await fetch(url, { headers: { Range: "bytes=0-0" } }).catch(() => null);
+    const { error } = answer && !answer.ok ? await answer.json().catch(() => ({})) : {};
+    if (url !== this.video.getAttribute("src")) return;
+    if (!answer) this.warn("The server does not answer. Is it still running?", false);
+    else if (error) this.warn(error, false);
+    else this.warn(`This browser cannot play ${fileOf(moment.path)}. The moment is at ${clock(moment.start, true)}.`);
+  }
+
+  /** Plays a copy of the part around the moment. */
+  async copy() {
+    const { moment } = this;
+    this.copying = new AbortController();
+    const { signal } = this.copying;
+    this.warn("Making a copy that this browser can play…", false);
+    this.video.pause();
+    try {
+      const query = new URLSearchParams({ path: moment.path, t: moment.start });
+      const answer = await fetch(`/api/copy?${query}`, { method: "POST", signal });
+      const made = await answer.json();
+      if (signal.aborted) return;
+      if (!answer.ok) throw new Error(made.error);
+      at("player-note").textContent = `A copy, from ${clock(made.start)} on.`;
+      this.copied.add(moment.path);
+      this.load(made.url, made.start);
+    } catch (error) {
+      if (!signal.aborted) this.warn(error.message);
+    }
+  }
+
   stop() {
+    this.copying?.abort();
+    this.origin = undefined;
     this.video.pause();
     this.video.removeAttribute("src");
     this.video.load(); // lets go of the connection

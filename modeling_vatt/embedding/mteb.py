@@ -1,0 +1,142 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Tasks of mteb with VATT; extra `mteb`. Import it by name: nothing else here needs that library."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+from mteb.models import ModelMeta
+from mteb.models.abs_encoder import AbsEncoder
+from mteb.models.model_meta import ScoringFunction
+from sentence_transformers import SentenceTransformer
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from ..files import hash_file
+from .sentence_transformers import VattEmbedder
+
+
+_MODALITIES = ("text", "image", "audio", "video")
+
+
+class VattEncoder(AbsEncoder):
+    """Embeds the rows of mteb's data sets as [`VattEmbedder`] does; the similarity is the dot product.
+
+    Columns of sound and video are read by this package's decoder, at the model's rates; neither torchcodec
+    nor torchaudio is needed. Audio columns count as the sound of the video beside them.
+
+    Args:
+        model: folder or name on the Hub.
+        revision, device: see `SentenceTransformer`.
+        windows: windows spread over each clip, of whose embeddings the mean is taken.
+        kwargs: of `SentenceTransformer`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        revision: str | None = None,
+        device: str | None = None,
+        windows: int = 4,
+        **kwargs: Any,
+    ) -> None:
+        self.model = SentenceTransformer(
+            model, revision=revision, device=device, **{"trust_remote_code": True, **kwargs}
+        )
+        embedder = self.model[0]
+        if not isinstance(embedder, VattEmbedder):
+            raise ValueError(f"`model` must be a saved VATT, got {model}: use `mteb.get_model` for others.")
+        embedder.windows = windows
+
+    def encode(self, inputs: DataLoader, *, task_metadata: Any, **kwargs: Any) -> npt.NDArray[np.float32]:
+        """Vectors (rows, width), in order.
+
+        Raises:
+            ValueError: a comparison of text with sound by a model without a common space of both.
+        """
+        table: Any = inputs.dataset
+        if isinstance(table, datasets.Dataset):
+            self._check_spaces(task_metadata, table.column_names)
+            for name in set(table.column_names) & set(_MODALITIES):
+                feature = table.features[name]
+                if isinstance(feature, datasets.Audio | datasets.Video):
+                    table = table.cast_column(name, type(feature)(decode=False))
+        rows = DataLoader(table, batch_size=inputs.batch_size, collate_fn=list)
+        hidden = not kwargs.get("show_progress_bar", True)
+        parts = []
+        for batch in tqdm(rows, desc=task_metadata.name, disable=hidden):
+            items = [{name: row.get(name) for name in _MODALITIES} for row in batch]
+            parts.append(self.model.encode(items, batch_size=len(items), show_progress_bar=False))
+        return np.concatenate(parts)
+
+    def _check_spaces(self, task: Any, columns: list[str]) -> None:
+        heard_or_read = {"audio", "text"} & set(columns)
+        if (
+            set(task.modalities) == {"audio", "text"}
+            and len(heard_or_read) == 1
+            and self.model.config.head_type != "joint"
+        ):
+            raise ValueError(
+                f"{task.name} compares sound with text, for which the FAC head has no common space: choose "
+                'another task, or a model pretrained with `head_type="joint"`.'
+            )
+
+
+class _VattMeta(ModelMeta):
+    """Without mteb's extras for sound and video, which are for its own decoding."""
+
+    def _check_requirements(self) -> None:
+        return
+
+
+def model_meta(model: str, revision: str | None = None, windows: int = 4, **kwargs: Any) -> ModelMeta:
+    """What `mteb.evaluate` takes.
+
+    ```python
+    >>> mteb.evaluate(model_meta("my_vatt"), mteb.get_tasks(tasks=["MSRVTTT2V"]))
+    ```
+
+    Args:
+        model: folder or name on the Hub. A folder is called `local/NAME`, and its revision is the hash of its
+            files, so that results in mteb's cache are never those of another model.
+        revision: on the Hub.
+        windows: see [`VattEncoder`].
+        kwargs: of `SentenceTransformer`.
+    """
+    folder = Path(model)
+    name = model
+    if folder.is_dir():
+        name, revision = f"local/{folder.resolve().name}", _hash_folder(folder)
+
+    def load(_: str, device: str | None = None, **__: Any) -> VattEncoder:
+        hub_revision = None if folder.is_dir() else revision
+        return VattEncoder(os.fspath(model), hub_revision, device, windows, **kwargs)
+
+    return _VattMeta.create_empty(
+        {
+            "loader": load,
+            "name": name,
+            "revision": revision,
+            "modalities": list(_MODALITIES),
+            "similarity_fn_name": ScoringFunction.DOT_PRODUCT,
+            "framework": ["Sentence Transformers", "PyTorch"],
+            "experiment_kwargs": {"windows": windows},
+        }
+    )
+
+
+def _hash_folder(folder: Path) -> str:
+    """Hash of the files that a model is loaded from."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".model", ".txt"):
+            digest.update(f"{path.name} {hash_file(path)}\n".encode())
+    return digest.hexdigest()[:40]
+
+
+__all__ = ["VattEncoder", "model_meta"]

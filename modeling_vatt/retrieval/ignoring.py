@@ -1,0 +1,89 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Which files of a folder are left out of its index: patterns as in `.gitignore`."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+
+IGNORE_FILE = ".vattignore"  # in the folder of the videos
+_PARTS = re.compile(r"/?\*\*/|/\*\*$|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+
+
+class Ignored:
+    """Whether patterns leave a file or folder out; the last one that fits decides.
+
+    A pattern without `/` fits a name at any depth, others fit paths from the root; one that ends with `/`
+    fits folders alone; `*`, `?`, `[a-z]` stay within a name, `**` does not; `!` takes back.
+
+    Args:
+        patterns: one or more.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._rules: list[tuple[bool, bool, re.Pattern[str]]] = []
+        for line in patterns:
+            pattern = line.strip()
+            leaves_out = not pattern.startswith("!")
+            pattern = pattern.removeprefix("!")
+            folders_only = pattern.endswith("/")
+            pattern = pattern.rstrip("/")
+            if pattern:
+                begin = "" if "/" in pattern else "(?:.*/)?"
+                text = begin + "".join(map(_translated, _PARTS.findall(pattern.lstrip("/"))))
+                self._rules.append((leaves_out, folders_only, _compiled(line, text)))
+
+    def __call__(self, path: str, is_folder: bool = False) -> bool:
+        """Whether a path is left out.
+
+        Args:
+            path: relative to the root, POSIX.
+            is_folder: whether it is one; what lies in a folder that is left out is left out too.
+        """
+        parts = path.split("/")
+        for depth in range(1, len(parts) + 1):
+            if self._fits("/".join(parts[:depth]), is_folder or depth < len(parts)):
+                return True
+        return False
+
+    def _fits(self, path: str, is_folder: bool) -> bool:
+        result = False
+        for leaves_out, folders_only, pattern in self._rules:
+            if (is_folder or not folders_only) and pattern.fullmatch(path):
+                result = leaves_out
+        return result
+
+
+def _compiled(line: str, text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text, re.DOTALL)
+    except re.error as error:
+        raise ValueError(f"{line!r} must be a pattern as in .gitignore ({error}).") from None
+
+
+def _translated(part: str) -> str:
+    if part.endswith("**/"):
+        return "/(?:.*/)?" if part.startswith("/") else "(?:.*/)?"
+    if part == "/**":
+        return "/.*"
+    if part.startswith("[") and len(part) > 1:
+        inside = part[1:-1].replace("\\", "\\\\").replace("[", "\\[")
+        return f"[^/{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
+    return {"*": "[^/]*", "?": "[^/]"}.get(part, re.escape(part))
+
+
+def read_patterns(root: Path) -> list[str]:
+    """Patterns of the `.vattignore` of a folder; blank lines and those that begin with `#` are none.
+
+    Raises:
+        ValueError: it is no text.
+    """
+    file = root / IGNORE_FILE
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: must be UTF-8 text ({error.reason}).") from None
+    return [line for line in lines if line.strip() and not line.startswith("#")]
