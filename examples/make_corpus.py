@@ -339,10 +339,10 @@ def render_frames(spec: ClipSpec) -> np.ndarray:
     left = np.clip(np.rint(x * side + spec.width / 2).astype(int) - half, 0, spec.width - 2 * half)
     top = np.clip(np.rint(y * side + spec.height / 2).astype(int) - half, 0, spec.height - 2 * half)
     pixels = np.arange(2 * half) + 0.5
-    across = np.float32((left[:, None] + pixels - spec.width / 2) / side - x[:, None])[:, None, :]
-    down = np.float32((top[:, None] + pixels - spec.height / 2) / side - y[:, None])[:, :, None]
+    right = np.float32((left[:, None] + pixels - spec.width / 2) / side - x[:, None])[:, None, :]
+    below = np.float32((top[:, None] + pixels - spec.height / 2) / side - y[:, None])[:, :, None]
     cos, sin = (np.float32(f(angle) / radius)[:, None, None] for f in (np.cos, np.sin))
-    u, v = cos * across + sin * down, cos * down - sin * across  # in the frame of the object
+    u, v = cos * right + sin * below, cos * below - sin * right  # in the frame of the object
     soft = np.float32(radius * side)[:, None, None]  # pixels per unit of the shape
     cover = (0.5 - soft * _distance(spec.shape, u, v)).clip(0, 1) * np.float32(light)[:, None, None]
     # One half is darker, which makes turning visible even for a circle.

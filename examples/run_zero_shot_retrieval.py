@@ -94,8 +94,8 @@ def main() -> None:
             modalities=("video", "audio") if args.sound else ("video",),
             windows=args.windows,
         )
-        said = list(all_captions(table))
-        asked = [said[int(index)] for index in found.kept]
+        captions_of = list(all_captions(table))
+        asked = [captions_of[int(index)] for index in found.kept]
         if args.captions == "first":
             asked = [captions[:1] for captions in asked]
         texts = [caption for captions in asked for caption in captions]

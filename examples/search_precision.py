@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from common import parse
+from common import fail, parse
 from transformers.utils import logging as transformers_logging
 
 from modeling_vatt.processors import MediaError
@@ -46,9 +46,11 @@ def questions(row: dict[str, Any], args: PrecisionArguments) -> Iterator[tuple[s
     yield "audio", row["file_name"]
 
 
-def results(search: VideoSearch, kind: str, query: str, own: str, known: set[str], top_k: int) -> list[str]:
+def results(
+    search: VideoSearch, kind: str, query: str, asking: str, known: set[str], top_k: int
+) -> list[str]:
     """The first videos found that may be judged: described, and for a sound not the one that asked."""
-    allowed = known - {own} if kind == "audio" else known
+    allowed = known - {asking} if kind == "audio" else known
     count = top_k + 5
     while True:  # the windows of the video itself may come before all others
         found = search.text(query, top_k=count) if kind == "text" else search.audio(query, top_k=count)
@@ -61,7 +63,10 @@ def results(search: VideoSearch, kind: str, query: str, own: str, known: set[str
 def main() -> None:
     (args,) = parse(__doc__, PrecisionArguments)
     transformers_logging.disable_progress_bar()
-    search = VideoSearch.open(args.index)
+    try:
+        search = VideoSearch.open(args.index)
+    except (OSError, ValueError) as error:
+        fail(error)
     root = search.index.root
     if root is None or not (root / "metadata.jsonl").is_file():
         sys.exit(f"{args.index}: no metadata.jsonl beside the videos.")
@@ -77,18 +82,18 @@ def main() -> None:
     chances: dict[str, list[float]] = {"text": [], "audio": []}
     agreeing = False
     for row in rows[: args.max_queries or None]:
-        own = row["file_name"]
-        right = [name for name in searched if labels[name] == labels[own]]
-        if own not in searched or len(right) < 2:
+        asking = row["file_name"]
+        right = [name for name in searched if labels[name] == labels[asking]]
+        if asking not in searched or len(right) < 2:
             continue
         agreeing = True
         for kind, query in questions(row, args):
             source = query if kind == "text" else str(root / query)
             try:
-                found = results(search, kind, source, own, searched, args.top_k)
+                found = results(search, kind, source, asking, searched, args.top_k)
             except MediaError:  # silent
                 continue
-            good = [labels[path] == labels[own] for path in found]
+            good = [labels[path] == labels[asking] for path in found]
             shares[kind].append(mean(good))
             first[kind].append(good[0])
             left_out = int(kind == "audio")  # the video that asked

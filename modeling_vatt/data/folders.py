@@ -67,8 +67,8 @@ def read_csv(path: str | os.PathLike, delimiter: str = ",") -> list[dict[str, An
     lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
     try:
         names = [name.strip() for name in next(lines, [])]
-        if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise ValueError(f"{path}: two columns are called {twice[0]!r}. Name them differently.")
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"{path}: two columns are called {repeated[0]!r}. Name them differently.")
         rows = []
         for cells in lines:
             if any(map(_cell, cells[len(names) :])):
@@ -274,12 +274,12 @@ def class_folders(folder: str | os.PathLike, split: str, paths: Sequence[str]) -
         place = [bool(re.search(rf"(?:^|[-._ 0-9])(?:{words})(?:[-._ 0-9]|$)", name)) for name in folders]
         return folders[place.index(True) + 1 :] if any(place) else folders
 
-    own = split.partition("[")[0].strip()
-    found = [parts(path, own) for path in paths]
+    split_name = split.partition("[")[0].strip()
+    chosen = [parts(path, split_name) for path in paths]
     everywhere = {
         folders[0]
         for name, files in split_files(folder).items()
         for folders in (parts(path, name) for path in files)
         if folders
     }
-    return [folders[0] if folders else None for folders in found] if len(everywhere) > 1 else None
+    return [folders[0] if folders else None for folders in chosen] if len(everywhere) > 1 else None

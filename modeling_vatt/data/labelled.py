@@ -65,9 +65,9 @@ def load_labelled(
     if label_column is None and table.column_names == [media] and os.path.isdir(data):
         table, label_column = _with_class_folders(table, data, split, media)
     if label_column is None or label_column not in table.column_names:
-        wanted = "`label`" if label_column is None else repr(label_column)
+        column = "`label`" if label_column is None else repr(label_column)
         raise ValueError(
-            f"{data}: no column {wanted} among {table.column_names}, and no folder per class. Name the "
+            f"{data}: no column {column} among {table.column_names}, and no folder per class. Name the "
             "column of the labels with `label_column`."
         )
     feature = table.features[label_column]
@@ -189,8 +189,8 @@ def match_classes(table: datasets.Dataset, names: Sequence[str]) -> datasets.Dat
     Raises:
         ValueError: if clips have classes that the list lacks.
     """
-    own = class_names(table)
-    labels = [_names_of(value, own) for value in table["label"]]
+    before = class_names(table)
+    labels = [_names_of(value, before) for value in table["label"]]
     used = {name for value in labels for name in ([value] if isinstance(value, str) else value or ())}
     unknown = sorted(used - set(names), key=_natural)
     if unknown:

@@ -348,14 +348,3 @@ def _caption_table(
     if "start" in rows[0]:
         columns |= {key: [row[key] for row in rows] for key in ("start", "end")}
     return datasets.Dataset.from_dict(columns).cast_column("video", datasets.Video(decode=False))
-
-
-__all__ = [
-    "Split",
-    "cross_validation",
-    "load_esc50",
-    "load_hmdb51",
-    "load_msrvtt",
-    "load_ucf101",
-    "load_youcook2",
-]

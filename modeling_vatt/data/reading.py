@@ -152,9 +152,10 @@ def decode_clips(
                 lengths.append(length)
                 return [first]
 
-            own = {**options, "duration": min(max_seconds, last - first)}
-            (clip,) = read_clips(source_of(row[column]), starts, **own)
-            decoded = _decoded(clip if media == "audio" else with_pictures(clip), own, lengths[0] - first)
+            whole_part = {**options, "duration": min(max_seconds, last - first)}
+            (clip,) = read_clips(source_of(row[column]), starts, **whole_part)
+            clip = clip if media == "audio" else with_pictures(clip)
+            decoded = _decoded(clip, whole_part, lengths[0] - first)
         except MediaError as error:
             return {DECODED: {**_NOTHING, "name": error.source, "error": str(error)}}
         result = {DECODED: decoded, **dict.fromkeys(parts)}

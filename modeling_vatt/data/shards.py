@@ -128,11 +128,11 @@ class ShardDataset:
         if zlib.crc32(content) != row["crc32"]:
             reason = "not the bytes that were indexed"
             raise MediaError(name, reason, "Copy the shard again, or index the folder anew.")
-        said = {
+        text = {
             "captions": usable_captions(row["captions"]),
             "sentences": usable_sentences(row["sentences"])[0],
         }
-        return {**row, **said, "video": {"path": name, "bytes": content}}
+        return {**row, **text, "video": {"path": name, "bytes": content}}
 
     def _read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
         """Bytes of a file of the folder. Nothing is kept open, so any process may call this."""
@@ -332,7 +332,7 @@ def read_shard_index(path: str | os.PathLike) -> tuple[list[dict[str, Any]], Cou
             rows = []
             for video in videos:
                 name = video.name
-                said: list[dict[str, Any]] = []
+                columns: list[dict[str, Any]] = []
                 for text in texts.of(video):
                     name = text.name
                     if counts[name] != counts[video.name]:
@@ -340,7 +340,7 @@ def read_shard_index(path: str | os.PathLike) -> tuple[list[dict[str, Any]], Cou
                             f"it is there {counts[name]} times, {video.name!r} {counts[video.name]} times"
                         )
                     if text.turn == video.turn:
-                        said.append(texts.read(text))
+                        columns.append(texts.read(text))
                 name = video.name
                 crc32 = 0
                 for part in _content(tar, video.content):
@@ -348,7 +348,7 @@ def read_shard_index(path: str | os.PathLike) -> tuple[list[dict[str, Any]], Cou
                 key = video.name if several[video.stem, video.turn] > 1 else video.stem
                 key = f"{key}#{video.turn + 1}" if video.turn else key
                 place = {"offset": video.content.offset_data, "size": video.content.size, "crc32": crc32}
-                rows.append({"key": usable_text(key), **place, **_joined(said)})
+                rows.append({"key": usable_text(key), **place, **_joined(columns)})
     except (tarfile.TarError, OSError) as error:
         raise ShardError(f"{path}: no tar file, or a damaged one ({error}). Copy it again.") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -439,7 +439,7 @@ class _Texts:
             self.by_stem.setdefault(text.stem, []).append(text)
             if text.stem not in stems:
                 self.by_plain.setdefault(_plain(text.stem), []).append(text)
-        self.said: dict[tuple[str, int], dict[str, Any]] = {}
+        self.columns: dict[tuple[str, int], dict[str, Any]] = {}
         self.dropped: Counter[str] = Counter()
 
     def of(self, video: _Member) -> list[_Member]:
@@ -450,15 +450,15 @@ class _Texts:
     def read(self, text: _Member) -> dict[str, Any]:
         """What it says; each is read once."""
         place = text.name, text.turn
-        if place not in self.said:
+        if place not in self.columns:
             content = b"".join(_content(self.tar, text.content)).decode("utf-8-sig")
-            said = json.loads(content) if text.suffix == ".json" else {"captions": content}
-            self.said[place] = _text_of(said, self.dropped)
-        return self.said[place]
+            fields = json.loads(content) if text.suffix == ".json" else {"captions": content}
+            self.columns[place] = _text_of(fields, self.dropped)
+        return self.columns[place]
 
     def left_out(self) -> Counter[str]:
         total = sum(map(len, self.by_stem.values()))
-        return self.dropped + Counter({"texts without a video": total - len(self.said)})
+        return self.dropped + Counter({"texts without a video": total - len(self.columns)})
 
 
 def _plain(stem: str) -> str:
@@ -487,11 +487,11 @@ def _time(value: Any) -> float | None:
         return math.nan
 
 
-def _joined(said: list[dict[str, Any]]) -> dict[str, Any]:
+def _joined(texts: list[dict[str, Any]]) -> dict[str, Any]:
     """What several texts say of a clip: all captions, of the rest what the first one says."""
-    row: dict[str, Any] = {"captions": list(dict.fromkeys(c for text in said for c in text["captions"]))}
+    row: dict[str, Any] = {"captions": list(dict.fromkeys(c for text in texts for c in text["captions"]))}
     for name, nothing in (("sentences", []), ("source", None), ("start", None), ("end", None)):
-        row[name] = next((text[name] for text in said if text[name] not in ([], None)), nothing)
+        row[name] = next((text[name] for text in texts if text[name] not in ([], None)), nothing)
     return row
 
 

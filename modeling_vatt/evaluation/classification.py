@@ -145,6 +145,3 @@ def plot_confusion(scores: npt.NDArray, labels: npt.NDArray, names: Sequence[str
             number = counts[row, column]
             axes.text(column, row, str(number), ha="center", va="center", color=colour, fontsize=8)
     return figure
-
-
-__all__ = ["classification_metrics", "per_class_table", "plot_confusion", "write_per_class_table"]

@@ -170,13 +170,3 @@ class RetrievalMetrics(VattMetric):
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         return retrieval_metrics(np.asarray(predictions), references, self.prefix)
-
-
-__all__ = [
-    "RetrievalMetrics",
-    "TaggingMetrics",
-    "TopKAccuracy",
-    "pretraining_metrics",
-    "tagging_metrics",
-    "top_k_accuracy",
-]

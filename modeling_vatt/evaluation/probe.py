@@ -237,14 +237,3 @@ def summarize_splits(results: Sequence[SplitResult]) -> dict[str, float | None]:
         summary[name] = float(np.mean(values))
         summary[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return summary
-
-
-__all__ = [
-    "LinearHead",
-    "LinearHeadClassifier",
-    "SplitResult",
-    "linear_probe",
-    "linear_svm",
-    "summarize_splits",
-    "window_scores",
-]

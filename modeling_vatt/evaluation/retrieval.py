@@ -62,9 +62,9 @@ def retrieval_ranks(similarity: npt.NDArray, targets: Sequence[int] | None = Non
         raise ValueError(
             f"`targets` must have one entry per query: {truth.shape} for {rows.shape[0]} queries."
         )
-    own = similarity[rows, truth][:, None]
-    earlier_equal = (similarity == own) & (np.arange(similarity.shape[1])[None, :] < truth[:, None])
-    return (similarity > own).sum(axis=1) + earlier_equal.sum(axis=1)
+    score = similarity[rows, truth][:, None]  # of the true item
+    earlier_equal = (similarity == score) & (np.arange(similarity.shape[1])[None, :] < truth[:, None])
+    return (similarity > score).sum(axis=1) + earlier_equal.sum(axis=1)
 
 
 def retrieval_metrics(

@@ -153,12 +153,7 @@ def remove_old(
         keep: how many stay, newest by their step; 0 for all.
         state_file: see [`checkpoints`].
         also: a checkpoint that stays in any case; it counts among the `keep`, but the newest one stays too.
-
-    Raises:
-        ValueError: a negative number.
     """
-    if keep < 0:
-        raise ValueError(f"The number of checkpoints to keep must not be negative, got {keep}; 0 keeps all.")
     recover(output_dir)
     found = checkpoints(output_dir, state_file)
     if not keep or not found:

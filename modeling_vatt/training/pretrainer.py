@@ -402,14 +402,14 @@ class Pretrainer:
         present = [any(known) for known in there_is]
         absent = [not all(known) for known in there_is]
         wanted = self.run.signals.received is not None or parts is None
-        stop, anyone_empty, anyone_new, *there = sum_over_processes(
+        stop, anyone_empty, anyone_new, *counts = sum_over_processes(
             wanted, empty, bool(new), *present, *absent
         )
         if anyone_new:
             self.progress.skipped.share(new)
         if anyone_empty and not stop and self.accelerator.num_processes > 1:
             self.run.refuse_unreadable(self.progress.step + 1, anyone_empty, self.progress.skipped)
-        mixed = [name for place, name in enumerate(_INPUTS) if there[place] and there[place + len(_INPUTS)]]
+        mixed = [name for place, name in enumerate(_INPUTS) if counts[place] and counts[place + len(_INPUTS)]]
         if mixed and not stop:
             lacking = [name for place, name in enumerate(_INPUTS) if absent[place]]
             raise ValueError(

@@ -399,8 +399,6 @@ def test_old_checkpoints_go_by_their_step(tmp_path):
     assert names(tmp_path) == ["checkpoint-30", "checkpoint-200"]
     remove_old(tmp_path, keep=1)
     assert names(tmp_path) == ["checkpoint-200"]
-    with pytest.raises(ValueError, match="must not be negative, got -1"):
-        remove_old(tmp_path, keep=-1)
 
 
 def test_results_are_replaced_at_once_or_not_at_all(tmp_path):
@@ -529,8 +527,7 @@ def test_nothing_is_timed_by_the_clock_on_the_wall():
         )
     }
     assert found == {
-        (f"{file}.py", "st_mtime_ns")
-        for file in ("data/folders", "embedding/embedding", "retrieval/updating", "web/media")
+        (f"{file}.py", "st_mtime_ns") for file in ("data/folders", "retrieval/updating", "web/media")
     }
 
 
