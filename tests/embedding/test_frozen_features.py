@@ -100,7 +100,7 @@ def test_columns_and_decoders(model, processor, files, tmp_path):
     )
     sound = SimpleNamespace(data=torch.from_numpy(clip.waveform)[None], sample_rate=rate)
     row = {"array": clip.waveform, "sampling_rate": rate, "path": None}
-    # The codec pads sound, so that what is decoded is longer than the file says, and its last window is later.
+    # The codec pads sound: what is decoded is longer than the file says, and its last window is later.
     for name, forms, atol in (("video", [video, clip.frames], 1e-5), ("audio", [sound, row], 0.02)):
         options = {"modalities": (name,), "windows": 2}
         expected = embed_files(model, processor, files[:1], **options).arrays[f"{name}_va_embeds"]
