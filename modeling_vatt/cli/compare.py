@@ -40,7 +40,7 @@ def compare(
     vatt compare "a dog barks" my_videos my_videos/.vatt-another
     """
     if len(indexes) < 2:
-        raise typer.BadParameter("Give two indexes or more.", param_hint="indexes")
+        raise typer.BadParameter(f"Give two indexes or more, not {len(indexes)}.", param_hint="indexes")
     for place in indexes:
         require_index(place)
     quiet()
