@@ -27,6 +27,7 @@ from ..processors import (
     MediaLimits,
     MediaSource,
     VattProcessor,
+    probe,
     read_clips,
     read_duration,
 )
@@ -442,10 +443,15 @@ class _Windows:
     def _parts(self) -> Iterator[_Part]:
         for number, source in enumerate(self.files):
             try:
-                duration = read_duration(source, self.limits)
+                info = probe(source, self.limits)
+                duration = info.duration or read_duration(source, self.limits)
             except MediaError as error:
                 yield _Part(number, source, 0.0, [], True, error)
                 continue
+            cut = None
+            if info.missing:
+                reason = f"cut short: the last {info.missing:.1f} s that its header states are missing"
+                cut = MediaError(info.source, reason, "Copy it again.")
             groups = _batched(iterate_strided_starts(duration, self.seconds, self.stride), _WINDOWS_AT_ONCE)
             chosen, tried = next(groups), 0
             for following in groups:
@@ -463,7 +469,7 @@ class _Windows:
                 yield _Part(number, source, duration, [], True, rest)
                 break
             else:
-                yield _Part(number, source, duration, chosen, True)
+                yield _Part(number, source, duration, chosen, True, cut)
 
 
 def _read_part(processor: VattProcessor, limits: MediaLimits, part: _Part) -> list[torch.Tensor | MediaError]:
