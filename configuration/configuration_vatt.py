@@ -618,7 +618,7 @@ class VattConfig(PreTrainedConfig):
         linear = [name for name in self.towers or {} if self.use(name).projection == "linear"]
         if linear and self.head_type != "joint":
             raise ValueError(
-                f'`projection="linear"` of {", ".join(linear)} needs `head_type="joint"`: FAC is more than that.'
+                f'`projection="linear"` of {", ".join(linear)} needs `head_type="joint"`: set it.'
             )
         if self.head_type == "joint" and self.va_projection_size != self.vt_projection_size:
             raise ValueError("The joint head has one space: set `vt_projection_size=va_projection_size`.")

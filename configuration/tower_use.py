@@ -19,8 +19,8 @@ class VattTowerUse:
     Args:
         locked (`bool` or `int`): True trains nothing of the tower, n only what follows its first n blocks.
         projection (`str`): what stands between the pooled feature and the head: `"none"`, or `"mlp"` (linear,
-            GELU, linear, of the feature's width, beside the feature itself). With `"linear"` the joint head is
-            but a dense layer for this tower, without ReLU and batch norm.
+            GELU, linear, of the feature's width, beside the feature itself). With `"linear"` the joint head
+            is but a dense layer for this tower, without ReLU and batch norm.
         kind (`str`): `"image"` (a model of single pictures, run on every frame), `"video"`, `"audio"` or
             `"text"`.
         pooling (`str`): `"pooler"` (the model's own `pooler_output`), `"first"` (its first token) or `"mean"`

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from small_models import AUDIO, TEXT, VIDEO, seeded
 from tower_folders import REMOTE, remote_folder
@@ -371,7 +372,7 @@ def test_a_linear_projection():
     found = model.train().get_text_features(torch.tensor([[5, 6, 7]]))
     right = found.pooler_output @ model.vatt.head.projections["text"].weight.T
     torch.testing.assert_close(found.vt_embeds, right)
-    with pytest.raises(ValueError, match="of text needs `head_type"):
+    with pytest.raises(StrictDataclassError, match="of text needs `head_type"):
         VattForPreTraining.from_video_audio_text_pretrained(**linear, **own, **sizes)
 
 
