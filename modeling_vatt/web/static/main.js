@@ -197,9 +197,10 @@ function card(moment, place, moments) {
   part(".time").textContent = span(moment);
   part("b").textContent = fileOf(moment.path);
   part("b").title = moment.path;
-  const copies = moment.copies?.length ? ` and ${plural(moment.copies.length, "copy", "copies")}` : "";
-  part(".where").textContent = folderOf(moment.path) + copies;
-  part(".where").title = copies && moment.copies.join("\n");
+  const { copies = [] } = moment;
+  const others = copies.length ? plural(copies.length, "copy", "copies") : "";
+  part(".where").textContent = [folderOf(moment.path), others].filter(Boolean).join(" · ");
+  part(".where").title = copies.join("\n");
   if (ranked) {
     part(".score i").style.setProperty("--share", `${100 * Math.max(0, Math.min(1, moment.score))}%`);
     part(".score em").textContent = moment.score.toFixed(3);
