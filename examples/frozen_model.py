@@ -38,6 +38,9 @@ class ModelArguments:
     batch_size: int = field(default=16, metadata={"help": "Files at a time."})
     num_workers: int = field(default=2, metadata={"help": "Threads that decode files."})
     device: str = field(default="cpu", metadata={"help": "cpu, cuda, ..."})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code of towers that came with the model. Read it first."}
+    )
 
 
 def load(args: ModelArguments, may_be_new: Sequence[str] = ()) -> tuple[Any, VattProcessor]:
@@ -45,7 +48,8 @@ def load(args: ModelArguments, may_be_new: Sequence[str] = ()) -> tuple[Any, Vat
     are not asked for, or if nothing can be written into the output folder."""
     check_output_dir(args.output_dir)
     transformers_logging.disable_progress_bar()
-    model, line = load_pretrained(VattModel, args.model, may_be_new)
+    trusted: dict[str, Any] = {"trust_remote_code": True} if args.trust_remote_code else {}
+    model, line = load_pretrained(VattModel, args.model, may_be_new, **trusted)
     print(line)
     model = model.to(args.device).eval()
     processor = VattProcessor.from_pretrained(args.model)

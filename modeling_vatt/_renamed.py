@@ -34,7 +34,7 @@ _MOVED = {
     "retrieval.identity": "embedding.identity",
     "retrieval.indexing": "retrieval.updating",
     "retrieval.search": "retrieval.video_search",
-    "training.finetuning": "training.trainer",
+    "training.finetuning": "training",
     "unimodal": "models.unimodal",
 }
 _PACKAGE = __name__.rpartition(".")[0]

@@ -88,11 +88,19 @@ def convert(
     cache_dir: Annotated[
         Path | None, typer.Option(help="Where downloads are kept; by default vatt/ in the Hugging Face home.")
     ] = None,
-    base_url: Annotated[str | None, typer.Option(help="Mirror of the release.", show_default=False)] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            "--source",
+            "--base-url",
+            help="Mirror of the release (URL), or folder that holds a copy of it; see docs/convert.md.",
+            show_default=False,
+        ),
+    ] = None,
     list_names: Annotated[bool, typer.Option("--list", help="List the published checkpoints.")] = False,
 ) -> None:
     """Convert an official checkpoint to weights, config, processor and model card for `from_pretrained`."""
-    from ..convert.release import BASE_URL, MISC_DATA, RELEASES, fetch, fetch_release
+    from ..convert.release import BASE_URL, MISC_DATA, RELEASES, fetch_part, fetch_release
     from ..convert.variables import open_variables
 
     if list_names:
@@ -111,7 +119,7 @@ def convert(
         release = None if is_path else RELEASES[checkpoint]
         source = Path(checkpoint) if is_path else fetch_release(checkpoint, cache, base_url, bar)
         if misc_data == "download":
-            misc_data = str(fetch(f"{base_url}/{MISC_DATA}", cache / MISC_DATA, bar))
+            misc_data = str(fetch_part(MISC_DATA, cache, base_url, bar))
         bar.close()
         variables = open_variables(source)
         from ..convert import convert_checkpoint

@@ -14,7 +14,7 @@ from .common import NOTHING_FOUND, Trust, explained, finite, quiet, require_inde
 
 
 if TYPE_CHECKING:
-    from ..retrieval import Moment, VattIndex
+    from ..retrieval import Moment, Query, VattIndex
 
 
 class Strength(StrEnum):
@@ -89,6 +89,13 @@ def search(
     model: Annotated[str | None, typer.Option(help="The index's model, if it has moved.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     trust_remote_code: Trust = False,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Ask the `vatt serve` at this address, such as http://127.0.0.1:8000, instead of an index.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find moments of videos by words, by a sound, by a clip or picture, or by all of these together.
@@ -110,6 +117,8 @@ def search(
     vatt search "a dog" --audio bark.wav --weight audio=0.5 --not "a cat" --index my_videos
 
     vatt search --like holidays/beach.mp4@1:23 --index my_videos
+
+    vatt search "a dog barks" --server http://127.0.0.1:8000
     """
     for file in export or []:
         if file.suffix not in (".csv", ".json", ".html"):
@@ -129,41 +138,66 @@ def search(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    require_index(index_dir)
-    if model is not None:
-        require_repository(model)
-    quiet()
-    from ..retrieval import (
-        VattIndex,
-        VideoSearch,
-        export_moments,
-        moment_records,
-        strength,
-        timecode,
-    )
-
-    index = VattIndex.from_pretrained(index_dir)
-    _check_folder(index, folder)
-    opened = VideoSearch.load(index, model, device, trust_remote_code)
     options: dict[str, Any] = {
         "top_k": top_k,
         "folder": folder,
         "min_score": min_score,
-        "merge": merge,
-        "exact": exact,
+        "per_file": None if everything else per_file,
     }
-    options |= {"per_file": None if everything else per_file, "distinct": True, "at_least": at_least.value}
-    unknown = [] if text is None else opened.unknown_words(text)
-    found = opened.find(query, **options)
-    for file in export or []:
-        export_moments(found, file, query.name, index.root)
-    pictures = _save_thumbnails(found, index.root, thumbnails) if thumbnails is not None else {}
+    if server is not None:
+        if model is not None or thumbnails is not None or not merge or exact or at_least is not Strength.weak:
+            raise typer.BadParameter(
+                "takes none of --model, --thumbnails, --no-merge, --exact, --at-least.", param_hint="--server"
+            )
+        from ..retrieval.remote import ask_server
+
+        root = None
+        found, unknown = ask_server(server, query, **options)
+    else:
+        options |= {"merge": merge, "exact": exact, "distinct": True, "at_least": at_least.value}
+        found, unknown, root = _search_here(query, index_dir, model, device, trust_remote_code, options)
+    if export:
+        from ..retrieval import export_moments
+
+        for file in export:
+            export_moments(found, file, query.name, root)
+    pictures = _save_thumbnails(found, root, thumbnails) if thumbnails is not None else {}
+    _tell(found, unknown, query.name, pictures, as_json)
+
+
+def _search_here(
+    query: "Query",
+    index_dir: Path,
+    model: str | None,
+    device: str,
+    trust_remote_code: bool,
+    options: dict[str, Any],
+) -> tuple[list["Moment"], list[str], Path | None]:
+    """Moments, words that the model does not know, and the folder of the videos."""
+    require_index(index_dir)
+    if model is not None:
+        require_repository(model)
+    quiet()
+    from ..retrieval import VattIndex, VideoSearch
+
+    index = VattIndex.from_pretrained(index_dir)
+    _check_folder(index, options["folder"])
+    opened = VideoSearch.load(index, model, device, trust_remote_code)
+    unknown = [] if query.text is None else opened.unknown_words(query.text)
+    return opened.find(query, **options), unknown, index.root
+
+
+def _tell(
+    found: list["Moment"], unknown: list[str], name: str, pictures: dict[int, str], as_json: bool
+) -> None:
+    from ..retrieval.moments import moment_records, strength, timecode
+
     if as_json:
         records = [
             {**record, **({"thumbnail": pictures[record["rank"]]} if record["rank"] in pictures else {})}
             for record in moment_records(found)
         ]
-        say_json({"query": query.name, "unknown_words": unknown, "moments": records})
+        say_json({"query": name, "unknown_words": unknown, "moments": records})
     else:
         for rank, moment in enumerate(found, start=1):
             span = f"{timecode(moment.start)}-{timecode(moment.end)}"

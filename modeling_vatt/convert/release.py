@@ -92,6 +92,9 @@ RELEASES: dict[str, Release] = {
     ),
 }
 MISC_DATA = "misc_data.tgz"
+LAYOUT = "pretrain/tx_fac_mbs/ckpt-500000.index, ckpt-500000.data-00000-of-00001, ..., and misc_data.tgz."
+# The release's bucket answered so in 2026.
+_CLOSED = (401, 403, 404, 410)
 
 
 def fetch_release(
@@ -99,18 +102,36 @@ def fetch_release(
 ) -> Path:
     """Download a published checkpoint unless `folder` has it already.
 
+    Args:
+        name: of `RELEASES`.
+        folder: where downloads are kept.
+        base_url: address, or folder on this machine, below which the files of `Release.files` lie; nothing is
+            copied from a folder.
+        progress: called with every piece that has arrived.
+
     Returns:
-        The checkpoint's prefix below `folder`.
+        The checkpoint's prefix.
 
     Raises:
-        ConversionError: unknown name, or a download that fails; see [`fetch`].
+        ConversionError: unknown name, a file that is missing, or a download that fails; see [`fetch`].
     """
     if name not in RELEASES:
         raise ConversionError(f"{name!r} is no published checkpoint; choose one of {', '.join(RELEASES)}.")
     release = RELEASES[name]
-    for file in release.files:
-        fetch(f"{base_url}/{file}", Path(folder) / file, progress)
-    return Path(folder) / release.stem
+    paths = [fetch_part(file, folder, base_url, progress) for file in release.files]
+    return paths[0].with_suffix("")
+
+
+def fetch_part(
+    file: str, folder: str | os.PathLike, base_url: str = BASE_URL, progress: Progress | None = None
+) -> Path:
+    """Path of a file of the release: in a folder on this machine, or fetched; see [`fetch_release`]."""
+    if "://" in base_url:
+        return fetch(f"{base_url.rstrip('/')}/{file}", Path(folder) / file, progress)
+    path = Path(base_url) / file
+    if not path.is_file():
+        raise ConversionError(f"{path}: no such file. `--source` must be laid out as the release: {LAYOUT}")
+    return path
 
 
 def fetch(url: str, target: Path, progress: Progress | None = None) -> Path:
@@ -132,6 +153,12 @@ def fetch(url: str, target: Path, progress: Progress | None = None) -> Path:
         try:
             total, checksum = _continue_download(url, part, target.name, progress)
         except urllib.error.HTTPError as error:
+            if error.code in _CLOSED:
+                raise ConversionError(
+                    f"{url}: the server answers {error.code} ({error.reason}): its owners may have closed "
+                    "it. Give a copy (`--source FOLDER`) or a mirror (`--source URL`), laid out as the "
+                    f"release: {LAYOUT}"
+                ) from error
             if error.code < 500:  # asking again will not help
                 raise ConversionError(
                     f"{url}: the server answers {error.code} ({error.reason}). Check the name and the "

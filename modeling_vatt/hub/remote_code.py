@@ -178,6 +178,7 @@ class _Module:
 
     Attributes:
         name: full name.
+        is_package: whether this is an `__init__`.
         body: text without header, imports and `__all__`.
         imports: what it imports from elsewhere: bound name -> statement.
         definitions: what it defines: name -> text of its statement if that is one line, else where it is.
@@ -186,6 +187,7 @@ class _Module:
     """
 
     name: str
+    is_package: bool
     body: str = ""
     imports: dict[str, str] = field(default_factory=dict)
     definitions: dict[str, str] = field(default_factory=dict)
@@ -195,8 +197,11 @@ class _Module:
 
 
 def _in_order(roots: list[str]) -> list[_Module]:
-    """The modules and all they need, each after those it imports at its top; packages that only pass names on
-    are left out."""
+    """The modules and all they need, each after those it imports at its top.
+
+    Packages are left out: they pass names on, and register them with the Auto classes, which then would take
+    the classes of one checkpoint for those of the next.
+    """
     order: dict[str, _Module] = {}
     pending = list(roots)
 
@@ -210,16 +215,17 @@ def _in_order(roots: list[str]) -> list[_Module]:
 
     while pending:
         visit(pending.pop(0))
-    return [module for module in order.values() if module.body.strip()]
+    return [module for module in order.values() if module.body.strip() and not module.is_package]
 
 
 def _take_apart(name: str) -> _Module:
     source = importlib.import_module(name)
-    package = name if hasattr(source, "__path__") else name.rpartition(".")[0]
+    is_package = hasattr(source, "__path__")
+    package = name if is_package else name.rpartition(".")[0]
     text = inspect.getsource(source)
     tree = ast.parse(text)
     lines = text.splitlines()
-    module = _Module(name)
+    module = _Module(name, is_package)
     dropped = set(range(1, tree.body[0].lineno))  # copyright
     top = set(map(id, tree.body))
     for node in ast.walk(tree):

@@ -72,6 +72,7 @@ class VattPatchEmbeddings(nn.Module):
         )
         self.dropout = VattDropout(config.position_dropout_prob)
         self.agg_token = nn.Parameter(torch.zeros(size))
+        self.drops_tokens = True  # in training; its last steps may keep all
         # The release enumerates spectrogram positions mel-slowest, its tokens time-slowest.
         self.reversed_positions = getattr(config, "input_type", None) == "spectrogram"
 
@@ -104,7 +105,7 @@ class VattPatchEmbeddings(nn.Module):
         positions = self.position_embeddings(grid[::-1] if self.reversed_positions else grid)
         info: dict[str, torch.Tensor] = {}
         kept = None
-        if self.training and self.config.drop_token_rate > 0:
+        if self.training and self.drops_tokens and self.config.drop_token_rate > 0:
             keep = drop_token_count(math.prod(grid), self.config.drop_token_rate)
             # One draw for the whole batch (release). Sorted for memory locality: order has no meaning.
             kept = torch.randperm(math.prod(grid), device=values.device)[:keep].sort().values

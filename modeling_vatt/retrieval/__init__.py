@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     )
     from ..embedding.identity import ModelIdentity, hash_weights
     from ..processors.windows import strided_starts
-    from .calibration import STRENGTHS, Calibration, strength
+    from .calibration import Calibration
+    from .comparing import Answer, compare_searches
     from .errors import IndexDamaged, IndexMismatch
-    from .export import export_moments, moment_records
+    from .export import export_moments
     from .gallery import Gallery, Hit
     from .index import VattIndex
-    from .moments import Moment, merge_windows, timecode
+    from .moments import STRENGTHS, Moment, merge_windows, moment_records, strength, timecode
     from .query import Query, parse_place
+    from .remote import ask_server
     from .store import FileRecord
     from .thumbnails import thumbnail
     from .updating import IndexBusy, IndexReport, forget_files, remember_files, update_index, writer_lock
@@ -37,6 +39,7 @@ else:
 
 __all__ = [
     "STRENGTHS",
+    "Answer",
     "Calibration",
     "FileEmbeddings",
     "FileRecord",
@@ -52,7 +55,9 @@ __all__ = [
     "VattIndex",
     "VideoSearch",
     "WindowEmbeddings",
+    "ask_server",
     "combined",
+    "compare_searches",
     "embed_batches",
     "embed_files",
     "embed_query",

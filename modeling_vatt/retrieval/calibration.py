@@ -9,7 +9,7 @@ and then compared with what pairs of windows of different files have, seen in th
 
 import threading
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,20 +18,10 @@ from .moments import Moment
 from .store import SPACES, Space
 
 
-Strength = Literal["strong", "likely", "weak"]
-# Largest share of random pairs that fit as well.
-STRENGTHS: dict[Strength, float] = {"strong": 0.01, "likely": 0.05, "weak": 1.0}
 _SAMPLE = 500  # windows, so 250,000 pairs
 _FEWEST_PAIRS = 100
 _SAME = 0.9999  # cosine: copies of a file
 _CHANGED = 0.1  # growth of the index, as a share, after which another sample is drawn
-
-
-def strength(share: float | None) -> Strength | None:
-    """`"strong"` up to a share of 1 % of random pairs that fit as well, `"likely"` up to 5 %, or `"weak"`."""
-    if share is None:
-        return None
-    return next(name for name, largest in STRENGTHS.items() if share <= largest)
 
 
 class Calibration:

@@ -8,16 +8,13 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from html import escape
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from ..files import csv_cell, write_whole
 from ..processors import MediaError, MediaLimits
-from .calibration import strength
-from .moments import Moment, timecode
+from .moments import Moment, moment_records, timecode
 from .thumbnails import PICTURE_LIMITS, thumbnail
 
 
@@ -41,22 +38,6 @@ img, .none {{ width: 100%; aspect-ratio: 16 / 9; object-fit: contain; background
 </html>
 """
 _ITEM = """<li><a href="{link}">{picture}{path}</a><br>{begin}&ndash;{end}, score {score:.3f}</li>"""
-
-
-def moment_records(moments: Sequence[Moment]) -> list[dict[str, Any]]:
-    """Moments as plain dicts for JSON: those of [`Moment`], `rank`, `strength`, and `from` and `to` as
-    time codes."""
-    return [
-        {
-            "rank": rank,
-            **asdict(moment),
-            "score": round(moment.score, 6),
-            "strength": strength(moment.share),
-            "from": timecode(moment.start),
-            "to": timecode(moment.end),
-        }
-        for rank, moment in enumerate(moments, start=1)
-    ]
 
 
 def export_moments(

@@ -3,11 +3,15 @@
 """From windows that fit a query to moments of videos."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
+from typing import Any, Literal
 
 
+Strength = Literal["strong", "likely", "weak"]
+# Largest share of random pairs that fit as well.
+STRENGTHS: dict[Strength, float] = {"strong": 0.01, "likely": 0.05, "weak": 1.0}
 MARGIN = 0.05  # cosine: neighbours of a moment's best window that are at most this much worse belong to it
 _FIRST_WINDOWS = 64  # looked at to find moments; four times as many as long as it takes
 _TOUCHING = 0.05  # seconds between windows that count as neighbours: a frame, rounded times
@@ -47,6 +51,29 @@ def timecode(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     clock = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
     return f"{clock}:{rest // 10:02d}.{rest % 10}"
+
+
+def strength(share: float | None) -> Strength | None:
+    """`"strong"` up to a share of 1 % of random pairs that fit as well, `"likely"` up to 5 %, or `"weak"`."""
+    if share is None:
+        return None
+    return next(name for name, largest in STRENGTHS.items() if share <= largest)
+
+
+def moment_records(moments: Sequence[Moment]) -> list[dict[str, Any]]:
+    """Moments as plain dicts for JSON: those of [`Moment`], `rank`, `strength`, and `from` and `to` as
+    time codes."""
+    return [
+        {
+            "rank": rank,
+            **asdict(moment),
+            "score": round(moment.score, 6),
+            "strength": strength(moment.share),
+            "from": timecode(moment.start),
+            "to": timecode(moment.end),
+        }
+        for rank, moment in enumerate(moments, start=1)
+    ]
 
 
 def find_moments(

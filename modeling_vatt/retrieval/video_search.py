@@ -18,10 +18,10 @@ from ..hub.repositories import require_repository
 from ..models.loading import load_pretrained
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
-from .calibration import STRENGTHS, Calibration, Strength
+from .calibration import Calibration
 from .errors import IndexMismatch
 from .index import VattIndex
-from .moments import Moment
+from .moments import STRENGTHS, Moment, Strength
 from .query import Query
 from .store import DEFAULT_FOLDER, Space, find_index
 from .updating import IndexReport, update_index, writer_lock

@@ -11,6 +11,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -37,7 +38,9 @@ from ..data import (
     skip_report,
 )
 from ..models.adapters import merged_state_dict
+from ..models.embeddings import VattPatchEmbeddings
 from ..models.modeling_vatt import VattForPreTraining, VattForPreTrainingOutput
+from .averaging import WeightAverage
 from .checkpoints import begin, checkpoints, commit, is_whole, read_state, remove_old
 from .faults import TrainingError, explain, is_worker_death, quiet_worker
 from .gradient_cache import average_gradients, cached_backward
@@ -66,7 +69,14 @@ _INPUTS = {
     "text": ("input_ids", "text_pooler_output"),
 }
 # What decides the rates from here on: may change where they do not yet depend on it.
-_SCHEDULE = ("schedule", "num_steps", "decay_steps", "final_learning_rate", "cosine_period")
+_SCHEDULE = (
+    "schedule",
+    "num_steps",
+    "decay_steps",
+    "final_learning_rate",
+    "cosine_period",
+    "all_token_steps",
+)
 # What decides the result: a run is not continued with other values.
 _FIXED = (
     *_SCHEDULE,
@@ -106,6 +116,9 @@ class PretrainingArguments:
         cosine_period: `"half"` (release) or `"quarter"` (paper).
         adam_beta1, adam_beta2, adam_epsilon, weight_decay: of Adam (decoupled decay if not 0).
         max_grad_norm: clip the norm of the gradient; 0 for none (release).
+        ema_decay: evaluate and keep the moving average of the weights with this decay, such as 0.999; 0 for
+            the weights themselves. Training goes on from the weights themselves.
+        all_token_steps: so many last steps without DropToken.
         seed: decides clips, windows, augmentation, DropToken and dropout of every step; not negative.
         deterministic: algorithms of torch only that give the same bits every time.
         num_workers: worker processes that load clips.
@@ -137,6 +150,8 @@ class PretrainingArguments:
     adam_epsilon: float = 1e-7
     weight_decay: float = 0.0
     max_grad_norm: float = 0.0
+    ema_decay: float = 0.0
+    all_token_steps: int = 0
     seed: int = 0
     deterministic: bool = False
     num_workers: int = 0
@@ -157,12 +172,15 @@ class PretrainingArguments:
             "micro_batch_size",
             "warmup_steps",
             "decay_steps",
+            "all_token_steps",
             "num_workers",
             "keep_checkpoints",
         )
         for name in counts:
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"`ema_decay` must be at least 0 and below 1, got {self.ema_decay}.")
         if self.schedule not in ("cosine", "constant", "wsd"):
             raise ValueError(f'`schedule` must be "cosine", "constant" or "wsd", got {self.schedule!r}.')
         if (self.schedule == "wsd") != (self.decay_steps > 0):
@@ -279,6 +297,13 @@ class Pretrainer:
             args.decay_steps,
         )
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        if args.ema_decay and self.accelerator.distributed_type == DistributedType.FSDP:
+            raise ValueError("`ema_decay` is for whole models, not for FSDP's parts: leave it at 0.")
+        self.average = (
+            WeightAverage(self.accelerator.unwrap_model(self.model), args.ema_decay)
+            if args.ema_decay
+            else None
+        )
         # Not prepared: Accelerate would step it once per process, but a step here is one global batch. Nor
         # registered: Accelerate would unpickle whatever lies in the checkpoint in its place.
         self.scheduler = scheduler
@@ -316,6 +341,7 @@ class Pretrainer:
                 self._save_checkpoint()
                 raise self.run.stopped()
             assert parts is not None
+            self._set_drop_token(step)
             self.progress.add(self._step(parts, step))
             clips += self.args.batch_size
             self.progress.step = step = step + 1
@@ -339,12 +365,21 @@ class Pretrainer:
                 f"Nothing was learnt, no clip could be read; the first because {reason} Check the files and "
                 "the limits of media, and begin anew in another folder."
             )
+        if self.average is not None:
+            self.average.apply()
         return metrics
+
+    def _set_drop_token(self, step: int) -> None:
+        """DropToken, but for the last steps."""
+        for module in self.accelerator.unwrap_model(self.model).modules():
+            if isinstance(module, VattPatchEmbeddings):
+                module.drops_tokens = step < self.args.num_steps - self.args.all_token_steps
 
     @property
     def _decay_start(self) -> int | None:
         """The step whose checkpoint the run can be extended from."""
-        return steps_before_decay(vars(self.args)) if self.args.schedule == "wsd" else None
+        start = steps_before_decay(vars(self.args))
+        return start if 0 <= start < self.args.num_steps else None
 
     def _warn(self) -> None:
         """Of settings that are hardly meant."""
@@ -473,6 +508,8 @@ class Pretrainer:
         if total[-1]:
             self._refuse_non_finite(step, losses.tolist(), norm)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update(step)
         if self.accelerator.optimizer_step_was_skipped:
             logger.warning(
                 "Step %d: the gradient overflows in fp16; no update, the scale is lowered.", step + 1
@@ -538,6 +575,10 @@ class Pretrainer:
         return output
 
     def _evaluate(self, step: int) -> dict[str, float]:
+        with self.average.applied() if self.average is not None else nullcontext():
+            return self._evaluate_and_keep(step)
+
+    def _evaluate_and_keep(self, step: int) -> dict[str, float]:
         model = self.accelerator.unwrap_model(self.model)
         model.eval()
         assert self.evaluate is not None
@@ -597,10 +638,15 @@ class Pretrainer:
             partial,
             self.accelerator.is_main_process,
             begin=lambda: begin(target),
-            fill=lambda: self.accelerator.save_state(str(partial)),
+            fill=lambda: self._fill(partial),
             finish=finish,
         )
         self._saved_step = self.progress.step
+
+    def _fill(self, folder: Path) -> None:
+        self.accelerator.save_state(str(folder))
+        if self.average is not None and self.accelerator.is_main_process:
+            self.average.save(folder)
 
     def _fingerprint(self) -> dict[str, Any]:
         """What must not change between the parts of a run."""
@@ -744,6 +790,8 @@ class Pretrainer:
             )
         try:
             self.accelerator.load_state(str(checkpoint))
+            if self.average is not None:
+                self.average.load(checkpoint)
             self.scheduler.load_state_dict(state["scheduler"])
             self.progress = _Progress(**state["progress"])
             self._saved_step = self.progress.step

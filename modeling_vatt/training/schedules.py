@@ -76,14 +76,14 @@ def warn_of_long_warmup(warmup_steps: int, total_steps: int, peak: float) -> Non
 
 
 def steps_before_decay(settings: Mapping[str, Any]) -> int:
-    """Updates whose rates are the same however long the run is; -1 where all rates depend on its length.
+    """Updates that are the same however long the run is; -1 where all rates depend on its length.
 
     Args:
-        settings: `schedule`, `num_steps` and `decay_steps` of [`PretrainingArguments`].
+        settings: `schedule`, `num_steps`, `decay_steps` and `all_token_steps` of [`PretrainingArguments`].
     """
     if settings.get("schedule", "cosine") == "cosine":
         return -1
-    return settings["num_steps"] - settings["decay_steps"]
+    return settings["num_steps"] - max(settings["decay_steps"], settings.get("all_token_steps", 0))
 
 
 def get_pretraining_schedule(

@@ -44,7 +44,7 @@ from modeling_vatt.convert import (
 from modeling_vatt.convert import release as release_module
 from modeling_vatt.convert.converter import model_table
 from modeling_vatt.convert.misc_data import load_array_pickle
-from modeling_vatt.convert.release import fetch
+from modeling_vatt.convert.release import fetch, fetch_release
 from modeling_vatt.convert.writing import read_labels
 from modeling_vatt.processors import VattFeatureExtractor, VattProcessor, VattVideoProcessor
 
@@ -737,9 +737,27 @@ def test_server_without_ranges(server, tmp_path):
 
 
 def test_what_the_server_lacks(server, tmp_path):
-    with pytest.raises(ConversionError, match="/a: the server answers 404"):
+    with pytest.raises(ConversionError, match=r"/a: the server answers 404.*closed.*--source FOLDER"):
         fetch(f"{server.url}/a", tmp_path / "a")
     assert len(server.requests) == 1
+
+
+def test_copy_of_the_release(server, tmp_path):
+    """In a folder, from which nothing is copied; one that lacks a file is named with what it should hold."""
+    release = RELEASES["tx_fac_mbs"]
+    for file in release.files:
+        path = tmp_path / "copy" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(CONTENT)
+        server.files[f"/mirror/{file}"] = CONTENT
+    prefix = fetch_release("tx_fac_mbs", tmp_path / "cache", str(tmp_path / "copy"))
+    assert prefix == tmp_path / "copy" / release.stem and not (tmp_path / "cache").exists()
+    prefix = fetch_release("tx_fac_mbs", tmp_path / "cache", f"{server.url}/mirror/")
+    assert prefix == tmp_path / "cache" / release.stem
+    assert [Path(f"{prefix}.index").read_bytes(), len(server.requests)] == [CONTENT, 2]
+    path.unlink()
+    result = vatt("tx_fac_mbs", "--source", tmp_path / "copy", "-o", tmp_path / "out")
+    assert result.exit_code == 1 and "no such file" in result.output and "misc_data.tgz" in result.output
 
 
 def test_no_server(tmp_path, monkeypatch):

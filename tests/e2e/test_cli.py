@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -287,6 +288,72 @@ def test_queries_of_several_parts(place, tmp_path):
     assert len(one) == 4
     like = json.loads(vatt("search", "--like", "clip1.mp4@1", *index, "-k", 50).stdout)["moments"]
     assert like and all(row["path"] != "clip1.mp4" or not row["start"] < 1 < row["end"] for row in like)
+
+
+def test_models_are_compared(place, tmp_path):
+    videos = shutil.copytree(place / "videos", tmp_path / "videos", copy_function=shutil.copy2)
+    config = small_config()
+    seeded(VattForPreTraining, config, seed=5).save_pretrained(tmp_path / "another")
+    small_processor(config).save_pretrained(tmp_path / "another")
+    vatt("index", videos, "--model", tmp_path / "another", "--index", videos / ".vatt-another")
+    both = (videos, videos / ".vatt-another")
+    answers = json.loads(vatt("compare", "clip 3", *both, "-k", 2, "--json").stdout)["answers"]
+    assert [answer["model"] for answer in answers] == [str(place / "model"), str(tmp_path / "another")]
+    lists = [[(row["path"], row["start"], row["end"]) for row in answer["moments"]] for answer in answers]
+    for answer, found in zip(answers, lists, strict=True):
+        alone = VideoSearch.open(answer["index"]).text("clip 3", top_k=2)
+        assert found == [(m.path, m.start, m.end) for m in alone]
+    for answer, others in zip(answers, reversed(lists), strict=True):
+        for row in answer["moments"]:
+            common = [o for o in others if o[0] == row["path"] and o[1] < row["end"] and row["start"] < o[2]]
+            assert row["shared"] == bool(common)
+    told = vatt("compare", "clip 3", *both).output
+    assert told.count("(1 of 1)") == 8 and str(tmp_path / "another") in told
+    vatt("compare", "clip 3", videos, expect=2)
+    vatt("compare", "clip 3", videos, tmp_path, expect=1)
+
+
+def test_a_running_server_is_asked(place, tmp_path):
+    uvicorn = pytest.importorskip("uvicorn", reason="the extra `web` is not installed")
+    from modeling_vatt.web import create_app
+    from modeling_vatt.web.server import address_of, listen
+
+    search = VideoSearch.open(place / "videos")
+    listening = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(create_app(search), log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    ask = ("--server", address_of(listening), "--json")
+    try:
+        for query in (("clip 3",), ("--audio", place / "bark.wav"), ("--video", place / "videos/clip1.mp4")):
+            options = ("-k", 3, "--per-file", 1, "--min-score", -0.9)
+            here = json.loads(vatt("search", *query, *options, "-i", place / "videos", "--json").stdout)
+            there = json.loads(vatt("search", *query, *options, *ask).stdout)
+            assert [row["path"] for row in here["moments"]] == [row["path"] for row in there["moments"]]
+            assert [row["score"] for row in here["moments"]] == pytest.approx(
+                [row["score"] for row in there["moments"]], abs=1e-5
+            )
+        inside = json.loads(vatt("search", "clip", "--folder", "deep", *ask).stdout)["moments"]
+        assert {row["path"] for row in inside} == {"deep/clip3.mp4"}
+        assert vatt("search", "clip", "--export", tmp_path / "found.csv", *ask).exit_code == 0
+        for wrong, code, message in (
+            (("clip", "--folder", "none"), 1, "no such folder"),
+            (("clip", "--not", "dog"), 1, "a server takes one of"),
+            (("clip", "--no-merge"), 2, "takes none of"),
+        ):
+            assert message in vatt("search", *wrong, *ask, expect=code).output
+        code = (
+            "import sys; from typer.testing import CliRunner; from modeling_vatt.cli import app\n"
+            f"print(CliRunner().invoke(app, {['search', 'clip 3', *ask]!r}).exit_code)\n"
+            "print({'torch', 'transformers', 'fastapi'} & set(sys.modules))\n"
+        )
+        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+        assert told.stdout.split() == ["0", "set()"], told.stderr
+    finally:
+        server.should_exit = True
+        thread.join()
+    assert "no `vatt serve` answers" in vatt("search", "clip", *ask, expect=1).output
+    assert "begins with http" in vatt("search", "clip", "--server", "file:///etc/passwd", expect=1).output
 
 
 def test_search_that_finds_nothing_and_wrong_usage(place, tmp_path, monkeypatch):

@@ -51,6 +51,7 @@ ALLOWED = {
     ("modeling_vatt/convert/misc_data.py", "tarfile"): "read in memory, nothing is unpacked to the disk",
     ("modeling_vatt/convert/variables.py", "zipfile"): "only its exception",
     ("modeling_vatt/convert/variables.py", "np.load"): "allow_pickle=False",
+    ("modeling_vatt/retrieval/remote.py", "urllib"): "asks the server that the user names; reads JSON",
     ("modeling_vatt/convert/release.py", "urllib"): "fetches a release that the user names; weights only",
     ("modeling_vatt/convert/release.py", "http"): "only its exception",
     ("modeling_vatt/data/engine.py", "pickle"): "between this program's own Ray workers",

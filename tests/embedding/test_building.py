@@ -12,7 +12,7 @@ import pytest
 import torch
 from clip_folders import write_clip
 from small_models import AUDIO
-from tower_folders import bert_folder, clip_folder, wav2vec_folder
+from tower_folders import bert_folder, clip_folder, remote_folder, wav2vec_folder
 from transformers import CLIPModel, pipeline
 
 from modeling_vatt import VattForPreTraining, VattModel
@@ -20,6 +20,7 @@ from modeling_vatt.embedding.building import build_from_towers
 from modeling_vatt.hub.remote_code import save_remote_code
 from modeling_vatt.processors import VattProcessor
 from modeling_vatt.retrieval import VideoSearch, embed_files, embed_query, embed_windows, unit
+from modeling_vatt.retrieval.video_search import load_model
 
 
 SIZES = {"va_projection_size": 12, "vt_projection_size": 6}
@@ -128,3 +129,24 @@ def test_bad_parts_are_named(sources, tmp_path):
     rated = wav2vec_folder(tmp_path / "rated", sampling_rate=100)
     with pytest.raises(ValueError, match=r"audio tower: it does not take what its processor makes"):
         build_from_towers(**{**sources, "audio": str(rated)}, processing={"seconds": 0.2}, **SIZES)
+
+
+def test_code_of_a_tower_runs_where_it_is_trusted(sources, tmp_path):
+    """Also when a search, or an evaluation of a frozen model, loads the saved model."""
+    frames = {"size": 8, "crop_size": 8, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    model, processor = build_from_towers(
+        **{**sources, "video": str(remote_folder(tmp_path / "remote"))},
+        processing={"frames": frames},
+        towers={"video": {"output_size": 6}},
+        trust_remote_code=True,
+        **SIZES,
+    )
+    model.save_pretrained(tmp_path / "saved")
+    processor.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ValueError, match="code of the video tower comes with its checkpoint"):
+        load_model(tmp_path / "saved")
+    again, parts = load_model(tmp_path / "saved", trust_remote_code=True)
+    inputs = parts(videos=[np.zeros((4, 9, 9, 3), np.uint8)])
+    with torch.no_grad():
+        found, right = (each.eval()(**inputs, return_loss=False).video_vt_embeds for each in (again, model))
+    assert torch.equal(found, right)

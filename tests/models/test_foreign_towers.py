@@ -2,15 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Towers that are other models: each against the wrapped model called directly."""
 
-import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from huggingface_hub.errors import StrictDataclassError
+from safetensors.torch import load_file
 from small_models import AUDIO, TEXT, VIDEO, seeded
+from tower_folders import REMOTE, remote_folder
 from transformers import (
     ASTConfig,
     ASTModel,
@@ -325,47 +325,6 @@ def test_what_cannot_serve_is_refused_with_the_reason(tmp_path):
         VattConfig(video_config=CLIP.vision_config, modality_agnostic=True)
 
 
-REMOTE = """
-from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-
-class TinyConfig(PretrainedConfig):
-    model_type = "tiny_pictures"
-
-    def __init__(self, hidden_size=6, **kwargs):
-        self.hidden_size = hidden_size
-        super().__init__(**kwargs)
-
-
-class TinyModel(PreTrainedModel):
-    config_class = TinyConfig
-    main_input_name = "pixel_values"
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.layer = nn.Conv2d(3, config.hidden_size, 4, 4)
-        self.post_init()
-
-    def forward(self, pixel_values, **kwargs):
-        places = self.layer(pixel_values)
-        return BaseModelOutputWithPooling(last_hidden_state=places, pooler_output=places.amax((2, 3)))
-"""
-
-
-def _remote_tower(folder: Path) -> Path:
-    """Folder of a model whose code comes with it."""
-    folder.mkdir()
-    (folder / "tiny_pictures.py").write_text(REMOTE)
-    auto_map = {"AutoConfig": "tiny_pictures.TinyConfig", "AutoModel": "tiny_pictures.TinyModel"}
-    content = {"model_type": "tiny_pictures", "hidden_size": 6, "auto_map": auto_map}
-    (folder / "config.json").write_text(json.dumps(content))
-    weights = {"layer.weight": torch.randn(6, 3, 4, 4), "layer.bias": torch.randn(6)}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
 def _pooled(model: Any) -> torch.Tensor:
     with torch.no_grad():
         return model.get_video_features(_pixels()).pooler_output
@@ -373,7 +332,7 @@ def _pooled(model: Any) -> torch.Tensor:
 
 def test_a_tower_with_code_of_its_own(tmp_path):
     """Its code runs only where it is trusted, and travels with the saved model."""
-    source = _remote_tower(tmp_path / "source")
+    source = remote_folder(tmp_path / "source")
     with pytest.raises(ValueError, match=r"code of the video tower .*source comes with its checkpoint"):
         _whole(video=str(source))
     model = _whole(video=str(source), trust_remote_code=True)
@@ -393,8 +352,8 @@ def test_a_tower_with_code_of_its_own(tmp_path):
 
 
 def test_code_of_two_towers_under_one_name(tmp_path):
-    video = _remote_tower(tmp_path / "video")
-    audio = _remote_tower(tmp_path / "audio")
+    video = remote_folder(tmp_path / "video")
+    audio = remote_folder(tmp_path / "audio")
     text = REMOTE.replace('"pixel_values"', '"input_values"').replace("tiny_pictures", "tiny_sound")
     (audio / "tiny_pictures.py").write_text(text)
     config = (audio / "config.json").read_text()
@@ -402,6 +361,19 @@ def test_code_of_two_towers_under_one_name(tmp_path):
     model = _whole(video=str(video), audio=str(audio), trust_remote_code=True)
     with pytest.raises(ValueError, match=r"files called tiny_pictures\.py"):
         model.save_pretrained(tmp_path / "saved")
+
+
+def test_a_linear_projection():
+    """A dense layer alone; FAC, which is more than that, refuses it."""
+    linear = {"towers": {"text": {"projection": "linear"}}, "text": BertModel(BertConfig(**WORDS))}
+    sizes = {"va_projection_size": 6, "vt_projection_size": 6}
+    own = {"video_config": dict(VIDEO), "audio_config": dict(AUDIO)}
+    model = VattForPreTraining.from_video_audio_text_pretrained(**linear, **own, **sizes, head_type="joint")
+    found = model.train().get_text_features(torch.tensor([[5, 6, 7]]))
+    right = found.pooler_output @ model.vatt.head.projections["text"].weight.T
+    torch.testing.assert_close(found.vt_embeds, right)
+    with pytest.raises(StrictDataclassError, match="of text needs `head_type"):
+        VattForPreTraining.from_video_audio_text_pretrained(**linear, **own, **sizes)
 
 
 @pytest.mark.parametrize("foreign", [True, False])

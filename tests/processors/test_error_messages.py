@@ -47,6 +47,7 @@ REVIEWED: dict[str, str] = {
     "<error>": "the command line shows the message of the package",
     "<empty>": "made above, with what is missing and where to put it",
     "<str(error)>": "shown as it was made",
+    "{address}: {reason}": "the reason is a sentence of the server",
     "<_sentence(error)>": "a remedy is added where the system gives none",
     "<file> | <str(error)>": "a helper adds what to do",
     "<MANIFEST>": "a helper adds what to do",

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders of tiny random checkpoints with their processors, as a user would name them for towers."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -85,4 +87,45 @@ def whisper_folder(folder: Path) -> Path:
     config = WhisperConfig(**sizes, **layers, **heads, **IDS, decoder_start_token_id=1)
     WhisperModel(config).save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=8, chunk_length=2).save_pretrained(folder)
+    return folder
+
+
+REMOTE = """
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+
+class TinyConfig(PretrainedConfig):
+    model_type = "tiny_pictures"
+
+    def __init__(self, hidden_size=6, **kwargs):
+        self.hidden_size = hidden_size
+        super().__init__(**kwargs)
+
+
+class TinyModel(PreTrainedModel):
+    config_class = TinyConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.layer = nn.Conv2d(3, config.hidden_size, 4, 4)
+        self.post_init()
+
+    def forward(self, pixel_values, **kwargs):
+        places = self.layer(pixel_values)
+        return BaseModelOutputWithPooling(last_hidden_state=places, pooler_output=places.amax((2, 3)))
+"""
+
+
+def remote_folder(folder: Path) -> Path:
+    """Folder of a model whose code comes with it."""
+    folder.mkdir()
+    (folder / "tiny_pictures.py").write_text(REMOTE)
+    auto_map = {"AutoConfig": "tiny_pictures.TinyConfig", "AutoModel": "tiny_pictures.TinyModel"}
+    content = {"model_type": "tiny_pictures", "hidden_size": 6, "auto_map": auto_map}
+    (folder / "config.json").write_text(json.dumps(content))
+    weights = {"layer.weight": torch.randn(6, 3, 4, 4), "layer.bias": torch.randn(6)}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
