@@ -26,6 +26,7 @@ import datasets
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, gather_object
 from common import MediaArguments, check_output_dir, fail, naming, new_config, parse, refuse_with_model
 from huggingface_hub import HfApi
@@ -175,7 +176,18 @@ class RunArguments:
     """How to run and where to put the result."""
 
     mixed_precision: Literal["no", "bf16", "fp16"] = field(default="no", metadata={"help": "Autocast."})
-    report_to: Literal["tensorboard", "none"] = field(default="tensorboard", metadata={"help": "Tracker."})
+    report_to: Literal[
+        "tensorboard",
+        "wandb",
+        "trackio",
+        "mlflow",
+        "aim",
+        "comet_ml",
+        "swanlab",
+        "clearml",
+        "dvclive",
+        "none",
+    ] = field(default="tensorboard", metadata={"help": "Tracker, by Accelerate; it must be installed."})
     eval_batch_size: int = field(default=32, metadata={"help": "Clips at a time in evaluation."})
     keep_last: bool = field(default=False, metadata={"help": "Save the last model instead of the best."})
     remote_code: bool = field(
@@ -208,6 +220,10 @@ def set_up(args: Arguments) -> Accelerator:
     if run.report_to == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
         logger.info("TensorBoard is not installed: metrics go to metrics.jsonl only.")
         run.report_to = "none"
+    if run.report_to not in ("none", *map(str, get_available_trackers())):
+        raise ValueError(
+            f"--report_to {run.report_to} is not installed: `pip install {run.report_to}`, or leave it out."
+        )
     accelerator = Accelerator(
         mixed_precision=run.mixed_precision,
         log_with=run.report_to if run.report_to != "none" else None,
@@ -479,7 +495,11 @@ def describe(args: Arguments, accelerator: Accelerator) -> dict[str, Any]:
             for key, value in values.items()
             if isinstance(value, (int, float, str, bool))
         }
-        accelerator.init_trackers("logs", config=plain)
+        # TensorBoard's is a folder; elsewhere it is the project among many.
+        project = (
+            "logs" if args.run.report_to == "tensorboard" else Path(args.training.output_dir).resolve().name
+        )
+        accelerator.init_trackers(project, config=plain)
     return settings
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from . import convert, embed, flops, forget, index, info, search, serve
+from . import compare, convert, embed, flops, forget, index, info, search, serve
 
 
 app = typer.Typer(
@@ -33,7 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _module in (index, search, serve, forget, embed, info, convert, flops):
+for _module in (index, search, serve, forget, compare, embed, info, convert, flops):
     app.command()(getattr(_module, _module.__name__.rpartition(".")[2]))
 
 

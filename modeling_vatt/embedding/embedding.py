@@ -27,11 +27,13 @@ from ..processors import (
     MediaLimits,
     MediaSource,
     VattProcessor,
+    probe,
     read_clips,
     read_duration,
 )
+from ..processors.inputs import RatedSound, unwrapped
 from ..processors.media.source import source_name
-from ..processors.windows import iterate_strided_starts, read_windows, window_places
+from ..processors.windows import is_media_source, iterate_strided_starts, read_windows, window_places
 from .cache import FeatureCache, content_of
 from .identity import base_model, hash_weights
 
@@ -198,7 +200,7 @@ class FileEmbeddings:
 def embed_files(
     model: VattModel | VattForPreTraining,
     processor: VattProcessor,
-    files: Iterable[MediaSource],
+    files: Iterable[Any],
     modalities: Sequence[Literal["video", "audio"]] = ("video",),
     windows: int = 1,
     segments: Iterable[Segment | None] | None = None,
@@ -213,7 +215,8 @@ def embed_files(
     Args:
         model: in evaluation mode, on its device.
         processor: of the model.
-        files: paths, contents of files, or binary file objects that can seek.
+        files: paths, contents of files, or binary file objects that can seek; rows of `datasets` that hold
+            these; decoders of torchcodec, rows and arrays that hold the decoded medium, of one modality.
         modalities: what to embed. With both, sound is that of the same windows, and `audio_mask` (files,
             windows) is 0 where there is none; sound alone must be there.
         windows: windows spread uniformly over each clip; one window is centred.
@@ -233,7 +236,7 @@ def embed_files(
     settings = [sorted(modalities), windows, pooled, repr(limits)]  # limits decide what cannot be read
     cache = None if cache_dir is None else _cache(Path(cache_dir), model, processor, settings)
     clips = zip(
-        (file if isinstance(file, bytes) or hasattr(file, "read") else os.fspath(file) for file in files),
+        (os.fspath(file) if isinstance(file, os.PathLike) else file for file in map(unwrapped, files)),
         repeat(None) if segments is None else segments,
         strict=segments is not None,
     )
@@ -272,6 +275,16 @@ def _clip_reader(
 
     def read(clip: _Clip) -> BatchFeature | MediaError:
         source, segment = clip
+        if not is_media_source(source):
+            if segment is not None or video == audio:
+                raise ValueError(
+                    "Decoded clips must be embedded whole and one modality at a time: leave `segments` out, "
+                    "or pass the files."
+                )
+            if isinstance(source, RatedSound):  # resampled, as a file is
+                source = source._replace(decoded=True)
+            name = "videos" if video else "audio"
+            return processor(**{name: [source]}, windows=windows, load_audio_from_video=False, limits=limits)
         try:
             parts = read_windows(source, segment=segment, **options)
             if not video:
@@ -442,10 +455,15 @@ class _Windows:
     def _parts(self) -> Iterator[_Part]:
         for number, source in enumerate(self.files):
             try:
-                duration = read_duration(source, self.limits)
+                info = probe(source, self.limits)
+                duration = info.duration or read_duration(source, self.limits)
             except MediaError as error:
                 yield _Part(number, source, 0.0, [], True, error)
                 continue
+            cut = None
+            if info.missing:
+                reason = f"cut short: the last {info.missing:.1f} s that its header states are missing"
+                cut = MediaError(info.source, reason, "Copy it again.")
             groups = _batched(iterate_strided_starts(duration, self.seconds, self.stride), _WINDOWS_AT_ONCE)
             chosen, tried = next(groups), 0
             for following in groups:
@@ -463,7 +481,7 @@ class _Windows:
                 yield _Part(number, source, duration, [], True, rest)
                 break
             else:
-                yield _Part(number, source, duration, chosen, True)
+                yield _Part(number, source, duration, chosen, True, cut)
 
 
 def _read_part(processor: VattProcessor, limits: MediaLimits, part: _Part) -> list[torch.Tensor | MediaError]:
@@ -526,6 +544,8 @@ def _cache(
 
 
 def _keys(batch: list[_Clip]) -> list[Any]:
+    if not all(is_media_source(source) for source, _ in batch):
+        raise ValueError("Decoded clips cannot be cached: leave `cache_dir` out, or pass the files.")
     return [(content_of(source), segment) for source, segment in batch]
 
 

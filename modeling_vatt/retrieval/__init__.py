@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..embedding.identity import ModelIdentity, hash_weights
     from ..processors.windows import strided_starts
     from .calibration import Calibration
+    from .comparing import Answer, compare_searches
     from .errors import IndexDamaged, IndexMismatch
     from .export import export_moments
     from .gallery import Gallery, Hit
@@ -38,6 +39,7 @@ else:
 
 __all__ = [
     "STRENGTHS",
+    "Answer",
     "Calibration",
     "FileEmbeddings",
     "FileRecord",
@@ -55,6 +57,7 @@ __all__ = [
     "WindowEmbeddings",
     "ask_server",
     "combined",
+    "compare_searches",
     "embed_batches",
     "embed_files",
     "embed_query",

@@ -78,6 +78,7 @@ def _answer(address: str, options: dict[str, Any], content: bytes | None) -> dic
             reason = f"answers with {error.code}. Check that it is `vatt serve`."
         raise ValueError(f"{address}: {reason}") from None
     except (OSError, ValueError) as error:  # of the network, or no JSON
+        cause = error.reason if isinstance(error, urllib.error.URLError) else error
         raise ConnectionError(
-            f"{address}: no `vatt serve` answers there ({error}). Start one, or leave --server out."
+            f"{address}: no `vatt serve` answers there ({cause}). Start one, or leave --server out."
         ) from None

@@ -45,7 +45,10 @@ _TS_DISCONT, _GENERIC_INDEX, _NOTIMESTAMPS = 0x200, 0x100, 0x80
 # Formats that seek, and stamp what follows, by bytes a second: right for samples of one size only.
 _SEEKS_BY_RATE = ("wav", "w64", "aiff", "au", "voc", "sox", "ircam", "nistsphere", "caf")
 _STATEFUL = ("speex", "adpcm", "g722", "g726")  # codecs whose packets need all those before them
+# Formats whose header states a length of its own, however much of the file is there.
+_HEADER_LENGTH = ("matroska", "flv")
 _LATE = 0.05  # seconds a file's clock may start after zero before it matters whether a length counts them
+_CUT_SHORT = 1.0  # seconds; headers err by less
 _MAX_ASPECT = 20.0  # of a pixel; all beyond is damage
 _REORDER_DEPTH = 17  # packets within which H.264 stores the frames that follow each other on the screen
 _MAX_READ_ERRORS = 16
@@ -78,6 +81,8 @@ class MediaInfo:
         rotation: degrees (0, 90, 180, 270) the stored frames are turned counter-clockwise for display.
         sampling_rate: Hz.
         clock_start: what the file's own clock, and so a player, shows at second 0 of the clock used here.
+        missing: seconds at the end that the header states and a file that was cut short does not hold; 0 if
+            that is not known.
     None stands for not known, or no such stream.
     """
 
@@ -95,6 +100,7 @@ class MediaInfo:
     video_codec: str | None = None
     audio_codec: str | None = None
     clock_start: float = 0.0
+    missing: float = 0.0
 
 
 def error_message(error: Exception) -> str:
@@ -501,6 +507,10 @@ class MediaReader:
             claims["audio_codec"] = context.name
         known = self._describe()[1] or self._clock is not None
         duration = self.length(list(self.streams)) if known else None
+        stated = (self._container.duration or 0) / av.time_base
+        if duration is not None and any(name in self._container.format.name for name in _HEADER_LENGTH):
+            missing = stated - duration
+            claims["missing"] = missing if missing > _CUT_SHORT else 0.0
         return MediaInfo(self.name, duration, "video" in self.streams, "audio" in self.streams, **claims)
 
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -558,7 +559,7 @@ def test_windows_read_together_are_those_read_alone(tmp_path, suffix):
         alone = read_clip(path, start=start, **options)
         assert frame_numbers(clip.frames) == frame_numbers(alone.frames)
         np.testing.assert_allclose(clip.waveform, alone.waveform, atol=1e-4)  # MP2 is dithered
-        assert clip.info == alone.info
+        assert replace(clip.info, duration=alone.info.duration) == alone.info
     assert lengths == [pytest.approx(8.0, abs=0.3)]
 
 

@@ -290,6 +290,29 @@ def test_queries_of_several_parts(place, tmp_path):
     assert like and all(row["path"] != "clip1.mp4" or not row["start"] < 1 < row["end"] for row in like)
 
 
+def test_models_are_compared(place, tmp_path):
+    videos = shutil.copytree(place / "videos", tmp_path / "videos", copy_function=shutil.copy2)
+    config = small_config()
+    seeded(VattForPreTraining, config, seed=5).save_pretrained(tmp_path / "another")
+    small_processor(config).save_pretrained(tmp_path / "another")
+    vatt("index", videos, "--model", tmp_path / "another", "--index", videos / ".vatt-another")
+    both = (videos, videos / ".vatt-another")
+    answers = json.loads(vatt("compare", "clip 3", *both, "-k", 2, "--json").stdout)["answers"]
+    assert [answer["model"] for answer in answers] == [str(place / "model"), str(tmp_path / "another")]
+    lists = [[(row["path"], row["start"], row["end"]) for row in answer["moments"]] for answer in answers]
+    for answer, found in zip(answers, lists, strict=True):
+        alone = VideoSearch.open(answer["index"]).text("clip 3", top_k=2)
+        assert found == [(m.path, m.start, m.end) for m in alone]
+    for answer, others in zip(answers, reversed(lists), strict=True):
+        for row in answer["moments"]:
+            common = [o for o in others if o[0] == row["path"] and o[1] < row["end"] and row["start"] < o[2]]
+            assert row["shared"] == bool(common)
+    told = vatt("compare", "clip 3", *both).output
+    assert told.count("(1 of 1)") == 8 and str(tmp_path / "another") in told
+    vatt("compare", "clip 3", videos, expect=2)
+    vatt("compare", "clip 3", videos, tmp_path, expect=1)
+
+
 def test_a_running_server_is_asked(place, tmp_path):
     uvicorn = pytest.importorskip("uvicorn", reason="the extra `web` is not installed")
     from modeling_vatt.web import create_app

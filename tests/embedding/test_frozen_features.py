@@ -3,7 +3,9 @@
 """Windows of files embedded by a frozen model, and retrieval with them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from small_models import seeded, small_config
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.data import source_of
 from modeling_vatt.evaluation import average_windows, retrieval_metrics, zero_shot_retrieval
-from modeling_vatt.processors import VattProcessor
+from modeling_vatt.processors import VattProcessor, read_clip
 from modeling_vatt.processors.windows import read_windows
 from modeling_vatt.retrieval import Gallery, embed_files, embed_texts
 
@@ -78,6 +80,35 @@ def test_rows_that_carry_bytes(model, processor, files, tmp_path):
         found = embed_files(model, processor, [source], cache_dir=tmp_path)
         np.testing.assert_array_equal(found.arrays["video_va_embeds"], expected)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_columns_and_decoders(model, processor, files, tmp_path):
+    """Rows of `Video()` and `Audio()`, and objects of torchcodec, give what their files give."""
+    for name, column in (("video", datasets.Video), ("audio", datasets.Audio)):
+        options = {"modalities": (name,), "windows": 2}
+        expected = embed_files(model, processor, files[:2], **options).arrays[f"{name}_va_embeds"]
+        table = datasets.Dataset.from_dict({"clip": list(map(str, files[:2]))})
+        rows = table.cast_column("clip", column(decode=False))["clip"]
+        found = embed_files(model, processor, rows, **options).arrays[f"{name}_va_embeds"]
+        np.testing.assert_array_equal(found, expected)
+    rate = processor.feature_extractor.sampling_rate
+    clip = read_clip(files[0], fps=processor.video_processor.fps, sampling_rate=rate)
+    frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
+    times = torch.arange(len(frames)) / processor.video_processor.fps
+    video = SimpleNamespace(
+        data=frames, pts_seconds=times, duration_seconds=torch.full((len(frames),), float(times[1]))
+    )
+    sound = SimpleNamespace(data=torch.from_numpy(clip.waveform)[None], sample_rate=rate)
+    row = {"array": clip.waveform, "sampling_rate": rate, "path": None}
+    # The codec pads sound: what is decoded is longer than the file says, and its last window is later.
+    for name, forms, atol in (("video", [video, clip.frames], 1e-5), ("audio", [sound, row], 0.02)):
+        options = {"modalities": (name,), "windows": 2}
+        expected = embed_files(model, processor, files[:1], **options).arrays[f"{name}_va_embeds"]
+        found = embed_files(model, processor, forms, **options).arrays[f"{name}_va_embeds"]
+        np.testing.assert_allclose(found, expected.repeat(2, 0), atol=atol)
+    for wrong in ({"modalities": ("video", "audio")}, {"cache_dir": tmp_path}, {"segments": [(0.0, 1.0)]}):
+        with pytest.raises(ValueError, match="Decoded clips"):
+            embed_files(model, processor, [video], **wrong)
 
 
 def test_segments_read_nothing_outside(tmp_path, model, processor):

@@ -556,6 +556,8 @@ def test_truncated_matroska_gives_what_is_there(make: Maker, tmp_path: Path) -> 
     # The last B-frames are in the part that is missing.
     assert numbers[:-3] == numbers_on_screen(np.arange(100) / 25, 0.0, 10, len(numbers) - 3)
     assert 1.0 < len(clip.waveform) / 48_000 < 3.5
+    missing = probe(tmp_path / "cut.mkv").missing
+    assert probe(whole).missing == 0.0 and abs(probe(whole).duration - clip.duration - missing) < 0.1
 
 
 @pytest.mark.parametrize("ending", ["mp4", "ts", "avi"])

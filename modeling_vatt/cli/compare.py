@@ -1,0 +1,82 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`vatt compare`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import NOTHING_FOUND, Trust, explained, quiet, require_index, say, say_json
+
+
+if TYPE_CHECKING:
+    from ..retrieval import VideoSearch
+
+
+@explained("Nothing was changed.")
+def compare(
+    text: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    indexes: Annotated[list[Path], typer.Argument(help="Folders of two or more indexes of the same videos.")],
+    top_k: Annotated[int, typer.Option("--top-k", "-k", help="Number of results of each.", min=1)] = 5,
+    folder: Annotated[str | None, typer.Option(help="Only below this subfolder of the videos.")] = None,
+    per_file: Annotated[int, typer.Option(help="At most so many moments of a file.", min=1)] = 3,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    trust_remote_code: Trust = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Search the same videos with several models, each with an index of its own.
+
+    The last column says how many of the others find the moment, too. Scores of different models cannot be
+    compared; strong, likely and weak can, see `vatt search --help`.
+
+    Examples:
+
+    vatt index my_videos --model one_model
+
+    vatt index my_videos --model another_model --index my_videos/.vatt-another
+
+    vatt compare "a dog barks" my_videos my_videos/.vatt-another
+    """
+    if len(indexes) < 2:
+        raise typer.BadParameter(f"Give two indexes or more, not {len(indexes)}.", param_hint="indexes")
+    for place in indexes:
+        require_index(place)
+    quiet()
+    from ..retrieval import Query, VattIndex, VideoSearch, compare_searches
+    from ..retrieval.moments import moment_records, strength, timecode
+
+    def opened() -> Iterator["VideoSearch"]:
+        for place in indexes:
+            with VattIndex.from_pretrained(place) as index:
+                yield VideoSearch.load(index, None, device, trust_remote_code)
+
+    options: dict[str, Any] = {"top_k": top_k, "folder": folder, "per_file": per_file, "distinct": True}
+    answers = compare_searches(opened(), Query(text), **options)
+    if as_json:
+        rows = [
+            [
+                {**record, "shared": shared}
+                for record, shared in zip(moment_records(answer.moments), answer.shared, strict=True)
+            ]
+            for answer in answers
+        ]
+        models = [
+            {"index": str(place), "model": answer.model, "moments": moments}
+            for place, answer, moments in zip(indexes, answers, rows, strict=True)
+        ]
+        say_json({"query": text, "answers": models})
+    else:
+        for place, answer in zip(indexes, answers, strict=True):
+            say(f"{place}: {answer.model}")
+            for rank, (moment, shared) in enumerate(zip(answer.moments, answer.shared, strict=True), start=1):
+                span = f"{timecode(moment.start)}-{timecode(moment.end)}"
+                fit = strength(moment.share) or ""
+                say(
+                    f"{rank:3d}  {moment.score:6.3f}  {fit:<6}  {span:>17}  {moment.path}  "
+                    f"({shared} of {len(indexes) - 1})"
+                )
+    if not any(answer.moments for answer in answers):
+        say("nothing found", err=True)
+        raise typer.Exit(NOTHING_FOUND)
