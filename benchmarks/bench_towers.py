@@ -176,11 +176,21 @@ def main() -> None:
     columns = [f"{split} {name}" for split in args.test_splits for name in SHOWN]
     print(f"| {' | '.join(names)} | {' | '.join(columns)} | s |")
     print("| --- " * (len(names) + len(columns) + 1) + "|", flush=True)
+    kept = (
+        "dataset",
+        "video_tower",
+        "text_tower",
+        "dtype",
+        "max_train_clips",
+        "max_test_clips",
+        "test_splits",
+    )
+    data = {name: getattr(args, name) for name in (*kept, "epochs", "shuffle_captions")}
     for values in product(*choices):
         setting = dict(zip(names, values, strict=True))
         rows = []
         for seed in range(args.seeds):
-            key = {**setting, "seed": seed, "epochs": args.epochs, "shuffled": args.shuffle_captions}
+            key = {**setting, "seed": seed, **data}
             found = next((row["found"] for row in done if row["key"] == key), None)
             if found is None:
                 found = bench.run(setting, seed)
