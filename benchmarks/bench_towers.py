@@ -44,6 +44,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--trust_remote_code", action="store_true")
     parser.add_argument("--work_dir", type=Path, required=True)
     parser.add_argument("--test_splits", nargs="+", default=["test"], help="or folders of videos")
+    parser.add_argument("--max_train_clips", type=int, help="the first ones")
+    parser.add_argument("--max_test_clips", type=int, help="of each test split, the first ones")
     parser.add_argument("--losses", nargs="+", default=["asymmetric"], help="values of `loss_type`")
     parser.add_argument("--heads", nargs="+", default=["fac"], help="fac, joint")
     parser.add_argument("--projections", nargs="+", default=["none"], help="none, mlp")
@@ -76,7 +78,8 @@ class Bench:
         )
         self.model.lock("video", "audio", "text")
         began = time.perf_counter()
-        self.clips = {split: _load(args.dataset, split) for split in ("train", *args.test_splits)}
+        self.clips = {"train": _load(args.dataset, "train", args.max_train_clips)}
+        self.clips |= {split: _load(args.dataset, split, args.max_test_clips) for split in args.test_splits}
         self.known = {
             split: compute_locked_features(
                 self.model,
@@ -144,9 +147,10 @@ class Bench:
         return found
 
 
-def _load(dataset: str, split: str) -> Any:
-    """Clips of a split, or of a folder that is none."""
-    return load_clips(split, "train") if Path(split).is_dir() else load_clips(dataset, split)
+def _load(dataset: str, split: str, count: int | None) -> Any:
+    """Clips of a split, or of a folder that is none; the first ones."""
+    clips = load_clips(split, "train") if Path(split).is_dir() else load_clips(dataset, split)
+    return clips if count is None else clips.select(range(min(count, len(clips))))
 
 
 class _Silent(FeatureDataset):
@@ -172,11 +176,21 @@ def main() -> None:
     columns = [f"{split} {name}" for split in args.test_splits for name in SHOWN]
     print(f"| {' | '.join(names)} | {' | '.join(columns)} | s |")
     print("| --- " * (len(names) + len(columns) + 1) + "|", flush=True)
+    kept = (
+        "dataset",
+        "video_tower",
+        "text_tower",
+        "dtype",
+        "max_train_clips",
+        "max_test_clips",
+        "test_splits",
+    )
+    data = {name: getattr(args, name) for name in (*kept, "epochs", "shuffle_captions")}
     for values in product(*choices):
         setting = dict(zip(names, values, strict=True))
         rows = []
         for seed in range(args.seeds):
-            key = {**setting, "seed": seed, "epochs": args.epochs, "shuffled": args.shuffle_captions}
+            key = {**setting, "seed": seed, **data}
             found = next((row["found"] for row in done if row["key"] == key), None)
             if found is None:
                 found = bench.run(setting, seed)

@@ -615,6 +615,11 @@ class VattConfig(PreTrainedConfig):
             raise ValueError(
                 f"`false_negative_similarity` must lie between 0 and 1, got {self.false_negative_similarity}."
             )
+        linear = [name for name in self.towers or {} if self.use(name).projection == "linear"]
+        if linear and self.head_type != "joint":
+            raise ValueError(
+                f'`projection="linear"` of {", ".join(linear)} needs `head_type="joint"`: set it.'
+            )
         if self.head_type == "joint" and self.va_projection_size != self.vt_projection_size:
             raise ValueError("The joint head has one space: set `vt_projection_size=va_projection_size`.")
         if self.audio_text_loss_weight and self.head_type != "joint":

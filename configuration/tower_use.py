@@ -19,7 +19,8 @@ class VattTowerUse:
     Args:
         locked (`bool` or `int`): True trains nothing of the tower, n only what follows its first n blocks.
         projection (`str`): what stands between the pooled feature and the head: `"none"`, or `"mlp"` (linear,
-            GELU, linear, of the feature's width, beside the feature itself).
+            GELU, linear, of the feature's width, beside the feature itself). With `"linear"` the joint head
+            is but a dense layer for this tower, without ReLU and batch norm.
         kind (`str`): `"image"` (a model of single pictures, run on every frame), `"video"`, `"audio"` or
             `"text"`.
         pooling (`str`): `"pooler"` (the model's own `pooler_output`), `"first"` (its first token) or `"mean"`
@@ -55,7 +56,7 @@ class VattTowerUse:
         if unknown := set(settings) - set(known):
             raise ValueError(f"{where} has no {', '.join(sorted(unknown))}: use {', '.join(known)}.")
         use = cls(**settings)
-        choices = {"projection": ("none", "mlp"), "pooling": (None, *POOLINGS)}
+        choices = {"projection": ("none", "mlp", "linear"), "pooling": (None, *POOLINGS)}
         choices["kind"] = (None, *TOWER_KINDS[modality])
         for field, allowed in choices.items():
             if getattr(use, field) not in allowed:

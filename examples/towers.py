@@ -54,9 +54,12 @@ class TowerArguments:
         default_factory=list,
         metadata={"help": "Towers to train by LoRA only, with its rank: video:16 text:8. Needs PEFT."},
     )
-    projection: Literal["none", "mlp"] | None = field(
+    projection: Literal["none", "mlp", "linear"] | None = field(
         default=None,
-        metadata={"help": "What stands between locked towers and the head of a new model; none if left out."},
+        metadata={
+            "help": "What stands between locked towers and the head of a new model: none (if left out), mlp, "
+            "or linear: nothing but a dense layer, with the joint head."
+        },
     )
     cache_features: bool = field(
         default=False,

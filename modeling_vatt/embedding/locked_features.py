@@ -18,6 +18,7 @@ from .._version import __version__
 from ..data import ClipDataset, SkippedClip, all_captions
 from ..data.reading import is_decoded, part_of, read_options, read_row, source_of
 from ..models.foreign import VattForeignTower
+from ..models.losses import caption_ids
 from ..models.modeling_vatt import MODALITIES, VattForPreTraining
 from ..processors import MediaClip, MediaError, VattProcessor
 from ..processors.windows import read_windows, window_places
@@ -387,11 +388,11 @@ class FeatureDataset(ClipDataset):
             return super().texts(captions)
         filled = [[*texts, *[""] * (wanted - len(texts))][:wanted] for texts in captions]
         rows = torch.tensor([[known.captions[text] for text in texts] for texts in filled])
-        return {
-            "text_pooler_output": known.text[rows],
-            "text_mask": known.text_mask[rows].amax(1),
-            **({"caption_ids": rows} if self.with_ids else {}),
-        }
+        found = {"text_pooler_output": known.text[rows], "text_mask": known.text_mask[rows].amax(1)}
+        if self.with_ids:
+            words = super().texts(captions)
+            found["caption_ids"] = caption_ids(words["input_ids"], words["attention_mask"])
+        return found
 
 
 def _heard(clip: MediaClip) -> MediaClip | None:

@@ -144,7 +144,8 @@ class VattFACHead(nn.Module):
 
 
 class VattJointHead(nn.Module):
-    """One space for all: ReLU, dense layer without bias, batch norm, per modality."""
+    """One space for all: ReLU, dense layer without bias, batch norm, per modality; the dense layer alone for
+    towers with `projection="linear"`."""
 
     def __init__(self, config: VattConfig) -> None:
         super().__init__()
@@ -154,10 +155,15 @@ class VattJointHead(nn.Module):
         self.projections = nn.ModuleDict(
             {name: nn.Linear(config.output_size(name), size, bias=False) for name in towers}
         )
-        self.norms = nn.ModuleDict({name: VattBatchNorm(size, *norm) for name in towers})
+        self.linear = {name for name in towers if config.use(name).projection == "linear"}
+        normed = [name for name in towers if name not in self.linear]
+        self.norms = nn.ModuleDict({name: VattBatchNorm(size, *norm) for name in normed})
 
     def _project(self, name: str, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        joint = self.norms[name](self.projections[name](nn.functional.relu(pooled)))
+        if name in self.linear:
+            joint = self.projections[name](pooled)
+        else:
+            joint = self.norms[name](self.projections[name](nn.functional.relu(pooled)))
         return joint, joint
 
     def video(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import anyio
 import anyio.to_thread
-from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse, Response
@@ -43,6 +43,7 @@ FilePath = Annotated[str, Query(max_length=_MAX_PATH)]
 Folder = Annotated[str | None, Query(max_length=_MAX_PATH)]
 Score = Annotated[float | None, Query(ge=-1, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Query(ge=1)]
+PerFile = Annotated[int | None, Query(ge=1)]
 Seconds = Annotated[float, Query(ge=0, le=1e7, allow_inf_nan=False)]
 
 
@@ -88,12 +89,22 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
             raise HTTPException(404, f"{name} is gone: moved or deleted since it was indexed.")
         raise HTTPException(404, "No such file in the index.")
 
-    async def options(folder: str | None, min_score: float | None, top_k: int) -> dict[str, Any]:
+    async def options(
+        folder: Folder = None, min_score: Score = None, top_k: Count = 24, per_file: PerFile = None
+    ) -> dict[str, Any]:
         if top_k > settings.max_results:
             raise HTTPException(400, f"At most {settings.max_results} results, not {top_k}.")
         if folder and folder not in await asyncio.to_thread(library.folders):
             raise HTTPException(400, "The index has no such folder.")
-        return {"folder": folder or None, "min_score": min_score, "top_k": top_k}
+        return {
+            "folder": folder or None,
+            "min_score": min_score,
+            "top_k": top_k,
+            "per_file": per_file,
+            "distinct": True,
+        }
+
+    Options = Annotated[dict[str, Any], Depends(options)]
 
     @get("/")
     def page(request: Request) -> Response:
@@ -108,10 +119,17 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
         return {"generation": await asyncio.to_thread(library.generation)}
 
     @get("/api/search")
-    async def search_text(
-        q: str, folder: Folder = None, min_score: Score = None, top_k: Count = 24
+    async def search_index(
+        chosen: Options, q: str | None = None, like: FilePath | None = None, t: Seconds | None = None
     ) -> dict[str, Any]:
-        query = " ".join(q.split())
+        if (q is None) == (like is None):
+            raise HTTPException(400, "Give either `q`, words, or `like`, a file of the index.")
+        began = time.perf_counter()
+        answer = await (by_words(q, chosen) if q is not None else by_moment(str(like), t, chosen))
+        return answer | {"seconds": time.perf_counter() - began}
+
+    async def by_words(words: str, chosen: dict[str, Any]) -> dict[str, Any]:
+        query = " ".join(words.split())
         if not query:
             raise HTTPException(400, "The query is empty. Type what you look for.")
         if len(query) > settings.max_query_characters:
@@ -120,25 +138,32 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
                 f"The query has {len(query)} characters; at most {settings.max_query_characters} are allowed."
                 " Say it in fewer words.",
             )
-        began = time.perf_counter()
         try:
-            answer = await service.text(query, await options(folder, min_score, top_k))
+            return await service.text(query, chosen)
         except (IndexDamaged, IndexMismatch):
             raise
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
-        return answer | {"seconds": time.perf_counter() - began}
+
+    async def by_moment(path: str, seconds: float | None, chosen: dict[str, Any]) -> dict[str, Any]:
+        # What the index holds is enough: the file itself may be gone, and no other is ever opened.
+        entry = (await asyncio.to_thread(library.files)).get(path)
+        if entry is not None and seconds is not None and seconds > entry["duration"]:
+            raise HTTPException(
+                400, f"{path.rpartition('/')[2]} has no second {seconds:g}: it ends at {entry['duration']:g}."
+            )
+        answer = await service.like(path, seconds, chosen)
+        if answer is None:
+            raise HTTPException(404, "No such file in the index.")
+        return answer
 
     @app.post("/api/search")
     async def search_file(
         request: Request,
+        chosen: Options,
         by: Literal["video", "audio"],
         name: Annotated[str, Query(max_length=_MAX_PATH)] = "",
-        folder: Folder = None,
-        min_score: Score = None,
-        top_k: Count = 24,
     ) -> dict[str, Any]:
-        chosen = await options(folder, min_score, top_k)
         async with uploads.receive(request) as path:
             began = time.perf_counter()
             try:

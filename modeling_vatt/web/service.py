@@ -16,7 +16,8 @@ import numpy.typing as npt
 from fastapi import HTTPException
 
 from ..embedding.embedding import embed_read_query, read_query
-from ..retrieval import Moment, VideoSearch
+from ..retrieval import Moment, VideoSearch, strength
+from ..retrieval.video_search import combined
 from .desktop import can_show
 from .library import Library
 from .settings import WebSettings
@@ -26,6 +27,7 @@ Space = Literal["va", "vt"]
 Layout = Literal["tsne", "pca"]
 Result = TypeVar("Result")
 _DECODERS = 2  # uploads that are decoded at the same time
+_PLACE = ("path", "start", "end", "duration", "version")  # of a moment that no search has found
 
 
 class SearchService:
@@ -127,24 +129,54 @@ class SearchService:
         inputs = await anyio.to_thread.run_sync(read, limiter=self._decoders)
         return await self._answer(
             await self.run(
-                lambda: search.index.search(embed_read_query(search.model, inputs), "va", **options)
+                lambda: search.near(
+                    combined([("va", embed_read_query(search.model, inputs), 1.0)]), **options
+                )
             )
         )
+
+    async def like(self, path: str, seconds: float | None, options: dict[str, Any]) -> dict[str, Any] | None:
+        """Moments that look like one of the index; None if that holds no such file.
+
+        Args:
+            path: as the index names it.
+            seconds: of the file; by default its middle.
+            options: of the search.
+        """
+        search = self.search
+
+        def find() -> list[Moment] | None:
+            known = search.index.window_at(path, seconds)
+            if known is None:
+                return None
+            moment, vectors = known
+            return search.near(combined([("va", vectors["va"], 1.0)]), other_than=moment, **options)
+
+        moments = await self.run(find)
+        return None if moments is None else await self._answer(moments)
 
     async def sample(self, count: int) -> dict[str, Any]:
         """Some moments, spread evenly over the index."""
         moments, _ = await self.run(lambda: self.search.index.vectors("vt", count))
-        answer = await self._answer(moments)
-        for moment in answer["moments"]:
-            del moment["score"]
-        return answer
+        return await self._answer(moments, found=False)
 
-    async def _answer(self, moments: list[Moment]) -> dict[str, Any]:
-        """Moments with the versions of their files, and the state of the index."""
+    async def _answer(self, moments: list[Moment], found: bool = True) -> dict[str, Any]:
+        """Moments with the versions of their files, and the state of the index.
+
+        Args:
+            moments: results of a search, or others.
+            found: whether they are results, so that their scores mean something.
+        """
 
         def collect() -> dict[str, Any]:
             versions = {path: self.library.version(path) for path in {moment.path for moment in moments}}
-            shown = [asdict(moment) | {"version": versions[moment.path]} for moment in moments]
+            shown = []
+            for moment in moments:
+                entry = asdict(moment) | {
+                    "version": versions[moment.path],
+                    "strength": strength(moment.share),
+                }
+                shown.append(entry if found else {name: entry[name] for name in _PLACE})
             return {"moments": shown, "generation": self.library.generation()}
 
         return await asyncio.to_thread(collect)
@@ -161,12 +193,12 @@ class SearchService:
             moments, vectors = await self.run(lambda: index.vectors(space, self.settings.max_map_points))
             # Not in the worker, where searches would wait for it.
             places = await asyncio.to_thread(_places, np.asarray(vectors), layout)
-            shown = (await self._answer(moments))["moments"]
+            shown = (await self._answer(moments, found=False))["moments"]
             result = {
                 "total": total,
                 "generation": generation,
                 "points": [
-                    {name: value for name, value in moment.items() if name != "score"} | {"x": x, "y": y}
+                    moment | {"x": x, "y": y}
                     for moment, (x, y) in zip(shown, places.round(4).tolist(), strict=True)
                 ],
             }

@@ -565,9 +565,10 @@ def test_windows_read_together_are_those_read_alone(tmp_path, suffix):
 
 def test_several_clips_of_a_video_are_rows_of_the_batch(long_video):
     rows: Any = [{"video": {"path": str(long_video), "bytes": None}, "captions": ["clip 3"]}]
-    items = ClipDataset(rows, small_processor(), random_window=True, clips_per_video=3)
+    items = ClipDataset(rows, small_processor(), random_window=True, clips_per_video=3, with_ids=True)
     batch = collate_clips([items[(0, 0)], items[(1, 0)]])
     assert len(batch.inputs["pixel_values_videos"]) == len(batch.inputs["text_mask"]) == 6
+    assert len(batch.inputs["video_ids"]) == 6 and len(batch.inputs["video_ids"].unique()) == 1
     for epoch in range(5):
         clips = items._read(rows[0], np.random.default_rng(epoch))
         places = [clip.start / (12.0 - 0.8) for clip in clips]

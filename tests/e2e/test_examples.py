@@ -17,6 +17,7 @@ from clip_folders import losses, make_folder
 from media_factory import damage
 from scripts import EXAMPLES, PRETRAINING, run, start
 
+from modeling_vatt import VattForPreTraining
 from modeling_vatt.retrieval import VideoSearch
 
 
@@ -85,6 +86,24 @@ def test_a_run_killed_with_sigkill_continues_to_the_same_losses(pretrained, vide
     output = run("run_pretraining.py", tmp_path, **options)
     assert "Continuing from" in output
     assert losses(tmp_path / "model") == losses(folder)
+
+
+def test_another_loss_than_that_of_the_checkpoint(pretrained, videos, tmp_path):
+    """Its temperature and bias begin anew, are trained and saved; of a new model the config has the name."""
+    folder, _ = pretrained
+    options = {**PRETRAINING, "dataset": videos, "loss": "sigmoid", "num_steps": 2, "validation_split": ""}
+    further = {name: value for name, value in options.items() if name not in ("preset", "config_overrides")}
+    output = run("run_pretraining.py", tmp_path, output_dir="further", model=folder, **further)
+    assert "new: loss_scales" in output
+    settings = {**json.loads(options["config_overrides"]), "mask_false_negatives": True}
+    options |= {"config_overrides": json.dumps(settings), "clips_per_video": 2, "ema_decay": 0.5}
+    run("run_pretraining.py", tmp_path, output_dir="new", **options)
+    for name in ("further", "new"):
+        model = VattForPreTraining.from_pretrained(tmp_path / name)
+        assert model.config.loss_type == "sigmoid"
+        for scale in model.loss_scales.values():
+            temperature, bias = scale()
+            assert 0 < abs(temperature.item() - 0.07) < 0.01 and 0 < abs(bias.item() + 10) < 0.1
 
 
 def test_two_processes_train_like_one(tmp_path):

@@ -19,7 +19,7 @@ from media_factory import tone, write_media
 from starlette.types import ASGIApp
 from web_folder import DAMAGED, FILES, SECONDS, make_search, make_videos, serving, write_video
 
-from modeling_vatt.retrieval import Moment, VattIndex, VideoSearch
+from modeling_vatt.retrieval import Moment, Query, VattIndex, VideoSearch
 from modeling_vatt.web import WebSettings, create_app
 
 
@@ -47,7 +47,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 class Windows:
-    """An index whose moments are single windows, so that they begin everywhere in the files."""
+    """An index whose moments are single windows, so that they begin everywhere in the files; three of a file,
+    as on the page."""
 
     def __init__(self, index: VattIndex) -> None:
         self._index = index
@@ -59,7 +60,7 @@ class Windows:
         return len(self._index)
 
     def search(self, *args: Any, **options: Any) -> list[Moment]:
-        return self._index.search(*args, merge=False, **options)
+        return self._index.search(*args, **{"merge": False, "per_file": 3} | options)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +234,8 @@ def test_play_from_the_right_second(visit, search, path):
     page = visit()
     ask(page, "a tone")
     page.select_option("#count", "48")
-    moments = search.text("a tone", top_k=48)
+    page.check("#all")
+    moments = search.text("a tone", top_k=48, per_file=None)
     expect(page.locator(".moment")).to_have_count(COUNT)
     (place,) = [i for i, m in enumerate(moments) if m.path == path and m.start == pytest.approx(4.0)]
     page.evaluate(
@@ -473,7 +475,7 @@ def test_map(visit, search):
     assert set(near) | set(beside) <= set(whole) and max(len(near), len(beside)) < len(whole)
     # The rings follow the search.
     page.select_option("#folder", "old")
-    expect(canvas).to_have_attribute("aria-label", f"Map of {COUNT} moments, 8 of them found by the search")
+    expect(canvas).to_have_attribute("aria-label", f"Map of {COUNT} moments, 3 of them found by the search")
 
 
 def test_index_report(visit):
@@ -510,12 +512,13 @@ def test_keyboard_only(visit, search):
     page.keyboard.press("Enter")
     expect(page.locator("#status")).to_contain_text("for “a tone”")
     order = []
-    for _ in range(10):
+    for _ in range(11):
         order.append(focused(page))
         assert outlined(page), order
         page.keyboard.press("Tab")
     assert [name for name in order if name] == [
-        "query", "primary", "choose", "folder", "count", "score", "group", "tab-results", "moment", "moment"
+        "query", "primary", "choose", "folder", "count", "score", "all", "group", "tab-results",
+        "moment", "moment",
     ]  # fmt: skip
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
@@ -771,6 +774,46 @@ def test_from_the_query_to_play_and_back_by_keys(visit, search):
     expect(cards.nth(1)).to_be_focused()
     page.keyboard.press("ArrowUp")
     expect(page.locator("#query")).to_be_focused()
+
+
+def test_more_like_this_moment(visit, search):
+    page = visit(refusals=("the server responded with a status of 404",))
+    ask(page, "a tone")
+    status, player = page.locator("#status"), page.locator("#player")
+    expect(page.locator(".moment .fit").first).to_have_text(re.compile("^(strong|likely|weak)$"))
+    chosen = search.text("a tone", top_k=24)[1]
+    page.locator(".moment").nth(1).click()
+    expect(player).to_be_visible()
+    page.click("#more-like")
+    expect(player).to_be_hidden()
+    middle = (chosen.start + chosen.end) / 2
+    expected = search.find(Query(like=(chosen.path, middle)), top_k=24)
+    name = f"{Path(chosen.path).name} at 0:{int(middle * 10 + 1e-6) / 10:04.1f}"
+    expect(status).to_contain_text(f"{len(expected)} moments for what looks like {name} in")
+    expect(page.locator("#file-name")).to_have_text(name)
+    expect(page.locator("#by")).to_be_hidden()
+    scores = [f"{moment.score:.3f}" for moment in expected]
+    assert page.locator(".moment em").all_text_contents() == scores
+    page.check("#all")
+    more = search.find(Query(like=(chosen.path, middle)), top_k=24, per_file=None)
+    expect(page.locator(".moment")).to_have_count(len(more))
+    assert len(more) > len(expected)
+    link = page.url
+    page.go_back()
+    page.go_back()  # to the player, where it was asked for
+    expect(player).to_be_visible()
+    expect(status).to_contain_text("for “a tone”")
+    page.keyboard.press("Escape")
+    expect(page.locator("#query")).to_have_value("a tone")
+    page.evaluate(f"location.hash = '{link[link.index('#') :]}'")
+    expect(status).to_contain_text(f"{len(more)} moments for what looks like {name} in")
+    expect(page.locator("#all")).to_be_checked()
+    ask(page, "a tone")
+    expect(page.locator("#chosen")).to_be_hidden()
+    assert "like=" not in page.url
+    page.evaluate("location.hash = '#like=nowhere@2.mp4'")
+    expect(status).to_have_text("")
+    expect(page.locator("#alert")).to_have_text("No such file in the index.")
 
 
 def test_copy_link_and_path(visit, folder):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from small_models import AUDIO, TEXT, VIDEO, seeded
 from tower_folders import REMOTE, remote_folder
@@ -360,6 +361,19 @@ def test_code_of_two_towers_under_one_name(tmp_path):
     model = _whole(video=str(video), audio=str(audio), trust_remote_code=True)
     with pytest.raises(ValueError, match=r"files called tiny_pictures\.py"):
         model.save_pretrained(tmp_path / "saved")
+
+
+def test_a_linear_projection():
+    """A dense layer alone; FAC, which is more than that, refuses it."""
+    linear = {"towers": {"text": {"projection": "linear"}}, "text": BertModel(BertConfig(**WORDS))}
+    sizes = {"va_projection_size": 6, "vt_projection_size": 6}
+    own = {"video_config": dict(VIDEO), "audio_config": dict(AUDIO)}
+    model = VattForPreTraining.from_video_audio_text_pretrained(**linear, **own, **sizes, head_type="joint")
+    found = model.train().get_text_features(torch.tensor([[5, 6, 7]]))
+    right = found.pooler_output @ model.vatt.head.projections["text"].weight.T
+    torch.testing.assert_close(found.vt_embeds, right)
+    with pytest.raises(StrictDataclassError, match="of text needs `head_type"):
+        VattForPreTraining.from_video_audio_text_pretrained(**linear, **own, **sizes)
 
 
 @pytest.mark.parametrize("foreign", [True, False])

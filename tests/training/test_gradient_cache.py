@@ -11,6 +11,7 @@ import torch
 from small_models import seeded, small_config, small_inputs
 
 from modeling_vatt import VattForPreTraining
+from modeling_vatt.models.losses import LOSSES
 from modeling_vatt.training import cached_backward
 from modeling_vatt.training.gradient_cache import _features
 
@@ -59,6 +60,25 @@ def test_parts_equal_the_whole(variant, options, sizes):
     torch.testing.assert_close(cached.loss, output.loss)
     torch.testing.assert_close(cached.video_audio_loss, output.video_audio_loss)
     check(model, whole)
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_parts_equal_the_whole_in_every_loss(loss_type):
+    """Temperatures and biases have their gradients, and false negatives are found among all parts."""
+    fields = {"loss_type": loss_type, "mask_false_negatives": True, "false_negative_similarity": 0.5}
+    outcomes = []
+    for sizes in (None, (2, 2, 1)):
+        model, inputs = build(variant="joint", **fields, **NO_DROPPING)
+        inputs["input_ids"][4, 1] = inputs["input_ids"][0, 0]
+        inputs["video_ids"] = torch.tensor([7, 8, 9, 7, 8])
+        if sizes is None:
+            output = model(**inputs)
+            output.loss.backward()
+        else:
+            output = cached_backward(model, cut(inputs, *sizes), range(3))
+        outcomes.append((model, output.loss))
+    torch.testing.assert_close(outcomes[1][1], outcomes[0][1])
+    check(outcomes[1][0], outcomes[0][0])
 
 
 @pytest.mark.parametrize("variant", ["specific", "agnostic"])

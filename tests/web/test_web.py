@@ -13,11 +13,13 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
+from collections import Counter
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+import numpy as np
 import pytest
 from media_factory import tone, write_media
 from PIL import Image
@@ -30,7 +32,7 @@ from modeling_vatt.cli import app
 from modeling_vatt.processors import MediaError, MediaLimits
 from modeling_vatt.processors.media import VIDEO_SUFFIXES
 from modeling_vatt.processors.media import isolation as media_isolation
-from modeling_vatt.retrieval import VideoSearch
+from modeling_vatt.retrieval import VideoSearch, strength
 from modeling_vatt.web import WebSettings, create_app, service
 from modeling_vatt.web.guard import SECURITY_HEADERS
 from modeling_vatt.web.library import MEDIA_TYPES, Library
@@ -90,6 +92,68 @@ def test_filters(client):
     assert paths(min_score=1.0) == []
 
 
+@pytest.mark.parametrize("seconds", [None, 0.0, 4.3, SECONDS])
+def test_more_like_a_moment(client, search, seconds):
+    """Nearest window by its middle; its cosines in the space of sound and video, without itself."""
+    options = {"like": BIRD, "top_k": 50} | ({} if seconds is None else {"t": seconds})
+    answer = client.get("/api/search", params=options)
+    moments, vectors = search.index.vectors("va", 10_000)
+    place = SECONDS / 2 if seconds is None else seconds
+    distances = [abs((m.start + m.end) / 2 - place) if m.path == BIRD else np.inf for m in moments]
+    wanted = int(np.argmin(distances))
+    scores = {
+        (m.path, m.start): score
+        for m, score in zip(moments, vectors @ vectors[wanted], strict=True)
+        if not m.overlaps(moments[wanted])
+    }
+    found = answer.json()["moments"]
+    assert found[0]["score"] == pytest.approx(max(scores.values()), abs=1e-5)
+    for moment in found:
+        inside = [s for (path, start), s in scores.items()
+                  if path == moment["path"] and moment["start"] <= start < moment["end"]]  # fmt: skip
+        assert np.abs(np.subtract(inside, moment["score"])).min() < 1e-5
+        # Itself is no result.
+        same = moment["path"] == BIRD
+        assert not (same and moment["start"] < moments[wanted].end and moments[wanted].start < moment["end"])
+
+
+@pytest.mark.parametrize(
+    "path", ["nowhere.mp4", DAMAGED, "secret.txt", "/etc/passwd", "garden/../garden/bird.mp4", ""]
+)
+def test_more_like_a_file_that_the_index_does_not_hold(client, folder, monkeypatch, path):
+    monkeypatch.chdir(folder / "garden")  # nor is it looked for on the disk
+    for name in (path, "bird.mp4"):
+        answer = client.get("/api/search", params={"like": name})
+        assert (answer.status_code, answer.json()) == (404, {"error": "No such file in the index."})
+
+
+def test_moments_of_a_file_copies_and_what_scores_mean(search, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "videos", ignore=shutil.ignore_patterns(".*"))
+    shutil.copy(folder / BIRD, tmp_path / "videos/copy of bird.mp4")
+    own = VideoSearch.create(tmp_path / "videos", search.index.identity.name)
+    own.update()
+    with client_with(own) as client:
+
+        def found(**options) -> list[dict]:
+            answer = client.get("/api/search", params={"q": "a tone", "top_k": 100, **options})
+            return answer.json()["moments"]
+
+        counts = Counter(moment["path"] for moment in found())
+        assert max(counts.values()) > 1
+        fewer = found(per_file=1)
+        assert Counter(moment["path"] for moment in fewer) == dict.fromkeys(counts, 1)
+        (bird,) = [moment for moment in fewer if moment["path"].endswith("bird.mp4")]
+        assert {bird["path"], *bird["copies"]} == {BIRD, "copy of bird.mp4"}
+        assert all(moment["strength"] == strength(moment["share"]) is not None for moment in fewer)
+        upload = client.post("/api/search?by=video&per_file=1", content=(folder / BIRD).read_bytes()).json()
+        assert upload["moments"][0]["strength"] is not None
+        for plain in (
+            client.get("/api/sample").json()["moments"],
+            client.get("/api/map?layout=pca").json()["points"],
+        ):
+            assert not {"score", "strength", "copies"} & set(plain[0])
+
+
 @pytest.mark.parametrize("by", ["video", "audio"])
 def test_a_clip_finds_by_pictures_and_by_sound(client, search, folder, by):
     content = (folder / BIRD).read_bytes()
@@ -112,7 +176,12 @@ def test_sound_file(client, search, sound):
         ({"q": "   "}, "The query is empty"),
         ({"q": "x" * 501}, "501 characters; at most 500"),
         ({"q": "..."}, "holds no words"),
-        ({}, "q: Field required"),
+        ({}, "Give either `q`, words, or `like`, a file of the index"),
+        ({"q": "dog", "like": BIRD}, "Give either"),
+        ({"like": BIRD, "t": 6.5}, "bird.mp4 has no second 6.5: it ends at 6"),
+        ({"like": BIRD, "t": -1}, "t: "),
+        ({"like": BIRD, "t": "nan"}, "t: "),
+        ({"q": "dog", "per_file": 0}, "per_file"),
         ({"q": "dog", "top_k": 0}, "top_k"),
         ({"q": "dog", "top_k": 201}, "At most 200 results"),
         ({"q": "dog", "min_score": "nan"}, "min_score"),

@@ -1,7 +1,9 @@
 // What the address of the page says after its #: a search, its filters, a view, and the moment that plays.
 
-const DEFAULTS = { q: "", like: "", folder: "", min_score: "", top_k: "24", group: "", view: "results", play: "", t: "" };
-const SEARCH = ["q", "like", "folder", "min_score", "top_k"];
+const DEFAULTS = {
+  q: "", like: "", folder: "", min_score: "", top_k: "24", all: "", group: "", view: "results", play: "", t: "",
+};
+const SEARCH = ["q", "like", "folder", "min_score", "top_k", "all"];
 
 /** What it says now; `upload` is the number of a file that was searched by, which no address can hold. */
 export function read() {
@@ -12,6 +14,13 @@ export function read() {
 
 /** What a search depends on, as a text. */
 export const searchOf = (place) => JSON.stringify([...SEARCH, "upload", "by"].map((name) => place[name]));
+
+/** A moment that others are to look like, as `like` says it: PATH@SECONDS; without seconds the middle of the file. */
+export const likeOf = (moment) => `${moment.path}@${((moment.start + moment.end) / 2).toFixed(2)}`;
+export function readLike(like) {
+  const [path, seconds] = like.match(/^(.+)@(\d+(?:\.\d*)?)$/)?.slice(1) ?? [like];
+  return like ? { path, seconds } : null;
+}
 
 /** Changes the address. With `replace` Back does not return to what it said before. */
 export function write(place, { replace = false, opened = false } = {}) {

@@ -1,7 +1,7 @@
 // The page: searching, filtering, and the three views. What is shown follows the address.
 
 import * as address from "./address.js";
-import { bytes, fileOf, folderOf, length, number, pictureUrl, plural, span } from "./format.js";
+import { bytes, clock, fileOf, folderOf, length, number, pictureUrl, plural, span } from "./format.js";
 import { MomentMap } from "./map.js";
 import { Player } from "./player.js";
 
@@ -26,6 +26,7 @@ function filters() {
     folder: at("folder").value,
     top_k: at("count").value,
     min_score: score < 0 ? "" : score.toFixed(2),
+    all: at("all").checked ? "1" : "",
     group: at("group").checked ? "1" : "",
   };
 }
@@ -61,6 +62,7 @@ function fail(text) {
 }
 
 const INFO = "/api/info";
+const PER_FILE = 3; // moments, unless all are wanted
 
 /** The JSON of an answer; throws a message for people, or what a request that was given up throws. */
 async function ask(url, options = {}) {
@@ -93,11 +95,15 @@ async function search(place, last) {
   document.title = `${describe(last)} · ${state.info?.name ?? "VATT"}`;
   const chosen = new URLSearchParams({ top_k: place.top_k });
   for (const name of ["folder", "min_score"]) if (place[name]) chosen.set(name, place[name]);
+  if (!place.all) chosen.set("per_file", PER_FILE);
   const options = { signal: request.signal };
   if (last.file) {
     chosen.set("by", last.by);
     chosen.set("name", last.file.name.slice(0, 200));
     Object.assign(options, { method: "POST", body: last.file });
+  } else if (last.like) {
+    chosen.set("like", last.like.path);
+    if (last.like.seconds) chosen.set("t", last.like.seconds);
   } else chosen.set("q", last.text);
   try {
     const answer = await ask(`/api/search?${chosen}`, options);
@@ -112,7 +118,10 @@ async function search(place, last) {
   }
 }
 
+const nameOf = ({ path, seconds }) => fileOf(path) + (seconds ? ` at ${clock(seconds, true)}` : "");
+
 function describe(last) {
+  if (last.like) return `what looks like ${nameOf(last.like)}`;
   if (!last.file) return `“${last.text}”`;
   return `the ${last.by === "video" ? "pictures" : "sound"} of ${last.file.name}`;
 }
@@ -188,12 +197,24 @@ function card(moment, place, moments) {
   part(".time").textContent = span(moment);
   part("b").textContent = fileOf(moment.path);
   part("b").title = moment.path;
-  part(".where").textContent = folderOf(moment.path);
+  const { copies = [] } = moment;
+  const others = copies.length ? plural(copies.length, "copy", "copies") : "";
+  part(".where").textContent = [folderOf(moment.path), others].filter(Boolean).join(" · ");
+  part(".where").title = copies.join("\n");
   if (ranked) {
     part(".score i").style.setProperty("--share", `${100 * Math.max(0, Math.min(1, moment.score))}%`);
     part(".score em").textContent = moment.score.toFixed(3);
+    part(".fit").textContent = moment.strength ?? "";
+    part(".fit").classList.toggle("strong", moment.strength === "strong");
   }
   return item;
+}
+
+/** Looks for something else; the same again searches again. */
+function look(wanted) {
+  state.shown = null;
+  const view = at("map").hidden ? "results" : "map";
+  go({ q: "", like: "", play: "", t: "", view, upload: undefined, by: undefined, ...wanted });
 }
 
 function searchText(text) {
@@ -206,8 +227,7 @@ function searchText(text) {
     fail(`The query has ${number(text.length)} characters; at most ${number(limit)} are allowed. Say it in fewer words.`);
     return;
   }
-  state.shown = null; // the same words again search again
-  go({ q: text, like: "", play: "", t: "", view: at("map").hidden ? "results" : "map", upload: undefined, by: undefined });
+  look({ q: text });
 }
 
 function searchFile() {
@@ -220,18 +240,22 @@ function searchFile() {
   }
   if (!uploads.includes(file)) uploads.push(file);
   const by = document.querySelector('input[name="by"]:checked').value;
-  state.shown = null;
-  go({ q: "", like: "", play: "", t: "", view: at("map").hidden ? "results" : "map", upload: uploads.indexOf(file), by });
+  look({ upload: uploads.indexOf(file), by });
 }
 
 /** Shows that a file is searched by, by its pictures or by its sound. */
 function hold(file, by) {
   state.file = file;
-  at("query").value = "";
-  at("file-name").textContent = file.name;
-  at("file-name").title = `${file.name}, ${bytes(file.size)}`;
   document.querySelector(`input[name="by"][value="${by}"]`).checked = true;
-  at("by").hidden = file.type.startsWith("audio/"); // a sound has no pictures
+  instead(file.name, `${file.name}, ${bytes(file.size)}`, !file.type.startsWith("audio/")); // a sound has no pictures
+}
+
+/** Shows what is searched by instead of words. */
+function instead(name, title, both = false) {
+  at("query").value = "";
+  at("file-name").textContent = name;
+  at("file-name").title = title;
+  at("by").hidden = !both;
   at("chosen").hidden = false;
   at("drop").hidden = true;
 }
@@ -261,7 +285,7 @@ at("forget").addEventListener("click", () => {
   at("choose").focus();
 });
 for (const input of document.querySelectorAll('input[name="by"]')) input.addEventListener("change", searchFile);
-for (const name of ["folder", "count", "group"]) at(name).addEventListener("change", () => go());
+for (const name of ["folder", "count", "all", "group"]) at(name).addEventListener("change", () => go());
 at("score").addEventListener("input", () => {
   scoreText();
   clearTimeout(later);
@@ -353,6 +377,7 @@ at("copy-link").addEventListener("click", () => toClipboard(location.href, "Link
 at("copy-path").addEventListener("click", () =>
   ask(`/api/place?${ofFile()}`).then(({ place }) => toClipboard(place, "Path"), (error) => note(error.message)),
 );
+at("more-like").addEventListener("click", () => look({ like: address.likeOf(player.moment) }));
 at("open-folder").addEventListener("click", () =>
   ask(`/api/open?${ofFile()}`, { method: "POST" }).catch((error) => note(error.message)),
 );
@@ -476,14 +501,16 @@ function follow() {
   at("score").value = place.min_score && score >= 0 ? score : at("score").min;
   place.min_score = Number(at("score").value) < 0 ? "" : Number(at("score").value).toFixed(2);
   scoreText();
-  at("group").checked = Boolean(place.group);
+  for (const name of ["all", "group"]) at(name).checked = Boolean(place[name]);
   select(VIEWS.includes(place.view) ? place.view : "results");
   if (state.shown !== address.searchOf(place)) {
     const text = place.q.trim().replace(/\s+/g, " ");
+    const like = address.readLike(place.like);
+    forget();
     if (file) hold(file, place.by);
-    else forget();
-    if (!file) at("query").value = place.q;
-    if (file || text) search(place, file ? { file, by: place.by } : { text });
+    else if (like) instead(nameOf(like), like.path);
+    else at("query").value = place.q;
+    if (file || like || text) search(place, file ? { file, by: place.by } : like ? { like } : { text });
     else welcome(place);
   } else if (state.grouped !== at("group").checked) list(state.moments);
   if (!place.play) return player.close();

@@ -49,7 +49,7 @@ export class Player {
     const { moment } = this;
     at("player-name").textContent = fileOf(moment.path);
     at("player-folder").textContent = folderOf(moment.path);
-    const score = moment.score === undefined ? "" : ` · score ${moment.score.toFixed(3)}`;
+    const score = moment.score === undefined ? "" : ` · score ${moment.score.toFixed(3)}${moment.strength ? `, ${moment.strength}` : ""}`;
     const whole = moment.duration ? ` of ${clock(moment.duration, moment.end - moment.start < 10)}` : "";
     at("player-time").textContent = `${span(moment)}${whole}${score}`;
     at("player-note").textContent = "";
