@@ -22,9 +22,10 @@ demo: $(VENV)/demo.installed
 test: $(VENV)/dev.installed
 	$(PYTEST) -n auto --dist loadfile -m "not slow" --ignore tests/e2e --ignore tests/fuzz
 
-# For CI: everything, one after the other, as some tests start several processes of their own.
+# For CI: everything. Whole scripts and browsers one after the other, as they start several processes of their own.
 test-all: $(VENV)/dev.installed
-	$(PYTEST)
+	$(PYTEST) -n auto --maxprocesses 4 --dist loadfile --ignore tests/e2e --ignore tests/fuzz
+	$(PYTEST) tests/e2e tests/fuzz
 
 # The lowest versions that setup.cfg allows, in an environment of its own.
 test-lowest:

@@ -810,7 +810,12 @@ def test_save_and_load(variant, tmp_path):
     model = evaluated(variant, VattForPreTraining)
     inputs = small_inputs(model.config)
     model.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "modules.json",
+        "config_sentence_transformers.json",
+    }
     loaded, info = VattForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info.values())
     assert not loaded.training
