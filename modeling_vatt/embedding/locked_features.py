@@ -23,7 +23,7 @@ from ..models.modeling_vatt import MODALITIES, VattForPreTraining
 from ..processors import MediaClip, MediaError, VattProcessor
 from ..processors.windows import read_windows, window_places
 from .cache import Arrays, FeatureCache, content_of
-from .embedding import _batched, _read_ahead
+from .embedding import _batched, _Item, _read_ahead
 from .identity import base_model
 
 
@@ -146,8 +146,7 @@ class _Job:
         sources = [_media_key(clips[index]) for index in range(len(clips))]
         wanted = dict(zip(sources, range(len(clips)), strict=True))  # equal clips once
         known = [{key for keys, _ in caches[name].all() for key in keys} for name in names]
-        missing = [key for key in wanted if any(repr(key) not in there for there in known)]
-        missing = missing[self.share[0] :: self.share[1]]
+        missing = [key for key in self._mine(wanted) if any(repr(key) not in there for there in known)]
         reading = {**read_options(self.processor), **options}
         places = window_places(windows)
 
@@ -183,6 +182,10 @@ class _Job:
         for name in names:
             self._collect(found, name, caches[name], clips, [repr(source) for source in sources], windows)
 
+    def _mine(self, items: Iterable[_Item]) -> list[_Item]:
+        """This process's part: of all, as those that are missing change while others work."""
+        return list(items)[self.share[0] :: self.share[1]]
+
     def _collect(
         self, found: LockedFeatures, name: str, cache: FeatureCache, clips: Any, keys: list[str], windows: int
     ) -> None:
@@ -194,7 +197,9 @@ class _Job:
         features = torch.zeros(len(keys), windows, size, dtype=getattr(torch, self.dtype))
         spans = torch.zeros(len(keys), windows, 2, dtype=torch.float64)
         mask = torch.zeros(len(keys), windows, dtype=torch.int64)
+        lacking = set(places)
         for names, arrays in cache.all():
+            lacking.difference_update(names)
             row = {number: place for place, number in enumerate(arrays["rows"].tolist())}
             for number, key in enumerate(names):
                 for place in places.get(key, []):
@@ -206,6 +211,10 @@ class _Job:
                     features[place] = self._tensor(arrays["features"][row[number]])
                     spans[place] = torch.from_numpy(arrays["spans"][row[number]])
                     mask[place] = torch.from_numpy(arrays["audio_mask"][row[number]])
+        if lacking:
+            raise RuntimeError(
+                f"{cache.folder}: the features of {len(lacking)} clips have gone. Give the command again."
+            )
         found.media[name], found.spans, found.audio_mask = features, spans, mask
 
     def captions(
@@ -214,7 +223,7 @@ class _Job:
         texts = sorted(set(texts))
         cache = self._cache(folder, "text", 0)
         known = {key for keys, _ in cache.all() for key in keys}
-        missing = [text for text in texts if repr(text) not in known][self.share[0] :: self.share[1]]
+        missing = [text for text in self._mine(texts) if repr(text) not in known]
         for batch in _batched(missing, 256):
             inputs = self.processor(text=batch, return_tensors="pt")
             features = self._features("text", inputs["input_ids"], inputs["attention_mask"])

@@ -130,11 +130,17 @@ def test_two_processes_share_the_work(built, folder, tmp_path):
     model.lock("video", "audio", "text")
     clips = load_clips(folder, "train")
     whole = _features(model, processor, clips, tmp_path / "one")
-    meeting = threading.Barrier(2, timeout=60)
+    meeting, saved = threading.Barrier(2, timeout=60), threading.Event()
+
+    def wait() -> None:
+        saved.set()
+        meeting.wait()
 
     def part(number: int) -> Any:
+        if number == 1:  # it finds what the first one has saved
+            assert saved.wait(60)
         own = copy.deepcopy(model), processor, clips, tmp_path / "two"
-        return _features(*own, share=(number, 2), wait=meeting.wait)
+        return _features(*own, share=(number, 2), wait=wait)
 
     with ThreadPoolExecutor(2) as pool:
         parts = list(pool.map(part, range(2)))

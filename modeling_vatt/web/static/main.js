@@ -217,14 +217,23 @@ function look(wanted) {
   go({ q: "", like: "", play: "", t: "", view, upload: undefined, by: undefined, ...wanted });
 }
 
+/** Says why a query is not searched for; a search that is under way must not answer in its place. */
+function refuse(text) {
+  state.request?.abort();
+  state.request = null;
+  document.body.classList.remove("busy");
+  say("");
+  fail(text);
+}
+
 function searchText(text) {
   const limit = state.info?.max_query_characters ?? Infinity;
   if (!text) {
-    fail("Type what you look for, or choose a sound or a clip.");
+    refuse("Type what you look for, or choose a sound or a clip.");
     return;
   }
   if (text.length > limit) {
-    fail(`The query has ${number(text.length)} characters; at most ${number(limit)} are allowed. Say it in fewer words.`);
+    refuse(`The query has ${number(text.length)} characters; at most ${number(limit)} are allowed. Say it in fewer words.`);
     return;
   }
   look({ q: text });
@@ -235,7 +244,7 @@ function searchFile() {
   if (!file) return;
   const limit = state.info?.max_upload_bytes ?? Infinity;
   if (file.size > limit) {
-    fail(`${file.name} has ${bytes(file.size)}; at most ${bytes(limit)} are allowed. Cut out a part of it.`);
+    refuse(`${file.name} has ${bytes(file.size)}; at most ${bytes(limit)} are allowed. Cut out a part of it.`);
     return;
   }
   if (!uploads.includes(file)) uploads.push(file);

@@ -4,6 +4,7 @@ import { clock, fileOf, folderOf, mediaUrl, span } from "./format.js";
 
 const at = (id) => document.getElementById(id);
 const NEAR = 0.25; // seconds
+const SETTLING = 100; // milliseconds
 
 export class Player {
   /** `move` is called with the moment to go to, `leave` when the player was closed. */
@@ -72,10 +73,15 @@ export class Player {
   }
 
   loaded() {
+    const { src } = this.video;
     // Some browsers count from the file's own clock, which may begin late; moments count from its beginning.
-    this.origin = this.video.currentTime - this.first;
-    if (!this.video.videoWidth) this.warn(`This browser plays the sound of ${fileOf(this.moment.path)}, but cannot show its pictures.`);
-    this.begin();
+    // A busy browser says so a little after this event.
+    setTimeout(() => {
+      if (this.video.src !== src || !this.moment) return;
+      this.origin = this.video.currentTime - this.first;
+      if (!this.video.videoWidth) this.warn(`This browser plays the sound of ${fileOf(this.moment.path)}, but cannot show its pictures.`);
+      this.begin();
+    }, SETTLING);
   }
 
   begin() {
