@@ -50,3 +50,15 @@ def test_the_architecture_page_has_the_rows_of_the_contract():
     shown = [set(re.findall(r"\w+", row)) for row in re.findall(r"^\| \d \| ([^|]+) \|", PAGE, re.MULTILINE)]
     rows[-1] -= {"_auto_classes", "_lazy", "_renamed", "_version"}
     assert shown == rows
+
+
+def test_every_package_is_in_the_wheel():
+    root = TESTS.parent
+    settings = configparser.ConfigParser()
+    settings.read(root / "setup.cfg")
+    there = set()
+    for top in ("modeling_vatt", "configuration", "processors"):
+        for file in (root / top).rglob("__init__.py"):
+            name = ".".join(file.parent.relative_to(root).parts)
+            there.add(name if top == "modeling_vatt" else f"modeling_vatt.{name}")
+    assert set(settings["options"]["packages"].split()) == there
