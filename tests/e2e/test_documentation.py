@@ -27,6 +27,7 @@ import typer
 from clip_folders import make_folder, small_processor
 from hub_stand_in import TOKEN, HubStandIn
 from media_factory import numbered_frames, tone, write_media
+from public_modules import MODULES
 from scripts import CLASSIFICATION, PRETRAINING
 from transformers import HfArgumentParser
 
@@ -286,26 +287,6 @@ def test_code_of_page_runs(page, files, tmp_path):
 
 
 # --- docstrings ---
-
-MODULES = [
-    "modeling_vatt",
-    "modeling_vatt.configuration",
-    "modeling_vatt.processors",
-    "modeling_vatt.data",
-    "modeling_vatt.training",
-    "modeling_vatt.evaluation",
-    "modeling_vatt.retrieval",
-    "modeling_vatt.retrieval.pgvector",
-    "modeling_vatt.web",
-    "modeling_vatt.analysis",
-    "modeling_vatt.analysis.figures",
-    "modeling_vatt.analysis.report",
-    "modeling_vatt.pipelines",
-    "modeling_vatt.convert",
-    "modeling_vatt.hub.remote_code",
-    "modeling_vatt.models.unimodal",
-    "modeling_vatt.hub.model_card",
-]
 
 
 def public_objects() -> dict[str, Any]:

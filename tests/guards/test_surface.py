@@ -22,6 +22,7 @@ import pytest
 import typer
 from clip_folders import small_processor
 from every_model import MODELS
+from public_modules import MODULES
 from scripts import EXAMPLES
 from small_models import VARIANTS, small_config
 from transformers import HfArgumentParser, TrainingArguments
@@ -32,23 +33,12 @@ from modeling_vatt.hub.remote_code import save_remote_code
 
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "surface.json"
-PUBLIC = (
-    "modeling_vatt",
-    "modeling_vatt.configuration",
-    "modeling_vatt.processors",
-    "modeling_vatt.data",
-    "modeling_vatt.training",
-    "modeling_vatt.evaluation",
-    "modeling_vatt.retrieval",
-    "modeling_vatt.analysis",
-    "modeling_vatt.convert",
-    "modeling_vatt.web",
-)
 
 
 def names() -> dict[str, list[str]]:
-    """Module -> public names, every one of which is there."""
-    modules = {name: importlib.import_module(name) for name in PUBLIC}
+    """Package -> public names, every one of which is there."""
+    modules = {name: importlib.import_module(name) for name in MODULES}
+    modules = {name: module for name, module in modules.items() if hasattr(module, "__path__")}
     return {name: sorted(n for n in module.__all__ if hasattr(module, n)) for name, module in modules.items()}
 
 

@@ -52,18 +52,6 @@ NTSC = Fraction(30_000, 1001)
 
 
 @pytest.fixture(scope="module")
-def make(tmp_path_factory: pytest.TempPathFactory) -> Maker:
-    """write_media into a folder of the module, once for each name."""
-    folder = tmp_path_factory.mktemp("media")
-
-    def make_once(name: str, **options: object) -> Path:
-        path = folder / name
-        return path if path.exists() else write_media(path, **options)  # type: ignore[arg-type]
-
-    return make_once
-
-
-@pytest.fixture(scope="module")
 def film(make: Maker) -> Path:
     """4 s of H.264 with B-frames, 100 numbered frames at 25 fps, and of AAC, a click each 0.1 s."""
     return make("film.mp4", frames=numbered_frames(100), video_options=SEEKABLE, waveform=clicks(4.0, 48_000))

@@ -22,25 +22,12 @@ from media_factory import (
     numbered_frames,
     retime,
     tone,
-    write_media,
 )
 
 from modeling_vatt.processors.media import probe, read_clip, read_clips, read_duration
 
 
 Maker = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def make(tmp_path_factory: pytest.TempPathFactory) -> Maker:
-    """write_media into a folder of the module, once for each name."""
-    folder = tmp_path_factory.mktemp("media")
-
-    def make_once(name: str, **options: object) -> Path:
-        path = folder / name
-        return path if path.exists() else write_media(path, **options)  # type: ignore[arg-type]
-
-    return make_once
 
 
 def noise(samples: int, scale: float = 0.5) -> np.ndarray:

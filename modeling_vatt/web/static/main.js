@@ -217,23 +217,23 @@ function look(wanted) {
   go({ q: "", like: "", play: "", t: "", view, upload: undefined, by: undefined, ...wanted });
 }
 
-/** Says why a query is not searched for; a search that is under way must not answer in its place. */
-function refuse(text) {
+/** Gives up the search under way, which must not answer any more, and says why, if there is a reason. */
+function stop(why) {
   state.request?.abort();
   state.request = null;
   document.body.classList.remove("busy");
   say("");
-  fail(text);
+  fail(why);
 }
 
 function searchText(text) {
   const limit = state.info?.max_query_characters ?? Infinity;
   if (!text) {
-    refuse("Type what you look for, or choose a sound or a clip.");
+    stop("Type what you look for, or choose a sound or a clip.");
     return;
   }
   if (text.length > limit) {
-    refuse(`The query has ${number(text.length)} characters; at most ${number(limit)} are allowed. Say it in fewer words.`);
+    stop(`The query has ${number(text.length)} characters; at most ${number(limit)} are allowed. Say it in fewer words.`);
     return;
   }
   look({ q: text });
@@ -244,7 +244,7 @@ function searchFile() {
   if (!file) return;
   const limit = state.info?.max_upload_bytes ?? Infinity;
   if (file.size > limit) {
-    refuse(`${file.name} has ${bytes(file.size)}; at most ${bytes(limit)} are allowed. Cut out a part of it.`);
+    stop(`${file.name} has ${bytes(file.size)}; at most ${bytes(limit)} are allowed. Cut out a part of it.`);
     return;
   }
   if (!uploads.includes(file)) uploads.push(file);
@@ -476,12 +476,9 @@ function report(info) {
 
 /** What there is to see without a search. */
 async function welcome(place) {
-  state.request?.abort();
-  Object.assign(state, { request: null, last: null, shown: address.searchOf(place) });
-  document.body.classList.remove("busy");
+  stop();
+  Object.assign(state, { last: null, shown: address.searchOf(place) });
   clear();
-  fail();
-  say("");
   const { info, shown } = state;
   document.title = info?.name ? `${info.name}: search your videos` : "Search your videos";
   if (!info) return;
