@@ -10,7 +10,7 @@ docs/analyse.md says what each analysis shows.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from common import check_output_dir, held_out, parse
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoConfig, PreTrainedModel
+from transformers.hf_argparser import HfArg
 from transformers.utils import logging as transformers_logging
 
 import modeling_vatt
@@ -76,43 +77,39 @@ HELP = {
 class AnalysisArguments:
     """What to analyse."""
 
-    models: list[str] = field(
-        metadata={
-            "help": "NAME=SOURCE, shown under NAME; SOURCE is a folder or Hub name of a pretrained model or "
-            "classifier with its processor, or preset:tiny for random weights."
-        }
+    models: list[str] = HfArg(
+        help="NAME=SOURCE, shown under NAME; SOURCE is a folder or Hub name of a pretrained model or "
+        "classifier with its processor, or preset:tiny for random weights."
     )
-    dataset: str = field(metadata={"help": "Folder of videos, or name of a dataset."})
-    split: str | None = field(
-        default=None, metadata={"help": "Split to analyse; `test`, or else `validation`, if left out."}
+    dataset: str = HfArg(help="Folder of videos, or name of a dataset.")
+    split: str | None = HfArg(
+        default=None, help="Split to analyse; `test`, or else `validation`, if left out."
     )
-    label_column: str | None = field(
-        default=None, metadata={"help": "Column with the class of a clip; needed for `classes`."}
+    label_column: str | None = HfArg(
+        default=None, help="Column with the class of a clip; needed for `classes`."
     )
-    output_dir: str = field(default="analysis", metadata={"help": "For figures, tables and report.html."})
-    analyses: list[str] = field(
-        default_factory=lambda: list(ANALYSES), metadata={"help": f"Some of {', '.join(ANALYSES)}."}
+    output_dir: str = HfArg(default="analysis", help="For figures, tables and report.html.")
+    analyses: list[str] = HfArg(
+        default_factory=lambda: list(ANALYSES), help=f"Some of {', '.join(ANALYSES)}."
     )
-    max_clips: int = field(default=500, metadata={"help": "Clips to use, chosen at random with the seed."})
-    max_classes: int = field(default=16, metadata={"help": "Classes to show, chosen at random; paper: 100."})
-    modality: Literal["video", "audio"] = field(
-        default="video", metadata={"help": "Whose features are shown by class."}
+    max_clips: int = HfArg(default=500, help="Clips to use, chosen at random with the seed.")
+    max_classes: int = HfArg(default=16, help="Classes to show, chosen at random; paper: 100.")
+    modality: Literal["video", "audio"] = HfArg(default="video", help="Whose features are shown by class.")
+    method: Literal["tsne", "umap"] = HfArg(default="tsne", help="Kind of map.")
+    tokens: Literal["all", "agg"] = HfArg(
+        default="all", help="Positions over which activations are averaged."
     )
-    method: Literal["tsne", "umap"] = field(default="tsne", metadata={"help": "Kind of map."})
-    tokens: Literal["all", "agg"] = field(
-        default="all", metadata={"help": "Positions over which activations are averaged."}
+    keep: list[float] = HfArg(
+        default_factory=lambda: [0.25, 0.5, 0.75, 1.0], help="Kept shares for `drop_token`."
     )
-    keep: list[float] = field(
-        default_factory=lambda: [0.25, 0.5, 0.75, 1.0], metadata={"help": "Kept shares for `drop_token`."}
-    )
-    sizes: list[str] = field(
+    sizes: list[str] = HfArg(
         default_factory=list,
-        metadata={"help": "Inputs for `drop_token` as FRAMESxSIZE, e.g. 32x224; the model's by default."},
+        help="Inputs for `drop_token` as FRAMESxSIZE, e.g. 32x224; the model's by default.",
     )
-    batch_size: int = field(default=8, metadata={"help": "Clips at a time."})
-    num_workers: int = field(default=0, metadata={"help": "Processes that decode."})
-    device: str = field(default="cpu", metadata={"help": "cpu, cuda, ..."})
-    seed: int = field(default=0, metadata={"help": "Of every random choice."})
+    batch_size: int = HfArg(default=8, help="Clips at a time.")
+    num_workers: int = HfArg(default=0, help="Processes that decode.")
+    device: str = HfArg(default="cpu", help="cpu, cuda, ...")
+    seed: int = HfArg(default=0, help="Of every random choice.")
 
 
 @dataclass

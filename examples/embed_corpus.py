@@ -19,7 +19,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 import torch
 from common import MediaArguments, check_output_dir, parse
 from tqdm.auto import tqdm
+from transformers.hf_argparser import HfArg
 from transformers.utils import logging as transformers_logging
 
 from modeling_vatt import VattForPreTraining, __version__
@@ -53,18 +54,18 @@ from modeling_vatt.retrieval import ModelIdentity, embed_batches
 class EmbeddingArguments(MediaArguments):
     """What to embed, and with what."""
 
-    model: str = field(metadata={"help": "Folder or Hub name of a pretrained model with its processor."})
-    dataset: str = field(metadata={"help": "Folder of videos or of shards, or name of a dataset."})
-    output_dir: str = field(metadata={"help": "Gets the Parquet files."})
-    split: str = field(default="train", metadata={"help": "Split to embed."})
-    allow_remote: bool = field(default=False, metadata={"help": "Let --dataset be a URL of shards."})
-    clips_per_video: int = field(default=1, metadata={"help": "Windows of each clip."})
-    batch_size: int = field(default=16, metadata={"help": "Clips at a time."})
-    clips_per_file: int = field(default=1024, metadata={"help": "Clips of a Parquet file."})
-    device: str = field(default="cpu", metadata={"help": "cpu, cuda, ..."})
-    num_workers: int = field(default=1, metadata={"help": "Processes, or Ray actors."})
-    engine: Literal["processes", "ray"] = field(
-        default="processes", metadata={"help": "ray: Ray Data, on the cluster at RAY_ADDRESS or here."}
+    model: str = HfArg(help="Folder or Hub name of a pretrained model with its processor.")
+    dataset: str = HfArg(help="Folder of videos or of shards, or name of a dataset.")
+    output_dir: str = HfArg(help="Gets the Parquet files.")
+    split: str = HfArg(default="train", help="Split to embed.")
+    allow_remote: bool = HfArg(default=False, help="Let --dataset be a URL of shards.")
+    clips_per_video: int = HfArg(default=1, help="Windows of each clip.")
+    batch_size: int = HfArg(default=16, help="Clips at a time.")
+    clips_per_file: int = HfArg(default=1024, help="Clips of a Parquet file.")
+    device: str = HfArg(default="cpu", help="cpu, cuda, ...")
+    num_workers: int = HfArg(default=1, help="Processes, or Ray actors.")
+    engine: Literal["processes", "ray"] = HfArg(
+        default="processes", help="ray: Ray Data, on the cluster at RAY_ADDRESS or here."
     )
 
 

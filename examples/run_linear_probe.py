@@ -13,7 +13,7 @@ import csv
 import dataclasses
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from common import held_out, parse
 from frozen_model import ModelArguments, embed, load, report_skipped, write_results
+from transformers.hf_argparser import HfArg
 
 from modeling_vatt.data import (
     Split,
@@ -51,45 +52,39 @@ LAYOUTS: dict[str, Callable[[str], datasets.Dataset]] = {
 class ProbeArguments:
     """What to probe, and with what."""
 
-    dataset: str = field(metadata={"help": "Folder, or name of a dataset (layout `folder`)."})
-    layout: Literal["folder", "ucf101", "hmdb51", "esc50"] = field(
-        default="folder", metadata={"help": "How the folder is laid out; see docs/evaluate.md."}
+    dataset: str = HfArg(help="Folder, or name of a dataset (layout `folder`).")
+    layout: Literal["folder", "ucf101", "hmdb51", "esc50"] = HfArg(
+        default="folder", help="How the folder is laid out; see docs/evaluate.md."
     )
-    media: Literal["video", "audio"] = field(
-        default="video", metadata={"help": "Which tower; `audio` listens to videos too."}
+    media: Literal["video", "audio"] = HfArg(
+        default="video", help="Which tower; `audio` listens to videos too."
     )
-    classifier: Literal["both", "svm", "linear"] = field(
-        default="both", metadata={"help": "Linear SVM, the release's linear head, or both."}
+    classifier: Literal["both", "svm", "linear"] = HfArg(
+        default="both", help="Linear SVM, the release's linear head, or both."
     )
-    folds: list[str] = field(
-        default_factory=list, metadata={"help": "Numbers of the splits to run, e.g. 1 2; all if left out."}
+    folds: list[str] = HfArg(
+        default_factory=list, help="Numbers of the splits to run, e.g. 1 2; all if left out."
     )
-    label_column: str | None = field(
-        default=None, metadata={"help": "Layout `folder`: column of the classes."}
-    )
-    train_split: str = field(default="train", metadata={"help": "Layout `folder`: split to train on."})
-    test_split: str | None = field(
+    label_column: str | None = HfArg(default=None, help="Layout `folder`: column of the classes.")
+    train_split: str = HfArg(default="train", help="Layout `folder`: split to train on.")
+    test_split: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Layout `folder`: split to test on, `test` or else `validation` if left out; '' "
-            "cross-validates."
-        },
+        help="Layout `folder`: split to test on, `test` or else `validation` if left out; '' "
+        "cross-validates.",
     )
-    fold_column: str = field(default="fold", metadata={"help": "Cross-validation: column of folds, if any."})
-    num_folds: int = field(default=5, metadata={"help": "Cross-validation without such a column: folds."})
-    train_windows: int = field(default=1, metadata={"help": "Windows of a clip in training; 1 is centred."})
-    test_windows: int = field(default=4, metadata={"help": "Windows of a clip that are averaged in testing."})
-    max_train_clips: int | None = field(default=None, metadata={"help": "At most so many a split, by lot."})
-    max_test_clips: int | None = field(default=None, metadata={"help": "At most so many a split, by lot."})
-    svm_c: float = field(default=6e-5, metadata={"help": "C of the SVM; few clips want more."})
-    svm_standardize: bool = field(
-        default=True, metadata={"help": "Bring the SVM's features to zero mean and unit variance."}
+    fold_column: str = HfArg(default="fold", help="Cross-validation: column of folds, if any.")
+    num_folds: int = HfArg(default=5, help="Cross-validation without such a column: folds.")
+    train_windows: int = HfArg(default=1, help="Windows of a clip in training; 1 is centred.")
+    test_windows: int = HfArg(default=4, help="Windows of a clip that are averaged in testing.")
+    max_train_clips: int | None = HfArg(default=None, help="At most so many a split, by lot.")
+    max_test_clips: int | None = HfArg(default=None, help="At most so many a split, by lot.")
+    svm_c: float = HfArg(default=6e-5, help="C of the SVM; few clips want more.")
+    svm_standardize: bool = HfArg(
+        default=True, help="Bring the SVM's features to zero mean and unit variance."
     )
-    head_epochs: int = field(default=1000, metadata={"help": "Epochs of the linear head (release)."})
-    head_steps: int | None = field(
-        default=None, metadata={"help": "Steps of the linear head instead; 50000 in the paper."}
-    )
-    seed: int = field(default=1, metadata={"help": "Of the classifiers, the folds and the lots."})
+    head_epochs: int = HfArg(default=1000, help="Epochs of the linear head (release).")
+    head_steps: int | None = HfArg(default=None, help="Steps of the linear head instead; 50000 in the paper.")
+    seed: int = HfArg(default=1, help="Of the classifiers, the folds and the lots.")
 
 
 def load_table(args: ProbeArguments) -> tuple[datasets.Dataset, str]:

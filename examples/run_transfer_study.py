@@ -14,11 +14,12 @@ import dataclasses
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
 from common import check_output_dir, fail, parse
+from transformers.hf_argparser import HfArg
 
 
 HERE = Path(__file__).resolve().parent
@@ -28,25 +29,24 @@ HERE = Path(__file__).resolve().parent
 class StudyArguments:
     """Models, data and budget."""
 
-    dataset: str = field(metadata={"help": "Folder with the splits."})
-    specific: str = field(metadata={"help": "Pretrained modality-specific model."})
-    agnostic: str = field(metadata={"help": "Pretrained modality-agnostic model."})
-    output_dir: str = field(metadata={"help": "Folder for the runs and the tables."})
-    train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    test_split: str = field(default="test", metadata={"help": "Split to test on."})
-    video_label: str = field(default="colour", metadata={"help": "Column with the classes of videos."})
-    audio_label: str = field(default="shape", metadata={"help": "Column with the classes of sounds."})
-    probe_labels: list[str] = field(
-        default_factory=lambda: ["colour", "size", "shape", "motion"],
-        metadata={"help": "Columns for linear probes."},
+    dataset: str = HfArg(help="Folder with the splits.")
+    specific: str = HfArg(help="Pretrained modality-specific model.")
+    agnostic: str = HfArg(help="Pretrained modality-agnostic model.")
+    output_dir: str = HfArg(help="Folder for the runs and the tables.")
+    train_split: str = HfArg(default="train", help="Split to train on.")
+    test_split: str = HfArg(default="test", help="Split to test on.")
+    video_label: str = HfArg(default="colour", help="Column with the classes of videos.")
+    audio_label: str = HfArg(default="shape", help="Column with the classes of sounds.")
+    probe_labels: list[str] = HfArg(
+        default_factory=lambda: ["colour", "size", "shape", "motion"], help="Columns for linear probes."
     )
-    seeds: int = field(default=3, metadata={"help": "Runs of each kind."})
-    max_steps: int = field(default=100, metadata={"help": "Updates of each run."})
-    batch_size: int = field(default=16, metadata={"help": "Clips of an update."})
-    learning_rate: float = field(default=5e-4, metadata={"help": "Peak."})
-    warmup_steps: int = field(default=10, metadata={"help": "Updates up to the peak."})
-    optim: str = field(default="adamw_torch", metadata={"help": "Optimizer, as transformers names it."})
-    scratch_preset: str = field(default="tiny", metadata={"help": "Architecture of the runs from scratch."})
+    seeds: int = HfArg(default=3, help="Runs of each kind.")
+    max_steps: int = HfArg(default=100, help="Updates of each run.")
+    batch_size: int = HfArg(default=16, help="Clips of an update.")
+    learning_rate: float = HfArg(default=5e-4, help="Peak.")
+    warmup_steps: int = HfArg(default=10, help="Updates up to the peak.")
+    optim: str = HfArg(default="adamw_torch", help="Optimizer, as transformers names it.")
+    scratch_preset: str = HfArg(default="tiny", help="Architecture of the runs from scratch.")
 
 
 def run(script: str, output_dir: Path, kept: str, **options: object) -> dict:

@@ -13,12 +13,13 @@ its sound, and of what chance would give them.
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from common import fail, parse
+from transformers.hf_argparser import HfArg
 from transformers.utils import logging as transformers_logging
 
 from modeling_vatt.processors import MediaError
@@ -29,12 +30,12 @@ from modeling_vatt.retrieval import VideoSearch
 class PrecisionArguments:
     """What to ask, and what is right."""
 
-    index: str = field(metadata={"help": "Indexed folder, with a metadata.jsonl that describes the videos."})
-    match: list[str] = field(metadata={"help": "Columns whose values must agree."})
-    caption_column: str = field(default="captions", metadata={"help": "Column with a caption or several."})
-    top_k: int = field(default=5, metadata={"help": "Results that are looked at."})
-    max_queries: int = field(default=0, metadata={"help": "Ask only so often; 0: with every video."})
-    output: str = field(default="", metadata={"help": "JSON file for the figures."})
+    index: str = HfArg(help="Indexed folder, with a metadata.jsonl that describes the videos.")
+    match: list[str] = HfArg(help="Columns whose values must agree.")
+    caption_column: str = HfArg(default="captions", help="Column with a caption or several.")
+    top_k: int = HfArg(default=5, help="Results that are looked at.")
+    max_queries: int = HfArg(default=0, help="Ask only so often; 0: with every video.")
+    output: str = HfArg(default="", help="JSON file for the figures.")
 
 
 def questions(row: dict[str, Any], args: PrecisionArguments) -> Iterator[tuple[str, str]]:
