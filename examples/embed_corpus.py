@@ -43,8 +43,11 @@ from modeling_vatt.data import (
     collate_clips,
     open_clips,
     run_tasks,
+    skip_report,
+    source_of,
 )
-from modeling_vatt.files import hash_file, one_writer
+from modeling_vatt.embedding.cache import content_of
+from modeling_vatt.files import one_writer
 from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import MediaLimits, VattProcessor
 from modeling_vatt.retrieval import ModelIdentity, embed_batches
@@ -96,12 +99,7 @@ def content_hash(clips: ClipDataset, numbers: Iterable[int]) -> str:
     """Changes when the file of a clip does. Of shards `fingerprint` has the checksums of all clips."""
     digest = hashlib.sha256()
     for number in () if isinstance(clips.clips, ShardDataset) else numbers:
-        source = clips.clips[number]["video"]
-        path, content = source["path"], source["bytes"]
-        if content is not None:
-            digest.update(hashlib.sha256(content).digest())
-        else:
-            digest.update((hash_file(path) if os.path.isfile(path) else path).encode())
+        digest.update(repr(content_of(source_of(clips.clips[number]["video"]))).encode())
     return digest.hexdigest()
 
 
@@ -209,9 +207,7 @@ def report(folder: Path, clips: int, files: int) -> None:
     errors = pq.read_table(folder, columns=["error"])["error"].drop_null().to_pylist()
     print(f"{folder}: {clips - len(errors)} clips embedded in {files} files")
     if errors:
-        print(f"Skipped {len(errors)} of {clips} clips that could not be read:")
-        for error in errors[:5]:
-            print(f"  {error}")
+        print(skip_report(dict(enumerate(errors)), clips))
 
 
 def main() -> None:

@@ -86,7 +86,7 @@ def embed(
 
 def report_skipped(reasons: Sequence[str], total: int) -> None:
     """Print what could not be read, if anything."""
-    report = skip_report(dict(zip(map(str, range(len(reasons))), reasons, strict=True)), total)
+    report = skip_report(dict(enumerate(reasons)), total)
     if report:
         print(f"\n{report}")
 

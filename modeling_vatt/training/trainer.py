@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import BatchFeature, Trainer, TrainerCallback, TrainerControl, TrainingArguments
-from transformers.hf_argparser import HfArg
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, TrainOutput
@@ -55,13 +54,17 @@ class FinetuningArguments(TrainingArguments):
         mixup_alpha: mix every clip with another one of its batch in shares from Beta(alpha, alpha).
     """
 
-    max_grad_norm: float = HfArg(default=0.75, help="Of the backbone's gradient; 0: none at all.")
-    lr_scheduler_type: str = HfArg(default="cosine", help="Schedule after the warm-up.")
-    remove_unused_columns: bool = HfArg(default=False, help="Leave it off.")
-    classifier_max_grad_norm: float = HfArg(
-        default=0.0, help="Of the classifier's gradient, clipped apart; 0: none."
+    max_grad_norm: float = field(
+        default=0.75, metadata={"help": "Of the backbone's gradient; 0: none at all."}
     )
-    mixup_alpha: float = HfArg(default=0.0, help="Mixup with shares from Beta(alpha, alpha); 0: none.")
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule after the warm-up."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Leave it off."})
+    classifier_max_grad_norm: float = field(
+        default=0.0, metadata={"help": "Of the classifier's gradient, clipped apart; 0: none."}
+    )
+    mixup_alpha: float = field(
+        default=0.0, metadata={"help": "Mixup with shares from Beta(alpha, alpha); 0: none."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
