@@ -14,6 +14,7 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +37,7 @@ from modeling_vatt.data import (
     match_classes,
 )
 from modeling_vatt.evaluation import LinearHeadClassifier, linear_probe, linear_svm, summarize_splits
-from modeling_vatt.retrieval import FileEmbeddings
+from modeling_vatt.processors import MediaError, VattProcessor
 from modeling_vatt.training import table_fingerprint
 
 
@@ -136,12 +137,58 @@ def choose_splits(args: ProbeArguments, table: datasets.Dataset) -> dict[str, Sp
     }
 
 
-def spread(found: FileEmbeddings, clips: npt.NDArray[np.int64], name: str, total: int) -> npt.NDArray:
-    """Features (all clips, windows, dim) of the clips that were read, NaN for the others."""
-    rows = found.arrays[name]
-    features = np.full((total, *rows.shape[1:]), np.nan, dtype=rows.dtype)
-    features[clips[found.kept]] = rows
-    return features
+@dataclass
+class Features:
+    """Features of the clips that the splits train on, or test on.
+
+    Attributes:
+        values: (all clips, windows, dim), NaN for clips that no split has or that could not be read.
+        read: numbers of the clips that could be read.
+        total: clips that the splits have.
+        errors: why the others could not be read.
+    """
+
+    values: npt.NDArray
+    read: npt.NDArray[np.int64]
+    total: int
+    errors: list[MediaError]
+
+
+def embed_windows(
+    args: ProbeArguments,
+    model_args: ModelArguments,
+    parts: tuple[Any, VattProcessor],
+    table: datasets.Dataset,
+    column: str,
+    clips: npt.NDArray[np.int64],
+    windows: int,
+) -> Features:
+    """Pooled features of some clips; `parts`: model and processor."""
+    found = embed(
+        model_args,
+        *parts,
+        table.select(clips),
+        column,
+        f"Features, {windows} window{'s' if windows > 1 else ''}",
+        modalities=(args.media,),
+        windows=windows,
+        pooled=True,
+    )
+    rows, read = found.arrays[f"{args.media}_pooled"], clips[found.kept]
+    values = np.full((len(table), *rows.shape[1:]), np.nan, dtype=rows.dtype)
+    values[read] = rows
+    return Features(values, read, len(clips), found.errors)
+
+
+def make_classifiers(args: ProbeArguments, device: str) -> dict[str, Any]:
+    """The classifiers to train, by name."""
+    classifiers = {
+        "svm": linear_svm(args.svm_c, args.svm_standardize, args.seed),
+        "linear": LinearHeadClassifier(
+            epochs=args.head_epochs, steps=args.head_steps, seed=args.seed, device=device
+        ),
+    }
+    return classifiers if args.classifier == "both" else {args.classifier: classifiers[args.classifier]}
 
 
 def print_table(summary: dict[str, dict[str, Any]], num_labels: int) -> None:
@@ -164,42 +211,19 @@ def main() -> None:
         table, column = load_table(args)
         splits = choose_splits(args, table)
         unused = [f"{name}_model" for name in ("video", "audio", "text") if name != args.media]
-        model, processor = load(model_args, may_be_new=("head", *unused))
-        found, features, clips = {}, {}, {}
-        for place, (part, windows) in enumerate((("train", args.train_windows), ("test", args.test_windows))):
-            clips[part] = np.unique(np.concatenate([split[place] for split in splits.values()]))
-            found[part] = embed(
-                model_args,
-                model,
-                processor,
-                table.select(clips[part]),
-                column,
-                f"Features, {windows} window{'s' if windows > 1 else ''}",
-                modalities=(args.media,),
-                windows=windows,
-                pooled=True,
-            )
-            features[part] = spread(found[part], clips[part], f"{args.media}_pooled", len(table))
+        parts = load(model_args, may_be_new=("head", *unused))
+        trained, tested = (np.unique(np.concatenate(clips)) for clips in zip(*splits.values(), strict=True))
+        see = partial(embed_windows, args, model_args, parts, table, column)
+        train, test = see(trained, args.train_windows), see(tested, args.test_windows)
         # What could not be read is left out of every split.
         splits = {
-            name: (
-                np.intersect1d(train, clips["train"][found["train"].kept]),
-                np.intersect1d(test, clips["test"][found["test"].kept]),
-            )
-            for name, (train, test) in splits.items()
+            name: (np.intersect1d(trained, train.read), np.intersect1d(tested, test.read))
+            for name, (trained, tested) in splits.items()
         }
-        classifiers = {
-            "svm": linear_svm(args.svm_c, args.svm_standardize, args.seed),
-            "linear": LinearHeadClassifier(
-                epochs=args.head_epochs, steps=args.head_steps, seed=args.seed, device=model_args.device
-            ),
-        }
-        if args.classifier != "both":
-            classifiers = {args.classifier: classifiers[args.classifier]}
         labels = np.asarray(table["label"])
         results = {
-            name: linear_probe(classifier, features["train"], features["test"], labels, splits)
-            for name, classifier in classifiers.items()
+            name: linear_probe(classifier, train.values, test.values, labels, splits)
+            for name, classifier in make_classifiers(args, model_args.device).items()
         }
     except (OSError, ValueError) as error:
         sys.exit(str(error))
@@ -211,8 +235,8 @@ def main() -> None:
     ]
     print(f"{len(splits)} split{'s' if len(splits) > 1 else ''}, {len(names)} classes, {args.media}")
     print_table(summary, len(names))
-    skipped = [str(error) for part in found.values() for error in part.errors]
-    report_skipped(skipped, sum(map(len, clips.values())))
+    skipped = [str(error) for error in (*train.errors, *test.errors)]
+    report_skipped(skipped, train.total + test.total)
     write_results(
         model_args,
         {
@@ -223,7 +247,7 @@ def main() -> None:
             "settings": {**dataclasses.asdict(args), **dataclasses.asdict(model_args)},
         },
         "linear probe",
-        model,
+        parts[0],
         table_fingerprint(table, column, "label"),
     )
     with (Path(model_args.output_dir) / "splits.csv").open("w", newline="") as file:
