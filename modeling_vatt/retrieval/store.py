@@ -140,7 +140,7 @@ class Store:
         # Nothing else may be in there: triggers and views of a stranger would run with our statements.
         expected = {**dict.fromkeys(_TABLES, "table"), **dict.fromkeys(_INDEXES, "index")}
         if names != expected:
-            raise _damaged(self.file, "not the database of an index")
+            raise _damaged("not the database of an index", self.file)
         found = self.meta("format")
         if found != FORMAT:
             raise IndexMismatch(
@@ -245,13 +245,13 @@ class Store:
         try:
             return None if row is None else json.loads(row[0])
         except (TypeError, ValueError) as error:
-            raise _damaged(self.file, f"`{key}` is no JSON") from error
+            raise _damaged(f"`{key}` is no JSON", self.file) from error
 
     def generation(self) -> int:
         """Grows with every write."""
         number = self.meta("generation")
         if not isinstance(number, int):
-            raise _damaged(self.file, "`generation` must be a number")
+            raise _damaged("`generation` must be a number", self.file)
         return number
 
     def set_meta(self, key: str, value: Any) -> None:
@@ -274,7 +274,7 @@ class Store:
         )
         found = [(FileRecord(*row[:-1]), row[-1]) for row in rows]
         if not all(_makes_sense(file) for file, _ in found):
-            raise _damaged(self.file, "files whose properties make no sense")
+            raise _damaged("files whose properties make no sense", self.file)
         return found
 
     def put(
@@ -411,7 +411,7 @@ class Store:
         )
         found = {row[0]: row[1:] for row in rows}
         if not all(_are_seconds(times) for _, *times in found.values()):
-            raise _damaged(self.file, "windows whose times make no sense")
+            raise _damaged("windows whose times make no sense", self.file)
         return found
 
     def vectors(
@@ -440,10 +440,10 @@ class Store:
             )
         while block := list(islice(rows, size)):
             if any(not isinstance(row[1], bytes) or len(row[1]) != 4 * dim for row in block):
-                raise _damaged(self.file, f"vectors of `{space}` that do not have {dim} values")
+                raise _damaged(f"vectors of `{space}` that do not have {dim} values", self.file)
             found = np.frombuffer(b"".join([row[1] for row in block]), dtype="<f4").reshape(len(block), dim)
             if not np.isfinite(found).all():
-                raise _damaged(self.file, f"vectors of `{space}` that are not finite")
+                raise _damaged(f"vectors of `{space}` that are not finite", self.file)
             yield np.array([row[0] for row in block], dtype=np.int64), found
 
 
@@ -471,7 +471,7 @@ def _make_tables(file: Path, meta: dict[str, Any]) -> None:
         connection.close()
 
 
-def _damaged(file: Path, reason: str) -> IndexDamaged:
+def _damaged(reason: str, file: Path) -> IndexDamaged:
     return IndexDamaged(f"{file}: {reason}. Remove the folder and index again.")
 
 
@@ -501,7 +501,7 @@ def _explained(file: Path) -> Iterator[None]:
             ) from error
         if code == sqlite3.SQLITE_IOERR:
             raise OSError(f"{file}: cannot be read or written ({error}). Check the disk.") from error
-        raise _damaged(file, str(error)) from error
+        raise _damaged(str(error), file) from error
 
 
 def _are_seconds(values: Iterable[Any]) -> bool:
