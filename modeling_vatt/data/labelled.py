@@ -199,7 +199,7 @@ def match_classes(table: datasets.Dataset, names: Sequence[str]) -> datasets.Dat
             f"{len(unknown)} classes of the split {str(table.split)!r} are not among the {len(names)} that "
             f"are trained: {shown}. Take their clips out, or add such clips to the training split."
         )
-    return _with_labels(table.remove_columns("label"), labels, names)  # type: ignore[arg-type]
+    return _with_labels(table, labels, names)  # type: ignore[arg-type]
 
 
 class LabelledDataset(Dataset):
