@@ -33,7 +33,7 @@ _PASSING = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "a
 
 @dataclass
 class LockedFeatures:
-    """What locked towers make of clips and captions.
+    """Features that locked towers compute of clips and captions.
 
     Args:
         media: "video", "audio" -> features (clips, windows, size); zeros where a clip is missing.
