@@ -32,7 +32,8 @@ class TowerArguments:
     )
     trust_remote_code: bool = HfArg(default=False, help="Run code that comes with the checkpoints of towers.")
     window_seconds: float | None = HfArg(
-        default=None, help="Length of a window with such towers; 3.2 if left out."
+        default=None,
+        help="Length of a window of a new model; 3.2 if left out (10 frames per second with VATT's towers).",
     )
     num_frames: int | None = HfArg(
         default=None, help="Frames of a window for a tower of pictures; 4 if left out."

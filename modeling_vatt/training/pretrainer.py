@@ -43,6 +43,7 @@ from .checkpoints import begin, commit, read_state, remove_old
 from .continuing import check_unchanged, forget_others, run_fingerprint, starting_point
 from .faults import TrainingError, explain, is_worker_death, quiet_worker
 from .gradient_cache import average_gradients, cached_backward
+from .optimizers import pretraining_optimizer
 from .run import Run, SkippedClips, step_seed, sum_over_processes
 from .run_record import (
     copy_run_record,
@@ -150,13 +151,13 @@ class Pretrainer:
         self.progress = _Progress()
         self.run = Run(args.output_dir, lambda: (self.progress.step, args.num_steps), "--save_every")
         self._saved_step: int | None = None
-        optimizer = torch.optim.AdamW(
-            _parameter_groups(model),
-            lr=args.learning_rate,
-            betas=(args.adam_beta1, args.adam_beta2),
-            eps=args.adam_epsilon,
-            weight_decay=args.weight_decay,
-            fused=True,
+        optimizer = pretraining_optimizer(
+            args.optimizer,
+            model,
+            args.learning_rate,
+            (args.adam_beta1, args.adam_beta2),
+            args.adam_epsilon,
+            args.weight_decay,
         )
         final_ratio = args.final_learning_rate / args.learning_rate
         scheduler = get_pretraining_schedule(
@@ -169,8 +170,13 @@ class Pretrainer:
             args.decay_steps,
         )
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        if args.ema_decay and self.accelerator.distributed_type == DistributedType.FSDP:
-            raise ValueError("`ema_decay` is for whole models, not for FSDP's parts: leave it at 0.")
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            if args.ema_decay:
+                raise ValueError("`ema_decay` is for whole models, not for FSDP: leave it at 0.")
+            if args.optimizer == "muon":
+                raise ValueError(
+                    '`optimizer="muon"` is for whole matrices, not for FSDP\'s parts: use "adam".'
+                )
         self.average = (
             WeightAverage(self.accelerator.unwrap_model(self.model), args.ema_decay)
             if args.ema_decay
@@ -590,11 +596,3 @@ class Pretrainer:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _parameter_groups(model: VattForPreTraining) -> list[dict[str, Any]]:
-    """Parameters to train; temperatures and biases of the loss do not decay."""
-    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    scales = [value for name, value in trained if name.startswith("loss_scales.")]
-    others = {"params": [value for name, value in trained if not name.startswith("loss_scales.")]}
-    return [others, {"params": scales, "weight_decay": 0.0}] if scales else [others]
