@@ -126,6 +126,7 @@ def _labels_of(values: Sequence[Any], declared: list[str] | None, separator: str
         declared: names of the class ids in `values`, if they are ids.
         separator: what stands between several names in one text.
     """
+    labels: list[Any]
     if declared is not None:
         labels = [_names_of(value, declared) for value in values]
     else:
