@@ -125,13 +125,13 @@ class TowerArguments:
         config, sources = VattConfig.from_preset(preset), self.sources()
         if config.modality_agnostic:
             raise ValueError(f"--preset {preset}: its towers share an encoder. Take tiny, bbs, mbs or lbs.")
-        own = [f"{name}_config" for name in MODALITIES if name not in sources]
+        of_preset = [f"{name}_config" for name in MODALITIES if name not in sources]
         fields = {
             name: value
             for name, value in VattConfig().to_dict().items()
             if name in VattConfig.__dataclass_fields__ and not name.endswith("_config") and name != "towers"
         }
-        fields |= {name: config.to_dict()[name] for name in own}
+        fields |= {name: config.to_dict()[name] for name in of_preset}
         with naming("--config_overrides"):
             fields = merge(fields, json.loads(overrides or "{}"))
         tokenizer = None

@@ -248,7 +248,7 @@ class Pretrainer:
         return metrics
 
     def _set_drop_token(self, step: int) -> None:
-        """DropToken, but for the last steps."""
+        """Switch DropToken off for the last steps."""
         for module in self.accelerator.unwrap_model(self.model).modules():
             if isinstance(module, VattPatchEmbeddings):
                 module.drops_tokens = step < self.args.num_steps - self.args.all_token_steps
@@ -260,16 +260,16 @@ class Pretrainer:
         return start if 0 <= start < self.args.num_steps else None
 
     def _warn(self) -> None:
-        """Of settings that are hardly meant."""
+        """Warn of settings that are probably mistakes."""
         if self.args.batch_size == 1:
             logger.warning("A batch of 1 clip has no negatives, so nothing is learnt: enlarge --batch_size.")
         warn_of_long_warmup(self.args.warmup_steps, self.args.num_steps, self.args.learning_rate)
 
     def _stop(self, parts: list[ClipBatch] | None) -> bool:
-        """What all processes have to know of each other before a step.
+        """Whether the run is to stop; what processes have to know of each other before a step.
 
-        That is whether one is to stop (the answer), whether one has nothing to train on or lacks a modality
-        that another has (errors: the loss compares the clips of all), and which clips could not be read.
+        All learn which clips could not be read, and raise an error if one of them has nothing to train on, or
+        lacks a modality that another has (the loss compares the clips of all).
         """
         new = self.progress.skipped.add(clip for part in parts or () for clip in part.skipped)
         readable = [part.inputs for part in parts or () if part.inputs]
@@ -360,7 +360,7 @@ class Pretrainer:
                 batches = self._batches()
 
     def _names_of_step(self) -> list[str]:
-        """Of the clips of this process in the step that is about to be made."""
+        """Names of the clips of this process in the next step."""
         batch = next(iter(self._sampler()))
         return [clip_name(self.dataset.clips, index) for _, index in batch]
 
