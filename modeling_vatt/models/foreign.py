@@ -331,7 +331,7 @@ def save_remote_towers(towers: list["VattForeignTower"], folder: str | os.PathLi
                     text = file.read()
                 if files.setdefault(os.path.basename(path), text) != text:
                     raise ValueError(
-                        f"Two towers have other files called {os.path.basename(path)}: rename one of them."
+                        f"Towers have different files called {os.path.basename(path)}: rename one of them."
                     )
             names[auto] = f"{type(thing).__module__.rpartition('.')[2]}.{type(thing).__name__}"
         tower.config.auto_map = names
