@@ -277,8 +277,9 @@ class VattPreTrainedModel(PreTrainedModel):
             for parameter in locked_parameters(lockable(tower), self.config.use(name).locked):
                 parameter.requires_grad_(False)
         for module in self.modules():
-            has_words = isinstance(module, (VattTextEmbeddings, VattLinearTextTower))
-            if has_words and not module.config.trainable_embeddings:
+            if not isinstance(module, (VattTextEmbeddings, VattLinearTextTower)):
+                continue
+            if not module.config.trainable_embeddings:
                 module.word_embeddings.weight.requires_grad_(False)
 
     @classmethod
@@ -336,8 +337,9 @@ class VattPreTrainedModel(PreTrainedModel):
                 init.xavier_uniform_(module.weight)
             else:
                 init.constant_(module.weight, getattr(module, "initial_weight", 1.0))
-            if getattr(module, "bias", None) is not None:
-                init.zeros_(module.bias)
+            bias: Any = getattr(module, "bias", None)
+            if bias is not None:
+                init.zeros_(bias)
             if isinstance(module, VattBatchNorm):
                 init.zeros_(module.running_mean)
                 init.ones_(module.running_var)
