@@ -128,13 +128,13 @@ class VattAttention(nn.Module):
         if slow and drops_fast(query):
             # SDPA's kernel for the CPU has no dropout: it would do the same, with slow dropout.
             attention = eager_attention_forward
-        if position_bias is not None:  # only passed on where there is one: flash attention knows none
-            kwargs["position_bias"] = position_bias
-        kwargs |= {"dropout": dropout, "scaling": self.scaling}
         half = attends_slowly(query)
         with torch.autocast("cpu", enabled=False) if half else nullcontext():
             if half:
                 query, key, value = query.float(), key.float(), value.float()
+            kwargs |= {"dropout": dropout, "scaling": self.scaling}
+            if position_bias is not None:  # only passed on where there is one: flash attention knows none
+                kwargs["position_bias"] = position_bias.float() if half else position_bias
             context, weights = attention(self, query, key, value, attention_mask, **kwargs)
         return self.o_proj(context.reshape(*hidden_states.shape[:-1], -1)), weights
 
