@@ -107,6 +107,9 @@ class DataArguments(MediaArguments):
         default=True,
         help="Change brightness, saturation, contrast, hue (not of frames whose features are cached).",
     )
+    augmentation: str | None = HfArg(
+        default=None, help="More of the augmentation, as JSON, e.g. '{\"scale_range\": [1, 1.25]}'."
+    )
     shuffle_captions: bool = HfArg(
         default=False, help="Control experiment: give every clip the captions of another one."
     )
