@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from common import parse
 from demo_report import Search, write_report
-from make_corpus import ATTRIBUTES
 from torch.utils.data import DataLoader
 from transformers import AutoModelForPreTraining, AutoProcessor
 from transformers.utils import logging as transformers_logging
@@ -127,7 +126,7 @@ def part(title: str, expected: str) -> Iterator[None]:
 
 def attributes_of(row: dict[str, Any]) -> dict[str, str]:
     """What is seen and heard in a clip."""
-    return {name: row[name] for name in ATTRIBUTES}
+    return {name: row[name] for name in ("size", "colour", "shape", "motion")}
 
 
 def search_test_clips(model_dir: Path, corpus: Path) -> tuple[dict[str, float], dict[str, Any], list[Search]]:
