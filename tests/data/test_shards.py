@@ -6,6 +6,7 @@ import functools
 import hashlib
 import http.server
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -653,6 +654,7 @@ class Counting(Pretrainer):
 
 
 def train(shards: Path, output_dir: Path) -> None:
+    multiprocessing.set_start_method(None, force=True)  # workers are children of this process, as for users
     torch.manual_seed(0)
     config = small_config("agnostic", every={"hidden_dropout_prob": 0.1})
     clips = ClipDataset(

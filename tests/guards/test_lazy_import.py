@@ -43,7 +43,6 @@ def test_names_are_there_before_they_are_loaded():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     [
@@ -64,7 +63,6 @@ def test_auto_classes_know_the_package(first):
     run(first + KNOWN)
 
 
-@pytest.mark.slow
 def test_lazy_classes_are_pickled_by_their_names_and_old_modules_are_found():
     run(
         "import pickle, warnings, modeling_vatt\n"

@@ -188,7 +188,6 @@ runpy.run_path({examples + "/run_pretraining.py"!r}, run_name="__main__")
 """
 
 
-@pytest.mark.slow
 def test_pretraining_script_without_a_token_stops_before_the_work(uploaded, tmp_path):
     hub, _ = uploaded
     script = pretraining_script({"dataset": "nowhere", "output_dir": "model"}, "mine")

@@ -20,6 +20,8 @@ from modeling_vatt.models.collectives import all_reduce_sum, gather_rows, world_
 from modeling_vatt.training import average_gradients, cached_backward
 
 
+pytestmark = pytest.mark.slow  # three processes make a step of every case
+
 JOINT = {"variant": "joint", "audio_text_loss_weight": 1.0}
 FIRST, SECOND = [1, 1, 0, 1, 1, 0], [0, 1, 1, 1, 0, 1]
 
