@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -76,16 +77,9 @@ def load_labelled(
     if not isinstance(inner, datasets.ClassLabel | datasets.Value) or label_column == media:
         raise ValueError(f"{data}: column {label_column!r} must hold labels, but holds {feature}.")
     declared = inner.names if isinstance(inner, datasets.ClassLabel) else None
-    labels: list[Any] = list(table[label_column])
-    if declared is not None:
-        labels = [_names_of(value, declared) for value in labels]
-    else:
-        labels = _as_written(labels)
-        if label_separator is not None and not several:
-            several = True
-            labels = _as_written([value and value.split(label_separator) for value in labels])
-    if several:
-        labels = [value and list(dict.fromkeys(filter(None, value))) for value in labels]
+    separator = None if several or declared is not None else label_separator
+    several = several or separator is not None
+    labels = _labels_of(table[label_column], declared, separator)
     labelled = [index for index, value in enumerate(labels) if value is not None]
     used = {name for index in labelled for name in (labels[index] if several else [labels[index]])}
     # What a set declares holds for all its splits.
@@ -123,6 +117,24 @@ def _with_class_folders(
             depths[max(depths)],
         )
     return table.add_column("label", classes), "label"
+
+
+def _labels_of(values: Sequence[Any], declared: list[str] | None, separator: str | None) -> list[Any]:
+    """Names, or lists of different names, of the classes of each row; None where they are missing.
+
+    Args:
+        values: of the column.
+        declared: names of the class ids in `values`, if they are ids.
+        separator: what stands between several names in one text.
+    """
+    labels: list[Any]
+    if declared is not None:
+        labels = [_names_of(value, declared) for value in values]
+    else:
+        labels = _as_written(values)
+        if separator is not None:
+            labels = _as_written([value and value.split(separator) for value in labels])
+    return [list(dict.fromkeys(filter(None, x))) if isinstance(x, list) else x for x in labels]
 
 
 def _as_written(values: Sequence[Any]) -> list[Any]:
@@ -199,9 +211,10 @@ def match_classes(table: datasets.Dataset, names: Sequence[str]) -> datasets.Dat
             f"{len(unknown)} classes of the split {str(table.split)!r} are not among the {len(names)} that "
             f"are trained: {shown}. Take their clips out, or add such clips to the training split."
         )
-    return _with_labels(table.remove_columns("label"), labels, names)  # type: ignore[arg-type]
+    return _with_labels(table, labels, names)  # type: ignore[arg-type]
 
 
+@dataclass(eq=False, repr=False)
 class LabelledDataset(Dataset):
     """Labelled clips as the classifiers take them.
 
@@ -224,35 +237,26 @@ class LabelledDataset(Dataset):
     [`SkippedClip`]; nothing else is caught.
     """
 
-    def __init__(
-        self,
-        clips: datasets.Dataset,
-        processor: VattProcessor,
-        media: str,
-        random_window: bool = False,
-        augmentation: Any = None,
-        windows: int = 1,
-        crops: int = 1,
-        seed: int = 0,
-        limits: MediaLimits = DEFAULT_LIMITS,
-    ) -> None:
+    clips: datasets.Dataset
+    processor: VattProcessor
+    media: str
+    random_window: bool = False
+    augmentation: Any = None
+    windows: int = 1
+    crops: int = 1
+    seed: int = 0
+    limits: MediaLimits = DEFAULT_LIMITS
+
+    def __post_init__(self) -> None:
+        windows, crops, media = self.windows, self.crops, self.media
         if crops not in (1, 3) or windows < 1:
             raise ValueError(f"`windows` must be 1 or more and `crops` 1 or 3, got {windows} and {crops}.")
         if (crops > 1 and media != "video") or (windows > 1 and media == "image"):
             raise ValueError(f"{windows} windows of {crops} crops make no sense for {media}: use 1.")
-        if (random_window or augmentation is not None) and windows * crops > 1:
+        if (self.random_window or self.augmentation is not None) and windows * crops > 1:
             raise ValueError("Training takes one view of a clip: leave `windows` and `crops` at 1.")
-        self.clips = clips
-        self.processor = processor
-        self.media = media
-        self.random_window = random_window
-        self.augmentation = augmentation
-        self.windows = windows
-        self.crops = crops
-        self.seed = seed
-        self.limits = limits
-        self.num_labels = len(class_names(clips))
-        self.several_labels = has_several_labels(clips)
+        self.num_labels = len(class_names(self.clips))
+        self.several_labels = has_several_labels(self.clips)
 
     def __len__(self) -> int:
         return len(self.clips)

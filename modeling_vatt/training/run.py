@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the loops of pretraining and fine-tuning are made of besides their steps: how a run is stopped, saved,
-refused and recorded, which clips it skipped, and what its last words say about going on."""
+"""What pretraining and fine-tuning share besides their steps: stopping, saving and recording a run, refusing
+what cannot be trained on, the clips that were skipped, and how a message says to continue."""
 
 import json
 import logging
@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -83,6 +84,7 @@ class SkippedClips(dict[str, str]):
                 (folder / self.file.name).write_text("".join(kept))
 
 
+@dataclass
 class Run:
     """A run in its folder, seen by one of its processes.
 
@@ -96,18 +98,11 @@ class Run:
         signals: that were received since the run was begun or continued.
     """
 
-    def __init__(
-        self,
-        folder: str | os.PathLike,
-        steps: Callable[[], tuple[int, int]],
-        save_flag: str,
-        state_file: str = STATE_FILE,
-    ) -> None:
-        self.folder = Path(folder)
-        self.steps = steps
-        self.save_flag = save_flag
-        self.state_file = state_file
-        self.signals = StopSignals()
+    folder: Path
+    steps: Callable[[], tuple[int, int]]
+    save_flag: str
+    state_file: str = STATE_FILE
+    signals: StopSignals = field(default_factory=StopSignals, init=False)
 
     @contextmanager
     def guarded(self, memory_advice: str) -> Iterator[None]:
@@ -128,7 +123,7 @@ class Run:
         return checkpoints(self.folder, self.state_file)
 
     def how_to_continue(self) -> str:
-        """The end of a message with which a run ends early."""
+        """Sentences for the message of a run that ends early."""
         made = "Steps made: {} of {}.".format(*self.steps())
         found = self.checkpoints()
         if not found:
@@ -141,7 +136,7 @@ class Run:
         return RunStopped(f"Stopped by {reason}. {self.how_to_continue()}")
 
     def refuse_unreadable(self, step: int, count: float, skipped: Mapping[str, str]) -> NoReturn:
-        """Raise that `count` processes have nothing to train on; where one raises alone, the others wait."""
+        """Raise that `count` processes have nothing to train on; all call it, lest one waits for others."""
         reason, processes = next(iter(skipped.values()), "it is empty"), PartialState().num_processes
         raise ValueError(
             f"Step {step}: no clip of the batch of {count:.0f} of the {processes} processes can be read; one "
