@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bringing an index up to date with its folder: what is new is embedded, what is gone is said.
 
-Each file is committed with all its windows as soon as it is embedded, so a run that was stopped goes on with
-the file at which it stopped. One process at a time writes to an index.
+Each file is committed with all its windows as soon as it is embedded, and the first windows of a long one are
+kept meanwhile, so a run that was stopped goes on where it stopped. One process at a time writes to an index.
 """
 
 import os
@@ -13,21 +13,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
+from .._version import __version__
 from ..embedding.embedding import WindowEmbeddings, embed_windows
 from ..files import hash_file
 from ..models.modeling_vatt import VattForPreTraining, VattModel
-from ..processors import DEFAULT_LIMITS, MediaLimits, VattProcessor
+from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
 from ..processors.media import VIDEO_SUFFIXES
 from .ignoring import Ignored, read_patterns
 from .index import VattIndex
 from .store import SPACES, FileRecord
+from .unfinished import Unfinished
 
 
 LOCK = "index.lock"
+UNFINISHED = "unfinished"  # folder in that of the index
 EXCLUDED, FORGOTTEN = "excluded", "forgotten"  # notes in the index: patterns, paths
 
 
@@ -217,8 +221,8 @@ def update_index(
         rehash: compare the content of all files: one may have been replaced by another of its size and time.
         exclude: patterns of files and folders to leave out, see [`Ignored`], from now on, beside those of
             `.vattignore` in the root; None keeps those given before.
-        seconds: called with the seconds of video embedded so far, and about how many there are in all, 0 as
-            long as no file is done.
+        seconds: called with the seconds of video embedded so far, and about how many there are to embed in
+            all, 0 as long as no file is begun. What an earlier run has embedded is in neither.
 
     Raises:
         FileNotFoundError: the root is gone, or holds no video any more.
@@ -229,7 +233,9 @@ def update_index(
     if exclude is not None and list(exclude) != index.store.meta(EXCLUDED):
         Ignored(exclude)
         index.store.set_meta(EXCLUDED, list(exclude))
-    update = _Update(index, index.root, retry, rehash)
+    state = [__version__, index.identity.weights, index.window, index.stride, repr(limits)]
+    unfinished = Unfinished(index.store.folder / UNFINISHED, state)
+    update = _Update(index, index.root, retry, rehash, unfinished)
     update.rename()
     update.settle_gone(prune)
     todo = update.changed()
@@ -240,11 +246,20 @@ def update_index(
         seconds(*update.seconds())
 
     count(0)
-    for source, result in embed_windows(
-        model, processor, update.new_content(todo), index.stride, batch_size, num_workers, count, limits
-    ):
-        update.add(Path(str(source)), result)
-        count(0)
+    files = update.new_content(todo)
+    options: dict[str, Any] = {"begin": update.begin, "keep": update.keep}
+    try:
+        for source, result in embed_windows(
+            model, processor, files, index.stride, batch_size, num_workers, count, limits, **options
+        ):
+            update.add(source, result)
+            count(0)
+    except BaseException:
+        unfinished.write()
+        raise
+    unfinished.clear()
+    update.settle_copies()
+    count(0)
     index.build()
     earlier = {file.path: file.error for file, _ in index.store.files() if file.error is not None}
     update.report.errors = earlier | update.report.errors
@@ -258,11 +273,14 @@ class _Update:
         index: to bring up to date.
         root: folder of its videos.
         retry, rehash: see [`update_index`].
+        unfinished: windows of a run that was stopped.
     """
 
-    def __init__(self, index: VattIndex, root: Path, retry: bool, rehash: bool) -> None:
+    def __init__(
+        self, index: VattIndex, root: Path, retry: bool, rehash: bool, unfinished: Unfinished
+    ) -> None:
         self.index, self.store, self.root = index, index.store, root
-        self.retry, self.rehash = retry, rehash
+        self.retry, self.rehash, self.unfinished = retry, rehash, unfinished
         ignored = Ignored([*read_patterns(root), *(self.store.meta(EXCLUDED) or [])])
         forgotten = set(self.store.meta(FORGOTTEN) or [])
 
@@ -285,8 +303,12 @@ class _Update:
                 f"({self.store.folder})."
             )
         self.done = 0  # files that need nothing more
-        self._seconds, self._windows, self._bytes = 0.0, 0, 0  # of files that were embedded
-        self._left = 0  # bytes still to do
+        # Of files that are being embedded: seconds, windows that an earlier run has embedded, and theirs.
+        self._begun: dict[str, tuple[float, int, float]] = {}
+        self._seconds, self._windows = 0.0, 0  # of files that this run has embedded, as far as it has
+        self._length, self._known, self._bytes = 0.0, 0.0, 0  # of files that were begun: seconds, bytes
+        self._left = 0  # bytes of files that were not
+        self._copies: list[str] = []  # of files that are being embedded
         self._hashes: dict[str, str | None] = {}
 
     def _hash(self, path: str) -> str | None:
@@ -346,47 +368,71 @@ class _Update:
         self._left = sum(self.files[path].st_size for path in todo)
         return todo
 
-    def _whole(self, path: str, result: WindowEmbeddings | None) -> None:
-        """Note that a file is done, and what was embedded of it."""
-        size = self.files[path].st_size
-        self._left -= size
-        if result is not None:
-            self._bytes += size
-            self._seconds += result.duration
-            self._windows += len(result.starts) + len(result.errors)
+    def begin(self, source: MediaSource, duration: float) -> WindowEmbeddings | None:
+        """Note the length of a file, and give what is known of its first windows."""
+        path = self._path(source)
+        known = self.unfinished.begin((self._hash(path), duration), str(source), duration)
+        earlier = 0 if known is None else len(known.starts) + len(known.errors)
+        seconds = min(duration, earlier * self.index.stride)
+        self._begun[path] = (duration, earlier, seconds)
+        self._length += duration
+        self._known += seconds
+        self._bytes += self.files[path].st_size
+        self._left -= self.files[path].st_size
+        return known
+
+    def keep(self, source: MediaSource, windows: WindowEmbeddings) -> None:
+        """Keep the next windows of a file that goes on after them."""
+        self.unfinished.keep((self._hash(self._path(source)), windows.duration), windows)
+
+    def _path(self, source: MediaSource) -> str:
+        return Path(str(source)).relative_to(self.root).as_posix()
 
     def seconds(self) -> tuple[float, float]:
-        """Seconds of video embedded, and about how many there are in all, as the bytes have had so far."""
+        """Seconds of video embedded, and about how many are to be, as the bytes have had so far."""
         done = self._seconds + max(0, self.report.windows - self._windows) * self.index.stride
-        total = self._seconds + self._left * self._seconds / self._bytes if self._bytes else 0.0
-        return done, max(total, done) if total else 0.0
+        rest = self._left * self._length / self._bytes if self._bytes else 0.0
+        total = self._length - self._known + rest
+        return min(done, total), total
 
     def new_content(self, todo: list[str]) -> Iterator[Path]:
-        """Files to embed; those of known content are settled here."""
+        """Files to embed; those of known content are settled here, or later if that is being embedded."""
         self.by_hash = {file.hash: path for path, file in self.known.items()}
+        embedding = set()
         for path in todo:
             content = self._hash(path)
             twin = self.known.get(self.by_hash.get(content or "", ""))
             if content is None:
-                self._whole(path, None)
+                self._left -= self.files[path].st_size
                 self.done += 1
+            elif content in embedding:
+                self._copies.append(path)
             # Of another hash by now if it was replaced in the meantime.
             elif twin is not None and twin.hash == content and not self._to_retry(twin):
-                file = _as_found(twin, path, self.files[path])
-                if twin.path == path:
-                    self.store.update(path, file)
-                else:
-                    self.store.copy(twin.path, file)
-                self.known[path] = file
-                self._whole(path, None)
-                self.report.reused += 1
-                self.done += 1
+                self._reuse(twin, path)
             else:
+                embedding.add(content)
                 yield self.root / path
 
-    def add(self, source: Path, result: WindowEmbeddings) -> None:
+    def settle_copies(self) -> None:
+        """Settle files of the content of others, which are embedded by now."""
+        for path in self._copies:
+            self._reuse(self.known[self.by_hash[str(self._hash(path))]], path)
+
+    def _reuse(self, twin: FileRecord, path: str) -> None:
+        file = _as_found(twin, path, self.files[path])
+        if twin.path == path:
+            self.store.update(path, file)
+        else:
+            self.store.copy(twin.path, file)
+        self.known[path] = file
+        self._left -= self.files[path].st_size
+        self.report.reused += 1
+        self.done += 1
+
+    def add(self, source: MediaSource, result: WindowEmbeddings) -> None:
         """Put a file that was embedded, as far as it could be, into the index."""
-        path = source.relative_to(self.root).as_posix()
+        path = self._path(source)
         stat, content = self.files[path], self._hash(path)
         assert content is not None  # it was read before it was embedded
         message = None
@@ -402,7 +448,13 @@ class _Update:
         self.index.add(file, result.starts, result.ends, va, vt)
         self.known[path] = file
         self.by_hash[content] = path
-        self._whole(path, result)
+        if path in self._begun:
+            duration, earlier, seconds = self._begun.pop(path)
+            self.unfinished.finish((content, duration))
+            self._seconds += duration - seconds
+            self._windows += len(result.starts) + len(result.errors) - earlier
+        else:  # it cannot be read
+            self._left -= stat.st_size
         self.report.embedded += 1
         self.done += 1
 
