@@ -32,6 +32,7 @@ from .unfinished import Unfinished
 
 LOCK = "index.lock"
 UNFINISHED = "unfinished"  # folder in that of the index
+CHANGED = "it, or a copy of it, changed while it was read. Index again when it is whole."
 EXCLUDED, FORGOTTEN = "excluded", "forgotten"  # notes in the index: patterns, paths
 
 
@@ -205,9 +206,10 @@ def update_index(
     """Bring an index up to date with its folder. The caller holds [`writer_lock`].
 
     A file of known path, size and time is not opened. One of known content, touched, renamed or copied, is
-    not embedded. Files that cannot be read are kept with the reason, and tried again when they change. Files
-    that are gone stay, as they may be on a drive that is away; so does what lies where nothing can be seen,
-    because a folder cannot be opened. What is excluded is removed.
+    not embedded. Files that cannot be read are kept with the reason, and tried again when they change. One
+    that changes while it is read is left for the next time. Files that are gone stay, as they may be on a
+    drive that is away; so does what lies where nothing can be seen, because a folder cannot be opened. What
+    is excluded is removed.
 
     Args:
         index: with a root.
@@ -383,7 +385,18 @@ class _Update:
 
     def keep(self, source: MediaSource, windows: WindowEmbeddings) -> None:
         """Keep the next windows of a file that goes on after them."""
-        self.unfinished.keep((self._hash(self._path(source)), windows.duration), windows)
+        path = self._path(source)
+        if self._is_as_found(path):
+            self.unfinished.keep((self._hash(path), windows.duration), windows)
+
+    def _is_as_found(self, path: str) -> bool:
+        """Whether a file still has the content of its hash, as far as one can tell."""
+        try:
+            stat = (self.root / path).stat()
+        except OSError:
+            return False
+        found = self.files[path]
+        return (stat.st_size, stat.st_mtime_ns) == (found.st_size, found.st_mtime_ns)
 
     def _path(self, source: MediaSource) -> str:
         return Path(str(source)).relative_to(self.root).as_posix()
@@ -398,26 +411,42 @@ class _Update:
     def new_content(self, todo: list[str]) -> Iterator[Path]:
         """Files to embed; those of known content are settled here, or later if that is being embedded."""
         self.by_hash = {file.hash: path for path, file in self.known.items()}
-        embedding = set()
+        # Before the content of a file goes that is replaced, others may need it.
+        going = {self.known[path].size for path in todo if path in self.known}
+        early = {path for path in todo if self.files[path].st_size in going and self._settle(path)}
+        embedding: set[str | None] = set()
         for path in todo:
             content = self._hash(path)
-            twin = self.known.get(self.by_hash.get(content or "", ""))
-            if content is None:
-                self._left -= self.files[path].st_size
-                self.done += 1
-            elif content in embedding:
+            if path in early:
+                continue
+            if content in embedding:
                 self._copies.append(path)
-            # Of another hash by now if it was replaced in the meantime.
-            elif twin is not None and twin.hash == content and not self._to_retry(twin):
-                self._reuse(twin, path)
-            else:
+            elif not self._settle(path):
                 embedding.add(content)
                 yield self.root / path
+
+    def _settle(self, path: str) -> bool:
+        """Whether nothing is to be embedded: a file of known content, or one that cannot be read."""
+        content = self._hash(path)
+        twin = self.known.get(self.by_hash.get(content or "", ""))
+        if content is None:
+            self._left -= self.files[path].st_size
+            self.done += 1
+            return True
+        # Of another hash by now if it was replaced in the meantime.
+        if twin is None or twin.hash != content or self._to_retry(twin):
+            return False
+        self._reuse(twin, path)
+        return True
 
     def settle_copies(self) -> None:
         """Settle files of the content of others, which are embedded by now."""
         for path in self._copies:
-            self._reuse(self.known[self.by_hash[str(self._hash(path))]], path)
+            twin = self.known.get(self.by_hash.get(str(self._hash(path)), ""))
+            if twin is not None:
+                self._reuse(twin, path)
+            else:
+                self.report.errors[path] = CHANGED
 
     def _reuse(self, twin: FileRecord, path: str) -> None:
         file = _as_found(twin, path, self.files[path])
@@ -435,6 +464,17 @@ class _Update:
         path = self._path(source)
         stat, content = self.files[path], self._hash(path)
         assert content is not None  # it was read before it was embedded
+        if path in self._begun:
+            duration, earlier, seconds = self._begun.pop(path)
+            self.unfinished.finish((content, duration))
+            self._seconds += duration - seconds
+            self._windows += len(result.starts) + len(result.errors) - earlier
+        else:  # it cannot be read
+            self._left -= stat.st_size
+        self.done += 1
+        if not self._is_as_found(path):
+            self.report.errors[path] = CHANGED
+            return
         message = None
         if result.errors:
             first = f"{result.errors[0].reason}. {result.errors[0].remedy}"
@@ -448,15 +488,7 @@ class _Update:
         self.index.add(file, result.starts, result.ends, va, vt)
         self.known[path] = file
         self.by_hash[content] = path
-        if path in self._begun:
-            duration, earlier, seconds = self._begun.pop(path)
-            self.unfinished.finish((content, duration))
-            self._seconds += duration - seconds
-            self._windows += len(result.starts) + len(result.errors) - earlier
-        else:  # it cannot be read
-            self._left -= stat.st_size
         self.report.embedded += 1
-        self.done += 1
 
 
 def forget_files(index: VattIndex, paths: Iterable[str]) -> int:

@@ -862,3 +862,38 @@ def test_windows_of_other_content_or_limits_are_not_taken(model_folder, tmp_path
     report = search.update(batch_size=64)
     assert (report.embedded, report.reused, report.windows) == (1, 1, 13)
     assert {"c.mp4", "d.mp4"} <= content(search.index).keys()
+
+
+def test_files_that_change_while_they_are_read(model_folder, tmp_path):
+    """Are not taken for what they were: nothing is noted of them, and the next run embeds them."""
+    root = tmp_path / "videos"
+    root.mkdir()
+    for number, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
+        write_clip(root / name, number, 4.0)
+    shutil.copy(root / "a.mp4", root / "d.mp4")
+    (tmp_path / "new.mp4").write_bytes(write_clip(tmp_path / "n.mp4", 9, 4.0).read_bytes())
+    search = VideoSearch.create(root, model_folder, stride=0.1)
+
+    def change(files: int, total: int, windows: int) -> None:
+        if windows and (root / "b.mp4").exists():
+            (root / "b.mp4").rename(root / "e.mp4")
+            os.replace(tmp_path / "new.mp4", root / "a.mp4")
+
+    report = search.update(batch_size=4, progress=change)
+    assert report.errors.keys() == {"a.mp4", "b.mp4", "d.mp4"}
+    assert report.errors["a.mp4"] == report.errors["d.mp4"] == indexing.CHANGED
+    assert content(search.index).keys() == {"c.mp4"}
+    report = search.update()
+    assert (report.embedded, report.errors) == (3, {})
+    whole = VideoSearch.create(root, model_folder, tmp_path / "whole", stride=0.1)
+    whole.update()
+    assert_same(search.index, whole.index)
+
+
+def test_a_copy_outlives_the_file_that_is_replaced(videos, model_folder):
+    search = VideoSearch.create(videos, model_folder)
+    search.update()
+    shutil.copy(videos / "clip0.mp4", videos / "z.mp4")
+    write_clip(videos / "clip0.mp4", 17, 3.0)
+    report = search.update()
+    assert (report.embedded, report.reused) == (1, 1)
