@@ -136,7 +136,7 @@ def read_query(
         sound = inputs["input_values"]
         # Of a waveform, or of a spectrogram, where silence is one value everywhere.
         if float(sound.max() - sound.min()) < _SILENCE:
-            raise ValueError(f"{source_name(audio)}: the sound to look for is silent. Take another one.")
+            raise MediaError(source_name(audio), "the sound to look for is silent", "Take another one.")
         return inputs
     return processor(videos=[video], start=start, load_audio_from_video=False, limits=limits)
 

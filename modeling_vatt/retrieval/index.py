@@ -20,6 +20,7 @@ from transformers.utils import logging
 from .._version import __version__
 from ..embedding.embedding import unit
 from ..embedding.identity import ModelIdentity
+from ..files import hash_file
 from . import approximate
 from .approximate import ApproximateIndex
 from .errors import IndexDamaged
@@ -310,7 +311,7 @@ class VattIndex:
             margin: see [`merge_windows`].
             per_file: at most so many moments of a file.
             distinct: take files of the same content for one, which names the others as its `copies`.
-            other_than: leave out windows that overlap this one.
+            other_than: leave out windows that overlap this one; with `distinct`, those of its copies, too.
 
         Raises:
             ValueError: a vector of another dimension, or an argument out of range.
@@ -332,11 +333,16 @@ class VattIndex:
             return with_copies(moments, self.store.copies) if distinct else moments
 
     def path_of(self, file: str | os.PathLike) -> str:
-        """A file or folder as the index names it, if it lies in its folder; else as it is given."""
+        """A file or folder as the index names it, if it lies in its folder; a file of the content of one of
+        the index by the name of that; else as it is given."""
         place = Path(file)
+        path = place.as_posix()
         if self.root is not None and place.exists() and place.resolve().is_relative_to(self.root.resolve()):
-            return place.resolve().relative_to(self.root.resolve()).as_posix()
-        return place.as_posix()
+            path = place.resolve().relative_to(self.root.resolve()).as_posix()
+        known = len(self.store.window_ids(path=path)) > 0
+        if not known and place.is_file() and self.store.has_size(place.stat().st_size):
+            path = self.store.path_of(hash_file(place)) or path
+        return path
 
     def window_at(
         self, path: str, seconds: float | None = None

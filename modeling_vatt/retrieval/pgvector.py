@@ -5,12 +5,14 @@
 Needs `pip install 'modeling_vatt[postgres]'` and a server that has the extension `vector` (0.8 or newer).
 """
 
+import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple
 from dataclasses import replace as replaced
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -403,6 +405,10 @@ class PgVectorIndex:
             (path,),
         )
         return tuple(row[0] for row in rows)
+
+    def path_of(self, file: str | os.PathLike) -> str:
+        """As it is given: the server does not know where its files lie."""
+        return Path(file).as_posix()
 
     def window_at(
         self, path: str, seconds: float | None = None
