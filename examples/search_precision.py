@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from common import fail, parse
+from transformers.hf_argparser import HfArg
 from transformers.utils import logging as transformers_logging
 
 from modeling_vatt.processors import MediaError
@@ -37,14 +38,14 @@ DECLARED = (0.01, 0.05, 0.1, 0.25, 0.5)  # shares of random pairs; the first two
 class PrecisionArguments:
     """What to ask, and what is right."""
 
-    index: str = field(metadata={"help": "Indexed folder, with a metadata.jsonl that describes the videos."})
-    match: list[str] = field(metadata={"help": "Columns whose values must agree."})
-    caption_column: str = field(default="captions", metadata={"help": "Column with a caption or several."})
-    top_k: int = field(default=5, metadata={"help": "Results that are looked at."})
-    max_queries: int = field(default=0, metadata={"help": "Ask only so often; 0: with every video."})
-    combine: bool = field(default=False, metadata={"help": "Ask by pictures and by two parts, too."})
-    calibrate: bool = field(default=False, metadata={"help": "Compare declared shares with measured ones."})
-    output: str = field(default="", metadata={"help": "JSON file for the figures."})
+    index: str = HfArg(help="Indexed folder, with a metadata.jsonl that describes the videos.")
+    match: list[str] = HfArg(help="Columns whose values must agree.")
+    caption_column: str = HfArg(default="captions", help="Column with a caption or several.")
+    top_k: int = HfArg(default=5, help="Results that are looked at.")
+    max_queries: int = HfArg(default=0, help="Ask only so often; 0: with every video.")
+    combine: bool = HfArg(default=False, help="Ask by pictures and by two parts, too.")
+    calibrate: bool = HfArg(default=False, help="Compare declared shares with measured ones.")
+    output: str = HfArg(default="", help="JSON file for the figures.")
 
 
 def questions(row: dict[str, Any], root: Path, args: PrecisionArguments) -> Iterator[tuple[str, Query]]:
@@ -130,22 +131,20 @@ class Windows:
             tally.right[share] += int((fits & right).sum())
 
 
-def main() -> None:
-    (args,) = parse(__doc__, PrecisionArguments)
-    transformers_logging.disable_progress_bar()
-    try:
-        search = VideoSearch.open(args.index)
-    except (OSError, ValueError) as error:
-        fail(error)
-    root = search.index.root
-    if root is None or not (root / "metadata.jsonl").is_file():
-        sys.exit(f"{args.index}: no metadata.jsonl beside the videos.")
+def read_labels(root: Path, columns: list[str]) -> tuple[list[dict[str, Any]], dict[str, tuple[Any, ...]]]:
+    """Rows of the metadata, and the values of some columns for each video."""
     rows = [json.loads(line) for line in (root / "metadata.jsonl").read_text().splitlines()]
     labels: dict[str, tuple[Any, ...]] = {}
     for row in rows:
-        if missing := [column for column in args.match if column not in row]:
+        if missing := [column for column in columns if column not in row]:
             sys.exit(f"{row['file_name']}: no column {', '.join(missing)}; there are {', '.join(row)}.")
-        labels[row["file_name"]] = tuple(row[column] for column in args.match)
+        labels[row["file_name"]] = tuple(row[column] for column in columns)
+    return rows, labels
+
+
+def measure(search: VideoSearch, root: Path, args: PrecisionArguments) -> dict[str, dict[str, Any]]:
+    """Kind of query -> figures."""
+    rows, labels = read_labels(root, args.match)
     searched = {file["path"] for file in search.index.files() if file["windows"]} & labels.keys()
     windows = Windows(search, labels) if args.calibrate else None
     tallies: dict[str, Tally] = {}
@@ -172,7 +171,20 @@ def main() -> None:
                 windows.count(tally, queries, asking, labels[asking])
     if not agreeing:
         sys.exit(f"No two videos agree in {', '.join(args.match)}.")
-    figures = {kind: tally.figures(args.top_k) for kind, tally in tallies.items()}
+    return {kind: tally.figures(args.top_k) for kind, tally in tallies.items()}
+
+
+def main() -> None:
+    (args,) = parse(__doc__, PrecisionArguments)
+    transformers_logging.disable_progress_bar()
+    try:
+        search = VideoSearch.open(args.index)
+    except (OSError, ValueError) as error:
+        fail(error)
+    root = search.index.root
+    if root is None or not (root / "metadata.jsonl").is_file():
+        sys.exit(f"{args.index}: no metadata.jsonl beside the videos.")
+    figures = measure(search, root, args)
     show(figures, args)
     if args.output:
         content = json.dumps({"match": args.match, **figures}, indent=2)

@@ -4,10 +4,11 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from common import merge, naming
+from transformers.hf_argparser import HfArg
 
 from modeling_vatt import VattConfig, VattForPreTraining
 from modeling_vatt.embedding.building import build_from_towers
@@ -21,59 +22,44 @@ from modeling_vatt.processors import VattProcessor
 class TowerArguments:
     """Towers of one's own choice."""
 
-    video_tower: str | None = field(
+    video_tower: str | None = HfArg(
+        default=None, help="Pretrained model of pictures or video as video tower (folder or Hub name)."
+    )
+    audio_tower: str | None = HfArg(default=None, help="Pretrained model of sound as audio tower.")
+    text_tower: str | None = HfArg(default=None, help="Pretrained text encoder as text tower.")
+    tower_settings: str | None = HfArg(
+        default=None, help='How such towers are used, as JSON, e.g. \'{"video": {"pooling": "mean"}}\'.'
+    )
+    trust_remote_code: bool = HfArg(default=False, help="Run code that comes with the checkpoints of towers.")
+    window_seconds: float | None = HfArg(
+        default=None, help="Length of a window with such towers; 3.2 if left out."
+    )
+    num_frames: int | None = HfArg(
+        default=None, help="Frames of a window for a tower of pictures; 4 if left out."
+    )
+    frames: str | None = HfArg(
+        default=None, help="Settings of frames over those of the video tower's checkpoint, as JSON."
+    )
+    lock: list[str] = HfArg(
+        default_factory=list, help="Towers not to train: video, audio, text; text:4 for its first 4 blocks."
+    )
+    lora: list[str] = HfArg(
+        default_factory=list, help="Towers to train by LoRA only, with its rank: video:16 text:8. Needs PEFT."
+    )
+    projection: Literal["none", "mlp", "linear"] | None = HfArg(
         default=None,
-        metadata={"help": "Pretrained model of pictures or video as video tower (folder or Hub name)."},
+        help="What stands between locked towers and the head of a new model: none (if left out), mlp, "
+        "or linear: nothing but a dense layer, with the joint head.",
     )
-    audio_tower: str | None = field(
-        default=None, metadata={"help": "Pretrained model of sound as audio tower."}
+    cache_features: bool = HfArg(
+        default=False, help="Pass every window through locked towers once; training then reads vectors."
     )
-    text_tower: str | None = field(default=None, metadata={"help": "Pretrained text encoder as text tower."})
-    tower_settings: str | None = field(
-        default=None,
-        metadata={"help": 'How such towers are used, as JSON, e.g. \'{"video": {"pooling": "mean"}}\'.'},
+    cache_dir: str | None = HfArg(
+        default=None, help="Folder of these features, for several runs; features in --output_dir if left out."
     )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code that comes with the checkpoints of towers."}
-    )
-    window_seconds: float | None = field(
-        default=None, metadata={"help": "Length of a window with such towers; 3.2 if left out."}
-    )
-    num_frames: int | None = field(
-        default=None, metadata={"help": "Frames of a window for a tower of pictures; 4 if left out."}
-    )
-    frames: str | None = field(
-        default=None,
-        metadata={"help": "Settings of frames over those of the video tower's checkpoint, as JSON."},
-    )
-    lock: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Towers not to train: video, audio, text; text:4 for its first 4 blocks."},
-    )
-    lora: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Towers to train by LoRA only, with its rank: video:16 text:8. Needs PEFT."},
-    )
-    projection: Literal["none", "mlp", "linear"] | None = field(
-        default=None,
-        metadata={
-            "help": "What stands between locked towers and the head of a new model: none (if left out), mlp, "
-            "or linear: nothing but a dense layer, with the joint head."
-        },
-    )
-    cache_features: bool = field(
-        default=False,
-        metadata={"help": "Pass every window through locked towers once; training then reads vectors."},
-    )
-    cache_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder of these features, for several runs; features in --output_dir if left out."
-        },
-    )
-    cache_windows: int = field(default=1, metadata={"help": "Windows of a clip that are cached."})
-    cache_dtype: Literal["float32", "bfloat16"] = field(
-        default="float32", metadata={"help": "Of cached features, and of the towers while they are computed."}
+    cache_windows: int = HfArg(default=1, help="Windows of a clip that are cached.")
+    cache_dtype: Literal["float32", "bfloat16"] = HfArg(
+        default="float32", help="Of cached features, and of the towers while they are computed."
     )
 
     def sources(self) -> dict[str, str]:

@@ -213,11 +213,11 @@ def collate_clips(items: Sequence[BatchFeature | SkippedClip]) -> ClipBatch:
     return ClipBatch(inputs, skipped)
 
 
-def skip_report(skipped: Mapping[str, str], total: int) -> str:
+def skip_report(skipped: Mapping[Any, str], total: int) -> str:
     """What could not be read, for the end of a run; empty if everything could.
 
     Args:
-        skipped: name of a clip -> reason.
+        skipped: name or number of a clip -> reason.
         total: clips there were.
     """
     if not skipped:

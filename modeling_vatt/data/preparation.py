@@ -10,6 +10,7 @@ interruption. A shard is whole when it has its name; what could not be used of i
 import csv
 import functools
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -36,6 +37,7 @@ from ..processors.media import (
 )
 from ..processors.media.writing import encode_clip
 from .captions import usable_captions, usable_sentences, usable_text
+from .folders import read_csv, read_text
 from .reading import part_of, source_of, with_pictures
 from .shards import MANIFEST, ShardDataset, ShardError, read_shard_index, write_index, write_shard
 from .tables import VIDEO_SUFFIXES, load_clips
@@ -197,17 +199,10 @@ def _narrations(annotations: Path) -> Iterator[tuple[str, Any]]:
     names = ("start", "end", "text")
     if annotations.is_dir():
         for path in sorted(annotations.glob("*.csv")):
-            rows = csv.DictReader(_lines(path))
-            try:
-                if not set(names) <= set(rows.fieldnames or ()):
-                    raise ValueError(f"{path}: no columns {', '.join(names)}. Mend or remove it.")
-                columns: dict[str, list[Any]] = {name: [] for name in names}
-                for row in rows:
-                    for name in names:
-                        columns[name].append(row[name])
-            except csv.Error as error:
-                raise ValueError(f"{path}: cannot be read as CSV ({error}). Mend or remove it.") from error
-            yield path.stem, columns
+            rows = read_csv(path)
+            if not all(set(names) <= row.keys() for row in rows[:1]):
+                raise ValueError(f"{path}: no columns {', '.join(names)}. Mend or remove it.")
+            yield path.stem, {name: [row[name] for row in rows] for name in names}
         return
     try:
         videos = json.loads(annotations.read_text(encoding="utf-8-sig"))
@@ -216,17 +211,6 @@ def _narrations(annotations: Path) -> Iterator[tuple[str, Any]]:
     if not isinstance(videos, dict):
         raise ValueError(f"{annotations}: must be an object with the videos' names as keys.")
     yield from videos.items()
-
-
-def _lines(path: str | os.PathLike) -> list[str]:
-    """Lines of a CSV file with their ends, which mean something within quotes."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            return list(file)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not UTF-8 ({error}). Save it as UTF-8, or remove it.") from error
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error}). Allow it, or remove the list.") from error
 
 
 def audioset_clips(folder: str | os.PathLike, annotations: str | os.PathLike) -> list[RawClip]:
@@ -243,8 +227,9 @@ def audioset_clips(folder: str | os.PathLike, annotations: str | os.PathLike) ->
     """
     files = _files(folder)
     clips = []
-    lines = (line for line in _lines(annotations) if line.strip() and not line.startswith("#"))
     try:
+        text = io.StringIO(read_text(annotations), newline="")
+        lines = (line for line in text if line.strip() and not line.startswith("#"))
         for row in csv.reader(lines, skipinitialspace=True):
             try:
                 video, start, end, labels = row
@@ -255,7 +240,7 @@ def audioset_clips(folder: str | os.PathLike, annotations: str | os.PathLike) ->
                 ) from error
             more = {"labels": labels.split(",")}
             clips.append(RawClip(files.get(video), f"{video} at {part[0]:g} s", *part, more=more))
-    except csv.Error as error:
+    except (csv.Error, OSError) as error:
         raise ValueError(f"{annotations}: cannot be read ({error}).") from error
     return clips
 

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features of locked towers, computed once: training then reads vectors in place of files."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -24,7 +23,7 @@ from ..processors import MediaClip, MediaError, VattProcessor
 from ..processors.windows import read_windows, window_places
 from .cache import Arrays, FeatureCache, content_of
 from .embedding import _batched, _Item, _read_ahead
-from .identity import base_model
+from .identity import base_model, hash_tensors
 
 
 INPUTS = {"video": "pixel_values_videos", "audio": "input_values"}
@@ -145,7 +144,7 @@ class _Job:
         caches = {name: self._cache(folder, name, windows) for name in names}
         sources = [_media_key(clips[index]) for index in range(len(clips))]
         wanted = dict(zip(sources, range(len(clips)), strict=True))  # equal clips once
-        known = [{key for keys, _ in caches[name].all() for key in keys} for name in names]
+        known = [caches[name].keys() for name in names]
         missing = [key for key in self._mine(wanted) if any(repr(key) not in there for there in known)]
         reading = {**read_options(self.processor), **options}
         places = window_places(windows)
@@ -222,7 +221,7 @@ class _Job:
     ) -> None:
         texts = sorted(set(texts))
         cache = self._cache(folder, "text", 0)
-        known = {key for keys, _ in cache.all() for key in keys}
+        known = cache.keys()
         missing = [text for text in self._mine(texts) if repr(text) not in known]
         for batch in _batched(missing, 256):
             inputs = self.processor(text=batch, return_tensors="pt")
@@ -280,14 +279,10 @@ class _Job:
         return FeatureCache(folder, [__version__, name, self._weights(name), tower, use, part, self.dtype])
 
     def _weights(self, name: str) -> str:
-        digest = hashlib.sha256()
         base = base_model(self.model)
         shared = [base.encoder] if base.encoder is not None else []
-        for module in (base.get_submodule(f"{name}_model"), *shared):
-            for key, tensor in module.state_dict().items():
-                digest.update(key.encode())
-                digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        modules = (base.get_submodule(f"{name}_model"), *shared)
+        return hash_tensors(weight for module in modules for weight in module.state_dict().items())
 
 
 def _media_key(row: dict[str, Any]) -> Any:
