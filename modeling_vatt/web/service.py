@@ -131,8 +131,12 @@ class SearchService:
             seconds: of the file; by default its middle.
         """
         index = self.search.index
-        named = index.store.path_of(path.removeprefix(HASH)) if path.startswith(HASH) else path
-        return None if named is None else await self.run(index.window_at, named, seconds)
+
+        def look() -> IndexedMoment | None:
+            named = index.store.path_of(path.removeprefix(HASH)) if path.startswith(HASH) else path
+            return None if named is None else index.window_at(named, seconds)
+
+        return await self.run(look)
 
     async def sample(self, count: int) -> dict[str, Any]:
         """Some moments, spread evenly over the index."""
