@@ -106,7 +106,8 @@ def _handle(content: bytes, place: int) -> tuple[tuple[int, int], int]:
 
 def _fields(message: bytes) -> dict[int, int]:
     """Numbers of a protocol buffer by their fields; what is no number is passed over."""
-    found, place = {}, 0
+    found: dict[int, int] = {}
+    place = 0
     while place < len(message):
         tag, place = _varint(message, place)
         kind = tag & 7

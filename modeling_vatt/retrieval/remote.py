@@ -44,11 +44,11 @@ def ask_server(
         raise ValueError(
             f"{address!r}: the address of a server must be one that begins with http:// or https://."
         )
-    given = [("top_k", top_k), *options.items(), ("q", query.text)]
+    given: list[tuple[str, Any]] = [("top_k", top_k), *options.items(), ("q", query.text)]
     given += [("not", words) for words in query.avoid]
     given += [("weight", f"{part}={weight}") for part, weight in query.weights.items()]
-    files = {"audio": query.audio, "video": query.video}
-    files = {part: Path(source) for part, source in files.items() if source is not None}
+    sources: dict[str, Any] = {"audio": query.audio, "video": query.video}
+    files = {part: Path(source) for part, source in sources.items() if source is not None}
     answer = None
     if query.like is not None:
         file, seconds = query.like

@@ -76,7 +76,7 @@ class Unfinished:
         names = {name for piece in pieces for name in piece.arrays}
         starts = [start for piece in pieces for start in piece.starts]
         errors = [error.args for piece in pieces for error in piece.errors]
-        arrays = {
+        arrays: dict[str, Any] = {
             "starts": np.array(starts),
             "ends": np.array([end for piece in pieces for end in piece.ends]),
             "errors": np.array(json.dumps(errors)),
