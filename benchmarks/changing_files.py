@@ -14,6 +14,7 @@ process grows. Prints what was done, and the memory of each process.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -47,13 +48,12 @@ MOST = 200  # results of a search: more than there are files
 GROWTH, GROWTH_MB = 0.1, 20.0  # from the second to the last quarter, of a process
 
 
-def write_video(path: Path, number: int) -> None:
-    """A second or two of noise that no other number has; appears at once."""
+def write_video(path: Path, number: int, outside: Path) -> None:
+    """A second or two of noise that no other number has; it appears at once, from a folder outside."""
     generator = np.random.default_rng(number)
     frames = [generator.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(10 + number % 15)]
-    partial = path.parents[1] / f"{number}.mp4"
+    partial = outside / f"{number}.mp4"
     write_media(partial, frames=frames, fps=10)
-    path.parent.mkdir(exist_ok=True)
     os.replace(partial, path)
 
 
@@ -91,7 +91,7 @@ def changes(videos: Path, files: int) -> list[str]:
         kinds += ["delete"] if len(there) > files else ["new"]
         kind = random.choice(kinds)
         if kind == "new":
-            write_video(new, time.time_ns())
+            write_video(new, time.time_ns(), videos.parent)
         elif kind == "copy":
             partial = videos.parent / new.name
             shutil.copyfile(old, partial)
@@ -101,7 +101,7 @@ def changes(videos: Path, files: int) -> list[str]:
         elif kind == "touch":
             os.utime(old)
         elif kind == "replace":
-            write_video(old, time.time_ns())
+            write_video(old, time.time_ns(), videos.parent)
         else:
             old.unlink()
         done.append(kind)
@@ -135,7 +135,7 @@ def run(folder: Path, minutes: float, files: int) -> None:
     seeded(VattForPreTraining, config).save_pretrained(model)
     small_processor(config).save_pretrained(model)
     for number in range(files):
-        write_video(videos / f"{number}.mp4", number)
+        write_video(videos / f"{number}.mp4", number, folder)
     search = VideoSearch.create(videos, model, folder / "index")
     role = [sys.executable, __file__, "--keep", folder, "--role"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -180,12 +180,13 @@ def run(folder: Path, minutes: float, files: int) -> None:
                 memory[name].append(process.memory_info().rss / 1e6)
             time.sleep(random.uniform(0, 0.5))
         (folder / "stop").touch()
-        write_video(videos / "last.mp4", time.time_ns())  # wakes the watcher
+        write_video(videos / "last.mp4", time.time_ns(), folder)  # wakes the watcher
         for name in ("first", "second", "watch"):
             assert processes[name].wait(300) == 0, f"{name} ended with an error"
     finally:
         for process in processes.values():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
     report(folder, search, counts, times, memory)
 
 

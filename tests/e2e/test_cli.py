@@ -44,7 +44,7 @@ def place(tmp_path_factory) -> Path:
     for number in range(4):
         write_clip(folder / "videos" / ("deep" if number == 3 else "") / f"clip{number}.mp4", number, 2.0)
     for number in range(7):
-        (folder / "videos" / f"broken{number}.mp4").write_bytes(b"no video")
+        (folder / "videos" / f"broken{number}.mp4").write_bytes(b"no video %d" % number)
     write_media(folder / "bark.wav", waveform=tone(1, 8000), sampling_rate=8000, audio_codec="pcm_s16le")
     result = vatt("index", folder / "videos", "--model", folder / "model")
     assert "12 windows of 4 files. 11 embedded" in result.output
