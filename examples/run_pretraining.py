@@ -106,6 +106,9 @@ class DataArguments(MediaArguments):
         default=True,
         help="Change brightness, saturation, contrast, hue (not of frames whose features are cached).",
     )
+    augmentation: str | None = HfArg(
+        default=None, help="More of the augmentation, as JSON, e.g. '{\"scale_range\": [1, 1.25]}'."
+    )
     shuffle_captions: bool = HfArg(
         default=False, help="Control experiment: give every clip the captions of another one."
     )
@@ -320,7 +323,8 @@ def make_model(
         config = new_config(args.preset or "ma_tiny", args.overrides())
         tokenizer = make_tokenizer(config.text_config.max_position_embeddings)
         config.text_config.vocab_size = len(tokenizer)
-        processor = VattProcessor.from_config(config, tokenizer, num_captions=captions_each)
+        fps = config.video_config.num_frames / towers.window_seconds if towers.window_seconds else 10.0
+        processor = VattProcessor.from_config(config, tokenizer, fps, num_captions=captions_each)
         model = VattForPreTraining(config)
     if args.normalize_audio:
         normalize_audio(model, processor)
@@ -350,18 +354,21 @@ def make_augmentation(data: DataArguments, cached: list[str]) -> VattAugmentatio
     """Training augmentation; none of what towers see of which the features are `cached`.
 
     Raises:
-        ValueError: it was asked for.
+        ValueError: it was asked for, or is no setting.
     """
-    style, noise = data.crop_resize_style, 0.0 if "audio" in cached else 0.01
+    settings: dict[str, Any] = {"noise": 0.0 if "audio" in cached else 0.01}
     if "video" not in cached:
-        colors = 0.8 if data.color_augment else 0.0
-        return VattAugmentation(style or "VGG", color_probability=colors, noise=noise)
-    if style not in (None, "none"):
+        settings["crop_resize_style"] = data.crop_resize_style or "VGG"
+        settings["color_probability"] = 0.8 if data.color_augment else 0.0
+    elif data.crop_resize_style not in (None, "none") or data.augmentation:
         raise ValueError(
-            f"--crop_resize_style {style}: the locked video tower sees every window once, so its pixels "
-            "cannot be changed from epoch to epoch. Leave it out, or train without --cache_features."
+            "--crop_resize_style and --augmentation: the locked video tower sees every window once, so its "
+            "pixels cannot be changed from epoch to epoch. Leave them out, or train without --cache_features."
         )
-    return VattAugmentation("none", flip_probability=0, color_probability=0, noise=noise)
+    else:
+        settings |= {"crop_resize_style": "none", "flip_probability": 0, "color_probability": 0}
+    with naming("--augmentation"):
+        return VattAugmentation(**{**settings, **json.loads(data.augmentation or "{}")})
 
 
 def make_data_sets(

@@ -32,7 +32,8 @@ class TowerArguments:
     )
     trust_remote_code: bool = HfArg(default=False, help="Run code that comes with the checkpoints of towers.")
     window_seconds: float | None = HfArg(
-        default=None, help="Length of a window with such towers; 3.2 if left out."
+        default=None,
+        help="Length of a window of a new model; 3.2 if left out (10 frames per second with VATT's towers).",
     )
     num_frames: int | None = HfArg(
         default=None, help="Frames of a window for a tower of pictures; 4 if left out."
@@ -124,13 +125,13 @@ class TowerArguments:
         config, sources = VattConfig.from_preset(preset), self.sources()
         if config.modality_agnostic:
             raise ValueError(f"--preset {preset}: its towers share an encoder. Take tiny, bbs, mbs or lbs.")
-        own = [f"{name}_config" for name in MODALITIES if name not in sources]
+        of_preset = [f"{name}_config" for name in MODALITIES if name not in sources]
         fields = {
             name: value
             for name, value in VattConfig().to_dict().items()
             if name in VattConfig.__dataclass_fields__ and not name.endswith("_config") and name != "towers"
         }
-        fields |= {name: config.to_dict()[name] for name in own}
+        fields |= {name: config.to_dict()[name] for name in of_preset}
         with naming("--config_overrides"):
             fields = merge(fields, json.loads(overrides or "{}"))
         tokenizer = None

@@ -112,7 +112,7 @@ class ClipDataset(Dataset):
         return self.processor(text=captions, return_tensors="pt")
 
     def draws(self, item: int | tuple[int, int]) -> tuple[int, np.random.Generator]:
-        """Index of an item, and the source of all that is random in it."""
+        """Index of an item, and the generator of all that is random in it."""
         epoch, index = (0, item) if isinstance(item, int) else item
         return index, np.random.default_rng((self.seed, epoch, index))
 

@@ -59,17 +59,17 @@ _REENCODED_RATE = 64_000  # bytes a second, roughly, at the default settings
 
 @dataclass(frozen=True)
 class RawClip:
-    """A file, or a part of one, with what is said in it.
+    """A file, or a part of one, with its texts.
 
     Args:
         path: of the file; None if it could not be found.
         name: for reports.
         start, end: seconds; None for the beginning and the end of the file.
-        captions: sentences about the whole of it.
+        captions: of the whole clip.
         sentences: `{"start", "end", "text"}`, seconds of the file.
         more: further fields of `KEY.json`, such as labels; those whose names mean something else there stand
             under `more` in it.
-        left_out: `name` and `reason` of what is said but cannot be used.
+        left_out: `name` and `reason` of texts that cannot be used.
     """
 
     path: str | None
@@ -463,7 +463,7 @@ def _failures_of(task: ShardTask) -> Path:
 def _members(
     key: str, clip: RawClip, missing: bool, task: ShardTask, failures: list[dict[str, str]]
 ) -> Iterator[tuple[str, dict[str, Any], bytes]]:
-    """What a shard gets of a clip; nothing of it if it cannot be decoded.
+    """Members of a shard for one clip; none if it cannot be decoded.
 
     Args:
         missing: whether its file was not there when the shards were planned.
@@ -501,8 +501,8 @@ def _members(
 
 
 def _decided(path: str, limits: MediaLimits, decode: Callable[[MediaSource], Result]) -> Result:
-    """What `decode` makes of a file. Where it fails, it gets the bytes from memory: what fails then is the
-    file, not its storage.
+    """The result of `decode` for a file. If it fails, it is tried again on the file's bytes in memory: if
+    that fails too, the file is at fault, not its storage.
 
     Raises:
         MediaError: the file cannot be used.

@@ -85,8 +85,8 @@ def _digest(text: str) -> str:
 
 
 def content_of(source: Any) -> tuple[Any, ...]:
-    """Changes when the content does, and only then: SHA-256 of files, bytes and file objects; the name of
-    what is not here."""
+    """A key that changes exactly when the content does: SHA-256 of files, bytes and file objects; the name of
+    a source that is not on this machine."""
     if hasattr(source, "read"):
         source.seek(0)
         content = source.read()

@@ -191,10 +191,10 @@ class VideoSearch:
             from watchfiles import watch
         except ImportError as error:
             raise ImportError(f"{error}. Install it: pip install 'modeling_vatt[watch]'.") from error
-        root, ours = self.index.root, str(self.index.store.folder.resolve())
+        root, index_folder = self.index.root, str(self.index.store.folder.resolve())
 
         def counts(_: Any, path: str) -> bool:
-            return path != ours and not path.startswith(f"{ours}{os.sep}")
+            return path != index_folder and not path.startswith(f"{index_folder}{os.sep}")
 
         changes = watch(
             root.resolve(), watch_filter=counts, stop_event=stop, rust_timeout=500, yield_on_timeout=True

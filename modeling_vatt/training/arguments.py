@@ -26,6 +26,8 @@ class PretrainingArguments:
         learning_rate: peak, reached after `warmup_steps`.
         final_learning_rate: reached at the end (not with `"constant"`).
         cosine_period: `"half"` (release) or `"quarter"` (paper).
+        optimizer: `"adam"` (release), or `"muon"` for the matrices of linear layers and Adam for the rest:
+            fewer steps where a model is trained from scratch. Not with FSDP.
         adam_beta1, adam_beta2, adam_epsilon, weight_decay: of Adam (decoupled decay if not 0).
         max_grad_norm: clip the norm of the gradient; 0 for none (release).
         ema_decay: evaluate and keep the moving average of the weights with this decay, such as 0.999; 0 for
@@ -57,6 +59,7 @@ class PretrainingArguments:
     final_learning_rate: float = 5e-5
     warmup_steps: int = 5000
     cosine_period: str = "half"
+    optimizer: Literal["adam", "muon"] = "adam"
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-7
@@ -95,6 +98,8 @@ class PretrainingArguments:
             raise ValueError(f"`ema_decay` must be at least 0 and below 1, got {self.ema_decay}.")
         if self.schedule not in ("cosine", "constant", "wsd"):
             raise ValueError(f'`schedule` must be "cosine", "constant" or "wsd", got {self.schedule!r}.')
+        if self.optimizer not in ("adam", "muon"):
+            raise ValueError(f'`optimizer` must be "adam" or "muon", got {self.optimizer!r}.')
         if (self.schedule == "wsd") != (self.decay_steps > 0):
             raise ValueError(
                 f'`decay_steps` ({self.decay_steps}) belongs to `schedule="wsd"`, which needs 1 or more; '

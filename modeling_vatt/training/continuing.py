@@ -36,6 +36,7 @@ _FIXED = (
     "micro_batch_size",
     "learning_rate",
     "warmup_steps",
+    "optimizer",
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",

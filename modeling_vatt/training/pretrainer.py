@@ -43,6 +43,7 @@ from .checkpoints import begin, commit, read_state, remove_old
 from .continuing import check_unchanged, forget_others, run_fingerprint, starting_point
 from .faults import TrainingError, explain, is_worker_death, quiet_worker
 from .gradient_cache import average_gradients, cached_backward
+from .optimizers import pretraining_optimizer
 from .run import Run, SkippedClips, step_seed, sum_over_processes
 from .run_record import (
     copy_run_record,
@@ -150,13 +151,13 @@ class Pretrainer:
         self.progress = _Progress()
         self.run = Run(args.output_dir, lambda: (self.progress.step, args.num_steps), "--save_every")
         self._saved_step: int | None = None
-        optimizer = torch.optim.AdamW(
-            _parameter_groups(model),
-            lr=args.learning_rate,
-            betas=(args.adam_beta1, args.adam_beta2),
-            eps=args.adam_epsilon,
-            weight_decay=args.weight_decay,
-            fused=True,
+        optimizer = pretraining_optimizer(
+            args.optimizer,
+            model,
+            args.learning_rate,
+            (args.adam_beta1, args.adam_beta2),
+            args.adam_epsilon,
+            args.weight_decay,
         )
         final_ratio = args.final_learning_rate / args.learning_rate
         scheduler = get_pretraining_schedule(
@@ -169,8 +170,13 @@ class Pretrainer:
             args.decay_steps,
         )
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        if args.ema_decay and self.accelerator.distributed_type == DistributedType.FSDP:
-            raise ValueError("`ema_decay` is for whole models, not for FSDP's parts: leave it at 0.")
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            if args.ema_decay:
+                raise ValueError("`ema_decay` is for whole models, not for FSDP: leave it at 0.")
+            if args.optimizer == "muon":
+                raise ValueError(
+                    '`optimizer="muon"` is for whole matrices, not for FSDP\'s parts: use "adam".'
+                )
         self.average = (
             WeightAverage(self.accelerator.unwrap_model(self.model), args.ema_decay)
             if args.ema_decay
@@ -242,7 +248,7 @@ class Pretrainer:
         return metrics
 
     def _set_drop_token(self, step: int) -> None:
-        """DropToken, but for the last steps."""
+        """Switch DropToken off for the last steps."""
         for module in self.accelerator.unwrap_model(self.model).modules():
             if isinstance(module, VattPatchEmbeddings):
                 module.drops_tokens = step < self.args.num_steps - self.args.all_token_steps
@@ -254,16 +260,16 @@ class Pretrainer:
         return start if 0 <= start < self.args.num_steps else None
 
     def _warn(self) -> None:
-        """Of settings that are hardly meant."""
+        """Warn of settings that are probably mistakes."""
         if self.args.batch_size == 1:
             logger.warning("A batch of 1 clip has no negatives, so nothing is learnt: enlarge --batch_size.")
         warn_of_long_warmup(self.args.warmup_steps, self.args.num_steps, self.args.learning_rate)
 
     def _stop(self, parts: list[ClipBatch] | None) -> bool:
-        """What all processes have to know of each other before a step.
+        """Whether the run is to stop; what processes have to know of each other before a step.
 
-        That is whether one is to stop (the answer), whether one has nothing to train on or lacks a modality
-        that another has (errors: the loss compares the clips of all), and which clips could not be read.
+        All learn which clips could not be read, and raise an error if one of them has nothing to train on, or
+        lacks a modality that another has (the loss compares the clips of all).
         """
         new = self.progress.skipped.add(clip for part in parts or () for clip in part.skipped)
         readable = [part.inputs for part in parts or () if part.inputs]
@@ -354,7 +360,7 @@ class Pretrainer:
                 batches = self._batches()
 
     def _names_of_step(self) -> list[str]:
-        """Of the clips of this process in the step that is about to be made."""
+        """Names of the clips of this process in the next step."""
         batch = next(iter(self._sampler()))
         return [clip_name(self.dataset.clips, index) for _, index in batch]
 
@@ -590,11 +596,3 @@ class Pretrainer:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _parameter_groups(model: VattForPreTraining) -> list[dict[str, Any]]:
-    """Parameters to train; temperatures and biases of the loss do not decay."""
-    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    scales = [value for name, value in trained if name.startswith("loss_scales.")]
-    others = {"params": [value for name, value in trained if not name.startswith("loss_scales.")]}
-    return [others, {"params": scales, "weight_decay": 0.0}] if scales else [others]
