@@ -33,8 +33,7 @@ class Variables(Mapping[str, np.ndarray]):
     Indexing reads one variable; `shapes` needs no reading.
 
     Args:
-        shapes: shape of every entry under its full name.
-        read: reads the entry of a full name.
+        shapes, read: shape and reader of every entry under its full name.
         source: what to call the checkpoint in messages.
     """
 
@@ -72,10 +71,6 @@ def open_variables(path: str | os.PathLike) -> Variables:
     Args:
         path: `.npz` file; prefix, `.index` or `.data-...` file of a TensorFlow checkpoint; or a folder that
             holds one such checkpoint.
-
-    Raises:
-        ConversionError: if the checkpoint is missing, incomplete or unreadable, or TensorFlow is needed and
-            not installed.
     """
     path = Path(path)
     if path.suffix == ".npz":
@@ -130,8 +125,7 @@ def _open_tensorflow(prefix: Path) -> Variables:
             return reader.get_tensor(name)
         except failures as error:
             raise ConversionError(
-                f"{prefix}.data-*: variable {name} cannot be read ({_brief(error)}): the file is damaged, "
-                "fetch it again."
+                f"{prefix}.data-*: variable {name} is damaged ({_brief(error)}): fetch it again."
             ) from error
 
     return Variables(shapes, read, str(prefix))

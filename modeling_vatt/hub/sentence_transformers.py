@@ -40,6 +40,3 @@ def save_modules_file(folder: str | os.PathLike) -> list[str]:
         if not path.exists():
             write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
     return list(_FILES)
-
-
-__all__ = ["EMBEDDER", "PROCESSOR_FILES", "save_modules_file"]

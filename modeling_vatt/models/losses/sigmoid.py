@@ -27,6 +27,3 @@ class SigmoidLoss(ContrastiveLoss):
         no = softplus_sum(pairs.bias, *pairs.tiled)
         # Without any clip that has both sides there is nothing to learn from.
         return (yes + no).sum() * (pairs.clips > 0) / per_clip
-
-
-__all__ = ["SigmoidLoss"]
