@@ -60,7 +60,7 @@ class Windows:
         return len(self._index)
 
     def search(self, *args: Any, **options: Any) -> list[Moment]:
-        return self._index.search(*args, **{"merge": False, "per_file": 3} | options)
+        return self._index.search(*args, **{"per_file": 3} | options | {"merge": False})
 
 
 @pytest.fixture(scope="module")
