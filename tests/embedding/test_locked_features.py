@@ -68,7 +68,7 @@ def test_cached_and_uncached_training_are_one(built, folder, tmp_path, locked, m
     model.lock(*locked)
     before = {name: copy.deepcopy(getattr(model.vatt, f"{name}_model").state_dict()) for name in locked}
     common: dict[str, Any] = {"random_window": True, "window_choices": 3, "seed": 5}
-    common |= {"with_ids": bool(micro_batch_size), "clips_per_video": 2}
+    common |= {"with_ids": bool(micro_batch_size), "clips_per_video": 2, "mask_captions": True}
     found = _features(model, processor, clips, tmp_path / "cache")
     datasets = {
         "files": ClipDataset(clips, processor, **common),
