@@ -17,7 +17,7 @@ PYTEST = HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 demo: $(VENV)/demo.installed
 	$(BIN)/python examples/run_demo.py --output_dir $(DEMO_DIR)
 
-# For people: all rooms, without whole scripts, browsers and fuzzing. A worker a core; tests of one file stay
+# For people: everything, without whole scripts, browsers and fuzzing. A worker a core; tests of one file stay
 # together, as they share what is costly to set up.
 test: $(VENV)/dev.installed
 	$(PYTEST) -n auto --dist loadfile -m "not slow" --ignore tests/e2e --ignore tests/fuzz

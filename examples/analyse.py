@@ -10,7 +10,7 @@ docs/analyse.md says what each analysis shows.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from common import check_output_dir, held_out, parse
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoConfig, PreTrainedModel
+from transformers.hf_argparser import HfArg
 from transformers.utils import logging as transformers_logging
 
 import modeling_vatt
@@ -46,7 +47,14 @@ from modeling_vatt.analysis.figures import (
     plot_maps,
 )
 from modeling_vatt.analysis.report import Section, write_report
-from modeling_vatt.data import ClipDataset, SkippedClip, all_captions, collate_clips, load_clips
+from modeling_vatt.data import (
+    ClipDataset,
+    SkippedClip,
+    all_captions,
+    collate_clips,
+    load_clips,
+    skip_report,
+)
 from modeling_vatt.evaluation import clip_retrieval
 from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import VattProcessor, VattTokenizer
@@ -76,43 +84,39 @@ HELP = {
 class AnalysisArguments:
     """What to analyse."""
 
-    models: list[str] = field(
-        metadata={
-            "help": "NAME=SOURCE, shown under NAME; SOURCE is a folder or Hub name of a pretrained model or "
-            "classifier with its processor, or preset:tiny for random weights."
-        }
+    models: list[str] = HfArg(
+        help="NAME=SOURCE, shown under NAME; SOURCE is a folder or Hub name of a pretrained model or "
+        "classifier with its processor, or preset:tiny for random weights."
     )
-    dataset: str = field(metadata={"help": "Folder of videos, or name of a dataset."})
-    split: str | None = field(
-        default=None, metadata={"help": "Split to analyse; `test`, or else `validation`, if left out."}
+    dataset: str = HfArg(help="Folder of videos, or name of a dataset.")
+    split: str | None = HfArg(
+        default=None, help="Split to analyse; `test`, or else `validation`, if left out."
     )
-    label_column: str | None = field(
-        default=None, metadata={"help": "Column with the class of a clip; needed for `classes`."}
+    label_column: str | None = HfArg(
+        default=None, help="Column with the class of a clip; needed for `classes`."
     )
-    output_dir: str = field(default="analysis", metadata={"help": "For figures, tables and report.html."})
-    analyses: list[str] = field(
-        default_factory=lambda: list(ANALYSES), metadata={"help": f"Some of {', '.join(ANALYSES)}."}
+    output_dir: str = HfArg(default="analysis", help="For figures, tables and report.html.")
+    analyses: list[str] = HfArg(
+        default_factory=lambda: list(ANALYSES), help=f"Some of {', '.join(ANALYSES)}."
     )
-    max_clips: int = field(default=500, metadata={"help": "Clips to use, chosen at random with the seed."})
-    max_classes: int = field(default=16, metadata={"help": "Classes to show, chosen at random; paper: 100."})
-    modality: Literal["video", "audio"] = field(
-        default="video", metadata={"help": "Whose features are shown by class."}
+    max_clips: int = HfArg(default=500, help="Clips to use, chosen at random with the seed.")
+    max_classes: int = HfArg(default=16, help="Classes to show, chosen at random; paper: 100.")
+    modality: Literal["video", "audio"] = HfArg(default="video", help="Whose features are shown by class.")
+    method: Literal["tsne", "umap"] = HfArg(default="tsne", help="Kind of map.")
+    tokens: Literal["all", "agg"] = HfArg(
+        default="all", help="Positions over which activations are averaged."
     )
-    method: Literal["tsne", "umap"] = field(default="tsne", metadata={"help": "Kind of map."})
-    tokens: Literal["all", "agg"] = field(
-        default="all", metadata={"help": "Positions over which activations are averaged."}
+    keep: list[float] = HfArg(
+        default_factory=lambda: [0.25, 0.5, 0.75, 1.0], help="Kept shares for `drop_token`."
     )
-    keep: list[float] = field(
-        default_factory=lambda: [0.25, 0.5, 0.75, 1.0], metadata={"help": "Kept shares for `drop_token`."}
-    )
-    sizes: list[str] = field(
+    sizes: list[str] = HfArg(
         default_factory=list,
-        metadata={"help": "Inputs for `drop_token` as FRAMESxSIZE, e.g. 32x224; the model's by default."},
+        help="Inputs for `drop_token` as FRAMESxSIZE, e.g. 32x224; the model's by default.",
     )
-    batch_size: int = field(default=8, metadata={"help": "Clips at a time."})
-    num_workers: int = field(default=0, metadata={"help": "Processes that decode."})
-    device: str = field(default="cpu", metadata={"help": "cpu, cuda, ..."})
-    seed: int = field(default=0, metadata={"help": "Of every random choice."})
+    batch_size: int = HfArg(default=8, help="Clips at a time.")
+    num_workers: int = HfArg(default=0, help="Processes that decode.")
+    device: str = HfArg(default="cpu", help="cpu, cuda, ...")
+    seed: int = HfArg(default=0, help="Of every random choice.")
 
 
 @dataclass
@@ -123,6 +127,15 @@ class LoadedModel:
     model: PreTrainedModel
     processor: VattProcessor
     is_random: bool
+
+
+@dataclass
+class Observed:
+    """What was seen of the clips in a model: features, classes of the clips that were read, activations."""
+
+    features: ClipFeatures
+    labels: list[Any]
+    activations: ActivationMean
 
 
 class Clips:
@@ -248,12 +261,8 @@ def parse_sizes(texts: Sequence[str]) -> list[InputSize]:
     return sizes or [InputSize()]
 
 
-def main() -> None:
-    (args,) = parse(__doc__, AnalysisArguments)
-    transformers_logging.disable_progress_bar()
-    if unknown := set(args.analyses) - set(ANALYSES):
-        sys.exit(f"--analyses {' '.join(sorted(unknown))}: choose from {', '.join(ANALYSES)}.")
-    sizes = parse_sizes(args.sizes)
+def open_clips(args: AnalysisArguments) -> Clips:
+    """At most `max_clips` of the split that is asked for, or of the one there is."""
     try:
         check_output_dir(args.output_dir)
         args.split, table = held_out(lambda split: load_clips(args.dataset, split), args.split)
@@ -264,32 +273,39 @@ def main() -> None:
     if len(table) > args.max_clips:
         chosen = np.random.default_rng(args.seed).choice(len(table), args.max_clips, replace=False)
         table = table.select(sorted(chosen.tolist()))
-    clips = Clips(table, args)
-    captions = [caption for row in all_captions(table) for caption in row]
+    return Clips(table, args)
+
+
+def observe(loaded: LoadedModel, clips: Clips) -> Observed:
+    """One pass of all clips through a model."""
+    args, activations = clips.args, ActivationMean()
+    batches = clips.batches(loaded.processor, loaded.name)
+    features = extract_features(loaded.model, batches, activations, args.tokens)
+    if not clips.rows:
+        reason = next(iter(clips.skipped.values()))
+        sys.exit(f"{args.dataset}: none of {len(clips.table)} clips could be read: {reason}")
+    labels = [] if args.label_column is None else clips.labels(args.label_column)
+    return Observed(features, labels, activations)
+
+
+def main() -> None:
+    (args,) = parse(__doc__, AnalysisArguments)
+    transformers_logging.disable_progress_bar()
+    if unknown := set(args.analyses) - set(ANALYSES):
+        sys.exit(f"--analyses {' '.join(sorted(unknown))}: choose from {', '.join(ANALYSES)}.")
+    sizes = parse_sizes(args.sizes)
+    clips = open_clips(args)
+    captions = [caption for row in all_captions(clips.table) for caption in row]
     models = [load_model(text, captions, args) for text in args.models]
-
-    features: dict[str, ClipFeatures] = {}
-    labels: dict[str, list[Any]] = {}
-    activations: dict[str, ActivationMean] = {}
-    for loaded in models:
-        activations[loaded.name] = ActivationMean()
-        features[loaded.name] = extract_features(
-            loaded.model, clips.batches(loaded.processor, loaded.name), activations[loaded.name], args.tokens
-        )
-        if not clips.rows:
-            reason = next(iter(clips.skipped.values()))
-            sys.exit(f"{args.dataset}: none of {len(table)} clips could be read: {reason}")
-        if args.label_column is not None:
-            labels[loaded.name] = clips.labels(args.label_column)
-
+    observed = {loaded.name: observe(loaded, clips) for loaded in models}
     sections: list[Section] = []
     notes: list[str] = []
     for analysis in args.analyses:
-        if analysis == "classes" and not labels:
+        if analysis == "classes" and args.label_column is None:
             notes.append("classes: left out, it needs --label_column")
             continue
         try:
-            sections += run_analysis(analysis, args, models, features, labels, activations, clips, sizes)
+            sections += run_analysis(analysis, args, models, observed, clips, sizes)
         except ValueError as error:
             notes.append(f"{analysis}: left out. {error}")
     if not sections:
@@ -304,9 +320,7 @@ def main() -> None:
     for note in notes:
         print(note)
     if clips.skipped:
-        print(f"Skipped {len(clips.skipped)} of {len(table)} clips that could not be read:")
-        for reason in clips.skipped.values():
-            print(f"  {reason}")
+        print(skip_report(clips.skipped, len(clips.table)))
     print(f"Report: {report}")
 
 
@@ -314,14 +328,14 @@ def run_analysis(
     analysis: str,
     args: AnalysisArguments,
     models: Sequence[LoadedModel],
-    features: Mapping[str, ClipFeatures],
-    labels: Mapping[str, Sequence[Any]],
-    activations: Mapping[str, ActivationMean],
+    observed: Mapping[str, Observed],
     clips: Clips,
     sizes: Sequence[InputSize],
 ) -> list[Section]:
     """Sections of the report for one analysis."""
+    features = {name: seen.features for name, seen in observed.items()}
     if analysis == "classes":
+        labels = {name: seen.labels for name, seen in observed.items()}
         points, summary = class_maps(
             features, labels, args.modality, args.method, args.max_classes, args.seed
         )
@@ -343,7 +357,7 @@ def run_analysis(
         return [drop_token_section(args, models, clips, sizes)]
     sections = []
     for loaded in models:
-        means = activations[loaded.name].means()
+        means = observed[loaded.name].activations.means()
         if loaded.is_random or not means:
             continue
         name = f"activations_{''.join(c if c.isalnum() else '_' for c in loaded.name)}"

@@ -18,7 +18,7 @@ import torch
 from common import MediaArguments, check_output_dir, fail, new_config, refuse_with_model
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
-from transformers import HfArgumentParser
+from transformers.hf_argparser import HfArg, HfArgumentParser
 from transformers.trainer_utils import PredictionOutput
 from transformers.utils import logging as transformers_logging
 
@@ -75,75 +75,60 @@ logger = logging.getLogger("modeling_vatt.classification_scripts")
 class DataArguments(MediaArguments):
     """What to train and to evaluate on."""
 
-    dataset: str = field(
-        metadata={"help": "Folder (a folder per class, or with metadata.csv/.jsonl), or name of a dataset."}
+    dataset: str = HfArg(
+        help="Folder (a folder per class, or with metadata.csv/.jsonl), or name of a dataset."
     )
-    train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    validation_split: str = field(
-        default="validation", metadata={"help": "Split to evaluate on; '' for none."}
+    train_split: str = HfArg(default="train", help="Split to train on.")
+    validation_split: str = HfArg(default="validation", help="Split to evaluate on; '' for none.")
+    label_column: str | None = HfArg(default=None, help="`label` or `labels` if left out.")
+    label_separator: str | None = HfArg(
+        default=None, help="What stands between several labels in one string, e.g. ','."
     )
-    label_column: str | None = field(default=None, metadata={"help": "`label` or `labels` if left out."})
-    label_separator: str | None = field(
-        default=None, metadata={"help": "What stands between several labels in one string, e.g. ','."}
+    media_column: str | None = HfArg(default=None, help="Found by its type if left out.")
+    decode_once: bool = HfArg(
+        default=False, help="Decode all clips once into a table on disk: for few, short clips."
     )
-    media_column: str | None = field(default=None, metadata={"help": "Found by its type if left out."})
-    decode_once: bool = field(
-        default=False,
-        metadata={"help": "Decode all clips once into a table on disk: for few, short clips."},
-    )
-    decode_size: int | None = field(
+    decode_size: int | None = HfArg(
         default=None,
-        metadata={
-            "help": "Shorter side at which videos are decoded. If left out: the processor's, else the stored "
-            "one, or 8/7 of the frame size with --decode_once."
-        },
+        help="Shorter side at which videos are decoded. If left out: the processor's, else the stored "
+        "one, or 8/7 of the frame size with --decode_once.",
     )
-    crop_resize_style: Literal["Inception", "VGG", "none"] = field(
-        default="Inception", metadata={"help": "Random crop in training: Inception (paper), VGG, none."}
+    crop_resize_style: Literal["Inception", "VGG", "none"] = HfArg(
+        default="Inception", help="Random crop in training: Inception (paper), VGG, none."
     )
-    color_augment: bool = field(
-        default=True, metadata={"help": "Change brightness, saturation, contrast, hue in training."}
+    color_augment: bool = HfArg(
+        default=True, help="Change brightness, saturation, contrast, hue in training."
     )
-    eval_windows: int = field(default=1, metadata={"help": "Windows of a clip in evaluation (paper: 4)."})
-    eval_crops: int = field(default=1, metadata={"help": "Crops of a window, 1 or 3 (paper: 3)."})
+    eval_windows: int = HfArg(default=1, help="Windows of a clip in evaluation (paper: 4).")
+    eval_crops: int = HfArg(default=1, help="Crops of a window, 1 or 3 (paper: 3).")
 
 
 @dataclass
 class ModelArguments:
     """What to train."""
 
-    recipe: str | None = field(
-        default=None,
-        metadata={"help": f"The paper's settings for a data set: {', '.join(RECIPES)}. Flags override them."},
+    recipe: str | None = HfArg(
+        default=None, help=f"The paper's settings for a data set: {', '.join(RECIPES)}. Flags override them."
     )
-    model: str | None = field(
-        default=None,
-        metadata={"help": "Pretrained checkpoint (folder or Hub name); from scratch if left out."},
+    model: str | None = HfArg(
+        default=None, help="Pretrained checkpoint (folder or Hub name); from scratch if left out."
     )
-    preset: str | None = field(
-        default=None, metadata={"help": "Named config of a model from scratch; tiny if left out."}
+    preset: str | None = HfArg(default=None, help="Named config of a model from scratch; tiny if left out.")
+    config_overrides: str | None = HfArg(default=None, help="JSON of config fields of a model from scratch.")
+    image_size: int | None = HfArg(default=None, help="Pixels; the processor's if left out.")
+    fps: float | None = HfArg(default=None, help="Frames per second; the processor's if left out.")
+    sampling_rate: int | None = HfArg(default=None, help="Of sound, Hz; the processor's if left out.")
+    normalize_audio: bool | None = HfArg(
+        default=None, help="Bring sound to unit variance; as the processor does if left out."
     )
-    config_overrides: str | None = field(
-        default=None, metadata={"help": "JSON of config fields of a model from scratch."}
+    drop_token_rate: float = HfArg(default=0.0, help="Share of tokens dropped in training.")
+    classifier_dropout: float | None = HfArg(default=None, help="The config's if left out.")
+    freeze_backbone: bool = HfArg(default=False, help="Train the classifier alone.")
+    label_balancing: bool = HfArg(
+        default=False, help="Several labels: weight clips by the rarity of their labels."
     )
-    image_size: int | None = field(default=None, metadata={"help": "Pixels; the processor's if left out."})
-    fps: float | None = field(
-        default=None, metadata={"help": "Frames per second; the processor's if left out."}
-    )
-    sampling_rate: int | None = field(
-        default=None, metadata={"help": "Of sound, Hz; the processor's if left out."}
-    )
-    normalize_audio: bool | None = field(
-        default=None, metadata={"help": "Bring sound to unit variance; as the processor does if left out."}
-    )
-    drop_token_rate: float = field(default=0.0, metadata={"help": "Share of tokens dropped in training."})
-    classifier_dropout: float | None = field(default=None, metadata={"help": "The config's if left out."})
-    freeze_backbone: bool = field(default=False, metadata={"help": "Train the classifier alone."})
-    label_balancing: bool = field(
-        default=False, metadata={"help": "Several labels: weight clips by the rarity of their labels."}
-    )
-    remote_code: bool = field(
-        default=True, metadata={"help": "Save the code too, so that the result loads without this package."}
+    remote_code: bool = HfArg(
+        default=True, help="Save the code too, so that the result loads without this package."
     )
 
 

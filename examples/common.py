@@ -7,12 +7,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import HfArgumentParser
+from transformers.hf_argparser import HfArg, HfArgumentParser
 
 from modeling_vatt import VattConfig
 from modeling_vatt.processors import MediaLimits
@@ -83,17 +83,13 @@ def new_config(preset: str, overrides: str | None) -> VattConfig:
 class MediaArguments:
     """What files may cost."""
 
-    isolate_decoding: bool = field(
+    isolate_decoding: bool = HfArg(
         default=False,
-        metadata={
-            "help": "Decode in processes of their own: a file that crashes or hangs costs itself only."
-        },
+        help="Decode in processes of their own: a file that crashes or hangs costs itself only.",
     )
-    media_limits: str = field(
+    media_limits: str = HfArg(
         default="{}",
-        metadata={
-            "help": 'What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.'
-        },
+        help='What a file may cost, as JSON, e.g. \'{"max_pixels": 2073600, "wall_seconds": 20}\'.',
     )
 
     def limits(self) -> MediaLimits:

@@ -6,13 +6,14 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from make_corpus import COLOURS
 from PIL import Image
 from sklearn.manifold import TSNE
 
@@ -28,13 +29,34 @@ import matplotlib.pyplot as plt
 # Okabe and Ito's colours, told apart by colour-blind readers, too.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem }
-table { border-collapse: collapse }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ccc }
-th:first-child, td:first-child { text-align: left } img { max-width: 100% }
-.hits { display: flex; flex-wrap: wrap; gap: .8rem; padding: 0 }
-.hits figure { margin: 0; width: 11rem; font-size: .8rem; line-height: 1.3 } .hits img { width: 100% }
+:root { color-scheme: light dark }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
+  background: light-dark(#fff, #16181c); color: light-dark(#1a1a1a, #e8e8e8) }
+.wide { overflow-x: auto } table { border-collapse: collapse }
+th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #8886 }
+th:first-child, td:first-child { text-align: left }
+img { max-width: 100%; background: #fff; border-radius: .3rem } audio { max-width: 100% }
+.hits { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .8rem }
+figure { margin: 0; font-size: .8rem; line-height: 1.4 } .hits img { width: 100% }
+.right { color: light-dark(#00633f, #5fd3a2) } .wrong { color: light-dark(#a33400, #ff9b6b) }
 """
+
+
+@dataclass(frozen=True)
+class Search:
+    """An example search among the test clips.
+
+    Args:
+        text: the query; None for the sound of `file`.
+        file: the clip that the query is of.
+        asked: attribute -> value, of that clip.
+        hits: what was found, with its attributes.
+    """
+
+    text: str | None
+    file: str
+    asked: Mapping[str, str]
+    hits: Sequence[tuple[Hit, Mapping[str, str]]]
 
 
 def write_report(
@@ -42,21 +64,18 @@ def write_report(
     history: Sequence[Mapping[str, float]],
     metrics: Mapping[str, float],
     embeddings: Mapping[str, npt.NDArray],
-    test: datasets.Dataset,
-    truth: Mapping[str, str],
-    searches: Sequence[tuple[str, str, Sequence[Hit]]],
+    searches: Sequence[Search],
 ) -> Path:
     """Write the report.
 
     Args:
         path: of the HTML file.
         history: lines of `metrics.jsonl`.
-        metrics, embeddings: of the test clips.
-        test: the test clips with their attributes.
-        truth: file -> what is really seen in it.
-        searches: (kind, query, hits) of the example searches.
+        metrics: retrieval among the test clips.
+        embeddings: of the test clips, and their `colour`.
+        searches: to look at.
     """
-    clips = len(test)
+    clips = len(embeddings["colour"])
     rows = "".join(
         f"<tr><td>{title}</td>"
         + "".join(f"<td>{100 * metrics[prefix + name]:.1f} %</td>" for name in ("R1", "R5", "R10"))
@@ -68,43 +87,67 @@ def write_report(
         (
             "Learning",
             plot_losses(history),
-            "The loss falls from ln(2 &times; batch), where nothing is told apart, towards ln 2. "
-            "Retrieval is measured on the validation split.",
+            "Both lines of the right picture should rise: the model finds more and more of clips that it "
+            "does not train on. The loss falls from ln(2 &times; batch), where nothing is told apart.",
         ),
         (
             "Ranks",
             plot_ranks(embeddings),
-            "Share of test queries whose own clip is among the first K; the dotted line is chance.",
+            "The further left a line reaches the top, the earlier in the results the right clip comes; the "
+            "dotted line is chance.",
         ),
         (
             "Map",
-            plot_map(embeddings, test),
-            "t-SNE of test embeddings. Near means similar: texts and sounds lie among the videos they "
-            "belong to. The labels are the colours of the objects.",
+            plot_map(embeddings),
+            "Texts and sounds (crosses) should lie among the videos (circles) of their own colour. Each "
+            "point is a test clip in the colour of its object; near means similar (t-SNE).",
         ),
     ]
     page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>VATT demo</title><style>{STYLE}</style></head><body>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>VATT demo</title><style>{STYLE}</style></head><body>
 <h1>VATT demo</h1>
 <p>A tiny modality-agnostic VATT, pretrained from the pixels, waveforms and captions of generated video
 files, searches {clips} test clips. No test clip shows a combination of attributes seen in training.</p>
-<table><tr><th></th><th>R@1</th><th>R@5</th><th>R@10</th><th>median rank</th></tr>{rows}
-<tr><td>chance</td>{chance}<td>{(clips + 1) / 2:.1f}</td></tr></table>
+<div class="wide"><table><tr><th></th><th>R@1</th><th>R@5</th><th>R@10</th><th>median rank</th></tr>{rows}
+<tr><td>chance</td>{chance}<td>{(clips + 1) / 2:.1f}</td></tr></table></div>
 {"".join(f'<h2>{title}</h2><p>{text}</p><img alt="{title}" src="{image}">' for title, image, text in figures)}
-<h2>Searches</h2>{"".join(_search(*search, truth) for search in searches)}
+<h2>Searches</h2>
+<p>Each clip is asked for in words and by its sound. Ticks and crosses say what of it a result shows.</p>
+{"".join(map(_search, searches))}
 </body></html>"""
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def _search(kind: str, query: str, hits: Sequence[Hit], truth: Mapping[str, str]) -> str:
+def _search(search: Search) -> str:
+    asked = ", ".join(html.escape(value) for value in search.asked.values())
+    title = html.escape(search.text or f"By sound: {Path(search.file).name}")
+    player = "" if search.text else f'<audio controls src="{sound_of(search.file)}"></audio>'
     cards = "".join(
-        f'<figure><img alt="{html.escape(truth[hit.name])}" src="{thumbnail(hit.name)}">'
-        f"<figcaption>{place}. {html.escape(truth[hit.name])}<br>{html.escape(Path(hit.name).name)}, "
-        f"similarity {hit.score:.2f}</figcaption></figure>"
-        for place, hit in enumerate(hits, start=1)
+        f'<figure><img alt="{html.escape(" ".join(found.values()))}" src="{thumbnail(hit.name)}">'
+        f"<figcaption>{place}. {html.escape(Path(hit.name).name)}, similarity {hit.score:.2f}<br>"
+        f"{_compared(search.asked, found)}</figcaption></figure>"
+        for place, (hit, found) in enumerate(search.hits, start=1)
     )
-    return f'<h3>{html.escape(kind)}: {html.escape(query)}</h3><div class="hits">{cards}</div>'
+    return f'<h3>{title}</h3><p>Asked: {asked}. {player}</p><div class="hits">{cards}</div>'
+
+
+def _compared(asked: Mapping[str, str], found: Mapping[str, str]) -> str:
+    """The attributes of a result, ticked where they are those that were asked for."""
+    signs = {True: ("right", "\u2713"), False: ("wrong", "\u2717")}
+    marked = [(*signs[value == asked[name]], html.escape(value)) for name, value in found.items()]
+    return " ".join(f'<span class="{kind}">{sign}&nbsp;{value}</span>' for kind, sign, value in marked)
+
+
+def _data_url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def sound_of(file: str) -> str:
+    """A clip whose sound a browser plays, as data URL."""
+    kind = "audio/webm" if file.endswith(".webm") else "audio/mp4"
+    return _data_url(kind, Path(file).read_bytes())
 
 
 def thumbnail(file: str) -> str:
@@ -114,14 +157,14 @@ def thumbnail(file: str) -> str:
     image = Image.fromarray(np.concatenate(list(frames), axis=1))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return _data_url("image/jpeg", buffer.getvalue())
 
 
 def _figure(figure: Any) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return _data_url("image/png", buffer.getvalue())
 
 
 def plot_losses(history: Sequence[Mapping[str, float]]) -> str:
@@ -166,22 +209,20 @@ def plot_ranks(embeddings: Mapping[str, npt.NDArray]) -> str:
     return _figure(figure)
 
 
-def plot_map(embeddings: Mapping[str, npt.NDArray], test: datasets.Dataset) -> str:
-    """Two maps, of video with text and of video with sound; the named clusters are the objects' colours."""
+def plot_map(embeddings: Mapping[str, npt.NDArray]) -> str:
+    """Two maps, of video with text and of video with sound, in the colours of the objects."""
     figure, panels = plt.subplots(1, 2, figsize=(11, 5))
-    values = np.array(list(test["colour"]) * 2)
-    is_video = np.arange(len(values)) < len(test)
+    colours = np.array([COLOURS[name] for name in embeddings["colour"]]) / 255
     for axes, other, space in ((panels[0], "text", "vt"), (panels[1], "audio", "va")):
         second = embeddings[f"{other}_{space}_embeds"]
         second = second[:, 0] if second.ndim == 3 else second
         vectors = unit(np.concatenate([embeddings[f"video_{space}_embeds"], second]))
         perplexity = min(30, (len(vectors) - 1) / 3)
         points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(vectors)
-        for value, color in zip(sorted(set(values)), PALETTE, strict=False):
-            for mine, mark in ((is_video, "o"), (~is_video, "x")):
-                axes.scatter(*points[(values == value) & mine].T, c=color, marker=mark, s=26, alpha=0.7)
-            middle = np.median(points[values == value], axis=0)
-            axes.annotate(value, middle, ha="center", bbox={"fc": "white", "alpha": 0.75, "lw": 0})
+        videos, others = np.split(points, 2)
+        axes.set_facecolor("#808080")  # white and yellow are seen on it, too
+        axes.scatter(*videos.T, c=colours, marker="o", s=30, edgecolors="black", linewidths=0.4)
+        axes.scatter(*others.T, c=colours, marker="x", s=26)
         name = "text" if other == "text" else "sound"
         axes.set(xticks=[], yticks=[], title=f"video (o) and {name} (x)")
     return _figure(figure)

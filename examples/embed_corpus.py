@@ -19,7 +19,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 import torch
 from common import MediaArguments, check_output_dir, parse
 from tqdm.auto import tqdm
+from transformers.hf_argparser import HfArg
 from transformers.utils import logging as transformers_logging
 
 from modeling_vatt import VattForPreTraining, __version__
@@ -42,8 +43,11 @@ from modeling_vatt.data import (
     collate_clips,
     open_clips,
     run_tasks,
+    skip_report,
+    source_of,
 )
-from modeling_vatt.files import hash_file, one_writer
+from modeling_vatt.embedding.cache import content_of
+from modeling_vatt.files import one_writer
 from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import MediaLimits, VattProcessor
 from modeling_vatt.retrieval import ModelIdentity, embed_batches
@@ -53,18 +57,18 @@ from modeling_vatt.retrieval import ModelIdentity, embed_batches
 class EmbeddingArguments(MediaArguments):
     """What to embed, and with what."""
 
-    model: str = field(metadata={"help": "Folder or Hub name of a pretrained model with its processor."})
-    dataset: str = field(metadata={"help": "Folder of videos or of shards, or name of a dataset."})
-    output_dir: str = field(metadata={"help": "Gets the Parquet files."})
-    split: str = field(default="train", metadata={"help": "Split to embed."})
-    allow_remote: bool = field(default=False, metadata={"help": "Let --dataset be a URL of shards."})
-    clips_per_video: int = field(default=1, metadata={"help": "Windows of each clip."})
-    batch_size: int = field(default=16, metadata={"help": "Clips at a time."})
-    clips_per_file: int = field(default=1024, metadata={"help": "Clips of a Parquet file."})
-    device: str = field(default="cpu", metadata={"help": "cpu, cuda, ..."})
-    num_workers: int = field(default=1, metadata={"help": "Processes, or Ray actors."})
-    engine: Literal["processes", "ray"] = field(
-        default="processes", metadata={"help": "ray: Ray Data, on the cluster at RAY_ADDRESS or here."}
+    model: str = HfArg(help="Folder or Hub name of a pretrained model with its processor.")
+    dataset: str = HfArg(help="Folder of videos or of shards, or name of a dataset.")
+    output_dir: str = HfArg(help="Gets the Parquet files.")
+    split: str = HfArg(default="train", help="Split to embed.")
+    allow_remote: bool = HfArg(default=False, help="Let --dataset be a URL of shards.")
+    clips_per_video: int = HfArg(default=1, help="Windows of each clip.")
+    batch_size: int = HfArg(default=16, help="Clips at a time.")
+    clips_per_file: int = HfArg(default=1024, help="Clips of a Parquet file.")
+    device: str = HfArg(default="cpu", help="cpu, cuda, ...")
+    num_workers: int = HfArg(default=1, help="Processes, or Ray actors.")
+    engine: Literal["processes", "ray"] = HfArg(
+        default="processes", help="ray: Ray Data, on the cluster at RAY_ADDRESS or here."
     )
 
 
@@ -95,12 +99,7 @@ def content_hash(clips: ClipDataset, numbers: Iterable[int]) -> str:
     """Changes when the file of a clip does. Of shards `fingerprint` has the checksums of all clips."""
     digest = hashlib.sha256()
     for number in () if isinstance(clips.clips, ShardDataset) else numbers:
-        source = clips.clips[number]["video"]
-        path, content = source["path"], source["bytes"]
-        if content is not None:
-            digest.update(hashlib.sha256(content).digest())
-        else:
-            digest.update((hash_file(path) if os.path.isfile(path) else path).encode())
+        digest.update(repr(content_of(source_of(clips.clips[number]["video"]))).encode())
     return digest.hexdigest()
 
 
@@ -208,9 +207,7 @@ def report(folder: Path, clips: int, files: int) -> None:
     errors = pq.read_table(folder, columns=["error"])["error"].drop_null().to_pylist()
     print(f"{folder}: {clips - len(errors)} clips embedded in {files} files")
     if errors:
-        print(f"Skipped {len(errors)} of {clips} clips that could not be read:")
-        for error in errors[:5]:
-            print(f"  {error}")
+        print(skip_report(dict(enumerate(errors)), clips))
 
 
 def main() -> None:

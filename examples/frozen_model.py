@@ -4,13 +4,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 from common import check_output_dir
 from tqdm.auto import tqdm
+from transformers.hf_argparser import HfArg
 from transformers.utils import logging as transformers_logging
 
 from modeling_vatt import VattModel
@@ -25,21 +26,19 @@ from modeling_vatt.training import without_secrets, write_run_record
 class ModelArguments:
     """Which model, how it sees clips, and where the results go."""
 
-    model: str = field(metadata={"help": "Folder or Hub name of a pretrained model with its processor."})
-    output_dir: str = field(
-        metadata={"help": "Folder for the results, and for features, which a second run takes from there."}
+    model: str = HfArg(help="Folder or Hub name of a pretrained model with its processor.")
+    output_dir: str = HfArg(
+        help="Folder for the results, and for features, which a second run takes from there."
     )
-    fps: float | None = field(
+    fps: float | None = HfArg(
         default=None,
-        metadata={
-            "help": "Frames a second; the processor's if left out. 12.5 is what the release evaluates at."
-        },
+        help="Frames a second; the processor's if left out. 12.5 is what the release evaluates at.",
     )
-    batch_size: int = field(default=16, metadata={"help": "Files at a time."})
-    num_workers: int = field(default=2, metadata={"help": "Threads that decode files."})
-    device: str = field(default="cpu", metadata={"help": "cpu, cuda, ..."})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code of towers that came with the model. Read it first."}
+    batch_size: int = HfArg(default=16, help="Files at a time.")
+    num_workers: int = HfArg(default=2, help="Threads that decode files.")
+    device: str = HfArg(default="cpu", help="cpu, cuda, ...")
+    trust_remote_code: bool = HfArg(
+        default=False, help="Run code of towers that came with the model. Read it first."
     )
 
 
@@ -87,7 +86,7 @@ def embed(
 
 def report_skipped(reasons: Sequence[str], total: int) -> None:
     """Print what could not be read, if anything."""
-    report = skip_report(dict(zip(map(str, range(len(reasons))), reasons, strict=True)), total)
+    report = skip_report(dict(enumerate(reasons)), total)
     if report:
         print(f"\n{report}")
 

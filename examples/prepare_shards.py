@@ -14,13 +14,14 @@ my_shards`. The result does not depend on the number of workers. The same comman
 
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import datasets
 from common import MediaArguments, check_output_dir, parse
 from tqdm.auto import tqdm
+from transformers.hf_argparser import HfArg
 
 from modeling_vatt.data import (
     RawClip,
@@ -37,35 +38,33 @@ from modeling_vatt.data import (
 class PreparationArguments(MediaArguments):
     """From where, how and to where."""
 
-    dataset: str = field(metadata={"help": "Folder of videos."})
-    output_dir: str = field(metadata={"help": "Gets a folder of shards for each split."})
-    layout: Literal["folder", "howto100m", "audioset"] = field(
+    dataset: str = HfArg(help="Folder of videos.")
+    output_dir: str = HfArg(help="Gets a folder of shards for each split.")
+    layout: Literal["folder", "howto100m", "audioset"] = HfArg(
         default="folder",
-        metadata={
-            "help": "folder: with metadata.jsonl, see docs/data.md; howto100m: sentences with times; "
-            "audioset: list of segments."
-        },
+        help="folder: with metadata.jsonl, see docs/data.md; howto100m: sentences with times; "
+        "audioset: list of segments.",
     )
-    annotations: str | None = field(
-        default=None, metadata={"help": "Caption or segment file of the layouts howto100m and audioset."}
+    annotations: str | None = HfArg(
+        default=None, help="Caption or segment file of the layouts howto100m and audioset."
     )
-    splits: list[str] = field(
+    splits: list[str] = HfArg(
         default_factory=lambda: ["train"],
-        metadata={"help": "Splits of the folder; of the other layouts, the name of the one split made."},
+        help="Splits of the folder; of the other layouts, the name of the one split made.",
     )
-    shard_mb: int = field(default=1000, metadata={"help": "Megabytes of a shard, about."})
-    reencode: bool = field(
-        default=False, metadata={"help": "Store small re-encoded parts instead of the files as they are."}
+    shard_mb: int = HfArg(default=1000, help="Megabytes of a shard, about.")
+    reencode: bool = HfArg(
+        default=False, help="Store small re-encoded parts instead of the files as they are."
     )
-    segment_seconds: float | None = field(
-        default=None, metadata={"help": "Cut re-encoded parts into equal segments of about this length."}
+    segment_seconds: float | None = HfArg(
+        default=None, help="Cut re-encoded parts into equal segments of about this length."
     )
-    size: int = field(default=256, metadata={"help": "Shorter side of re-encoded frames, pixels."})
-    fps: float = field(default=10.0, metadata={"help": "Frame rate of re-encoded parts."})
-    sampling_rate: int = field(default=48_000, metadata={"help": "Of the sound of re-encoded parts, Hz."})
-    num_workers: int = field(default=1, metadata={"help": "Processes, or Ray actors."})
-    engine: Literal["processes", "ray"] = field(
-        default="processes", metadata={"help": "ray: Ray Data, on the cluster at RAY_ADDRESS or here."}
+    size: int = HfArg(default=256, help="Shorter side of re-encoded frames, pixels.")
+    fps: float = HfArg(default=10.0, help="Frame rate of re-encoded parts.")
+    sampling_rate: int = HfArg(default=48_000, help="Of the sound of re-encoded parts, Hz.")
+    num_workers: int = HfArg(default=1, help="Processes, or Ray actors.")
+    engine: Literal["processes", "ray"] = HfArg(
+        default="processes", help="ray: Ray Data, on the cluster at RAY_ADDRESS or here."
     )
 
 

@@ -5,7 +5,7 @@
     make demo            # or: python examples/run_demo.py --output_dir demo
 
 Leaves the corpus, the model and `report.html` in the output folder. What is there already is kept; a run that
-was stopped is continued by the same command.
+was stopped is continued by the same command. No compiler is needed.
 """
 
 import json
@@ -13,13 +13,17 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from common import parse
-from demo_report import write_report
+from demo_report import Search, write_report
+from make_corpus import ATTRIBUTES
 from torch.utils.data import DataLoader
 from transformers import AutoModelForPreTraining, AutoProcessor
 from transformers.utils import logging as transformers_logging
@@ -31,25 +35,42 @@ from modeling_vatt.retrieval import Gallery, embed_batches
 
 
 HERE = Path(__file__).resolve().parent
-# Sized so that corpus, training and report take about six minutes on two cores.
+# Half precision makes a step 1.6 times as fast where the processor computes in it.
+CAN = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.6 does not tell
+HALF = bool(CAN.get("avx512_bf16") or CAN.get("amx_bf16"))
+# Sized for six minutes of training on two cores; docs/results.md says what each of these brings.
 PRETRAINING = {
     "preset": "ma_tiny",
-    "num_steps": 400,
+    # Small patches show outlines; as many tokens as with large ones are kept. Five frames a second will do.
+    "config_overrides": json.dumps(
+        {"video_config": {"num_frames": 16, "tubelet_size": 2, "patch_size": 8, "drop_token_rate": 0.75}}
+    ),
+    "window_seconds": 3.2,
+    "num_steps": 680 if HALF else 420,
+    "mixed_precision": "bf16" if HALF else "no",
     "batch_size": 64,
     "num_captions": 2,
-    "learning_rate": 3e-3,
-    "final_learning_rate": 1e-4,
-    "warmup_steps": 50,
+    "optimizer": "muon",
+    "learning_rate": 2e-3,
+    "final_learning_rate": 5e-5,
+    "warmup_steps": 40,
     "adam_beta2": 0.98,
     "log_every": 10,
-    "eval_every": 100,
+    "eval_every": 200,
     "save_every": 50,
     "num_workers": 1,
     "decode_once": True,
     "decode_size": 64,
-    # Colours and sizes are what the captions speak of, so they are not augmented away.
-    "crop_resize_style": "none",
-    "color_augment": False,
+    # Places, sizes within a class and light vary. Colours stay: the captions speak of them.
+    "augmentation": json.dumps(
+        {
+            "scale_range": [1.0, 1.3],
+            "max_brightness_delta": 0.09,
+            "saturation_range": [0.8, 1.2],
+            "contrast_range": [0.75, 1.25],
+            "max_hue_delta": 0,
+        }
+    ),
     "normalize_audio": True,
 }
 
@@ -85,7 +106,7 @@ def run_script(name: str, **options: object) -> None:
 
 def print_table(metrics: dict[str, float], clips: int) -> None:
     """Retrieval next to chance."""
-    print(f"\nUnseen test split: {clips} clips, every combination of attributes is new to the model.")
+    print(f"Unseen test split: {clips} clips, every combination of attributes is new to the model.")
     print(f"{'':18s}{'R@1':>8s}{'R@5':>8s}{'R@10':>8s}{'median rank':>14s}")
     for title, prefix in (("text -> video", "txt2vid_"), ("sound -> video", "aud2vid_")):
         recalls = "".join(f"{100 * metrics[prefix + name]:7.1f}%" for name in ("R1", "R5", "R10"))
@@ -94,50 +115,68 @@ def print_table(metrics: dict[str, float], clips: int) -> None:
     print(f"{'chance':18s}{chance}{(clips + 1) / 2:14.1f}")
 
 
+@contextmanager
+def part(title: str, expected: str) -> Iterator[None]:
+    """Say what begins and about how long it takes on two cores; afterwards, how long it took."""
+    print(f"\n{title} (about {expected} on two cores)", flush=True)
+    began = time.perf_counter()
+    yield
+    print(f"   took {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def attributes_of(row: dict[str, Any]) -> dict[str, str]:
+    """What is seen and heard in a clip."""
+    return {name: row[name] for name in ATTRIBUTES}
+
+
+def search_test_clips(model_dir: Path, corpus: Path) -> tuple[dict[str, float], dict[str, Any], list[Search]]:
+    """Retrieval among all test clips, their embeddings, and some searches to look at."""
+    model = AutoModelForPreTraining.from_pretrained(model_dir).eval()
+    processor = AutoProcessor.from_pretrained(model_dir)
+    test = load_clips(corpus, "test")
+    loader = DataLoader(ClipDataset(test, processor), batch_size=32, collate_fn=collate_clips)
+    embeddings = embed_batches(model, (batch.inputs for batch in loader))
+    files = [os.path.relpath(source_of(video)) for video in test["video"]]
+    gallery = Gallery(files, embeddings["video_va_embeds"], embeddings["video_vt_embeds"])
+    clips = dict(zip(files, test.remove_columns("video"), strict=True))
+    searches = []
+    for index in np.random.default_rng(0).choice(len(test), min(3, len(test)), replace=False):
+        file = files[int(index)]
+        for query in ({"text": clips[file]["captions"][0]}, {"audio": file}):
+            hits = gallery.search(model, processor, top_k=5, **query)
+            found = [(hit, attributes_of(clips[hit.name])) for hit in hits]
+            searches.append(Search(query.get("text"), file, attributes_of(clips[file]), found))
+    return clip_retrieval(embeddings), {**embeddings, "colour": np.array(test["colour"])}, searches
+
+
 def main() -> None:
     (args,) = parse(__doc__, DemoArguments)
     transformers_logging.disable_progress_bar()
     began = time.perf_counter()
     output = Path(args.output_dir)
     corpus, model_dir = output / "corpus", output / "model"
-
-    print("1. Corpus: rendering and encoding videos with sound", flush=True)
-    run_script("make_corpus.py", output_dir=corpus, train_clips=args.train_clips, test_clips=args.test_clips)
-
-    print(f"\n2. Pretraining from the files ({time.perf_counter() - began:.0f} s so far)", flush=True)
-    chosen = {name: getattr(args, name) for name in ("num_steps", "batch_size", "shuffle_captions")}
-    run_script("run_pretraining.py", dataset=corpus, output_dir=model_dir, **{**PRETRAINING, **chosen})
-
-    print(f"\n3. Search ({time.perf_counter() - began:.0f} s so far)", flush=True)
-    model = AutoModelForPreTraining.from_pretrained(model_dir).eval()
-    processor = AutoProcessor.from_pretrained(model_dir)
-    test = load_clips(corpus, "test")
-    loader = DataLoader(ClipDataset(test, processor), batch_size=32, collate_fn=collate_clips)
-    embeddings = embed_batches(model, (batch.inputs for batch in loader))
-    metrics = clip_retrieval(embeddings)
-    print_table(metrics, len(test))
-
-    files = [os.path.relpath(source_of(video)) for video in test["video"]]
-    gallery = Gallery(files, embeddings["video_va_embeds"], embeddings["video_vt_embeds"])
-    truth = {
-        file: f"{row['size']} {row['colour']} {row['shape']}, {row['motion']}"
-        for file, row in zip(files, test.remove_columns("video"), strict=True)
-    }
-    searches = []
-    for index in np.random.default_rng(0).choice(len(test), 3, replace=False):
-        query = test[int(index)]["captions"][0]
-        hits = gallery.search(model, processor, text=query, top_k=5)
-        searches.append(("text", query, hits))
-        print(f'\n"{query}"')
-        for place, hit in enumerate(hits[:3], start=1):
-            print(f"  {place}. {hit.name}  ({truth[hit.name]}; similarity {hit.score:.2f})")
-    query = files[0]
-    searches.append(("sound of", query, gallery.search(model, processor, audio=query, top_k=5)))
-
-    metrics_file = model_dir / "metrics.jsonl"
-    history = [json.loads(line) for line in metrics_file.read_text().splitlines()]
-    report = write_report(output / "report.html", history, metrics, embeddings, test, truth, searches)
-    (output / "test_metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    print(
+        f"The demo makes videos with sound and captions, trains a model on them from scratch, and searches "
+        f"clips that it has not seen.\nAll of it goes to {output}; what is there already is kept."
+    )
+    with part("1. Corpus: videos are rendered and encoded", "one minute"):
+        run_script(
+            "make_corpus.py", output_dir=corpus, train_clips=args.train_clips, test_clips=args.test_clips
+        )
+    with part(f"2. Pretraining from the files, {args.num_steps} steps", "six and a half minutes"):
+        chosen = {name: getattr(args, name) for name in ("num_steps", "batch_size", "shuffle_captions")}
+        run_script("run_pretraining.py", dataset=corpus, output_dir=model_dir, **{**PRETRAINING, **chosen})
+    with part("3. Search among the test clips, and a report", "half a minute"):
+        metrics, embeddings, searches = search_test_clips(model_dir, corpus)
+        print_table(metrics, len(embeddings["colour"]))
+        for search in searches:
+            print(f'\n"{search.text}"' if search.text else f"  and by its sound, {search.file}:")
+            for place, (hit, found) in enumerate(search.hits[:3], start=1):
+                print(f"  {place}. {hit.name}  ({' '.join(found.values())}; similarity {hit.score:.2f})")
+        lines = (model_dir / "metrics.jsonl").read_text().splitlines()
+        history = [json.loads(line) for line in lines]
+        report = write_report(output / "report.html", history, metrics, embeddings, searches)
+        (output / "test_metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     print(f"\nReport: {report}")
     print(f"Done in {time.perf_counter() - began:.0f} s on {torch.get_num_threads()} threads.")
 

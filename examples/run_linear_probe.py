@@ -13,7 +13,8 @@ import csv
 import dataclasses
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from common import held_out, parse
 from frozen_model import ModelArguments, embed, load, report_skipped, write_results
+from transformers.hf_argparser import HfArg
 
 from modeling_vatt.data import (
     Split,
@@ -35,7 +37,7 @@ from modeling_vatt.data import (
     match_classes,
 )
 from modeling_vatt.evaluation import LinearHeadClassifier, linear_probe, linear_svm, summarize_splits
-from modeling_vatt.retrieval import FileEmbeddings
+from modeling_vatt.processors import MediaError, VattProcessor
 from modeling_vatt.training import table_fingerprint
 
 
@@ -51,45 +53,39 @@ LAYOUTS: dict[str, Callable[[str], datasets.Dataset]] = {
 class ProbeArguments:
     """What to probe, and with what."""
 
-    dataset: str = field(metadata={"help": "Folder, or name of a dataset (layout `folder`)."})
-    layout: Literal["folder", "ucf101", "hmdb51", "esc50"] = field(
-        default="folder", metadata={"help": "How the folder is laid out; see docs/evaluate.md."}
+    dataset: str = HfArg(help="Folder, or name of a dataset (layout `folder`).")
+    layout: Literal["folder", "ucf101", "hmdb51", "esc50"] = HfArg(
+        default="folder", help="How the folder is laid out; see docs/evaluate.md."
     )
-    media: Literal["video", "audio"] = field(
-        default="video", metadata={"help": "Which tower; `audio` listens to videos too."}
+    media: Literal["video", "audio"] = HfArg(
+        default="video", help="Which tower; `audio` listens to videos too."
     )
-    classifier: Literal["both", "svm", "linear"] = field(
-        default="both", metadata={"help": "Linear SVM, the release's linear head, or both."}
+    classifier: Literal["both", "svm", "linear"] = HfArg(
+        default="both", help="Linear SVM, the release's linear head, or both."
     )
-    folds: list[str] = field(
-        default_factory=list, metadata={"help": "Numbers of the splits to run, e.g. 1 2; all if left out."}
+    folds: list[str] = HfArg(
+        default_factory=list, help="Numbers of the splits to run, e.g. 1 2; all if left out."
     )
-    label_column: str | None = field(
-        default=None, metadata={"help": "Layout `folder`: column of the classes."}
-    )
-    train_split: str = field(default="train", metadata={"help": "Layout `folder`: split to train on."})
-    test_split: str | None = field(
+    label_column: str | None = HfArg(default=None, help="Layout `folder`: column of the classes.")
+    train_split: str = HfArg(default="train", help="Layout `folder`: split to train on.")
+    test_split: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Layout `folder`: split to test on, `test` or else `validation` if left out; '' "
-            "cross-validates."
-        },
+        help="Layout `folder`: split to test on, `test` or else `validation` if left out; '' "
+        "cross-validates.",
     )
-    fold_column: str = field(default="fold", metadata={"help": "Cross-validation: column of folds, if any."})
-    num_folds: int = field(default=5, metadata={"help": "Cross-validation without such a column: folds."})
-    train_windows: int = field(default=1, metadata={"help": "Windows of a clip in training; 1 is centred."})
-    test_windows: int = field(default=4, metadata={"help": "Windows of a clip that are averaged in testing."})
-    max_train_clips: int | None = field(default=None, metadata={"help": "At most so many a split, by lot."})
-    max_test_clips: int | None = field(default=None, metadata={"help": "At most so many a split, by lot."})
-    svm_c: float = field(default=6e-5, metadata={"help": "C of the SVM; few clips want more."})
-    svm_standardize: bool = field(
-        default=True, metadata={"help": "Bring the SVM's features to zero mean and unit variance."}
+    fold_column: str = HfArg(default="fold", help="Cross-validation: column of folds, if any.")
+    num_folds: int = HfArg(default=5, help="Cross-validation without such a column: folds.")
+    train_windows: int = HfArg(default=1, help="Windows of a clip in training; 1 is centred.")
+    test_windows: int = HfArg(default=4, help="Windows of a clip that are averaged in testing.")
+    max_train_clips: int | None = HfArg(default=None, help="At most so many a split, by lot.")
+    max_test_clips: int | None = HfArg(default=None, help="At most so many a split, by lot.")
+    svm_c: float = HfArg(default=6e-5, help="C of the SVM; few clips want more.")
+    svm_standardize: bool = HfArg(
+        default=True, help="Bring the SVM's features to zero mean and unit variance."
     )
-    head_epochs: int = field(default=1000, metadata={"help": "Epochs of the linear head (release)."})
-    head_steps: int | None = field(
-        default=None, metadata={"help": "Steps of the linear head instead; 50000 in the paper."}
-    )
-    seed: int = field(default=1, metadata={"help": "Of the classifiers, the folds and the lots."})
+    head_epochs: int = HfArg(default=1000, help="Epochs of the linear head (release).")
+    head_steps: int | None = HfArg(default=None, help="Steps of the linear head instead; 50000 in the paper.")
+    seed: int = HfArg(default=1, help="Of the classifiers, the folds and the lots.")
 
 
 def load_table(args: ProbeArguments) -> tuple[datasets.Dataset, str]:
@@ -141,12 +137,58 @@ def choose_splits(args: ProbeArguments, table: datasets.Dataset) -> dict[str, Sp
     }
 
 
-def spread(found: FileEmbeddings, clips: npt.NDArray[np.int64], name: str, total: int) -> npt.NDArray:
-    """Features (all clips, windows, dim) of the clips that were read, NaN for the others."""
-    rows = found.arrays[name]
-    features = np.full((total, *rows.shape[1:]), np.nan, dtype=rows.dtype)
-    features[clips[found.kept]] = rows
-    return features
+@dataclass
+class Features:
+    """Features of the clips that the splits train on, or test on.
+
+    Attributes:
+        values: (all clips, windows, dim), NaN for clips that no split has or that could not be read.
+        read: numbers of the clips that could be read.
+        total: clips that the splits have.
+        errors: why the others could not be read.
+    """
+
+    values: npt.NDArray
+    read: npt.NDArray[np.int64]
+    total: int
+    errors: list[MediaError]
+
+
+def embed_windows(
+    args: ProbeArguments,
+    model_args: ModelArguments,
+    parts: tuple[Any, VattProcessor],
+    table: datasets.Dataset,
+    column: str,
+    clips: npt.NDArray[np.int64],
+    windows: int,
+) -> Features:
+    """Pooled features of some clips; `parts`: model and processor."""
+    found = embed(
+        model_args,
+        *parts,
+        table.select(clips),
+        column,
+        f"Features, {windows} window{'s' if windows > 1 else ''}",
+        modalities=(args.media,),
+        windows=windows,
+        pooled=True,
+    )
+    rows, read = found.arrays[f"{args.media}_pooled"], clips[found.kept]
+    values = np.full((len(table), *rows.shape[1:]), np.nan, dtype=rows.dtype)
+    values[read] = rows
+    return Features(values, read, len(clips), found.errors)
+
+
+def make_classifiers(args: ProbeArguments, device: str) -> dict[str, Any]:
+    """The classifiers to train, by name."""
+    classifiers = {
+        "svm": linear_svm(args.svm_c, args.svm_standardize, args.seed),
+        "linear": LinearHeadClassifier(
+            epochs=args.head_epochs, steps=args.head_steps, seed=args.seed, device=device
+        ),
+    }
+    return classifiers if args.classifier == "both" else {args.classifier: classifiers[args.classifier]}
 
 
 def print_table(summary: dict[str, dict[str, Any]], num_labels: int) -> None:
@@ -169,42 +211,19 @@ def main() -> None:
         table, column = load_table(args)
         splits = choose_splits(args, table)
         unused = [f"{name}_model" for name in ("video", "audio", "text") if name != args.media]
-        model, processor = load(model_args, may_be_new=("head", *unused))
-        found, features, clips = {}, {}, {}
-        for place, (part, windows) in enumerate((("train", args.train_windows), ("test", args.test_windows))):
-            clips[part] = np.unique(np.concatenate([split[place] for split in splits.values()]))
-            found[part] = embed(
-                model_args,
-                model,
-                processor,
-                table.select(clips[part]),
-                column,
-                f"Features, {windows} window{'s' if windows > 1 else ''}",
-                modalities=(args.media,),
-                windows=windows,
-                pooled=True,
-            )
-            features[part] = spread(found[part], clips[part], f"{args.media}_pooled", len(table))
+        parts = load(model_args, may_be_new=("head", *unused))
+        trained, tested = (np.unique(np.concatenate(clips)) for clips in zip(*splits.values(), strict=True))
+        see = partial(embed_windows, args, model_args, parts, table, column)
+        train, test = see(trained, args.train_windows), see(tested, args.test_windows)
         # What could not be read is left out of every split.
         splits = {
-            name: (
-                np.intersect1d(train, clips["train"][found["train"].kept]),
-                np.intersect1d(test, clips["test"][found["test"].kept]),
-            )
-            for name, (train, test) in splits.items()
+            name: (np.intersect1d(trained, train.read), np.intersect1d(tested, test.read))
+            for name, (trained, tested) in splits.items()
         }
-        classifiers = {
-            "svm": linear_svm(args.svm_c, args.svm_standardize, args.seed),
-            "linear": LinearHeadClassifier(
-                epochs=args.head_epochs, steps=args.head_steps, seed=args.seed, device=model_args.device
-            ),
-        }
-        if args.classifier != "both":
-            classifiers = {args.classifier: classifiers[args.classifier]}
         labels = np.asarray(table["label"])
         results = {
-            name: linear_probe(classifier, features["train"], features["test"], labels, splits)
-            for name, classifier in classifiers.items()
+            name: linear_probe(classifier, train.values, test.values, labels, splits)
+            for name, classifier in make_classifiers(args, model_args.device).items()
         }
     except (OSError, ValueError) as error:
         sys.exit(str(error))
@@ -216,8 +235,8 @@ def main() -> None:
     ]
     print(f"{len(splits)} split{'s' if len(splits) > 1 else ''}, {len(names)} classes, {args.media}")
     print_table(summary, len(names))
-    skipped = [str(error) for part in found.values() for error in part.errors]
-    report_skipped(skipped, sum(map(len, clips.values())))
+    skipped = [str(error) for error in (*train.errors, *test.errors)]
+    report_skipped(skipped, train.total + test.total)
     write_results(
         model_args,
         {
@@ -228,7 +247,7 @@ def main() -> None:
             "settings": {**dataclasses.asdict(args), **dataclasses.asdict(model_args)},
         },
         "linear probe",
-        model,
+        parts[0],
         table_fingerprint(table, column, "label"),
     )
     with (Path(model_args.output_dir) / "splits.csv").open("w", newline="") as file:

@@ -10,22 +10,23 @@ second run takes what is there, and the main scores in `results.json`.
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from common import check_output_dir, parse
+from transformers.hf_argparser import HfArg
 
 
 @dataclass
 class MtebArguments:
     """What to measure, and with what."""
 
-    model: str = field(metadata={"help": "Folder or Hub name of a pretrained model with its processor."})
-    tasks: list[str] = field(metadata={"help": "Names of mteb's tasks; docs/evaluate.md lists the paper's."})
-    output_dir: str = field(metadata={"help": "Folder for the results."})
-    windows: int = field(default=4, metadata={"help": "Windows of a clip, spread uniformly."})
-    batch_size: int = field(default=16, metadata={"help": "Clips or texts at a time."})
-    device: str = field(default="cpu", metadata={"help": "cpu, cuda, ..."})
+    model: str = HfArg(help="Folder or Hub name of a pretrained model with its processor.")
+    tasks: list[str] = HfArg(help="Names of mteb's tasks; docs/evaluate.md lists the paper's.")
+    output_dir: str = HfArg(help="Folder for the results.")
+    windows: int = HfArg(default=4, help="Windows of a clip, spread uniformly.")
+    batch_size: int = HfArg(default=16, help="Clips or texts at a time.")
+    device: str = HfArg(default="cpu", help="cpu, cuda, ...")
 
 
 def main() -> None:

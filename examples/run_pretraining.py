@@ -34,6 +34,7 @@ from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from torch.utils.data import DataLoader, Subset
 from towers import TowerArguments
 from tqdm.auto import tqdm
+from transformers.hf_argparser import HfArg
 from transformers.utils import logging as transformers_logging
 
 from modeling_vatt import VattForPreTraining
@@ -78,45 +79,41 @@ logger = logging.getLogger("modeling_vatt.run_pretraining")
 class DataArguments(MediaArguments):
     """What to train on."""
 
-    dataset: str = field(metadata={"help": "Folder of videos or of shards, or name of a dataset."})
-    allow_remote: bool = field(
-        default=False, metadata={"help": "Let --dataset be a URL of shards (https://, hf://, s3://, ...)."}
+    dataset: str = HfArg(help="Folder of videos or of shards, or name of a dataset.")
+    allow_remote: bool = HfArg(
+        default=False, help="Let --dataset be a URL of shards (https://, hf://, s3://, ...)."
     )
-    train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    validation_split: str = field(
-        default="validation", metadata={"help": "Split for retrieval during training; '' for none."}
+    train_split: str = HfArg(default="train", help="Split to train on.")
+    validation_split: str = HfArg(
+        default="validation", help="Split for retrieval during training; '' for none."
     )
-    video_column: str | None = field(default=None, metadata={"help": "Found by its type if left out."})
-    caption_column: str | None = field(default=None, metadata={"help": "Found by its name if left out."})
-    clips_per_video: int = field(
-        default=1, metadata={"help": "Windows of each video in a batch, which then needs fewer videos."}
+    video_column: str | None = HfArg(default=None, help="Found by its type if left out.")
+    caption_column: str | None = HfArg(default=None, help="Found by its name if left out.")
+    clips_per_video: int = HfArg(
+        default=1, help="Windows of each video in a batch, which then needs fewer videos."
     )
-    decode_once: bool = field(
+    decode_once: bool = HfArg(
         default=False,
-        metadata={
-            "help": "Decode all clips once into a table on disk, or with --cache_features what the other "
-            "towers take into memory: for few, short clips and many epochs."
-        },
+        help="Decode all clips once into a table on disk, or with --cache_features what the other towers "
+        "take into memory: for few, short clips and many epochs.",
     )
-    decode_size: int | None = field(
+    decode_size: int | None = HfArg(
+        default=None, help="Shorter side at which videos are decoded; 8/7 of the frame size if left out."
+    )
+    crop_resize_style: Literal["VGG", "Inception", "none"] | None = HfArg(
         default=None,
-        metadata={"help": "Shorter side at which videos are decoded; 8/7 of the frame size if left out."},
+        help="Random crop: VGG (release; if left out), Inception (paper), none (with cached features "
+        "of video).",
     )
-    crop_resize_style: Literal["VGG", "Inception", "none"] | None = field(
-        default=None,
-        metadata={
-            "help": "Random crop: VGG (release; if left out), Inception (paper), none (with cached features "
-            "of video)."
-        },
-    )
-    color_augment: bool = field(
+    color_augment: bool = HfArg(
         default=True,
-        metadata={
-            "help": "Change brightness, saturation, contrast, hue (not of frames whose features are cached)."
-        },
+        help="Change brightness, saturation, contrast, hue (not of frames whose features are cached).",
     )
-    shuffle_captions: bool = field(
-        default=False, metadata={"help": "Control experiment: give every clip the captions of another one."}
+    augmentation: str | None = HfArg(
+        default=None, help="More of the augmentation, as JSON, e.g. '{\"scale_range\": [1, 1.25]}'."
+    )
+    shuffle_captions: bool = HfArg(
+        default=False, help="Control experiment: give every clip the captions of another one."
     )
 
 
@@ -124,46 +121,35 @@ class DataArguments(MediaArguments):
 class ModelArguments:
     """What to train."""
 
-    preset: str | None = field(
+    preset: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Named config of a new model: bbs, mbs, lbs, ma_base, ma_medium, ma_large, mmv, tiny, "
-            "ma_tiny, mmv_tiny; ma_tiny if left out."
-        },
+        help="Named config of a new model: bbs, mbs, lbs, ma_base, ma_medium, ma_large, mmv, tiny, "
+        "ma_tiny, mmv_tiny; ma_tiny if left out.",
     )
-    model: str | None = field(
-        default=None, metadata={"help": "Start from this checkpoint (folder or Hub name)."}
-    )
-    config_overrides: str | None = field(
-        default=None,
-        metadata={"help": 'JSON, e.g. \'{"temperature": 0.05, "video_config": {"drop_token_rate": 0}}\'.'},
+    model: str | None = HfArg(default=None, help="Start from this checkpoint (folder or Hub name).")
+    config_overrides: str | None = HfArg(
+        default=None, help='JSON, e.g. \'{"temperature": 0.05, "video_config": {"drop_token_rate": 0}}\'.'
     )
     loss: Literal["asymmetric", "symmetric", "asymmetric_learned", "symmetric_learned", "sigmoid"] | None = (
-        field(default=None, metadata={"help": "Loss between two modalities; the config's if left out."})
+        HfArg(default=None, help="Loss between two modalities; the config's if left out.")
     )
-    vocabulary: str | None = field(
-        default=None,
-        metadata={"help": "Word list (e.g. howto100m_en.txt); trained from the captions if left out."},
+    vocabulary: str | None = HfArg(
+        default=None, help="Word list (e.g. howto100m_en.txt); trained from the captions if left out."
     )
-    tokenizer: Literal["words", "sentencepiece"] | None = field(
-        default=None, metadata={"help": "What to train; words if left out."}
+    tokenizer: Literal["words", "sentencepiece"] | None = HfArg(
+        default=None, help="What to train; words if left out."
     )
-    vocab_size: int | None = field(
-        default=None, metadata={"help": "At most so many words or pieces; 65536 if left out."}
+    vocab_size: int | None = HfArg(default=None, help="At most so many words or pieces; 65536 if left out.")
+    num_captions: int | None = HfArg(
+        default=None, help="Captions per clip and step (MIL-NCE candidates); --model's, or 5, if left out."
     )
-    num_captions: int | None = field(
-        default=None,
-        metadata={"help": "Captions per clip and step (MIL-NCE candidates); --model's, or 5, if left out."},
+    normalize_audio: bool = HfArg(
+        default=False, help="Bring sound to unit variance: helps small models trained from scratch."
     )
-    normalize_audio: bool = field(
-        default=False,
-        metadata={"help": "Bring sound to unit variance: helps small models trained from scratch."},
+    gradient_checkpointing: Literal["no", "full", "selective"] = HfArg(
+        default="no", help="Compute blocks again backwards, or only what is cheap in them: less memory."
     )
-    gradient_checkpointing: Literal["no", "full", "selective"] = field(
-        default="no",
-        metadata={"help": "Compute blocks again backwards, or only what is cheap in them: less memory."},
-    )
-    torch_compile: bool = field(default=False, metadata={"help": "Compile the model."})
+    torch_compile: bool = HfArg(default=False, help="Compile the model.")
 
     def overrides(self) -> str | None:
         """--config_overrides with --loss."""
@@ -177,7 +163,7 @@ class ModelArguments:
 class RunArguments:
     """How to run and where to put the result."""
 
-    mixed_precision: Literal["no", "bf16", "fp16"] = field(default="no", metadata={"help": "Autocast."})
+    mixed_precision: Literal["no", "bf16", "fp16"] = HfArg(default="no", help="Autocast.")
     report_to: Literal[
         "tensorboard",
         "wandb",
@@ -189,19 +175,17 @@ class RunArguments:
         "clearml",
         "dvclive",
         "none",
-    ] = field(default="tensorboard", metadata={"help": "Tracker, by Accelerate; it must be installed."})
-    eval_batch_size: int = field(default=32, metadata={"help": "Clips at a time in evaluation."})
-    keep_last: bool = field(default=False, metadata={"help": "Save the last model instead of the best."})
-    remote_code: bool = field(
-        default=True, metadata={"help": "Save the code too, so that the result loads without this package."}
+    ] = HfArg(default="tensorboard", help="Tracker, by Accelerate; it must be installed.")
+    eval_batch_size: int = HfArg(default=32, help="Clips at a time in evaluation.")
+    keep_last: bool = HfArg(default=False, help="Save the last model instead of the best.")
+    remote_code: bool = HfArg(
+        default=True, help="Save the code too, so that the result loads without this package."
     )
-    push_to_hub: bool = field(default=False, metadata={"help": "Upload the result."})
-    hub_model_id: str | None = field(
-        default=None, metadata={"help": "Name on the Hub; the folder's if left out."}
-    )
-    hub_private: bool = field(default=False, metadata={"help": "Make the repository private."})
-    ddp_timeout: int = field(
-        default=1800, metadata={"help": "Seconds that processes wait for each other before the run ends."}
+    push_to_hub: bool = HfArg(default=False, help="Upload the result.")
+    hub_model_id: str | None = HfArg(default=None, help="Name on the Hub; the folder's if left out.")
+    hub_private: bool = HfArg(default=False, help="Make the repository private.")
+    ddp_timeout: int = HfArg(
+        default=1800, help="Seconds that processes wait for each other before the run ends."
     )
 
 
@@ -328,7 +312,8 @@ def make_model(
         config = new_config(args.preset or "ma_tiny", args.overrides())
         tokenizer = make_tokenizer(config.text_config.max_position_embeddings)
         config.text_config.vocab_size = len(tokenizer)
-        processor = VattProcessor.from_config(config, tokenizer, num_captions=captions_each)
+        fps = config.video_config.num_frames / towers.window_seconds if towers.window_seconds else 10.0
+        processor = VattProcessor.from_config(config, tokenizer, fps, num_captions=captions_each)
         model = VattForPreTraining(config)
     if args.normalize_audio:
         normalize_audio(model, processor)
@@ -358,18 +343,21 @@ def make_augmentation(data: DataArguments, cached: list[str]) -> VattAugmentatio
     """Training augmentation; none of what towers see of which the features are `cached`.
 
     Raises:
-        ValueError: it was asked for.
+        ValueError: it was asked for, or is no setting.
     """
-    style, noise = data.crop_resize_style, 0.0 if "audio" in cached else 0.01
+    settings: dict[str, Any] = {"noise": 0.0 if "audio" in cached else 0.01}
     if "video" not in cached:
-        colors = 0.8 if data.color_augment else 0.0
-        return VattAugmentation(style or "VGG", color_probability=colors, noise=noise)
-    if style not in (None, "none"):
+        settings["crop_resize_style"] = data.crop_resize_style or "VGG"
+        settings["color_probability"] = 0.8 if data.color_augment else 0.0
+    elif data.crop_resize_style not in (None, "none") or data.augmentation:
         raise ValueError(
-            f"--crop_resize_style {style}: the locked video tower sees every window once, so its pixels "
-            "cannot be changed from epoch to epoch. Leave it out, or train without --cache_features."
+            "--crop_resize_style and --augmentation: the locked video tower sees every window once, so its "
+            "pixels cannot be changed from epoch to epoch. Leave them out, or train without --cache_features."
         )
-    return VattAugmentation("none", flip_probability=0, color_probability=0, noise=noise)
+    else:
+        settings |= {"crop_resize_style": "none", "flip_probability": 0, "color_probability": 0}
+    with naming("--augmentation"):
+        return VattAugmentation(**{**settings, **json.loads(data.augmentation or "{}")})
 
 
 def make_data_sets(

@@ -14,11 +14,12 @@ import dataclasses
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
 from common import check_output_dir, fail, parse
+from transformers.hf_argparser import HfArg
 
 
 HERE = Path(__file__).resolve().parent
@@ -28,25 +29,24 @@ HERE = Path(__file__).resolve().parent
 class StudyArguments:
     """Models, data and budget."""
 
-    dataset: str = field(metadata={"help": "Folder with the splits."})
-    specific: str = field(metadata={"help": "Pretrained modality-specific model."})
-    agnostic: str = field(metadata={"help": "Pretrained modality-agnostic model."})
-    output_dir: str = field(metadata={"help": "Folder for the runs and the tables."})
-    train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    test_split: str = field(default="test", metadata={"help": "Split to test on."})
-    video_label: str = field(default="colour", metadata={"help": "Column with the classes of videos."})
-    audio_label: str = field(default="shape", metadata={"help": "Column with the classes of sounds."})
-    probe_labels: list[str] = field(
-        default_factory=lambda: ["colour", "size", "shape", "motion"],
-        metadata={"help": "Columns for linear probes."},
+    dataset: str = HfArg(help="Folder with the splits.")
+    specific: str = HfArg(help="Pretrained modality-specific model.")
+    agnostic: str = HfArg(help="Pretrained modality-agnostic model.")
+    output_dir: str = HfArg(help="Folder for the runs and the tables.")
+    train_split: str = HfArg(default="train", help="Split to train on.")
+    test_split: str = HfArg(default="test", help="Split to test on.")
+    video_label: str = HfArg(default="colour", help="Column with the classes of videos.")
+    audio_label: str = HfArg(default="shape", help="Column with the classes of sounds.")
+    probe_labels: list[str] = HfArg(
+        default_factory=lambda: ["colour", "size", "shape", "motion"], help="Columns for linear probes."
     )
-    seeds: int = field(default=3, metadata={"help": "Runs of each kind."})
-    max_steps: int = field(default=100, metadata={"help": "Updates of each run."})
-    batch_size: int = field(default=16, metadata={"help": "Clips of an update."})
-    learning_rate: float = field(default=5e-4, metadata={"help": "Peak."})
-    warmup_steps: int = field(default=10, metadata={"help": "Updates up to the peak."})
-    optim: str = field(default="adamw_torch", metadata={"help": "Optimizer, as transformers names it."})
-    scratch_preset: str = field(default="tiny", metadata={"help": "Architecture of the runs from scratch."})
+    seeds: int = HfArg(default=3, help="Runs of each kind.")
+    max_steps: int = HfArg(default=100, help="Updates of each run.")
+    batch_size: int = HfArg(default=16, help="Clips of an update.")
+    learning_rate: float = HfArg(default=5e-4, help="Peak.")
+    warmup_steps: int = HfArg(default=10, help="Updates up to the peak.")
+    optim: str = HfArg(default="adamw_torch", help="Optimizer, as transformers names it.")
+    scratch_preset: str = HfArg(default="tiny", help="Architecture of the runs from scratch.")
 
 
 def run(script: str, output_dir: Path, kept: str, **options: object) -> dict:
@@ -108,67 +108,77 @@ def row(name: str, results: list[dict]) -> dict[str, str | float]:
     }
 
 
-def main() -> None:
-    (args,) = parse(__doc__, StudyArguments)
-    try:
-        check_output_dir(args.output_dir)
-    except ValueError as error:
-        fail(error)
+def fine_tune_all(args: StudyArguments) -> tuple[dict[str, dict], list[str]]:
+    """Classifiers of both media from all starts: results, and lines of the report."""
     starts = {
         "scratch": {"preset": args.scratch_preset},
         "specific": {"model": args.specific},
         "agnostic": {"model": args.agnostic},
     }
-    kinds = {
-        "video": {**starts, "specific, half of the tokens": {"model": args.specific, "drop_token_rate": 0.5}},
-        "audio": starts,
-    }
-    study: dict = {"settings": dataclasses.asdict(args)}
+    half = {"specific, half of the tokens": {"model": args.specific, "drop_token_rate": 0.5}}
+    study: dict[str, dict] = {}
     lines = [f"{args.max_steps} updates of {args.batch_size} clips, {args.seeds} seeds, top-1 in %."]
-    for media, options in kinds.items():
+    for media, options in {"video": starts | half, "audio": starts}.items():
         rows = []
         for name, chosen in options.items():
             folder = "half" if "half" in name else name
             runs = [fine_tune(args, media, seed, folder, **chosen) for seed in range(args.seeds)]
             rows.append(row(name, runs))
-        chance = 100 / runs[0]["classes"]
-        study[media] = {"label": getattr(args, f"{media}_label"), "chance": chance, "rows": rows}
-        lines += ["", f"{media}, label {study[media]['label']}, chance {chance:.1f} %:", ""]
+        label, chance = getattr(args, f"{media}_label"), 100 / runs[0]["classes"]
+        study[media] = {"label": label, "chance": chance, "rows": rows}
+        lines += ["", f"{media}, label {label}, chance {chance:.1f} %:", ""]
         lines += ["| start | top-1 | clips/s |", "| --- | --- | --- |"]
         lines += [
             f"| {one['start']} | {one['top-1 mean']:.1f} ± {one['top-1 deviation']:.1f} "
             f"| {one['clips a second']:.1f} |"
             for one in rows
         ]
-    lines += ["", "Linear probes (linear SVM / linear head):", ""]
-    columns = [f"{media}, {name}" for media in kinds for name in ("specific", "agnostic")]
-    lines += ["| label | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
-    study["probes"] = {}
+    return study, lines
+
+
+def probe_all(args: StudyArguments) -> tuple[dict[str, dict], list[str]]:
+    """Linear probes of both models and media: results, and lines of the report."""
+    columns = [(media, name) for media in ("video", "audio") for name in ("specific", "agnostic")]
+    lines = ["", "Linear probes (linear SVM / linear head):", ""]
+    lines.append("| label | " + " | ".join(", ".join(column) for column in columns) + " |")
+    lines.append("| --- |" + " --- |" * len(columns))
+    probes: dict[str, dict] = {}
     for label in args.probe_labels:
         cells = []
-        for media in kinds:
-            for name in ("specific", "agnostic"):
-                found = run(
-                    "run_linear_probe.py",
-                    Path(args.output_dir) / f"probe-{media}-{name}",  # the features are shared
-                    f"{label}.json",
-                    dataset=args.dataset,
-                    model=getattr(args, name),
-                    media=media,
-                    label_column=label,
-                    train_split=args.train_split,
-                    test_split=args.test_split,
-                    test_windows=1,
-                    svm_c=0.01,
-                    head_epochs=100,
-                )
-                study["probes"][f"{media}, {name}, {label}"] = found
-                cells.append(" / ".join(f"{100 * one['top1']:.1f}" for one in found["summary"].values()))
+        for media, name in columns:
+            found = run(
+                "run_linear_probe.py",
+                Path(args.output_dir) / f"probe-{media}-{name}",  # the features are shared
+                f"{label}.json",
+                dataset=args.dataset,
+                model=getattr(args, name),
+                media=media,
+                label_column=label,
+                train_split=args.train_split,
+                test_split=args.test_split,
+                test_windows=1,
+                svm_c=0.01,
+                head_epochs=100,
+            )
+            probes[f"{media}, {name}, {label}"] = found
+            cells.append(" / ".join(f"{100 * one['top1']:.1f}" for one in found["summary"].values()))
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    output = Path(args.output_dir)
+    return probes, lines
+
+
+def main() -> None:
+    (args,) = parse(__doc__, StudyArguments)
+    try:
+        check_output_dir(args.output_dir)
+    except ValueError as error:
+        fail(error)
+    tuned, lines = fine_tune_all(args)
+    probes, more = probe_all(args)
+    study = {"settings": dataclasses.asdict(args), **tuned, "probes": probes}
+    output, text = Path(args.output_dir), "\n".join([*lines, *more])
     (output / "study.json").write_text(json.dumps(study, indent=2) + "\n")
-    (output / "study.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    (output / "study.md").write_text(text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ the embeddings in the output folder; with these a second run is quick.
 
 import dataclasses
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import datasets
 from common import held_out, parse
 from frozen_model import ModelArguments, embed, load, report_skipped, write_results
+from transformers.hf_argparser import HfArg
 
 from modeling_vatt.data import all_captions, load_clips, load_msrvtt, load_youcook2
 from modeling_vatt.evaluation import zero_shot_retrieval
@@ -31,22 +32,20 @@ SPLITS = {"msrvtt": "test", "youcook2": "validation"}
 class RetrievalArguments:
     """What to search."""
 
-    dataset: str = field(metadata={"help": "Folder, or name of a dataset (layout `folder`)."})
-    layout: Literal["folder", "msrvtt", "youcook2"] = field(
-        default="folder", metadata={"help": "How the folder is laid out; see docs/evaluate.md."}
+    dataset: str = HfArg(help="Folder, or name of a dataset (layout `folder`).")
+    layout: Literal["folder", "msrvtt", "youcook2"] = HfArg(
+        default="folder", help="How the folder is laid out; see docs/evaluate.md."
     )
-    annotations: str | None = field(
-        default=None, metadata={"help": "File of the captions; found in the folder by its official name."}
+    annotations: str | None = HfArg(
+        default=None, help="File of the captions; found in the folder by its official name."
     )
-    split: str | None = field(
-        default=None, metadata={"help": "If left out: `test`, or else `validation`; YouCook2: `validation`."}
+    split: str | None = HfArg(
+        default=None, help="If left out: `test`, or else `validation`; YouCook2: `validation`."
     )
-    captions: Literal["all", "first"] = field(
-        default="all", metadata={"help": "Which captions of a clip ask for it."}
-    )
-    windows: int = field(default=4, metadata={"help": "Windows of a clip, spread uniformly."})
-    sound: bool = field(default=True, metadata={"help": "Search by sound too."})
-    max_clips: int | None = field(default=None, metadata={"help": "Only the first so many."})
+    captions: Literal["all", "first"] = HfArg(default="all", help="Which captions of a clip ask for it.")
+    windows: int = HfArg(default=4, help="Windows of a clip, spread uniformly.")
+    sound: bool = HfArg(default=True, help="Search by sound too.")
+    max_clips: int | None = HfArg(default=None, help="Only the first so many.")
 
 
 def load_table(args: RetrievalArguments) -> datasets.Dataset:

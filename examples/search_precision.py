@@ -13,12 +13,13 @@ its sound, and of what chance would give them.
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 from common import fail, parse
+from transformers.hf_argparser import HfArg
 from transformers.utils import logging as transformers_logging
 
 from modeling_vatt.processors import MediaError
@@ -29,12 +30,20 @@ from modeling_vatt.retrieval import VideoSearch
 class PrecisionArguments:
     """What to ask, and what is right."""
 
-    index: str = field(metadata={"help": "Indexed folder, with a metadata.jsonl that describes the videos."})
-    match: list[str] = field(metadata={"help": "Columns whose values must agree."})
-    caption_column: str = field(default="captions", metadata={"help": "Column with a caption or several."})
-    top_k: int = field(default=5, metadata={"help": "Results that are looked at."})
-    max_queries: int = field(default=0, metadata={"help": "Ask only so often; 0: with every video."})
-    output: str = field(default="", metadata={"help": "JSON file for the figures."})
+    index: str = HfArg(help="Indexed folder, with a metadata.jsonl that describes the videos.")
+    match: list[str] = HfArg(help="Columns whose values must agree.")
+    caption_column: str = HfArg(default="captions", help="Column with a caption or several.")
+    top_k: int = HfArg(default=5, help="Results that are looked at.")
+    max_queries: int = HfArg(default=0, help="Ask only so often; 0: with every video.")
+    output: str = HfArg(default="", help="JSON file for the figures.")
+
+
+class Answer(NamedTuple):
+    """Share of right ones among the results, whether the first is right, and the share of right videos."""
+
+    right: float
+    first: float
+    chance: float
 
 
 def questions(row: dict[str, Any], args: PrecisionArguments) -> Iterator[tuple[str, str]]:
@@ -60,26 +69,22 @@ def results(
         count *= 2
 
 
-def main() -> None:
-    (args,) = parse(__doc__, PrecisionArguments)
-    transformers_logging.disable_progress_bar()
-    try:
-        search = VideoSearch.open(args.index)
-    except (OSError, ValueError) as error:
-        fail(error)
-    root = search.index.root
-    if root is None or not (root / "metadata.jsonl").is_file():
-        sys.exit(f"{args.index}: no metadata.jsonl beside the videos.")
+def read_labels(root: Path, columns: list[str]) -> tuple[list[dict[str, Any]], dict[str, tuple[Any, ...]]]:
+    """Rows of the metadata, and the values of some columns for each video."""
     rows = [json.loads(line) for line in (root / "metadata.jsonl").read_text().splitlines()]
     labels: dict[str, tuple[Any, ...]] = {}
     for row in rows:
-        if missing := [column for column in args.match if column not in row]:
+        if missing := [column for column in columns if column not in row]:
             sys.exit(f"{row['file_name']}: no column {', '.join(missing)}; there are {', '.join(row)}.")
-        labels[row["file_name"]] = tuple(row[column] for column in args.match)
+        labels[row["file_name"]] = tuple(row[column] for column in columns)
+    return rows, labels
+
+
+def measure(search: VideoSearch, root: Path, args: PrecisionArguments) -> dict[str, list[Answer]]:
+    """Kind of query -> how right the answers are."""
+    rows, labels = read_labels(root, args.match)
     searched = {file["path"] for file in search.index.files() if file["windows"]} & labels.keys()
-    shares: dict[str, list[float]] = {"text": [], "audio": []}
-    first: dict[str, list[float]] = {"text": [], "audio": []}
-    chances: dict[str, list[float]] = {"text": [], "audio": []}
+    answers: dict[str, list[Answer]] = {"text": [], "audio": []}
     agreeing = False
     for row in rows[: args.max_queries or None]:
         asking = row["file_name"]
@@ -94,25 +99,35 @@ def main() -> None:
             except MediaError:  # silent
                 continue
             good = [labels[path] == labels[asking] for path in found]
-            shares[kind].append(mean(good))
-            first[kind].append(good[0])
             left_out = int(kind == "audio")  # the video that asked
-            chances[kind].append((len(right) - left_out) / (len(searched) - left_out))
+            chance = (len(right) - left_out) / (len(searched) - left_out)
+            answers[kind].append(Answer(mean(good), good[0], chance))
     if not agreeing:
         sys.exit(f"No two videos agree in {', '.join(args.match)}.")
+    return answers
+
+
+def main() -> None:
+    (args,) = parse(__doc__, PrecisionArguments)
+    transformers_logging.disable_progress_bar()
+    try:
+        search = VideoSearch.open(args.index)
+    except (OSError, ValueError) as error:
+        fail(error)
+    root = search.index.root
+    if root is None or not (root / "metadata.jsonl").is_file():
+        sys.exit(f"{args.index}: no metadata.jsonl beside the videos.")
     figures: dict[str, Any] = {"match": args.match}
+    answers_by_kind = measure(search, root, args)
     print(f"Right in {', '.join(args.match)}")
-    for kind, values in shares.items():
-        if values:
-            figures[kind] = {
-                "queries": len(values),
-                "chance": round(mean(chances[kind]), 4),
-                "P@1": round(mean(first[kind]), 4),
-                f"P@{args.top_k}": round(mean(values), 4),
-            }
+    for kind, answers in answers_by_kind.items():
+        if answers:
+            right, first, chance = map(mean, zip(*answers, strict=True))
+            shares = {"chance": chance, "P@1": first, f"P@{args.top_k}": right}
+            figures[kind] = {"queries": len(answers)} | {k: round(v, 4) for k, v in shares.items()}
             print(
-                f"{kind:5s}  {len(values):5d} queries   P@1 {mean(first[kind]):.1%}   "
-                f"P@{args.top_k} {mean(values):.1%}   by chance {mean(chances[kind]):.1%}"
+                f"{kind:5s}  {len(answers):5d} queries   P@1 {first:.1%}   P@{args.top_k} {right:.1%}   "
+                f"by chance {chance:.1%}"
             )
     if args.output:
         Path(args.output).write_text(json.dumps(figures, indent=2) + "\n")

@@ -4,10 +4,11 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from common import merge, naming
+from transformers.hf_argparser import HfArg
 
 from modeling_vatt import VattConfig, VattForPreTraining
 from modeling_vatt.embedding.building import build_from_towers
@@ -21,60 +22,46 @@ from modeling_vatt.processors import VattProcessor
 class TowerArguments:
     """Towers of one's own choice."""
 
-    video_tower: str | None = field(
+    video_tower: str | None = HfArg(
+        default=None, help="Pretrained model of pictures or video as video tower (folder or Hub name)."
+    )
+    audio_tower: str | None = HfArg(default=None, help="Pretrained model of sound as audio tower.")
+    text_tower: str | None = HfArg(default=None, help="Pretrained text encoder as text tower.")
+    tower_settings: str | None = HfArg(
+        default=None, help='How such towers are used, as JSON, e.g. \'{"video": {"pooling": "mean"}}\'.'
+    )
+    trust_remote_code: bool = HfArg(default=False, help="Run code that comes with the checkpoints of towers.")
+    window_seconds: float | None = HfArg(
         default=None,
-        metadata={"help": "Pretrained model of pictures or video as video tower (folder or Hub name)."},
+        help="Length of a window of a new model; 3.2 if left out (10 frames per second with VATT's towers).",
     )
-    audio_tower: str | None = field(
-        default=None, metadata={"help": "Pretrained model of sound as audio tower."}
+    num_frames: int | None = HfArg(
+        default=None, help="Frames of a window for a tower of pictures; 4 if left out."
     )
-    text_tower: str | None = field(default=None, metadata={"help": "Pretrained text encoder as text tower."})
-    tower_settings: str | None = field(
+    frames: str | None = HfArg(
+        default=None, help="Settings of frames over those of the video tower's checkpoint, as JSON."
+    )
+    lock: list[str] = HfArg(
+        default_factory=list, help="Towers not to train: video, audio, text; text:4 for its first 4 blocks."
+    )
+    lora: list[str] = HfArg(
+        default_factory=list, help="Towers to train by LoRA only, with its rank: video:16 text:8. Needs PEFT."
+    )
+    projection: Literal["none", "mlp", "linear", "kernel"] | None = HfArg(
         default=None,
-        metadata={"help": 'How such towers are used, as JSON, e.g. \'{"video": {"pooling": "mean"}}\'.'},
+        help="What stands between locked towers and the head of a new model: none (if left out), mlp, "
+        "linear: nothing but a dense layer; or kernel: fitted to the cached features of video and text, "
+        "not trained. The last two come with the joint head.",
     )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code that comes with the checkpoints of towers."}
+    cache_features: bool = HfArg(
+        default=False, help="Pass every window through locked towers once; training then reads vectors."
     )
-    window_seconds: float | None = field(
-        default=None, metadata={"help": "Length of a window with such towers; 3.2 if left out."}
+    cache_dir: str | None = HfArg(
+        default=None, help="Folder of these features, for several runs; features in --output_dir if left out."
     )
-    num_frames: int | None = field(
-        default=None, metadata={"help": "Frames of a window for a tower of pictures; 4 if left out."}
-    )
-    frames: str | None = field(
-        default=None,
-        metadata={"help": "Settings of frames over those of the video tower's checkpoint, as JSON."},
-    )
-    lock: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Towers not to train: video, audio, text; text:4 for its first 4 blocks."},
-    )
-    lora: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Towers to train by LoRA only, with its rank: video:16 text:8. Needs PEFT."},
-    )
-    projection: Literal["none", "mlp", "linear", "kernel"] | None = field(
-        default=None,
-        metadata={
-            "help": "What stands between locked towers and the head of a new model: none (if left out), mlp, "
-            "linear: nothing but a dense layer; or kernel: fitted to the cached features of video and text, "
-            "not trained. The last two come with the joint head."
-        },
-    )
-    cache_features: bool = field(
-        default=False,
-        metadata={"help": "Pass every window through locked towers once; training then reads vectors."},
-    )
-    cache_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder of these features, for several runs; features in --output_dir if left out."
-        },
-    )
-    cache_windows: int = field(default=1, metadata={"help": "Windows of a clip that are cached."})
-    cache_dtype: Literal["float32", "bfloat16"] = field(
-        default="float32", metadata={"help": "Of cached features, and of the towers while they are computed."}
+    cache_windows: int = HfArg(default=1, help="Windows of a clip that are cached.")
+    cache_dtype: Literal["float32", "bfloat16"] = HfArg(
+        default="float32", help="Of cached features, and of the towers while they are computed."
     )
 
     def __post_init__(self) -> None:
@@ -151,13 +138,13 @@ class TowerArguments:
         config, sources = VattConfig.from_preset(preset), self.sources()
         if config.modality_agnostic:
             raise ValueError(f"--preset {preset}: its towers share an encoder. Take tiny, bbs, mbs or lbs.")
-        own = [f"{name}_config" for name in MODALITIES if name not in sources]
+        of_preset = [f"{name}_config" for name in MODALITIES if name not in sources]
         fields = {
             name: value
             for name, value in VattConfig().to_dict().items()
             if name in VattConfig.__dataclass_fields__ and not name.endswith("_config") and name != "towers"
         }
-        fields |= {name: config.to_dict()[name] for name in own}
+        fields |= {name: config.to_dict()[name] for name in of_preset}
         if self.projection in ("linear", "kernel"):
             fields |= {"head_type": "joint", "vt_projection_size": fields["va_projection_size"]}
         with naming("--config_overrides"):

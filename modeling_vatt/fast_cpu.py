@@ -201,6 +201,18 @@ def project(inputs: torch.Tensor, *layers: Any) -> Sequence[torch.Tensor]:
     return outputs.split([layer.out_features for layer in layers], dim=-1)
 
 
+def attends_slowly(query: torch.Tensor) -> bool:
+    """Whether attention is trained under autocast in half precision on the CPU, where the backward pass of
+    SDPA takes several times as long as in float32; generated code is left alone."""
+    return (
+        query.device.type == "cpu"
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and query.requires_grad
+        and torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
 def drops_fast(inputs: torch.Tensor) -> bool:
     """Whether [`drop_out`] takes its fast path; generated code needs none."""
     if "dropout" not in fast_cpu() or torch.compiler.is_compiling():

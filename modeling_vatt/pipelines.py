@@ -59,10 +59,9 @@ class VattPipeline(Pipeline):
     _load_image_processor = False
     _load_video_processor = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        model = kwargs["model"] if "model" in kwargs else args[0]
+    def __init__(self, model: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
         self.vatt = _whole_model(model)
-        super().__init__(*args, **kwargs)
+        super().__init__(model, *args, **kwargs)
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         return super().__call__(_streamed(inputs), **kwargs)
@@ -289,8 +288,7 @@ class VattZeroShotAudioClassificationPipeline(ZeroShotAudioClassificationPipelin
     _load_feature_extractor = None
     _load_tokenizer = None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        model = kwargs["model"] if "model" in kwargs else args[0]
+    def __init__(self, model: PreTrainedModel, **kwargs: Any) -> None:
         self.vatt: VattModel | None = None
         if isinstance(model, VattModel | VattForPreTraining):
             self.vatt = _whole_model(model)
@@ -300,7 +298,7 @@ class VattZeroShotAudioClassificationPipeline(ZeroShotAudioClassificationPipelin
                     'not sound with text: use a model pretrained with `head_type="joint"`, or search a '
                     "gallery of videos with both (`video-text-retrieval`)."
                 )
-        super().__init__(*args, **kwargs)
+        super().__init__(model=model, **kwargs)
 
     def __call__(self, audios: Any, **kwargs: Any) -> Any:
         return super().__call__(_streamed(audios), **kwargs)

@@ -205,7 +205,8 @@ def change_colors(pixels: torch.Tensor, colors: torch.Tensor) -> torch.Tensor:
             target.copy_(part).mul_(1 / 255).add_(brightness)
             adjust_saturation(target, saturation)
             adjust_contrast(target, contrast)
-            adjust_hue(target, hue)
+            if hue:
+                adjust_hue(target, hue)
             target.clamp_(0, 1).mul_(2).sub_(1)
     return output
 

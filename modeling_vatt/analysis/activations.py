@@ -48,6 +48,3 @@ def activation_summary(means: Mapping[str, npt.NDArray], shared_encoder: bool) -
             strongest = np.argmax([np.abs(other) for other in means.values()], axis=0)
             rows[-1]["strongest_share"] = (strongest == list(means).index(modality)).mean(axis=1)
     return pd.concat(rows, ignore_index=True)
-
-
-__all__ = ["activation_summary", "activation_table"]

@@ -304,6 +304,3 @@ def _parameter_rows(
         true = sum(trainable for trainable, _ in counter.parameters().values()) / 1e6
         rows.append(("text", f"{preset} model", "M parameters", printed, sums[preset], true))
     return rows
-
-
-__all__ = ["CostCounter", "InputSize", "count_tokens", "is_transformer", "paper_comparison", "paper_flops"]

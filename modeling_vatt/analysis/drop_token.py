@@ -132,6 +132,3 @@ def drop_token_tradeoff(
                 }
             )
     return pd.DataFrame(rows)
-
-
-__all__ = ["drop_token_tradeoff", "dropping_tokens", "measure_seconds"]

@@ -243,6 +243,3 @@ def extract_features(
         for rows, piece in pieces:
             vectors[key][rows] = piece
     return ClipFeatures(vectors)
-
-
-__all__ = ["ActivationMean", "ClipFeatures", "Observation", "extract_features", "observe"]

@@ -54,10 +54,10 @@ def plot_maps(points: pd.DataFrame, legend_title: str) -> Figure:
         for model, axes in zip(models, row, strict=True):
             here = points[(points["model"] == model) & (points["space"] == space)]
             for label, (color, marker) in styles.items():
-                mine = here[here["label"] == label]
+                labelled = here[here["label"] == label]
                 axes.scatter(
-                    mine["x"],
-                    mine["y"],
+                    labelled["x"],
+                    labelled["y"],
                     c=color,
                     marker=marker,
                     s=24 if len(here) < 600 else 10,

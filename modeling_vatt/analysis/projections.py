@@ -203,6 +203,3 @@ def _points(
     places = project(vectors, method, seed)
     columns = {"clip": clips, "label": labels, "x": places[:, 0], "y": places[:, 1]}
     return pd.DataFrame({"model": model, "space": space, **columns})
-
-
-__all__ = ["choose_classes", "class_maps", "modality_maps", "neighbour_agreement", "pad_width", "project"]

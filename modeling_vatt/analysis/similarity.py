@@ -135,6 +135,3 @@ def similarity_densities(
     if not curves:
         raise ValueError(f"None of the models {', '.join(models)} has two modalities to compare: add one.")
     return pd.concat(curves, ignore_index=True), pd.DataFrame(summary)
-
-
-__all__ = ["PairSimilarities", "density", "pair_similarities", "similarity_densities"]

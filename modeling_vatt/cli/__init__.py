@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The `vatt` command. Arguments, progress bars and messages only; the work is done in the rooms below.
+"""The `vatt` command. Arguments, progress bars and messages only; the work is done in the packages below it.
 
 A module for each command; it imports what it needs inside its function, and what is large after checking what
 it was given: help, wrong usage and missing files are answered without torch and transformers.

@@ -19,6 +19,7 @@ from ..hub.repositories import is_hub_name
 
 if TYPE_CHECKING:
     from ..processors import MediaLimits
+    from ..retrieval import Moment
 
 
 Isolate = Annotated[
@@ -39,6 +40,7 @@ Trust = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Run code of towers that came with the model. Read it first."),
 ]
+
 NOTHING_FOUND, INTERRUPTED = 3, 130  # exit codes
 
 _REMEDIES = {
@@ -131,6 +133,20 @@ def require_index(folder: Path) -> None:
 
     if not (folder / EXPORTED).is_file() and (folder.exists() or not is_hub_name(str(folder))):
         index_folder(folder)
+
+
+def say_moment(rank: int, moment: "Moment", note: str = "") -> None:
+    """Print a found moment: rank, score, strength, time and file."""
+    from ..retrieval.moments import strength, timecode
+
+    span, fit = f"{timecode(moment.start)}-{timecode(moment.end)}", strength(moment.share) or ""
+    say(f"{rank:3d}  {moment.score:6.3f}  {fit:<6}  {span:>17}  {moment.path}{note}")
+
+
+def nothing_found() -> typer.Exit:
+    """To raise: says so and ends with code 3."""
+    say("nothing found", err=True)
+    return typer.Exit(NOTHING_FOUND)
 
 
 def quiet() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import NOTHING_FOUND, Trust, explained, quiet, require_index, say, say_json
+from .common import Trust, explained, nothing_found, quiet, require_index, say, say_json, say_moment
 
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def compare(
         require_index(place)
     quiet()
     from ..retrieval import Query, VattIndex, VideoSearch, compare_searches
-    from ..retrieval.moments import moment_records, strength, timecode
+    from ..retrieval.moments import moment_records
 
     def opened() -> Iterator["VideoSearch"]:
         for place in indexes:
@@ -55,28 +55,16 @@ def compare(
     options: dict[str, Any] = {"top_k": top_k, "folder": folder, "per_file": per_file, "distinct": True}
     answers = compare_searches(opened(), Query(text), **options)
     if as_json:
-        rows = [
-            [
-                {**record, "shared": shared}
-                for record, shared in zip(moment_records(answer.moments), answer.shared, strict=True)
-            ]
-            for answer in answers
-        ]
-        models = [
-            {"index": str(place), "model": answer.model, "moments": moments}
-            for place, answer, moments in zip(indexes, answers, rows, strict=True)
-        ]
+        models = []
+        for place, answer in zip(indexes, answers, strict=True):
+            records = zip(moment_records(answer.moments), answer.shared, strict=True)
+            moments = [{**record, "shared": shared} for record, shared in records]
+            models.append({"index": str(place), "model": answer.model, "moments": moments})
         say_json({"query": text, "answers": models})
     else:
         for place, answer in zip(indexes, answers, strict=True):
             say(f"{place}: {answer.model}")
             for rank, (moment, shared) in enumerate(zip(answer.moments, answer.shared, strict=True), start=1):
-                span = f"{timecode(moment.start)}-{timecode(moment.end)}"
-                fit = strength(moment.share) or ""
-                say(
-                    f"{rank:3d}  {moment.score:6.3f}  {fit:<6}  {span:>17}  {moment.path}  "
-                    f"({shared} of {len(indexes) - 1})"
-                )
+                say_moment(rank, moment, f"  ({shared} of {len(indexes) - 1})")
     if not any(answer.moments for answer in answers):
-        say("nothing found", err=True)
-        raise typer.Exit(NOTHING_FOUND)
+        raise nothing_found()

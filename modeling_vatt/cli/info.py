@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vatt info`."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,7 +88,7 @@ def _model_facts(name: str) -> dict[str, Any]:
     if not isinstance(config, VattConfig):
         raise ValueError(f"{name}: a model of type {config.model_type!r}, not a VATT.")
     video, audio, text = config.video_config, config.audio_config, config.text_config
-    own = {
+    described = {
         "video": lambda: f"{video.num_frames} frames of {video.image_size} x {video.image_size}",
         "audio": lambda: audio.input_type,
         "text": lambda: f"{text.max_position_embeddings} words of {text.vocab_size}",
@@ -98,8 +99,8 @@ def _model_facts(name: str) -> dict[str, Any]:
         "class": ", ".join(config.architectures or ["unknown"]),
         "setting": "modality-agnostic" if config.modality_agnostic else "modality-specific",
         **{
-            name: getattr(config, f"{name}_config").model_type if config.is_foreign(name) else described()
-            for name, described in own.items()
+            name: getattr(config, f"{name}_config").model_type if config.is_foreign(name) else describe()
+            for name, describe in described.items()
         },
         "head": config.head_type,
         "dims": {"va": config.va_projection_size, "vt": config.vt_projection_size},
@@ -116,11 +117,5 @@ def _model_facts(name: str) -> dict[str, Any]:
 
         with safe_open(weights, "pt") as content:
             shapes = [content.get_slice(key).get_shape() for key in content.keys()]  # noqa: SIM118
-        total = 0
-        for shape in shapes:
-            size = 1
-            for side in shape:
-                size *= side
-            total += size
-        facts["values"] = total
+        facts["values"] = sum(map(math.prod, shapes))
     return facts

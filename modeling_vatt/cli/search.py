@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..hub.repositories import require_repository
-from .common import NOTHING_FOUND, Trust, explained, finite, quiet, require_index, say, say_json
+from .common import (
+    Trust,
+    explained,
+    finite,
+    nothing_found,
+    quiet,
+    require_index,
+    say,
+    say_json,
+    say_moment,
+)
 
 
 if TYPE_CHECKING:
@@ -190,25 +200,21 @@ def _search_here(
 def _tell(
     found: list["Moment"], unknown: list[str], name: str, pictures: dict[int, str], as_json: bool
 ) -> None:
-    from ..retrieval.moments import moment_records, strength, timecode
-
     if as_json:
-        records = [
-            {**record, **({"thumbnail": pictures[record["rank"]]} if record["rank"] in pictures else {})}
-            for record in moment_records(found)
-        ]
+        from ..retrieval.moments import moment_records
+
+        records = moment_records(found)
+        for record in records:
+            if record["rank"] in pictures:
+                record["thumbnail"] = pictures[record["rank"]]
         say_json({"query": name, "unknown_words": unknown, "moments": records})
     else:
         for rank, moment in enumerate(found, start=1):
-            span = f"{timecode(moment.start)}-{timecode(moment.end)}"
-            fit = strength(moment.share) or ""
-            copies = f" (and {len(moment.copies)} copies)" if moment.copies else ""
-            say(f"{rank:3d}  {moment.score:6.3f}  {fit:<6}  {span:>17}  {moment.path}{copies}")
+            say_moment(rank, moment, f" (and {len(moment.copies)} copies)" if moment.copies else "")
     if unknown:
         say(f"note: the model does not know {', '.join(map(repr, unknown))}", err=True)
     if not found:
-        say("nothing found", err=True)
-        raise typer.Exit(NOTHING_FOUND)
+        raise nothing_found()
 
 
 def _check_folder(index: "VattIndex", folder: str | None) -> None:

@@ -116,7 +116,7 @@ class ClipDataset(Dataset):
         return self.processor(text=captions, mask_captions=self.mask_captions, return_tensors="pt")
 
     def draws(self, item: int | tuple[int, int]) -> tuple[int, np.random.Generator]:
-        """Index of an item, and the source of all that is random in it."""
+        """Index of an item, and the generator of all that is random in it."""
         epoch, index = (0, item) if isinstance(item, int) else item
         return index, np.random.default_rng((self.seed, epoch, index))
 
@@ -217,11 +217,11 @@ def collate_clips(items: Sequence[BatchFeature | SkippedClip]) -> ClipBatch:
     return ClipBatch(inputs, skipped)
 
 
-def skip_report(skipped: Mapping[str, str], total: int) -> str:
+def skip_report(skipped: Mapping[Any, str], total: int) -> str:
     """What could not be read, for the end of a run; empty if everything could.
 
     Args:
-        skipped: name of a clip -> reason.
+        skipped: name or number of a clip -> reason.
         total: clips there were.
     """
     if not skipped:

@@ -76,16 +76,9 @@ def load_labelled(
     if not isinstance(inner, datasets.ClassLabel | datasets.Value) or label_column == media:
         raise ValueError(f"{data}: column {label_column!r} must hold labels, but holds {feature}.")
     declared = inner.names if isinstance(inner, datasets.ClassLabel) else None
-    labels: list[Any] = list(table[label_column])
-    if declared is not None:
-        labels = [_names_of(value, declared) for value in labels]
-    else:
-        labels = _as_written(labels)
-        if label_separator is not None and not several:
-            several = True
-            labels = _as_written([value and value.split(label_separator) for value in labels])
-    if several:
-        labels = [value and list(dict.fromkeys(filter(None, value))) for value in labels]
+    separator = None if several or declared is not None else label_separator
+    several = several or separator is not None
+    labels = _labels_of(table[label_column], declared, separator)
     labelled = [index for index, value in enumerate(labels) if value is not None]
     used = {name for index in labelled for name in (labels[index] if several else [labels[index]])}
     # What a set declares holds for all its splits.
@@ -123,6 +116,24 @@ def _with_class_folders(
             depths[max(depths)],
         )
     return table.add_column("label", classes), "label"
+
+
+def _labels_of(values: Sequence[Any], declared: list[str] | None, separator: str | None) -> list[Any]:
+    """Names, or lists of different names, of the classes of each row; None where they are missing.
+
+    Args:
+        values: of the column.
+        declared: names of the class ids in `values`, if they are ids.
+        separator: what stands between several names in one text.
+    """
+    labels: list[Any]
+    if declared is not None:
+        labels = [_names_of(value, declared) for value in values]
+    else:
+        labels = _as_written(values)
+        if separator is not None:
+            labels = _as_written([value and value.split(separator) for value in labels])
+    return [list(dict.fromkeys(filter(None, x))) if isinstance(x, list) else x for x in labels]
 
 
 def _as_written(values: Sequence[Any]) -> list[Any]:
@@ -199,7 +210,7 @@ def match_classes(table: datasets.Dataset, names: Sequence[str]) -> datasets.Dat
             f"{len(unknown)} classes of the split {str(table.split)!r} are not among the {len(names)} that "
             f"are trained: {shown}. Take their clips out, or add such clips to the training split."
         )
-    return _with_labels(table.remove_columns("label"), labels, names)  # type: ignore[arg-type]
+    return _with_labels(table, labels, names)  # type: ignore[arg-type]
 
 
 class LabelledDataset(Dataset):

@@ -26,6 +26,7 @@ from .tables import VIDEO_SUFFIXES
 
 # (indices of training clips, indices of test clips)
 Split = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+_SPLITS = ("split1", "split2", "split3")  # of UCF101 and HMDB51
 
 
 def load_ucf101(root: str | os.PathLike) -> datasets.Dataset:
@@ -46,7 +47,7 @@ def load_ucf101(root: str | os.PathLike) -> datasets.Dataset:
     with _understood(lists / "classInd.txt", "UCF101") as file:
         classes = [line.split()[1] for line in _lines(file)]
     parts: dict[str, dict[str, str]] = {}  # clip -> split -> part
-    for split in ("split1", "split2", "split3"):
+    for split in _SPLITS:
         for part in ("train", "test"):
             with _understood(lists / f"{part}list0{split[-1]}.txt", "UCF101") as file:
                 for line in _lines(file):
@@ -76,7 +77,7 @@ def load_hmdb51(root: str | os.PathLike) -> datasets.Dataset:
         raise ValueError(f"{lists}: no files *{ending}. Unpack HMDB51's list of splits into {root}.")
     parts: dict[str, dict[str, str]] = {}
     for name in classes:
-        for split in ("split1", "split2", "split3"):
+        for split in _SPLITS:
             with _understood(lists / f"{name}_test_{split}.txt", "HMDB51") as file:
                 for line in _lines(file):
                     clip, flag = line.split()
@@ -310,9 +311,7 @@ def _split_table(root: Path, classes: list[str], parts: dict[str, dict[str, str]
         )
     clips = sorted(parts)
     labels = [clip.split("/")[0] for clip in clips]
-    columns = {
-        split: [parts[clip].get(split, "") for clip in clips] for split in ("split1", "split2", "split3")
-    }
+    columns = {split: [parts[clip].get(split, "") for clip in clips] for split in _SPLITS}
     return _table("video", [str(videos / clip) for clip in clips], labels, classes, columns)
 
 

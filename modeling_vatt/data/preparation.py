@@ -10,6 +10,7 @@ interruption. A shard is whole when it has its name; what could not be used of i
 import csv
 import functools
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -36,6 +37,7 @@ from ..processors.media import (
 )
 from ..processors.media.writing import encode_clip
 from .captions import usable_captions, usable_sentences, usable_text
+from .folders import read_csv, read_text
 from .reading import part_of, source_of, with_pictures
 from .shards import MANIFEST, ShardDataset, ShardError, read_shard_index, write_index, write_shard
 from .tables import VIDEO_SUFFIXES, load_clips
@@ -57,17 +59,17 @@ _REENCODED_RATE = 64_000  # bytes a second, roughly, at the default settings
 
 @dataclass(frozen=True)
 class RawClip:
-    """A file, or a part of one, with what is said in it.
+    """A file, or a part of one, with its texts.
 
     Args:
         path: of the file; None if it could not be found.
         name: for reports.
         start, end: seconds; None for the beginning and the end of the file.
-        captions: sentences about the whole of it.
+        captions: of the whole clip.
         sentences: `{"start", "end", "text"}`, seconds of the file.
         more: further fields of `KEY.json`, such as labels; those whose names mean something else there stand
             under `more` in it.
-        left_out: `name` and `reason` of what is said but cannot be used.
+        left_out: `name` and `reason` of texts that cannot be used.
     """
 
     path: str | None
@@ -197,17 +199,10 @@ def _narrations(annotations: Path) -> Iterator[tuple[str, Any]]:
     names = ("start", "end", "text")
     if annotations.is_dir():
         for path in sorted(annotations.glob("*.csv")):
-            rows = csv.DictReader(_lines(path))
-            try:
-                if not set(names) <= set(rows.fieldnames or ()):
-                    raise ValueError(f"{path}: no columns {', '.join(names)}. Mend or remove it.")
-                columns: dict[str, list[Any]] = {name: [] for name in names}
-                for row in rows:
-                    for name in names:
-                        columns[name].append(row[name])
-            except csv.Error as error:
-                raise ValueError(f"{path}: cannot be read as CSV ({error}). Mend or remove it.") from error
-            yield path.stem, columns
+            rows = read_csv(path)
+            if not all(set(names) <= row.keys() for row in rows[:1]):
+                raise ValueError(f"{path}: no columns {', '.join(names)}. Mend or remove it.")
+            yield path.stem, {name: [row[name] for row in rows] for name in names}
         return
     try:
         videos = json.loads(annotations.read_text(encoding="utf-8-sig"))
@@ -216,17 +211,6 @@ def _narrations(annotations: Path) -> Iterator[tuple[str, Any]]:
     if not isinstance(videos, dict):
         raise ValueError(f"{annotations}: must be an object with the videos' names as keys.")
     yield from videos.items()
-
-
-def _lines(path: str | os.PathLike) -> list[str]:
-    """Lines of a CSV file with their ends, which mean something within quotes."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            return list(file)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not UTF-8 ({error}). Save it as UTF-8, or remove it.") from error
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error}). Allow it, or remove the list.") from error
 
 
 def audioset_clips(folder: str | os.PathLike, annotations: str | os.PathLike) -> list[RawClip]:
@@ -243,8 +227,9 @@ def audioset_clips(folder: str | os.PathLike, annotations: str | os.PathLike) ->
     """
     files = _files(folder)
     clips = []
-    lines = (line for line in _lines(annotations) if line.strip() and not line.startswith("#"))
     try:
+        text = io.StringIO(read_text(annotations), newline="")
+        lines = (line for line in text if line.strip() and not line.startswith("#"))
         for row in csv.reader(lines, skipinitialspace=True):
             try:
                 video, start, end, labels = row
@@ -255,7 +240,7 @@ def audioset_clips(folder: str | os.PathLike, annotations: str | os.PathLike) ->
                 ) from error
             more = {"labels": labels.split(",")}
             clips.append(RawClip(files.get(video), f"{video} at {part[0]:g} s", *part, more=more))
-    except csv.Error as error:
+    except (csv.Error, OSError) as error:
         raise ValueError(f"{annotations}: cannot be read ({error}).") from error
     return clips
 
@@ -478,7 +463,7 @@ def _failures_of(task: ShardTask) -> Path:
 def _members(
     key: str, clip: RawClip, missing: bool, task: ShardTask, failures: list[dict[str, str]]
 ) -> Iterator[tuple[str, dict[str, Any], bytes]]:
-    """What a shard gets of a clip; nothing of it if it cannot be decoded.
+    """Members of a shard for one clip; none if it cannot be decoded.
 
     Args:
         missing: whether its file was not there when the shards were planned.
@@ -516,8 +501,8 @@ def _members(
 
 
 def _decided(path: str, limits: MediaLimits, decode: Callable[[MediaSource], Result]) -> Result:
-    """What `decode` makes of a file. Where it fails, it gets the bytes from memory: what fails then is the
-    file, not its storage.
+    """The result of `decode` for a file. If it fails, it is tried again on the file's bytes in memory: if
+    that fails too, the file is at fault, not its storage.
 
     Raises:
         MediaError: the file cannot be used.

@@ -60,20 +60,11 @@ def open_table(
     if column is None and folder:  # columns of files come first
         column = media if media in table.column_names else table.column_names[0]
     elif column is None:
-        found = [
-            name for kind in kinds for name, feature in table.features.items() if isinstance(feature, kind)
-        ]
-        if not found:
-            raise ValueError(
-                f"{data}: no {media} column among {table.column_names}; name it with `{media}_column`."
-            )
-        column = found[0]
+        column = _media_column(table, media, data)
     if column not in table.column_names:
         raise ValueError(f"{data}: no column {column!r} among {table.column_names}.")
     if column != media:
-        if media in table.column_names:
-            table = table.remove_columns(media)
-        table = table.rename_column(column, media)
+        table = table.remove_columns({media} & set(table.column_names)).rename_column(column, media)
     if folder and media == "video":
         seen = [index for index, path in enumerate(table[media]) if not _is_sound(path)]
         if len(seen) < len(table):
@@ -87,6 +78,15 @@ def open_table(
     kind = type(feature) if isinstance(feature, kinds) else kinds[-1]  # paths in plain strings
     table = table.cast_column(media, kind(decode=False))
     return table if media == "image" else _with_seconds(table, data)
+
+
+def _media_column(table: datasets.Dataset, media: str, data: str | os.PathLike) -> str:
+    """The first column of the kind that is preferred among those that hold a medium."""
+    for kind in _MEDIA[media][1]:
+        for name, feature in table.features.items():
+            if isinstance(feature, kind):
+                return name
+    raise ValueError(f"{data}: no {media} column among {table.column_names}; name it with `{media}_column`.")
 
 
 def _load_dataset(data: str | os.PathLike, split: str, options: dict[str, Any]) -> datasets.Dataset:

@@ -49,15 +49,23 @@ class FeatureCache:
 
     def all(self) -> Iterator[tuple[list[str], Arrays]]:
         """(`repr` of its keys, arrays) of every batch."""
-        for file in sorted(self.folder.glob(f"{self.prefix}-*.npz")):
-            found = self._read(file)
+        for found in map(self._read, self._files()):
             if found is not None and "keys" in found:
                 yield found.pop("keys").tolist(), found
 
-    def _read(self, file: Path) -> Arrays | None:
+    def keys(self) -> set[str]:
+        """`repr` of the keys of all batches; reads no other arrays."""
+        found = (self._read(file, ["keys"]) for file in self._files())
+        return {key for arrays in found if arrays is not None for key in arrays["keys"].tolist()}
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob(f"{self.prefix}-*.npz"))
+
+    def _read(self, file: Path, names: Sequence[str] | None = None) -> Arrays | None:
+        """Arrays of a file, all of them if none are named."""
         try:
             with np.load(file) as content:
-                return dict(content)
+                return {name: content[name] for name in names or content}
         except FileNotFoundError:
             return None
         except _UNREADABLE as error:
@@ -73,8 +81,8 @@ def _digest(text: str) -> str:
 
 
 def content_of(source: Any) -> tuple[Any, ...]:
-    """Changes when the content does, and only then: SHA-256 of files, bytes and file objects; the name of
-    what is not here."""
+    """A key that changes exactly when the content does: SHA-256 of files, bytes and file objects; the name of
+    a source that is not on this machine."""
     if hasattr(source, "read"):
         source.seek(0)
         content = source.read()

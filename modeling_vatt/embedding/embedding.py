@@ -514,21 +514,17 @@ def _read_ahead(
 ) -> Iterator[tuple[list[_Item], list[_Read] | _Known]]:
     """Batches with what was read, or with what `recall` knows of them; the next batch is read while the
     caller works on one."""
-    ahead: deque[tuple[list[_Item], list[Future[_Read]] | None, _Known | None]] = deque()
+    ahead: deque[tuple[list[_Item], _Known | None, list[Future[_Read]]]] = deque()
 
     def finish() -> tuple[list[_Item], list[_Read] | _Known]:
-        batch, items, known = ahead.popleft()
-        if items is None:
-            assert known is not None
-            return batch, known
-        return batch, [item.result() for item in items]
+        batch, known, items = ahead.popleft()
+        return batch, [item.result() for item in items] if known is None else known
 
     with ThreadPoolExecutor(num_workers) as pool:
         for batch in batches:
             known = recall(batch)
-            ahead.append(
-                (batch, [pool.submit(read, item) for item in batch] if known is None else None, known)
-            )
+            items = [pool.submit(read, item) for item in batch] if known is None else []
+            ahead.append((batch, known, items))
             if len(ahead) == 2:
                 yield finish()
         while ahead:

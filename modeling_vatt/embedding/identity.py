@@ -4,7 +4,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,10 +22,15 @@ def base_model(model: VattModel | VattForPreTraining) -> VattModel:
 
 def hash_weights(model: VattModel | VattForPreTraining) -> str:
     """SHA-256 of names and values of all weights."""
+    return hash_tensors(base_model(model).state_dict().items())
+
+
+def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """SHA-256 of names and values."""
     digest = hashlib.sha256()
-    for name, tensor in base_model(model).state_dict().items():
+    for name, tensor in tensors:
         digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

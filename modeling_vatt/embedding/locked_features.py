@@ -2,10 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features of locked towers, computed once: training then reads vectors in place of files."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +22,7 @@ from ..processors import MediaClip, MediaError, VattProcessor
 from ..processors.windows import read_windows, window_places
 from .cache import Arrays, FeatureCache, content_of
 from .embedding import _batched, _Item, _read_ahead
-from .identity import base_model
+from .identity import base_model, hash_tensors
 
 
 INPUTS = {"video": "pixel_values_videos", "audio": "input_values"}
@@ -35,7 +33,7 @@ _PASSING = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "a
 
 @dataclass
 class LockedFeatures:
-    """What locked towers make of clips and captions.
+    """Features that locked towers compute of clips and captions.
 
     Args:
         media: "video", "audio" -> features (clips, windows, size); zeros where a clip is missing.
@@ -113,13 +111,13 @@ def compute_locked_features(
     if is_decoded(clips):
         raise ValueError("`decode_clips` leaves no files to know clips by. Pass `clips` as they were loaded.")
     job = _Job(model, processor, dtype, batch_size, num_workers, share)
-    found = LockedFeatures()
+    result = LockedFeatures()
     media = [name for name in names if name != "text"]
     if media:
-        job.media(found, clips, media, folder, windows, wait, progress, options)
+        job.media(result, clips, media, folder, windows, wait, progress, options)
     if "text" in names:
-        job.captions(found, ["", *{text for texts in all_captions(clips) for text in texts}], folder, wait)
-    return found
+        job.captions(result, ["", *{text for texts in all_captions(clips) for text in texts}], folder, wait)
+    return result
 
 
 @dataclass
@@ -133,7 +131,7 @@ class _Job:
 
     def media(
         self,
-        found: LockedFeatures,
+        result: LockedFeatures,
         clips: Any,
         names: list[str],
         folder: Path,
@@ -145,7 +143,7 @@ class _Job:
         caches = {name: self._cache(folder, name, windows) for name in names}
         sources = [_media_key(clips[index]) for index in range(len(clips))]
         wanted = dict(zip(sources, range(len(clips)), strict=True))  # equal clips once
-        known = [{key for keys, _ in caches[name].all() for key in keys} for name in names]
+        known = [caches[name].keys() for name in names]
         missing = [key for key in self._mine(wanted) if any(repr(key) not in there for there in known)]
         reading = {**read_options(self.processor), **options}
         places = window_places(windows)
@@ -180,14 +178,20 @@ class _Job:
             progress(len(batch))
         wait()
         for name in names:
-            self._collect(found, name, caches[name], clips, [repr(source) for source in sources], windows)
+            self._collect(result, name, caches[name], clips, [repr(source) for source in sources], windows)
 
     def _mine(self, items: Iterable[_Item]) -> list[_Item]:
         """This process's part: of all, as those that are missing change while others work."""
         return list(items)[self.share[0] :: self.share[1]]
 
     def _collect(
-        self, found: LockedFeatures, name: str, cache: FeatureCache, clips: Any, keys: list[str], windows: int
+        self,
+        result: LockedFeatures,
+        name: str,
+        cache: FeatureCache,
+        clips: Any,
+        keys: list[str],
+        windows: int,
     ) -> None:
         """Put what the cache has of a tower into the order of the table."""
         places: dict[str, list[int]] = {}
@@ -206,7 +210,7 @@ class _Job:
                     if number not in row:
                         _, *reason = json.loads(str(arrays["errors"][number]))
                         error = MediaError(_name_of(clips[place]), *reason)
-                        found.skipped[place] = SkippedClip(error.source, str(error))
+                        result.skipped[place] = SkippedClip(error.source, str(error))
                         continue
                     features[place] = self._tensor(arrays["features"][row[number]])
                     spans[place] = torch.from_numpy(arrays["spans"][row[number]])
@@ -215,14 +219,14 @@ class _Job:
             raise RuntimeError(
                 f"{cache.folder}: the features of {len(lacking)} clips have gone. Give the command again."
             )
-        found.media[name], found.spans, found.audio_mask = features, spans, mask
+        result.media[name], result.spans, result.audio_mask = features, spans, mask
 
     def captions(
-        self, found: LockedFeatures, texts: Iterable[str], folder: Path, wait: Callable[[], Any]
+        self, result: LockedFeatures, texts: Iterable[str], folder: Path, wait: Callable[[], Any]
     ) -> None:
         texts = sorted(set(texts))
         cache = self._cache(folder, "text", 0)
-        known = {key for keys, _ in cache.all() for key in keys}
+        known = cache.keys()
         missing = [text for text in self._mine(texts) if repr(text) not in known]
         for batch in _batched(missing, 256):
             inputs = self.processor(text=batch, return_tensors="pt")
@@ -234,30 +238,28 @@ class _Job:
         for keys, arrays in cache.all():
             rows.update(zip(keys, self._tensor(arrays["features"]), strict=True))
             masks.update(zip(keys, arrays["text_mask"].tolist(), strict=True))
-        found.captions = {text: place for place, text in enumerate(texts)}
-        found.text = torch.stack([rows[repr(text)] for text in texts])
-        found.text_mask = torch.tensor([masks[repr(text)] for text in texts])
+        result.captions = {text: place for place, text in enumerate(texts)}
+        result.text = torch.stack([rows[repr(text)] for text in texts])
+        result.text_mask = torch.tensor([masks[repr(text)] for text in texts])
 
     def _features(self, name: str, *inputs: torch.Tensor) -> np.ndarray:
         """Pooled features (rows, size) of a tower; bfloat16 as its bits."""
         base, training = base_model(self.model), self.model.training
         base.eval()
-        halved = (
-            torch.autocast(base.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
-        )
+        encode = getattr(base, f"get_{name}_features")
         rows = _ROWS_ON_CPU if base.device.type == "cpu" else len(inputs[0])
-        found = []
-        with halved:
-            for parts in zip(*(part.split(rows) for part in inputs), strict=True):
-                given = (part.to(base.device) for part in parts)
-                found.append(getattr(base, f"get_{name}_features")(*given, return_embeds=False).pooler_output)
+        with torch.autocast(base.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
+            pooled = [
+                encode(*(part.to(base.device) for part in parts), return_embeds=False).pooler_output
+                for parts in zip(*(values.split(rows) for values in inputs), strict=True)
+            ]
         self.model.train(training)
-        pooled = torch.cat(found).to(getattr(torch, self.dtype)).cpu()
-        return pooled.view(torch.uint16).numpy() if self.dtype == "bfloat16" else pooled.numpy()
+        features = torch.cat(pooled).to(getattr(torch, self.dtype)).cpu()
+        return features.view(torch.uint16).numpy() if self.dtype == "bfloat16" else features.numpy()
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
-        found = torch.from_numpy(np.ascontiguousarray(values))
-        return found.view(torch.bfloat16) if self.dtype == "bfloat16" else found
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        return tensor.view(torch.bfloat16) if self.dtype == "bfloat16" else tensor
 
     def _cache(self, folder: Path, name: str, windows: int) -> FeatureCache:
         """Of one tower: named after its weights, its settings and what the processor does for it."""
@@ -280,14 +282,10 @@ class _Job:
         return FeatureCache(folder, [__version__, name, self._weights(name), tower, use, part, self.dtype])
 
     def _weights(self, name: str) -> str:
-        digest = hashlib.sha256()
         base = base_model(self.model)
         shared = [base.encoder] if base.encoder is not None else []
-        for module in (base.get_submodule(f"{name}_model"), *shared):
-            for key, tensor in module.state_dict().items():
-                digest.update(key.encode())
-                digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        modules = (base.get_submodule(f"{name}_model"), *shared)
+        return hash_tensors(weight for module in modules for weight in module.state_dict().items())
 
 
 def _media_key(row: dict[str, Any]) -> Any:
@@ -348,27 +346,27 @@ class FeatureDataset(ClipDataset):
 
     def __getitem__(self, item: int | tuple[int, int]) -> BatchFeature | SkippedClip:
         index, random = self.draws(item)
-        known = self.features
-        if index in known.skipped:
-            return known.skipped[index]
-        if not known.media:
+        features = self.features
+        if index in features.skipped:
+            return features.skipped[index]
+        if not features.media:
             return super().__getitem__(item)
         chosen = self.choose(random) if self.random_window else list(range(self.clips_per_video))
-        assert known.spans is not None and known.audio_mask is not None
-        spans = known.spans[index, chosen].tolist()
-        heard = known.audio_mask[index, chosen].tolist()
+        assert features.spans is not None and features.audio_mask is not None
+        spans = features.spans[index, chosen].tolist()
+        heard = features.audio_mask[index, chosen].tolist()
         row = self.clips[index]
         captions = [self.captions_of(row, tuple(span), random) for span in spans]
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
         try:
-            found = self._read_others(index, row, spans, heard, generator)
+            inputs = self._read_others(index, row, spans, heard, generator)
         except MediaError as error:
             return SkippedClip(error.source, str(error))
-        for name, values in known.media.items():
-            found[f"{name}_pooler_output"] = values[index, chosen]
-        if "audio" in known.media:
-            found["audio_mask"] = known.audio_mask[index, chosen]
-        return BatchFeature({**found, **self.texts(captions), **self.ids(index, len(spans))})
+        for name, values in features.media.items():
+            inputs[f"{name}_pooler_output"] = values[index, chosen]
+        if "audio" in features.media:
+            inputs["audio_mask"] = features.audio_mask[index, chosen]
+        return BatchFeature({**inputs, **self.texts(captions), **self.ids(index, len(spans))})
 
     def _read_others(
         self,
@@ -413,18 +411,18 @@ class FeatureDataset(ClipDataset):
 
     def texts(self, captions: list[list[str]]) -> Mapping[str, Any]:
         """Model inputs of the captions of each window, or their features."""
-        known, wanted = self.features, self.processor.num_captions
-        if known.text is None or known.text_mask is None:
+        features, wanted = self.features, self.processor.num_captions
+        if features.text is None or features.text_mask is None:
             return super().texts(captions)
         filled = [[*texts, *[""] * (wanted - len(texts))][:wanted] for texts in captions]
-        rows = torch.tensor([[known.captions[text] for text in texts] for texts in filled])
-        present = known.text_mask[rows]
+        rows = torch.tensor([[features.captions[text] for text in texts] for texts in filled])
+        present = features.text_mask[rows]
         mask = present if self.mask_captions else present.amax(1)
-        found = {"text_pooler_output": known.text[rows], "text_mask": mask}
+        inputs = {"text_pooler_output": features.text[rows], "text_mask": mask}
         if self.with_ids:
             words = super().texts(captions)
-            found["caption_ids"] = caption_ids(words["input_ids"], words["attention_mask"])
-        return found
+            inputs["caption_ids"] = caption_ids(words["input_ids"], words["attention_mask"])
+        return inputs
 
 
 def _heard(clip: MediaClip) -> MediaClip | None:

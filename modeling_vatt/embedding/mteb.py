@@ -137,6 +137,3 @@ def _hash_folder(folder: Path) -> str:
         if path.is_file() and path.suffix in (".json", ".safetensors", ".model", ".txt"):
             digest.update(f"{path.name} {hash_file(path)}\n".encode())
     return digest.hexdigest()[:40]
-
-
-__all__ = ["VattEncoder", "model_meta"]

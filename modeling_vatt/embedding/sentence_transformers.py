@@ -135,20 +135,19 @@ class VattEmbedder(InputModule):
         if kwargs:
             raise ValueError(f"{', '.join(kwargs)}: cannot be honoured, leave it out.")
         windows = self.windows if windows is None else windows
-        found: dict[str, list[torch.Tensor]] = {}
+        clips: dict[str, list[tuple[int, torch.Tensor]]] = {}
         texts: dict[int, str] = {}
         for index, item in enumerate(inputs):
             row = split_modalities(item)
             if "text" in row:
                 texts[index] = (prompt or "") + row.pop("text")
-            for name, value in (self._media(row, windows) if row else {}).items():
-                found.setdefault(name, []).append(value)
-                found.setdefault(f"{name}_rows", []).append(torch.full((len(value),), index))
+            for modality, values in (self._media(row, windows) if row else {}).items():
+                clips.setdefault(modality, []).append((index, values))
         features: dict[str, Any] = {"inputs": torch.tensor(len(inputs))}
-        for name, values in found.items():
-            modality = next((m for m, key in _INPUTS.items() if key == name.removesuffix("_rows")))
-            key = f"{modality}_rows" if name.endswith("_rows") else name
-            features[key] = torch.cat(values)
+        for modality, parts in clips.items():
+            features[_INPUTS[modality]] = torch.cat([values for _, values in parts])
+            rows = [torch.full((len(values),), index) for index, values in parts]
+            features[f"{modality}_rows"] = torch.cat(rows)
         if texts:
             batch = self.processor(text=list(texts.values()))
             present = batch["text_mask"].bool()
@@ -158,13 +157,14 @@ class VattEmbedder(InputModule):
         return features
 
     def _media(self, row: dict[str, Any], windows: int) -> dict[str, torch.Tensor]:
-        """Windows of one clip, without those that are silent."""
-        sound, video, options = row.get("audio"), row.get("video"), {}
+        """Modality -> windows of one clip, without those that are silent."""
+        sound, video = row.get("audio"), row.get("video")
+        options: dict[str, Any] = {}
         if isinstance(sound, RatedSound):  # resampled, as a file is
             sound = sound._replace(decoded=True)
         if isinstance(video, Mapping) and "video_metadata" in video:
-            options = {"video_metadata": video["video_metadata"], "do_sample_frames": True}
-            options = {} if video["video_metadata"] is None else options
+            if video["video_metadata"] is not None:
+                options = {"video_metadata": video["video_metadata"], "do_sample_frames": True}
             video = video["array"]
         batch = self.processor(
             videos=None if video is None else [video],
@@ -174,9 +174,9 @@ class VattEmbedder(InputModule):
             limits=self.limits,
             **options,
         )
-        tensors = {name: batch[name] for name in _INPUTS.values() if name in batch}
-        if "input_values" in tensors:
-            tensors["input_values"] = tensors["input_values"][batch["audio_mask"].bool()]
+        tensors = {modality: batch[name] for modality, name in _INPUTS.items() if name in batch}
+        if "audio" in tensors:
+            tensors["audio"] = tensors["audio"][batch["audio_mask"].bool()]
         return tensors
 
     def forward(
@@ -370,6 +370,3 @@ SentenceTransformer._module_classes = {
     **getattr(SentenceTransformer, "_module_classes", {}),
     EMBEDDER: VattEmbedder,
 }
-
-
-__all__ = ["VattEmbedder"]

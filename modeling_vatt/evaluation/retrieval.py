@@ -112,10 +112,7 @@ def clip_retrieval(embeddings: Mapping[str, npt.NDArray]) -> dict[str, float]:
         similarity = average_windows(queries[asking], embeddings[gallery][:, None])
         metrics |= retrieval_metrics(similarity, asking.tolist(), prefix)
     if not metrics:
-        raise ValueError(
-            "No clip has a caption or sound, so nothing asks in `embeddings`: add captions, or clips with "
-            "sound."
-        )
+        raise no_queries()
     recalls = [value for name, value in metrics.items() if "_R" in name]
     return {
         **metrics,
@@ -158,10 +155,7 @@ def zero_shot_retrieval(
         if len(asking):
             queries["audio2vid"] = (sounds, embeddings["video_va_embeds"], asking.tolist())
     if not queries:
-        raise ValueError(
-            "No clip has a caption or sound, so nothing asks in `embeddings`: add captions, or clips with "
-            "sound."
-        )
+        raise no_queries()
     metrics: dict[str, float] = {}
     for name, (asked, gallery, targets) in queries.items():
         for short, average in (("embd", "embeddings"), ("cosine", "similarities")):
@@ -169,3 +163,10 @@ def zero_shot_retrieval(
             metrics |= retrieval_metrics(similarity, targets, f"{name}_{short}_")
         metrics[f"{name}_queries"] = len(asked)
     return {**metrics, "gallery_size": gallery_size}
+
+
+def no_queries() -> ValueError:
+    """Where nothing asks."""
+    return ValueError(
+        "No clip has a caption or sound, so nothing asks in `embeddings`: add captions, or clips with sound."
+    )

@@ -9,6 +9,7 @@ position bias shared by all layers.
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..configuration import VattTextConfig
 from ..configuration.configuration_vatt import VattTowerConfig
-from ..fast_cpu import VattDropout, VattLinear, drop_out, drops_fast, project
+from ..fast_cpu import VattDropout, VattLinear, attends_slowly, drop_out, drops_fast, project
 
 
 class VattRMSNorm(nn.Module):
@@ -131,16 +132,20 @@ class VattAttention(nn.Module):
             attention = eager_attention_forward
         if position_bias is not None:  # only passed on where there is one: flash attention knows none
             kwargs["position_bias"] = position_bias
-        context, weights = attention(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=dropout,
-            scaling=self.scaling,
-            **kwargs,
-        )
+        half = attends_slowly(query)
+        with torch.autocast("cpu", enabled=False) if half else nullcontext():
+            if half:
+                query, key, value = query.float(), key.float(), value.float()
+            context, weights = attention(
+                self,
+                query,
+                key,
+                value,
+                attention_mask,
+                dropout=dropout,
+                scaling=self.scaling,
+                **kwargs,
+            )
         return self.o_proj(context.reshape(*hidden_states.shape[:-1], -1)), weights
 
 

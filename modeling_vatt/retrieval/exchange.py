@@ -96,22 +96,7 @@ def save(index: VattIndex, folder: str | os.PathLike, shared: bool = False) -> N
     (folder / DATA).mkdir(parents=True, exist_ok=True)
     with index.store.reading():  # one state of the index for all files
         windows = len(index)
-        count = max(1, math.ceil(windows / _SHARD_WINDOWS))
-        batches, schema = _batches(index), _schema(index.dims)
-        names = [f"windows-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
-        rest = pa.Table.from_batches([], schema)
-        for number, name in enumerate(names):
-            with pq.ParquetWriter(folder / DATA / name, schema, compression="zstd") as writer:
-                left = _SHARD_WINDOWS if number < count - 1 else windows
-                while left > 0:
-                    if not len(rest):
-                        batch = next(batches, None)
-                        if batch is None:
-                            break
-                        rest = pa.Table.from_batches([batch])
-                    part = rest.slice(0, left)
-                    writer.write_table(part)
-                    rest, left = rest.slice(len(part)), left - len(part)
+        names = _write_windows(index, folder / DATA, windows)
         records = [file for file, _ in index.store.files()]
         columns = {name: [getattr(file, name) for file in records] for name in _FILE_SCHEMA.names}
         if shared and index.root is not None:
@@ -127,6 +112,22 @@ def save(index: VattIndex, folder: str | os.PathLike, shared: bool = False) -> N
         if other.name not in names:
             other.unlink()
     _card(index, shared).save(folder / "README.md")
+
+
+def _write_windows(index: VattIndex, folder: Path, windows: int) -> list[str]:
+    """Write so many windows as Parquet; returns the names of the files."""
+    count = max(1, math.ceil(windows / _SHARD_WINDOWS))
+    names = [f"windows-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
+    batches, schema = _batches(index), _schema(index.dims)
+    rest = nothing = pa.RecordBatch.from_pylist([], schema)
+    for name in names:
+        with pq.ParquetWriter(folder / name, schema, compression="zstd") as writer:
+            left = _SHARD_WINDOWS
+            while left and (len(rest) or len(rest := next(batches, nothing))):
+                part = rest.slice(0, left)
+                writer.write_batch(part)
+                rest, left = rest.slice(len(part)), left - len(part)
+    return names
 
 
 def _shared_name(index: VattIndex) -> str:

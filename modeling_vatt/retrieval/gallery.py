@@ -5,7 +5,6 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from ..embedding.embedding import embed_files, embed_query, unit
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import MediaError, MediaSource, VattProcessor
+from .store import SPACES, Space
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Gallery:
                 yield names[-1]
 
         found = embed_files(model, processor, noted(), windows=windows, batch_size=batch_size)
-        va, vt = (found.arrays[f"video_{space}_embeds"].mean(axis=1) for space in ("va", "vt"))
+        va, vt = (found.arrays[f"video_{space}_embeds"].mean(axis=1) for space in SPACES)
         return cls([names[index] for index in found.kept], va, vt), found.errors
 
     def search(
@@ -94,10 +94,10 @@ class Gallery:
             ValueError: if not exactly one query is given.
             MediaError: if the query cannot be read.
         """
-        space: Literal["va", "vt"] = "va" if text is None else "vt"
-        return self.nearest(embed_query(model, processor, text, audio, video), space, top_k)
+        query = embed_query(model, processor, text, audio, video)
+        return self.nearest(query, "va" if text is None else "vt", top_k)
 
-    def nearest(self, query: npt.NDArray, space: Literal["va", "vt"], top_k: int = 10) -> list[Hit]:
+    def nearest(self, query: npt.NDArray, space: Space, top_k: int = 10) -> list[Hit]:
         """Clips most similar to an embedding, best first.
 
         Args:

@@ -4,12 +4,9 @@
 
 import os
 import threading
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +15,12 @@ import numpy.typing as npt
 from transformers.utils import logging
 
 from .._version import __version__
-from ..embedding.embedding import unit
 from ..embedding.identity import ModelIdentity
 from . import approximate
 from .approximate import ApproximateIndex
 from .errors import IndexDamaged
-from .moments import MARGIN, Moment, find_moments
+from .moments import Moment
+from .searchable import Result, SearchableIndex, Vectors
 from .store import SPACES, FileRecord, Space, Store, check_path
 
 
@@ -39,7 +36,7 @@ _FEW = 20_000  # windows of a folder that are compared one by one in a large ind
 _Candidates = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 
-class VattIndex:
+class VattIndex(SearchableIndex):
     """Embedded windows of the videos of a folder, on disk.
 
     Knows vectors and metadata, no model: [`VideoSearch`] puts both together. May be used by several threads
@@ -197,12 +194,6 @@ class VattIndex:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    def __enter__(self) -> "VattIndex":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def __len__(self) -> int:
         return self.store.count()
 
@@ -260,76 +251,24 @@ class VattIndex:
         Raises:
             ValueError: numbers that do not fit together, or embeddings that are not finite.
         """
-        vectors: dict[Space, npt.NDArray[np.float32]] = {
-            "va": unit(np.asarray(va)),
-            "vt": unit(np.asarray(vt)),
-        }
-        for space, rows in vectors.items():
-            if rows.shape != (len(starts), self.dims[space]) or len(starts) != len(ends):
-                raise ValueError(
-                    f"{len(starts)} starts and {len(ends)} ends for `{space}` of shape {rows.shape}: "
-                    f"the index wants ({len(starts)}, {self.dims[space]})."
-                )
-            if not np.isfinite(rows).all():
-                raise ValueError(
-                    f"{file.path}: the embeddings are not finite. Check the weights of the model."
-                )
-        check_path(file.path)
-        self.store.put(file, starts, ends, vectors)
+        self.store.put(file, starts, ends, self._rows(file.path, starts, ends, va=va, vt=vt))
 
     def remove(self, paths: Iterable[str]) -> int:
         """Remove files; returns how many of them there were."""
         return self.store.remove(paths)
 
-    def search(
-        self,
-        vector: npt.NDArray | Mapping[Space, npt.NDArray],
-        space: Space | None = None,
-        top_k: int = 10,
-        folder: str | None = None,
-        min_score: float | None = None,
-        merge: bool = True,
-        exact: bool | None = None,
-        margin: float = MARGIN,
-        per_file: int | None = None,
-        distinct: bool = False,
-        other_than: Moment | None = None,
-    ) -> list[Moment]:
-        """Moments most similar to an embedding, best first.
-
-        Args:
-            vector: (dim,), need not be normalised. Or one for each of several spaces, taken as they are: the
-                score is the sum of their products with a window's.
-            space: `"va"` for sound and video, `"vt"` for text; None for several.
-            top_k: number of results.
-            folder: only files below this folder of the root, such as `holidays/2024`, however its letters
-                are composed (Unicode NFC or NFD).
-            min_score: leave out what is less similar.
-            merge: join neighbouring windows, see [`merge_windows`].
-            exact: compare with all windows; by default up to `EXACT_LIMIT` windows.
-            margin: see [`merge_windows`].
-            per_file: at most so many moments of a file.
-            distinct: take files of the same content for one, which names the others as its `copies`.
-            other_than: leave out windows that overlap this one.
-
-        Raises:
-            ValueError: a vector of another dimension, or an argument out of range.
-        """
-        queries = query_vectors(vector, space, self.dims)
-        content: dict[str, Any] = {"content": cache(self.store.content)} if distinct else {}
+    def _read(self, work: Callable[[], Result]) -> Result:
         with self.store.reading():
-            nearest = self._nearest(queries, self.folders(folder), exact)
-            moments = find_moments(
-                lambda count: self._moments(*nearest(count)),
-                top_k,
-                min_score,
-                merge,
-                margin,
-                per_file,
-                other_than=other_than,
-                **content,
-            )
-            return with_copies(moments, self.store.copies) if distinct else moments
+            return work()
+
+    def _has_folder(self, folder: str) -> bool:
+        return self.store.has_folder(folder)
+
+    def _content(self, path: str) -> str:
+        return self.store.content(path)
+
+    def _copies(self, path: str) -> tuple[str, ...]:
+        return self.store.copies(path)
 
     def path_of(self, file: str | os.PathLike) -> str:
         """A file or folder as the index names it, if it lies in its folder; else as it is given."""
@@ -338,9 +277,7 @@ class VattIndex:
             return place.resolve().relative_to(self.root.resolve()).as_posix()
         return place.as_posix()
 
-    def window_at(
-        self, path: str, seconds: float | None = None
-    ) -> tuple[Moment, dict[Space, npt.NDArray[np.float32]]] | None:
+    def window_at(self, path: str, seconds: float | None = None) -> tuple[Moment, Vectors] | None:
         """The window whose middle is nearest to a second of a file, by default to its middle, with its
         embeddings; None if the index holds no such file, or no window of it."""
         with self.store.reading():
@@ -356,15 +293,6 @@ class VattIndex:
             }
             return self._moments(ids, np.ones(1, np.float32))[0], vectors
 
-    def folders(self, folder: str | None) -> list[str] | None:
-        """The folders of the root that are meant by a name, as the paths of their files begin; None for the
-        root.
-
-        Raises:
-            ValueError: a folder outside of the root.
-        """
-        return spellings(folder_prefix(folder), self.store.has_folder)
-
     def _moments(self, ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> list[Moment]:
         known = self.store.describe(ids)
         result = []
@@ -375,12 +303,15 @@ class VattIndex:
         return result
 
     def _nearest(
-        self,
-        queries: Mapping[Space, npt.NDArray[np.float32]],
-        folders: Sequence[str] | None,
-        exact: bool | None,
+        self, queries: Vectors, folders: Sequence[str] | None, exact: bool | None
+    ) -> Callable[[int], list[Moment]]:
+        best = self._candidates(queries, folders, exact)
+        return lambda count: self._moments(*best(count))
+
+    def _candidates(
+        self, queries: Vectors, folders: Sequence[str] | None, exact: bool | None
     ) -> Callable[[int], _Candidates]:
-        """A function that gives the best windows, as many as it is asked for."""
+        """As [`VattIndex._nearest`], of numbers and scores."""
         chosen = None if folders is None else self.store.window_ids(folders)
         if self._size() <= EXACT_LIMIT:
             ids, scores = self._compared(queries, chosen)
@@ -406,16 +337,16 @@ class VattIndex:
 
     def _compared(
         self,
-        queries: Mapping[Space, npt.NDArray[np.float32]],
+        queries: Vectors,
         chosen: npt.NDArray[np.int64] | None,
         after: int = 0,
     ) -> _Candidates:
         """Windows from a number on that are kept in memory, with their scores."""
-        ids, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
-        for place, (space, query) in enumerate(queries.items()):
-            numbers, vectors = self._loaded(space, after)
-            self._check_order(ids if place else numbers, numbers)
-            ids, scores = numbers, vectors @ query + (scores if place else 0)
+        loaded = {space: self._loaded(space, after) for space in queries}
+        ids = next(iter(loaded.values()))[0]
+        for others, _ in loaded.values():
+            self._check_order(ids, others)
+        scores = np.sum([vectors @ queries[space] for space, (_, vectors) in loaded.items()], axis=0)
         if chosen is not None:
             mask = np.isin(ids, chosen, assume_unique=True)
             ids, scores = ids[mask], scores[mask]
@@ -485,7 +416,7 @@ class VattIndex:
 
     def _scan(
         self,
-        queries: Mapping[Space, npt.NDArray[np.float32]],
+        queries: Vectors,
         chosen: npt.NDArray[np.int64] | None,
         count: int,
     ) -> _Candidates:
@@ -544,59 +475,6 @@ class VattIndex:
             blocks = list(self.store.vectors(space, self.dims[space], ids=ids))
         empty = np.zeros((0, self.dims[space]), np.float32)
         return moments, np.concatenate([empty, *(block[1] for block in blocks)])
-
-
-def query_vectors(
-    vector: npt.NDArray | Mapping[Space, npt.NDArray], space: Space | None, dims: Mapping[Space, int]
-) -> dict[Space, npt.NDArray[np.float32]]:
-    """What is compared in each space: a query of length 1, or several as they are.
-
-    Raises:
-        ValueError: vectors of another dimension, or with values that are not finite.
-    """
-    if isinstance(vector, Mapping):
-        queries = {name: np.asarray(part, dtype=np.float32) for name, part in vector.items()}
-    else:
-        queries = {space or "vt": unit(np.asarray(vector, dtype=np.float32))}
-    if not queries or (space is None) != isinstance(vector, Mapping) or not queries.keys() <= dims.keys():
-        raise ValueError(f"A query needs a space, one of {', '.join(dims)}, got {space!r}.")
-    for name, query in queries.items():
-        if query.shape != (dims[name],) or not np.isfinite(query).all():
-            raise ValueError(f"A query in `{name}` must have {dims[name]} finite values, got {query.shape}.")
-    return queries
-
-
-def with_copies(moments: Iterable[Moment], copies: Callable[[str], tuple[str, ...]]) -> list[Moment]:
-    """Moments that name the copies of their files."""
-    known = cache(copies)
-    return [replace(moment, copies=known(moment.path)) for moment in moments]
-
-
-def folder_prefix(folder: str | None) -> str | None:
-    """A folder of the root as the paths of its files begin; None for the root."""
-    prefix = None if folder is None else str(PurePosixPath(folder))
-    if prefix in (None, "."):
-        return None
-    if ".." in PurePosixPath(prefix).parts or prefix.startswith("/"):
-        raise ValueError(f"`folder` must be a folder of the root, without `..`, got {folder!r}.")
-    return prefix
-
-
-def spellings(folder: str | None, exists: Callable[[str], bool]) -> list[str] | None:
-    """A folder as the paths spell it: macOS takes letters and their accents apart (Unicode NFD), others do
-    not (NFC).
-
-    Args:
-        folder: as from [`folder_prefix`].
-        exists: whether there are files in a folder that is spelled so.
-    """
-    if folder is None:
-        return None
-    found = [""]
-    for name in PurePosixPath(folder).parts:
-        forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
-        found = [f"{above}{form}/" for above in found for form in forms if exists(f"{above}{form}")]
-    return [path.rstrip("/") for path in found]
 
 
 def _best(ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], count: int) -> _Candidates:

@@ -7,11 +7,10 @@ Needs `pip install 'modeling_vatt[postgres]'` and a server that has the extensio
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple
 from dataclasses import replace as replaced
-from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,17 +19,16 @@ from pgvector.psycopg import register_vector
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from ..embedding.embedding import unit
 from ..embedding.identity import ModelIdentity
 from .errors import IndexMismatch
-from .index import EXACT_LIMIT, VattIndex, folder_prefix, query_vectors, spellings, with_copies
-from .moments import MARGIN, Moment, find_moments
+from .index import EXACT_LIMIT, VattIndex
+from .moments import Moment
+from .searchable import Result, SearchableIndex, Vectors, folder_prefix
 from .store import SPACES, FileRecord, Space, check_path, folder_bounds
 
 
 __all__ = ["PgVectorIndex"]
 
-_Result = TypeVar("_Result")
 _FORMAT = 1
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _FILE_COLUMNS = "path, size, mtime_ns, hash, duration, error"
@@ -39,7 +37,7 @@ _INSIDE = "(path >= %s AND path < %s)"
 _MAX_SCAN = 100_000  # windows a graph is searched for; reading all is quicker then
 
 
-class PgVectorIndex:
+class PgVectorIndex(SearchableIndex):
     """Windows of videos in PostgreSQL, searched as a [`VattIndex`] is.
 
     Any number of processes may search and write, the same files too: each file is one transaction, and the
@@ -92,7 +90,7 @@ class PgVectorIndex:
             register_vector(connection)
         return connection
 
-    def _transaction(self, work: Callable[[], _Result]) -> _Result:
+    def _transaction(self, work: Callable[[], Result]) -> Result:
         """What `work` returns, as one transaction, or as a part of that around it.
 
         A server that restarts, and whoever ends connections that are idle, ends it without a fault of ours:
@@ -112,7 +110,7 @@ class PgVectorIndex:
             finally:
                 self._inside = False
 
-    def _attempt(self, work: Callable[[], _Result]) -> _Result:
+    def _attempt(self, work: Callable[[], Result]) -> Result:
         with self.connection.transaction():
             return work()
 
@@ -191,12 +189,6 @@ class PgVectorIndex:
         self._closed = True
         self.connection.close()
 
-    def __enter__(self) -> "PgVectorIndex":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def __len__(self) -> int:
         return self._one("SELECT count(*) FROM {windows}")[0]
 
@@ -236,19 +228,11 @@ class PgVectorIndex:
         vt: npt.NDArray,
     ) -> None:
         """See [`VattIndex.add`]."""
-        spans = list(zip(starts, ends, strict=True))
-        vectors = [unit(np.asarray(rows)) for rows in (va, vt)]
-        for space, rows in zip(SPACES, vectors, strict=True):
-            if rows.shape != (len(spans), self.dims[space]) or not np.isfinite(rows).all():
-                raise ValueError(
-                    f"`{space}` must be ({len(spans)}, {self.dims[space]}) finite values, got {rows.shape}."
-                )
-        check_path(file.path)
-        self._transaction(lambda: self._put(file, spans, vectors))
+        spans = list(starts), list(ends)
+        rows = self._rows(file.path, *spans, va=va, vt=vt)
+        self._transaction(lambda: self._put(file, *spans, rows))
 
-    def _put(
-        self, file: FileRecord, spans: list[tuple[float, float]], vectors: list[npt.NDArray[np.float32]]
-    ) -> None:
+    def _put(self, file: FileRecord, starts: Sequence[float], ends: Sequence[float], rows: Vectors) -> None:
         changed = ", ".join(f"{column} = EXCLUDED.{column}" for column in _FILE_COLUMNS.split(", "))
         # The row of the path is locked until the end: another writer of it waits, and comes after.
         number = self._one(
@@ -261,7 +245,7 @@ class PgVectorIndex:
         composed = sql.SQL(statement).format(**self._tables)
         with self.connection.cursor().copy(composed) as copy:
             copy.set_types(["int8", "float8", "float8", "vector", "vector"])
-            for (start, end), *row in zip(spans, *vectors, strict=True):
+            for start, end, *row in zip(starts, ends, *rows.values(), strict=True):
                 copy.write_row((number, float(start), float(end), *row))
 
     def remove(self, paths: Iterable[str]) -> int:
@@ -354,44 +338,17 @@ class PgVectorIndex:
                 space=sql.Identifier(space),
             )
 
-    def folders(self, folder: str | None) -> list[str] | None:
-        """See [`VattIndex.folders`]."""
+    def _has_folder(self, folder: str) -> bool:
+        row = self._one(f"SELECT 1 FROM {{files}} WHERE {_INSIDE} LIMIT 1", folder_bounds(folder))
+        return row is not None
 
-        def exists(name: str) -> bool:
-            return (
-                self._one(f"SELECT 1 FROM {{files}} WHERE {_INSIDE} LIMIT 1", folder_bounds(name)) is not None
-            )
-
-        return spellings(folder_prefix(folder), exists)
-
-    def search(
-        self,
-        vector: npt.NDArray | Mapping[Space, npt.NDArray],
-        space: Space | None = None,
-        top_k: int = 10,
-        folder: str | None = None,
-        min_score: float | None = None,
-        merge: bool = True,
-        exact: bool | None = None,
-        margin: float = MARGIN,
-        per_file: int | None = None,
-        distinct: bool = False,
-        other_than: Moment | None = None,
-    ) -> list[Moment]:
-        """See [`VattIndex.search`]; exact as long as there are no graphs, and for several spaces."""
-        queries = query_vectors(vector, space, self.dims)
-        content: dict[str, Any] = {"content": cache(self._content)} if distinct else {}
-
-        def work() -> list[Moment]:
-            # One state of the database, and the settings for it alone.
+    def _read(self, work: Callable[[], Result]) -> Result:
+        def see_one_state() -> Result:
+            # With settings for this transaction alone.
             self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            nearest = self._nearest(queries, self.folders(folder), bool(exact))
-            moments = find_moments(
-                nearest, top_k, min_score, merge, margin, per_file, other_than=other_than, **content
-            )
-            return with_copies(moments, self._copies) if distinct else moments
+            return work()
 
-        return self._transaction(work)
+        return self._transaction(see_one_state)
 
     def _content(self, path: str) -> str:
         return self._one("SELECT hash FROM {files} WHERE path = %s", (path,))[0]
@@ -404,9 +361,7 @@ class PgVectorIndex:
         )
         return tuple(row[0] for row in rows)
 
-    def window_at(
-        self, path: str, seconds: float | None = None
-    ) -> tuple[Moment, dict[Space, npt.NDArray[np.float32]]] | None:
+    def window_at(self, path: str, seconds: float | None = None) -> tuple[Moment, Vectors] | None:
         """See [`VattIndex.window_at`]."""
         row = self._one(
             "SELECT path, first, last, 1.0, duration, va::real[], vt::real[] "
@@ -414,7 +369,10 @@ class PgVectorIndex:
             "ORDER BY abs((first + last) / 2 - coalesce(%s, duration / 2)), w.id LIMIT 1",
             (path, seconds),
         )
-        return None if row is None else (Moment(*row[:5]), _as_arrays(row[5:]))
+        if row is None:
+            return None
+        vectors = zip(SPACES, row[5:], strict=True)
+        return Moment(*row[:5]), {space: np.asarray(vector, np.float32) for space, vector in vectors}
 
     def vectors(self, space: Space, limit: int | None = None) -> tuple[list[Moment], npt.NDArray[np.float32]]:
         """See [`VattIndex.vectors`]."""
@@ -432,9 +390,8 @@ class PgVectorIndex:
         )
 
     def _nearest(
-        self, queries: Mapping[Space, npt.NDArray[np.float32]], folders: list[str] | None, exact: bool
+        self, queries: Vectors, folders: Sequence[str] | None, exact: bool | None
     ) -> Callable[[int], list[Moment]]:
-        """A function that gives the best windows, as many as it is asked for."""
         where, bounds = "TRUE", []
         if folders is not None:
             where = " OR ".join([_INSIDE] * len(folders)) or "FALSE"
@@ -450,7 +407,7 @@ class PgVectorIndex:
             values = (*queries.values(), *bounds, *queries.values(), count)
             return self._run(f"{statement}{end} LIMIT %s", values).fetchall()
 
-        everything = exact or len(queries) > 1
+        everything = bool(exact) or len(queries) > 1
 
         def nearest(count: int) -> list[Moment]:
             nonlocal everything
@@ -471,7 +428,3 @@ class PgVectorIndex:
             return [Moment(check_path(path), *row) for path, *row in found]
 
         return nearest
-
-
-def _as_arrays(vectors: Iterable[Any]) -> dict[Space, npt.NDArray[np.float32]]:
-    return {space: np.asarray(row, np.float32) for space, row in zip(SPACES, vectors, strict=True)}

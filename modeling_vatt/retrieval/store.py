@@ -13,8 +13,8 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -43,6 +43,7 @@ _TABLES = {
     "va": "(id INTEGER PRIMARY KEY REFERENCES windows(id) ON DELETE CASCADE, vector BLOB NOT NULL)",
     "vt": "(id INTEGER PRIMARY KEY REFERENCES windows(id) ON DELETE CASCADE, vector BLOB NOT NULL)",
 }
+_FILE_COLUMNS = "path, size, mtime_ns, hash, duration, error"
 _INDEXES = {"windows_file": "windows(file)", "files_hash": "files(hash)"}
 _PAGE_SIZE = 16_384  # 7 vectors of 512; with 4096 a quarter of every page would be empty
 _NO_ROOM = (
@@ -107,7 +108,7 @@ class Store:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
-        with self._explained():
+        with _explained(self.file):
             self._check()
 
     @classmethod
@@ -130,12 +131,6 @@ class Store:
             raise exists from None
         return cls(folder)
 
-    def _damaged(self, reason: str) -> IndexDamaged:
-        return _damaged(self.file, reason)
-
-    def _explained(self) -> AbstractContextManager[None]:
-        return _explained(self.file)
-
     def _check(self) -> None:
         names = {
             name: kind
@@ -145,7 +140,7 @@ class Store:
         # Nothing else may be in there: triggers and views of a stranger would run with our statements.
         expected = {**dict.fromkeys(_TABLES, "table"), **dict.fromkeys(_INDEXES, "index")}
         if names != expected:
-            raise self._damaged("not the database of an index")
+            raise _damaged("not the database of an index", self.file)
         found = self.meta("format")
         if found != FORMAT:
             raise IndexMismatch(
@@ -232,7 +227,7 @@ class Store:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction; waits for those of other processes."""
         connection = self.connection
-        with self._explained():
+        with _explained(self.file):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -250,13 +245,13 @@ class Store:
         try:
             return None if row is None else json.loads(row[0])
         except (TypeError, ValueError) as error:
-            raise self._damaged(f"`{key}` is no JSON") from error
+            raise _damaged(f"`{key}` is no JSON", self.file) from error
 
     def generation(self) -> int:
         """Grows with every write."""
         number = self.meta("generation")
         if not isinstance(number, int):
-            raise self._damaged("`generation` must be a number")
+            raise _damaged("`generation` must be a number", self.file)
         return number
 
     def set_meta(self, key: str, value: Any) -> None:
@@ -266,7 +261,7 @@ class Store:
 
     def _select(self, statement: str, arguments: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Rows of a statement; what a damaged database does to it is said so."""
-        with self._explained():
+        with _explained(self.file):
             yield from self.connection.execute(statement, arguments)
 
     # --- files ---
@@ -274,12 +269,12 @@ class Store:
     def files(self) -> list[tuple[FileRecord, int]]:
         """All files with the numbers of their windows, by path."""
         rows = self._select(
-            "SELECT path, size, mtime_ns, hash, duration, error, count(windows.id) FROM files "
+            f"SELECT {_FILE_COLUMNS}, count(windows.id) FROM files "
             "LEFT JOIN windows ON windows.file = files.id GROUP BY files.id ORDER BY path"
         )
         found = [(FileRecord(*row[:-1]), row[-1]) for row in rows]
         if not all(_makes_sense(file) for file, _ in found):
-            raise self._damaged("files whose properties make no sense")
+            raise _damaged("files whose properties make no sense", self.file)
         return found
 
     def put(
@@ -321,8 +316,7 @@ class Store:
     @staticmethod
     def _insert_file(connection: sqlite3.Connection, file: FileRecord) -> int:
         cursor = connection.execute(
-            "INSERT INTO files (path, size, mtime_ns, hash, duration, error) VALUES (?, ?, ?, ?, ?, ?)",
-            (file.path, file.size, file.mtime_ns, file.hash, file.duration, file.error),
+            f"INSERT INTO files ({_FILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", astuple(file)
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
@@ -353,9 +347,8 @@ class Store:
         """Give a file another path, size or time; its windows stay."""
         with self.writing() as connection:
             connection.execute(
-                "UPDATE files SET path = ?, size = ?, mtime_ns = ?, hash = ?, duration = ?, error = ? "
-                "WHERE path = ?",
-                (file.path, file.size, file.mtime_ns, file.hash, file.duration, file.error, source),
+                f"UPDATE files SET ({_FILE_COLUMNS}) = (?, ?, ?, ?, ?, ?) WHERE path = ?",
+                (*astuple(file), source),
             )
 
     def remove(self, paths: Iterable[str]) -> int:
@@ -418,7 +411,7 @@ class Store:
         )
         found = {row[0]: row[1:] for row in rows}
         if not all(_are_seconds(times) for _, *times in found.values()):
-            raise self._damaged("windows whose times make no sense")
+            raise _damaged("windows whose times make no sense", self.file)
         return found
 
     def vectors(
@@ -447,10 +440,10 @@ class Store:
             )
         while block := list(islice(rows, size)):
             if any(not isinstance(row[1], bytes) or len(row[1]) != 4 * dim for row in block):
-                raise self._damaged(f"vectors of `{space}` that do not have {dim} values")
+                raise _damaged(f"vectors of `{space}` that do not have {dim} values", self.file)
             found = np.frombuffer(b"".join([row[1] for row in block]), dtype="<f4").reshape(len(block), dim)
             if not np.isfinite(found).all():
-                raise self._damaged(f"vectors of `{space}` that are not finite")
+                raise _damaged(f"vectors of `{space}` that are not finite", self.file)
             yield np.array([row[0] for row in block], dtype=np.int64), found
 
 
@@ -478,7 +471,7 @@ def _make_tables(file: Path, meta: dict[str, Any]) -> None:
         connection.close()
 
 
-def _damaged(file: Path, reason: str) -> IndexDamaged:
+def _damaged(reason: str, file: Path) -> IndexDamaged:
     return IndexDamaged(f"{file}: {reason}. Remove the folder and index again.")
 
 
@@ -508,7 +501,7 @@ def _explained(file: Path) -> Iterator[None]:
             ) from error
         if code == sqlite3.SQLITE_IOERR:
             raise OSError(f"{file}: cannot be read or written ({error}). Check the disk.") from error
-        raise _damaged(file, str(error)) from error
+        raise _damaged(str(error), file) from error
 
 
 def _are_seconds(values: Iterable[Any]) -> bool:

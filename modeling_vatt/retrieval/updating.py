@@ -448,7 +448,7 @@ def _with_parents(path: str) -> list[str]:
 
 
 def _hidden(path: str, errors: dict[str, str]) -> bool:
-    """Whether a file, or a folder it lies in, could not be looked at: it may still be there."""
+    """Whether a file, or a folder it lies in, could not be read: it may still be there."""
     return any(place in errors for place in _with_parents(path))
 
 

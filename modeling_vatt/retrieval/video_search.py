@@ -142,52 +142,20 @@ class VideoSearch:
         return find_index(folder) is not None
 
     def update(
-        self,
-        batch_size: int = 16,
-        num_workers: int = 1,
-        progress: Callable[[int, int, int], None] = lambda files, total, windows: None,
-        wait: bool = True,
-        waiting: Callable[[], None] | None = None,
-        limits: MediaLimits = DEFAULT_LIMITS,
-        retry: bool = False,
-        prune: bool = False,
-        rehash: bool = False,
-        exclude: Sequence[str] | None = None,
-        seconds: Callable[[float, float], None] = lambda done, total: None,
+        self, *, wait: bool = True, waiting: Callable[[], None] | None = None, **options: Any
     ) -> IndexReport:
-        """Bring the index up to date with its folder, see [`update_index`].
+        """Bring the index up to date with its folder.
 
         Args:
-            batch_size: windows at a time, about.
-            num_workers: threads that decode ahead of the model.
-            progress: called with files done, all files, and windows embedded so far.
             wait: for another process that writes to the index.
             waiting: called once before waiting.
-            limits: what a file may cost, and whether it is decoded in a process of its own.
-            retry: try files again that could not be read, or not wholly.
-            prune: remove files that are gone; otherwise they are kept and reported.
-            rehash: look for files that were replaced by others of the same size and time.
-            exclude: patterns of what is left out from now on; None keeps those given before.
-            seconds: called with the seconds of video embedded so far, and about how many there are in all.
+            **options: of [`update_index`].
 
         Raises:
             IndexBusy: another process writes to the index and `wait` is false.
         """
         with writer_lock(self.index, wait, waiting):
-            return update_index(
-                self.index,
-                self.model,
-                self.processor,
-                batch_size,
-                num_workers,
-                progress,
-                limits,
-                retry,
-                prune,
-                rehash,
-                exclude,
-                seconds,
-            )
+            return update_index(self.index, self.model, self.processor, **options)
 
     def watch(self, stop: threading.Event | None = None, **options: Any) -> Iterator[IndexReport]:
         """Bring the index up to date, and again whenever its folder changes, until `stop` is set.
@@ -203,10 +171,10 @@ class VideoSearch:
             from watchfiles import watch
         except ImportError as error:
             raise ImportError(f"{error}. Install it: pip install 'modeling_vatt[watch]'.") from error
-        root, ours = self.index.root, str(self.index.store.folder.resolve())
+        root, index_folder = self.index.root, str(self.index.store.folder.resolve())
 
         def counts(_: Any, path: str) -> bool:
-            return path != ours and not path.startswith(f"{ours}{os.sep}")
+            return path != index_folder and not path.startswith(f"{index_folder}{os.sep}")
 
         changes = watch(
             root.resolve(), watch_filter=counts, stop_event=stop, rust_timeout=500, yield_on_timeout=True

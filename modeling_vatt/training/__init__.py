@@ -3,6 +3,7 @@
 """Training: schedules, checkpoints that survive a kill, the pretraining loop, and fine-tuning."""
 
 from ..hub.model_card import build_model_card, write_model_card
+from .arguments import PretrainingArguments
 from .checkpoints import files_at_once
 from .faults import (
     EXIT_STOPPED,
@@ -13,7 +14,7 @@ from .faults import (
     explained,
 )
 from .gradient_cache import average_gradients, cached_backward
-from .pretrainer import Pretrainer, PretrainingArguments
+from .pretrainer import Pretrainer
 from .recipes import CLASSIFIERS, RECIPES, FinetuningRecipe, finetuning_config
 from .recomputation import recompute_activations
 from .run_record import (

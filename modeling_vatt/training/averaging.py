@@ -66,6 +66,3 @@ class WeightAverage:
         stored = load_file(folder / _FILE) if (folder / _FILE).exists() else {}
         for name, value in self.values.items():
             value.copy_(stored[name] if stored else self.weights[name].detach())
-
-
-__all__ = ["WeightAverage"]

@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +14,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import datasets
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list, gather_object
@@ -34,23 +32,23 @@ from ..data import (
     StepSampler,
     clip_name,
     collate_clips,
-    is_decoded,
     skip_report,
 )
 from ..models.adapters import merged_state_dict
 from ..models.embeddings import VattPatchEmbeddings
 from ..models.modeling_vatt import VattForPreTraining, VattForPreTrainingOutput
+from .arguments import PretrainingArguments
 from .averaging import WeightAverage
-from .checkpoints import begin, checkpoints, commit, is_whole, read_state, remove_old
+from .checkpoints import begin, commit, read_state, remove_old
+from .continuing import check_unchanged, forget_others, run_fingerprint, starting_point
 from .faults import TrainingError, explain, is_worker_death, quiet_worker
 from .gradient_cache import average_gradients, cached_backward
+from .optimizers import pretraining_optimizer
 from .run import Run, SkippedClips, step_seed, sum_over_processes
 from .run_record import (
     copy_run_record,
     seed_everything,
     seed_step,
-    settings_digest,
-    table_fingerprint,
 )
 from .schedules import get_pretraining_schedule, steps_before_decay, warn_of_long_warmup
 
@@ -68,131 +66,6 @@ _INPUTS = {
     "audio": ("input_values", "audio_pooler_output"),
     "text": ("input_ids", "text_pooler_output"),
 }
-# What decides the rates from here on: may change where they do not yet depend on it.
-_SCHEDULE = (
-    "schedule",
-    "num_steps",
-    "decay_steps",
-    "final_learning_rate",
-    "cosine_period",
-    "all_token_steps",
-)
-# What decides the result: a run is not continued with other values.
-_FIXED = (
-    *_SCHEDULE,
-    "batch_size",
-    "micro_batch_size",
-    "learning_rate",
-    "warmup_steps",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "weight_decay",
-    "max_grad_norm",
-    "seed",
-    "shuffle_shards",
-)
-
-
-@dataclass
-class PretrainingArguments:
-    """Arguments of [`Pretrainer`]; the defaults of the optimisation are the release's.
-
-    Args:
-        output_dir: folder of checkpoints, the best model, `metrics.jsonl` and `run.json`; on several machines
-            one that all of them share.
-        num_steps: updates of the whole run. A run whose `schedule` is not `"cosine"` can be extended: same
-            output folder, more steps. After a decay it goes on from the checkpoint where the decay began.
-        schedule: after the warm-up `"cosine"` (release), whose rates depend on `num_steps`, `"constant"`, or
-            `"wsd"`: constant, then in a straight line down to `final_learning_rate` over `decay_steps`.
-        decay_steps: of `"wsd"`.
-        resume_from: checkpoint of another run to begin with, optimizer and all, such as that of a constant
-            rate from which a decay branches off.
-        batch_size: clips of an update, over all processes. Every clip is a negative of all others.
-        micro_batch_size: clips of which a process holds activations at a time; 0 for all. Gradients are those
-            of the whole batch, see [`cached_backward`].
-        learning_rate: peak, reached after `warmup_steps`.
-        final_learning_rate: reached at the end (not with `"constant"`).
-        cosine_period: `"half"` (release) or `"quarter"` (paper).
-        adam_beta1, adam_beta2, adam_epsilon, weight_decay: of Adam (decoupled decay if not 0).
-        max_grad_norm: clip the norm of the gradient; 0 for none (release).
-        ema_decay: evaluate and keep the moving average of the weights with this decay, such as 0.999; 0 for
-            the weights themselves. Training goes on from the weights themselves.
-        all_token_steps: so many last steps without DropToken.
-        seed: decides clips, windows, augmentation, DropToken and dropout of every step; not negative.
-        deterministic: algorithms of torch only that give the same bits every time.
-        num_workers: worker processes that load clips.
-        prefetch_factor: batches that each worker process loads ahead.
-        shuffle_shards: shards of which clips are mixed at a time, for storage that is slow at random access;
-            0 mixes all (see [`shuffle_shards`]).
-        log_every, eval_every, save_every: in steps; 0 for never (but at the end metrics, evaluation and
-            checkpoint are made all the same).
-        keep_checkpoints: older ones are deleted; 0 keeps all.
-        metric_for_best_model: name among the evaluation's metrics; greater is better.
-
-    Raises:
-        ValueError: a value that makes no sense.
-    """
-
-    output_dir: str
-    num_steps: int = 500_000
-    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
-    decay_steps: int = 0
-    resume_from: str | None = None
-    batch_size: int = field(default=2048, metadata={"aliases": ["--global_batch_size"]})
-    micro_batch_size: int = 0
-    learning_rate: float = 1e-4
-    final_learning_rate: float = 5e-5
-    warmup_steps: int = 5000
-    cosine_period: str = "half"
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-7
-    weight_decay: float = 0.0
-    max_grad_norm: float = 0.0
-    ema_decay: float = 0.0
-    all_token_steps: int = 0
-    seed: int = 0
-    deterministic: bool = False
-    num_workers: int = 0
-    prefetch_factor: int = 4
-    shuffle_shards: int = 0
-    log_every: int = 50
-    eval_every: int = 0
-    save_every: int = 1000
-    keep_checkpoints: int = 2
-    metric_for_best_model: str = "mean_recall"
-
-    def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)}.")
-        counts = (
-            "seed",
-            "micro_batch_size",
-            "warmup_steps",
-            "decay_steps",
-            "all_token_steps",
-            "num_workers",
-            "keep_checkpoints",
-        )
-        for name in counts:
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"`ema_decay` must be at least 0 and below 1, got {self.ema_decay}.")
-        if self.schedule not in ("cosine", "constant", "wsd"):
-            raise ValueError(f'`schedule` must be "cosine", "constant" or "wsd", got {self.schedule!r}.')
-        if (self.schedule == "wsd") != (self.decay_steps > 0):
-            raise ValueError(
-                f'`decay_steps` ({self.decay_steps}) belongs to `schedule="wsd"`, which needs 1 or more; '
-                f"`schedule` is {self.schedule!r}."
-            )
-        if self.decay_steps and self.warmup_steps + self.decay_steps > self.num_steps:
-            raise ValueError(
-                f"`warmup_steps` ({self.warmup_steps}) and `decay_steps` ({self.decay_steps}) are more than "
-                f"`num_steps` ({self.num_steps}): shorten them."
-            )
 
 
 @dataclass
@@ -278,13 +151,13 @@ class Pretrainer:
         self.progress = _Progress()
         self.run = Run(args.output_dir, lambda: (self.progress.step, args.num_steps), "--save_every")
         self._saved_step: int | None = None
-        optimizer = torch.optim.AdamW(
-            _parameter_groups(model),
-            lr=args.learning_rate,
-            betas=(args.adam_beta1, args.adam_beta2),
-            eps=args.adam_epsilon,
-            weight_decay=args.weight_decay,
-            fused=True,
+        optimizer = pretraining_optimizer(
+            args.optimizer,
+            model,
+            args.learning_rate,
+            (args.adam_beta1, args.adam_beta2),
+            args.adam_epsilon,
+            args.weight_decay,
         )
         final_ratio = args.final_learning_rate / args.learning_rate
         scheduler = get_pretraining_schedule(
@@ -297,8 +170,13 @@ class Pretrainer:
             args.decay_steps,
         )
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        if args.ema_decay and self.accelerator.distributed_type == DistributedType.FSDP:
-            raise ValueError("`ema_decay` is for whole models, not for FSDP's parts: leave it at 0.")
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            if args.ema_decay:
+                raise ValueError("`ema_decay` is for whole models, not for FSDP: leave it at 0.")
+            if args.optimizer == "muon":
+                raise ValueError(
+                    '`optimizer="muon"` is for whole matrices, not for FSDP\'s parts: use "adam".'
+                )
         self.average = (
             WeightAverage(self.accelerator.unwrap_model(self.model), args.ema_decay)
             if args.ema_decay
@@ -370,7 +248,7 @@ class Pretrainer:
         return metrics
 
     def _set_drop_token(self, step: int) -> None:
-        """DropToken, but for the last steps."""
+        """Switch DropToken off for the last steps."""
         for module in self.accelerator.unwrap_model(self.model).modules():
             if isinstance(module, VattPatchEmbeddings):
                 module.drops_tokens = step < self.args.num_steps - self.args.all_token_steps
@@ -382,16 +260,16 @@ class Pretrainer:
         return start if 0 <= start < self.args.num_steps else None
 
     def _warn(self) -> None:
-        """Of settings that are hardly meant."""
+        """Warn of settings that are probably mistakes."""
         if self.args.batch_size == 1:
             logger.warning("A batch of 1 clip has no negatives, so nothing is learnt: enlarge --batch_size.")
         warn_of_long_warmup(self.args.warmup_steps, self.args.num_steps, self.args.learning_rate)
 
     def _stop(self, parts: list[ClipBatch] | None) -> bool:
-        """What all processes have to know of each other before a step.
+        """Whether the run is to stop; what processes have to know of each other before a step.
 
-        That is whether one is to stop (the answer), whether one has nothing to train on or lacks a modality
-        that another has (errors: the loss compares the clips of all), and which clips could not be read.
+        All learn which clips could not be read, and raise an error if one of them has nothing to train on, or
+        lacks a modality that another has (the loss compares the clips of all).
         """
         new = self.progress.skipped.add(clip for part in parts or () for clip in part.skipped)
         readable = [part.inputs for part in parts or () if part.inputs]
@@ -482,7 +360,7 @@ class Pretrainer:
                 batches = self._batches()
 
     def _names_of_step(self) -> list[str]:
-        """Of the clips of this process in the step that is about to be made."""
+        """Names of the clips of this process in the next step."""
         batch = next(iter(self._sampler()))
         return [clip_name(self.dataset.clips, index) for _, index in batch]
 
@@ -628,7 +506,7 @@ class Pretrainer:
         def finish() -> None:
             copy_run_record(self.output_dir, partial)
             state = {"progress": vars(self.progress), "scheduler": self.scheduler.state_dict()}
-            commit(target, {**state, "arguments": self._fingerprint()})
+            commit(target, {**state, "arguments": self._fingerprint})
             start = self.output_dir / f"checkpoint-{self._decay_start}"
             also = start if start.is_dir() else None
             remove_old(self.output_dir, self.args.keep_checkpoints, also=also)
@@ -648,41 +526,10 @@ class Pretrainer:
         if self.average is not None and self.accelerator.is_main_process:
             self.average.save(folder)
 
+    @cached_property
     def _fingerprint(self) -> dict[str, Any]:
-        """What must not change between the parts of a run."""
         model = self.accelerator.unwrap_model(self.model)
-        processor, augmentation = self.dataset.processor, self.dataset.augmentation
-        views = [
-            processor.video_processor.to_dict(),
-            processor.feature_extractor.to_dict(),
-            processor.num_captions,
-            augmentation,
-            self.dataset.random_window,
-            self.dataset.seed,
-        ]
-        return {
-            **{name: getattr(self.args, name) for name in _FIXED},
-            "mixed_precision": self.accelerator.mixed_precision,
-            "num_clips": len(self.dataset),
-            "clips_per_video": self.dataset.clips_per_video,
-            "data": self._data_fingerprint,
-            "processing": settings_digest(views),
-            "tokenizer": self._vocabulary_digest,
-            "decoded_once": is_decoded(self.dataset.clips),
-            "model_config": settings_digest(_settings_of(model)),
-            "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        }
-
-    @cached_property
-    def _vocabulary_digest(self) -> str:
-        return settings_digest(self.dataset.processor.tokenizer.get_vocab())
-
-    @cached_property
-    def _data_fingerprint(self) -> str:
-        """Names, captions and sizes of files; every byte of shards."""
-        clips: Any = self.dataset.clips
-        files = table_fingerprint(clips, "video") if isinstance(clips, datasets.Dataset) else ""
-        return settings_digest([self.dataset.fingerprint, files])
+        return run_fingerprint(self.args, self.dataset, model, self.accelerator.mixed_precision)
 
     def _resume(self) -> None:
         self.run.prepare_folder()
@@ -695,7 +542,7 @@ class Pretrainer:
                 f"The processes find different checkpoints in {self.output_dir} ({listed}): let them share "
                 "one output folder, or bring its files to all machines."
             )
-        start = self._start(found)
+        start = starting_point(self.args, found)
         if start is not None:
             self._load(start)
             logger.info("Continuing from %s", start)
@@ -703,91 +550,20 @@ class Pretrainer:
             self.progress.best_metric = self.progress.best_step = self._saved_step = None
         self.accelerator.wait_for_everyone()  # all have read the checkpoints
         if self.accelerator.is_main_process:
-            self._forget_later(found)
+            forget_others(self.output_dir, found, self.progress.step, self.progress.best_step)
         self.accelerator.wait_for_everyone()
         self.run.record(
             "pretraining",
             self.accelerator.unwrap_model(self.model).config,
             {"PretrainingArguments": self.args, **self.settings},
-            {"clips": len(self.dataset), "fingerprint": self._data_fingerprint},
+            {"clips": len(self.dataset), "fingerprint": self._fingerprint["data"]},
             self.progress.step,
             new=not found,
         )
 
-    def _start(self, found: list[Path]) -> Path | None:
-        """The checkpoint to continue from: the newest of the folder; where its rate has fallen already and
-        the run is made longer, the newest from before that; in a new folder that of `resume_from`."""
-        branch = self.args.resume_from
-        if branch is not None and Path(branch).resolve().parent == self.output_dir.resolve():
-            raise ValueError(
-                f"--resume_from {branch} lies in the output folder: choose another --output_dir."
-            )
-        if branch is not None and not found:
-            if Path(branch) not in checkpoints(Path(branch).parent):
-                raise ValueError(
-                    f"--resume_from {branch}: no whole checkpoint of pretraining. Name a folder checkpoint-N."
-                )
-            found = [Path(branch)]
-        if not found:
-            return None
-        then = {path: read_state(path) for path in found}
-        newest = then[found[-1]]
-        decayed = newest["progress"]["step"] > steps_before_decay(newest["arguments"]) >= 0
-        longer = self.args.num_steps > newest["arguments"]["num_steps"]
-        if not self._same_rates(newest) and decayed and longer:
-            before = [path for path in found if self._same_rates(then[path])]
-            return before[-1] if before else found[-1]
-        return found[-1]
-
-    def _same_rates(self, state: dict[str, Any]) -> bool:
-        """Whether the learning rates up to a checkpoint are those of this run."""
-        then, now = state["arguments"], vars(self.args)
-        if all(then.get(name, now[name]) == now[name] for name in _SCHEDULE):
-            return True
-        return state["progress"]["step"] <= min(steps_before_decay(then), steps_before_decay(now))
-
-    def _forget_later(self, found: list[Path]) -> None:
-        """Take out of the output folder what does not belong to the run up to here: the best model and lines
-        of an earlier run or of steps that are made again, and checkpoints that are not continued."""
-        step = self.progress.step
-        for path in found:
-            if read_state(path)["progress"]["step"] > step:
-                logger.warning("%s belongs to a decay that is not continued: removed.", path)
-                shutil.rmtree(path)
-        best = self.output_dir / "best"
-        if best.is_dir() and (not is_whole(best) or read_state(best).get("step") != self.progress.best_step):
-            logger.warning("%s is not the best model of this run up to here: removed.", best)
-            shutil.rmtree(best)
-        metrics_file = self.output_dir / "metrics.jsonl"
-        if not found:
-            metrics_file.unlink(missing_ok=True)
-        elif metrics_file.exists():
-            lines = [line for line in metrics_file.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            metrics_file.write_text("".join(line + "\n" for line in kept))
-
     def _load(self, checkpoint: Path) -> None:
         state = read_state(checkpoint)
-        now = self._fingerprint()
-        same_rates = self._same_rates(state)
-        changed = [
-            name
-            for name, value in state["arguments"].items()
-            if name in now and now[name] != value and not (name in _SCHEDULE and same_rates)
-        ]
-        if changed:
-            advice = "use them again, or choose another output folder."
-            if set(changed) <= set(_SCHEDULE):
-                advice = (
-                    "the learning rate up to there would have been another. Use them again; a run that is to "
-                    'be extended needs `schedule` "constant" or "wsd" and goes on from before its decay. To '
-                    "train the result further, begin a run with its weights (--model) in another folder."
-                )
-            raise ValueError(
-                f"{checkpoint} was written with other arguments "
-                + ", ".join(f"{name}={state['arguments'][name]} (now {now[name]})" for name in changed)
-                + f": {advice}"
-            )
+        check_unchanged(self.args, checkpoint, state, self._fingerprint)
         try:
             self.accelerator.load_state(str(checkpoint))
             if self.average is not None:
@@ -820,17 +596,3 @@ class Pretrainer:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _parameter_groups(model: VattForPreTraining) -> list[dict[str, Any]]:
-    """Parameters to train; temperatures and biases of the loss do not decay."""
-    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    scales = [value for name, value in trained if name.startswith("loss_scales.")]
-    others = {"params": [value for name, value in trained if not name.startswith("loss_scales.")]}
-    return [others, {"params": scales, "weight_decay": 0.0}] if scales else [others]
-
-
-def _settings_of(model: VattForPreTraining) -> dict[str, Any]:
-    """The config, without what versions and places add to it."""
-    passing = ("transformers_version", "_name_or_path", "dtype", "architectures")
-    return {name: value for name, value in model.config.to_diff_dict().items() if name not in passing}

@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the loops of pretraining and fine-tuning are made of besides their steps: how a run is stopped, saved,
-refused and recorded, which clips it skipped, and what its last words say about going on."""
+"""What pretraining and fine-tuning share besides their steps: stopping, saving and recording a run, refusing
+what cannot be trained on, the clips that were skipped, and how a message says to continue."""
 
 import json
 import logging
@@ -128,7 +128,7 @@ class Run:
         return checkpoints(self.folder, self.state_file)
 
     def how_to_continue(self) -> str:
-        """The end of a message with which a run ends early."""
+        """Sentences for the message of a run that ends early."""
         made = "Steps made: {} of {}.".format(*self.steps())
         found = self.checkpoints()
         if not found:
@@ -141,7 +141,7 @@ class Run:
         return RunStopped(f"Stopped by {reason}. {self.how_to_continue()}")
 
     def refuse_unreadable(self, step: int, count: float, skipped: Mapping[str, str]) -> NoReturn:
-        """Raise that `count` processes have nothing to train on; where one raises alone, the others wait."""
+        """Raise that `count` processes have nothing to train on; all call it, lest one waits for others."""
         reason, processes = next(iter(skipped.values()), "it is empty"), PartialState().num_processes
         raise ValueError(
             f"Step {step}: no clip of the batch of {count:.0f} of the {processes} processes can be read; one "

@@ -311,7 +311,7 @@ class VattTrainer(Trainer):
         self.run.refuse_non_finite(step, what, clips, advice, {"what": what})
 
     def _names_of_update(self) -> list[str]:
-        """Of the clips of all processes in the update that is about to be made."""
+        """Names of the clips of all processes in the next update."""
         clips = self.train_dataset
         if not isinstance(clips, LabelledDataset):
             return []

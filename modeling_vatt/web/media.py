@@ -34,10 +34,10 @@ def not_modified(headers: Headers, tag: str) -> bool:
 def tagged(headers: Headers, content: bytes, media_type: str, version: str, cache: str) -> Response:
     """Content that a version stands for, or 304 if the client has it."""
     tag = f'"{version}"'
-    own = {"ETag": tag, "Cache-Control": cache}
+    answer_headers = {"ETag": tag, "Cache-Control": cache}
     if not_modified(headers, tag):
-        return Response(status_code=304, headers=own)
-    return Response(content, media_type=media_type, headers=own)
+        return Response(status_code=304, headers=answer_headers)
+    return Response(content, media_type=media_type, headers=answer_headers)
 
 
 class MediaFile(FileResponse):

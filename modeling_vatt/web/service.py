@@ -31,7 +31,7 @@ _PLACE = ("path", "start", "end", "duration", "version")  # of a moment that no 
 
 
 class SearchService:
-    """What the routes call.
+    """The searches and maps behind the routes.
 
     Args:
         search: an open index with its model.

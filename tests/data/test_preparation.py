@@ -245,7 +245,7 @@ def test_lists_in_csv(videos, tmp_path):
     with pytest.raises(ValueError, match=r"0\.csv: no columns start, end, text"):
         howto100m_clips(videos, tmp_path)
     (tmp_path / "0.csv").write_bytes("start,end,text\n0,1,caf\xe9\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"0\.csv: is not UTF-8"):
+    with pytest.raises(ValueError, match=r"0\.csv: not UTF-8"):
         howto100m_clips(videos, tmp_path)
     (tmp_path / "segments.csv").write_text('\ufeff# a comment\n0, 0.0, 1.0, "/m/1"\n')
     assert [clip.end for clip in audioset_clips(videos, tmp_path / "segments.csv")] == [1.0]

@@ -3,6 +3,7 @@
 """The scripts, run as a user runs them."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -235,6 +236,8 @@ def test_demo_from_nothing_to_report(tmp_path):
     metrics = json.loads((demo / "test_metrics.json").read_text())
     assert metrics["gallery_size"] == 6
     page = (demo / "report.html").read_text()
-    assert page.count("data:image/png;base64") == 3 and page.count("data:image/jpeg;base64") == 4 * 5
+    assert page.count("data:image/png;base64") == 3 and page.count("data:image/jpeg;base64") == 3 * 2 * 5
+    assert page.count("<audio controls") == 3
+    assert len(re.findall(r'class="(?:right|wrong)"', page)) == 3 * 2 * 5 * 4
     assert "http" not in page.replace("http-equiv", "")
     assert np.isfinite(metrics["mean_recall"])

@@ -263,7 +263,7 @@ def test_nothing_is_fetched_unless_allowed() -> None:
 
 
 def test_folders_of_the_tests_are_those_of_the_package() -> None:
-    """A new room is scanned too."""
+    """A new package is scanned too."""
     packages = {path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"}
     assert {path.name for path in packages} <= set(FOLDERS)
     assert os.path.isdir(ROOT / "examples")

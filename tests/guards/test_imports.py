@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
     ("module", "statement", "broken"),
     [
         (None, "", ()),
-        ("files", "from .retrieval import store", ("A room imports only rooms below it",)),
-        ("training/extra", "from ..retrieval import store", ("no other room of its floor",)),
+        ("files", "from .retrieval import store", ("A package imports only packages below it",)),
+        ("training/extra", "from ..retrieval import store", ("no other package of its row",)),
         ("data/reading", "def late():\n    from .labelled import LabelledDataset", ("No circle of imports",)),
         ("models/extra", "from ..processors import probe", ("Models and metrics never open media",)),
         ("web/extra", "import argparse", ("Only the command parses arguments",)),
@@ -31,8 +31,8 @@ def test_contracts(tmp_path, module, statement, broken):
     package = shutil.copytree(
         ROOT / "modeling_vatt", tmp_path / "modeling_vatt", ignore=shutil.ignore_patterns("*.pyc")
     )
-    for room in ("configuration", "processors"):
-        shutil.copytree(ROOT / room, package / room, ignore=shutil.ignore_patterns("*.pyc"))
+    for folder in ("configuration", "processors"):
+        shutil.copytree(ROOT / folder, package / folder, ignore=shutil.ignore_patterns("*.pyc"))
     if module is not None:
         with (package / f"{module}.py").open("a") as file:
             file.write(f"\n{statement}\n")

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from modeling_vatt import VattForPreTraining
 from modeling_vatt import fast_cpu as layers
 from modeling_vatt.fast_cpu import VattDropout, VattLinear, drop_out, set_fast_cpu
+from modeling_vatt.models.encoder import VattAttention
 
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
@@ -158,6 +159,37 @@ def test_compiled_and_exported(fast):
         program = torch.export.export(layer, (inputs.detach(),), dynamic_shapes=({0: batch},))
     names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert names == {"aten.linear.default"}
+
+
+def test_attention_trains_in_float32_under_autocast(monkeypatch):
+    """SDPA gets float32 where there is a backward pass; values and gradients are those of float32 up to the
+    products in bfloat16."""
+    kinds, original = [], nn.functional.scaled_dot_product_attention
+
+    def attention(query, *args, **kwargs):
+        kinds.append(query.dtype)
+        return original(query, *args, **kwargs)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", attention)
+    config = small_config().video_config
+    config._attn_implementation = "sdpa"
+    torch.manual_seed(0)
+    layer = VattAttention(config, use_bias=True, scaling=config.head_dim**-0.5).train()
+    inputs = torch.randn(2, 5, config.hidden_size, requires_grad=True)
+
+    def found() -> list[torch.Tensor]:
+        output = layer(inputs)[0]
+        return [output.float(), *torch.autograd.grad(output.float().square().sum(), inputs)]
+
+    plain = found()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = found()
+        with torch.no_grad():
+            layer(inputs)
+    assert kinds == [torch.float32, torch.float32, torch.bfloat16]
+    for ours, expected in zip(half, plain, strict=True):
+        largest = expected.detach().abs().max().item()
+        torch.testing.assert_close(ours, expected, rtol=0.05, atol=0.02 * largest)
 
 
 def test_dropout_statistics():

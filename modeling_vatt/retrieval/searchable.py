@@ -1,0 +1,184 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What indexes of moments have in common, wherever their windows are kept."""
+
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import PurePosixPath
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..embedding.embedding import unit
+from ..embedding.identity import ModelIdentity
+from .moments import MARGIN, Moment, find_moments
+from .store import SPACES, Space, check_path
+
+
+Result = TypeVar("Result")
+Vectors = dict[Space, npt.NDArray[np.float32]]
+
+
+class SearchableIndex(ABC):
+    """Windows of videos with their embeddings in two spaces.
+
+    Attributes:
+        identity: of the model whose embeddings are in it.
+        window, stride: length of a window, and seconds from the start of one to that of the next.
+        dims: width of the embeddings in each space.
+    """
+
+    identity: ModelIdentity
+    window: float
+    stride: float
+    dims: dict[Space, int]
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files and connections."""
+
+    @abstractmethod
+    def _read(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns, which sees one state of the index."""
+
+    @abstractmethod
+    def _nearest(
+        self, queries: Vectors, folders: Sequence[str] | None, exact: bool | None
+    ) -> Callable[[int], list[Moment]]:
+        """A function that gives the best windows, as many as it is asked for."""
+
+    @abstractmethod
+    def _has_folder(self, folder: str) -> bool:
+        """Whether files lie in a folder that is spelled so."""
+
+    @abstractmethod
+    def _content(self, path: str) -> str:
+        """Hash of a file."""
+
+    @abstractmethod
+    def _copies(self, path: str) -> tuple[str, ...]:
+        """Other files of the same content, by path."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def search(
+        self,
+        vector: npt.NDArray | Mapping[Space, npt.NDArray],
+        space: Space | None = None,
+        top_k: int = 10,
+        folder: str | None = None,
+        min_score: float | None = None,
+        merge: bool = True,
+        exact: bool | None = None,
+        margin: float = MARGIN,
+        per_file: int | None = None,
+        distinct: bool = False,
+        other_than: Moment | None = None,
+    ) -> list[Moment]:
+        """Moments most similar to an embedding, best first.
+
+        Args:
+            vector: (dim,), need not be normalised. Or one for each of several spaces, taken as they are: the
+                score is the sum of their products with a window's.
+            space: `"va"` for sound and video, `"vt"` for text; None for several.
+            top_k: number of results.
+            folder: only files below this folder of the root, such as `holidays/2024`, however its letters
+                are composed (Unicode NFC or NFD).
+            min_score: leave out what is less similar.
+            merge: join neighbouring windows, see [`merge_windows`].
+            exact: compare with all windows; by default up to 100,000 windows, and in PostgreSQL for several
+                spaces, or as long as it has no graphs.
+            margin: see [`merge_windows`].
+            per_file: at most so many moments of a file.
+            distinct: take files of the same content for one, which names the others as its `copies`.
+            other_than: leave out windows that overlap this one.
+
+        Raises:
+            ValueError: a vector of another dimension, or an argument out of range.
+        """
+        queries = self._queries(vector, space)
+
+        def find() -> list[Moment]:
+            nearest = self._nearest(queries, self.folders(folder), exact)
+            content: Callable[[str], str] = cache(self._content) if distinct else str
+            moments = find_moments(nearest, top_k, min_score, merge, margin, per_file, content, other_than)
+            copies = cache(self._copies)
+            return [replace(m, copies=copies(m.path)) for m in moments] if distinct else moments
+
+        return self._read(find)
+
+    def _queries(self, vector: npt.NDArray | Mapping[Space, npt.NDArray], space: Space | None) -> Vectors:
+        """What is compared in each space: a query of length 1, or several as they are."""
+        if isinstance(vector, Mapping):
+            queries = {name: np.asarray(part, dtype=np.float32) for name, part in vector.items()}
+        else:
+            queries = {space or "vt": unit(np.asarray(vector, dtype=np.float32))}
+        known = queries.keys() <= self.dims.keys()
+        if not queries or (space is None) != isinstance(vector, Mapping) or not known:
+            raise ValueError(f"A query needs a space, one of {', '.join(self.dims)}, got {space!r}.")
+        for name, query in queries.items():
+            if query.shape != (self.dims[name],) or not np.isfinite(query).all():
+                raise ValueError(
+                    f"A query in `{name}` must have {self.dims[name]} finite values, got {query.shape}."
+                )
+        return queries
+
+    def _rows(self, path: str, starts: Sequence[float], ends: Sequence[float], **vectors: Any) -> Vectors:
+        """Embeddings (windows, dim) of the windows of a new file, normalised.
+
+        Raises:
+            ValueError: numbers that do not fit together, or embeddings that are not finite.
+            IndexDamaged: a path that leads out of the folder.
+        """
+        rows: Vectors = {space: unit(np.asarray(vectors[space])) for space in SPACES}
+        for space, values in rows.items():
+            if values.shape != (len(starts), self.dims[space]) or len(starts) != len(ends):
+                raise ValueError(
+                    f"{len(starts)} starts and {len(ends)} ends for `{space}` of shape {values.shape}: "
+                    f"the index wants ({len(starts)}, {self.dims[space]})."
+                )
+            if not np.isfinite(values).all():
+                raise ValueError(f"{path}: the embeddings are not finite. Check the weights of the model.")
+        check_path(path)
+        return rows
+
+    def folders(self, folder: str | None) -> list[str] | None:
+        """The folders of the root that are meant by a name, as the paths of their files begin; None for the
+        root.
+
+        macOS takes letters and their accents apart in names (Unicode NFD), others do not (NFC).
+
+        Raises:
+            ValueError: a folder outside of the root.
+        """
+        prefix = folder_prefix(folder)
+        if prefix is None:
+            return None
+        found = [""]
+        for name in PurePosixPath(prefix).parts:
+            forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
+            spelled = [f"{above}{form}" for above in found for form in forms]
+            found = [f"{place}/" for place in spelled if self._has_folder(place)]
+        return [path.rstrip("/") for path in found]
+
+
+def folder_prefix(folder: str | None) -> str | None:
+    """A folder of the root as the paths of its files begin; None for the root.
+
+    Raises:
+        ValueError: a folder outside of the root.
+    """
+    prefix = None if folder is None else str(PurePosixPath(folder))
+    if prefix in (None, "."):
+        return None
+    if ".." in PurePosixPath(prefix).parts or prefix.startswith("/"):
+        raise ValueError(f"`folder` must be a folder of the root, without `..`, got {folder!r}.")
+    return prefix
