@@ -286,7 +286,7 @@ class VattPreTrainedModel(PreTrainedModel):
             if tower is not None:
                 for parameter in locked_parameters(lockable(tower), self.config.use(name).locked):
                     parameter.requires_grad_(False)
-        base = self.base_model
+        base: Any = self.base_model
         for name, kernel in getattr(base, "feature_kernels", {}).items():
             kernel.requires_grad_(False)
             if base.head is not None:
