@@ -8,7 +8,7 @@ Defaults are the official ones (release configs `ViTBase`, `WaTBase`/`SpTBase`, 
 
 import copy
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, PreTrainedConfig
@@ -16,15 +16,6 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 from .tower_use import VattRemoteConfig, VattTowerUse
 
 
-# name -> (hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, head_dim)
-_ENCODER_SIZES: dict[str, tuple[int, int, int, int, int]] = {
-    "tiny": (128, 384, 4, 4, 32),
-    "small": (512, 2048, 6, 8, 64),
-    "base": (768, 3072, 12, 12, 64),
-    "medium": (1024, 4096, 12, 16, 64),
-    "large": (1024, 4096, 24, 16, 64),
-    "xlarge": (1536, 4096, 24, 24, 64),
-}
 _ENCODER_SIZE_FIELDS = (
     "hidden_size",
     "intermediate_size",
@@ -32,6 +23,22 @@ _ENCODER_SIZE_FIELDS = (
     "num_attention_heads",
     "head_dim",
 )
+_ENCODER_SIZES: dict[str, tuple[int, int, int, int, int]] = {  # in the order of these fields
+    "tiny": (128, 384, 4, 4, 32),
+    "small": (512, 2048, 6, 8, 64),
+    "base": (768, 3072, 12, 12, 64),
+    "medium": (1024, 4096, 12, 16, 64),
+    "large": (1024, 4096, 24, 16, 64),
+    "xlarge": (1536, 4096, 24, 24, 64),
+}
+# Presets: sizes of the video, audio and text towers; of the encoder that the towers share.
+_SPECIFIC_PRESETS = {
+    "bbs": ("base", "base", "small"),
+    "mbs": ("medium", "base", "small"),
+    "lbs": ("large", "base", "small"),
+}
+_AGNOSTIC_PRESETS = {"ma_base": "base", "ma_medium": "medium", "ma_large": "large"}
+_TOWERS = ("video_config", "audio_config", "text_config")
 # What must agree between the towers of a modality-agnostic model, because they share one encoder.
 _SHARED_ENCODER_FIELDS = (
     *_ENCODER_SIZE_FIELDS,
@@ -161,6 +168,8 @@ class VattMediaConfig(VattTowerConfig):
         sync_batch_norm (`bool`): its batch statistics are those of all processes.
     """
 
+    _last_channels: ClassVar[int]  # of the convolutional network at width 1
+
     encoder_type: str = "transformer"
     drop_token_rate: float | int = 0.5
     use_input_masking: bool = False
@@ -174,6 +183,11 @@ class VattMediaConfig(VattTowerConfig):
     def is_convolutional(self) -> bool:
         """Whether the tower is a convolutional network."""
         return self.encoder_type != "transformer"
+
+    @property
+    def output_size(self) -> int:
+        """Width of the pooled feature that the tower hands to the heads."""
+        return self.scaled_channels(self._last_channels) if self.is_convolutional else super().output_size
 
     def scaled_channels(self, count: int) -> int:
         """Channels of a convolution that has `count` at width 1."""
@@ -218,6 +232,7 @@ class VattVideoConfig(VattMediaConfig):
 
     model_type = "vatt_video_model"
     base_config_key = "video_config"
+    _last_channels = 1024
 
     encoder_type: Literal["transformer", "i3d"] = "transformer"
     num_frames: int = 32
@@ -231,11 +246,6 @@ class VattVideoConfig(VattMediaConfig):
     def i3d(cls, **kwargs: Any) -> "VattVideoConfig":
         """The release's `I3D`, 1024 wide: its config asks for `width_multiplier=2`, its code ignores it."""
         return cls(**{"encoder_type": "i3d", "drop_token_rate": 0.0, **kwargs})
-
-    @property
-    def output_size(self) -> int:
-        """Width of the pooled feature that the tower hands to the heads."""
-        return self.scaled_channels(1024) if self.is_convolutional else super().output_size
 
     @property
     def patch_shape(self) -> tuple[int, ...]:
@@ -281,6 +291,7 @@ class VattAudioConfig(VattMediaConfig):
 
     model_type = "vatt_audio_model"
     base_config_key = "audio_config"
+    _last_channels = 2048
 
     encoder_type: Literal["transformer", "resnet50", "resnet101"] = "transformer"
     input_type: Literal["waveform", "spectrogram"] = "waveform"
@@ -301,11 +312,6 @@ class VattAudioConfig(VattMediaConfig):
         """The release's `Resnet2D50` or `Resnet2D101` on log-mel spectrograms, 2048 wide."""
         defaults = {"encoder_type": f"resnet{depth}", "input_type": "spectrogram", "drop_token_rate": 0.0}
         return cls(**{**defaults, **kwargs})
-
-    @property
-    def output_size(self) -> int:
-        """Width of the pooled feature that the tower hands to the heads."""
-        return self.scaled_channels(2048) if self.is_convolutional else super().output_size
 
     @property
     def num_channels(self) -> int:
@@ -512,14 +518,13 @@ class VattConfig(PreTrainedConfig):
         if isinstance(tower, VattTowerConfig):
             return tower.output_size
         fields = ("projection_size", "hidden_size", "d_model")
-        found = [self.use(name).output_size, *(getattr(tower, field, None) for field in fields)]
-        sizes = [size for size in found if isinstance(size, int)]
-        if not sizes:
-            raise ValueError(
-                f"`{name}_config` ({tower.model_type}) does not say how wide its features are: set "
-                f"`towers={{{name!r}: {{'output_size': ...}}}}`."
-            )
-        return sizes[0]
+        for size in (self.use(name).output_size, *(getattr(tower, field, None) for field in fields)):
+            if isinstance(size, int):
+                return size
+        raise ValueError(
+            f"`{name}_config` ({tower.model_type}) does not say how wide its features are: set "
+            f"`towers={{{name!r}: {{'output_size': ...}}}}`."
+        )
 
     def head_input_size(self, name: str) -> int:
         """Width of what the joint head takes of a tower."""
@@ -539,7 +544,7 @@ class VattConfig(PreTrainedConfig):
         for key, spec in self.sub_configs_defaults.items():
             setattr(self, key, _foreign_config(key, getattr(self, key), spec.config_class))
         for name in self.towers or {}:
-            if f"{name}_config" not in self.sub_configs:
+            if f"{name}_config" not in _TOWERS:
                 raise ValueError(f"`towers` has settings of {name!r}: name video, audio or text.")
             self.use(name)
         if self.modality_agnostic:
@@ -549,34 +554,30 @@ class VattConfig(PreTrainedConfig):
     def to_diff_dict(self) -> dict[str, Any]:
         """See transformers; configs of other models are whole, as they share no defaults with VATT's."""
         plain, whole = copy.copy(self), self.to_dict()
-        foreign = [
-            key for key in self.sub_configs if not isinstance(getattr(self, key), VattTowerConfig | None)
-        ]
+        foreign = [key for key in _TOWERS if not isinstance(getattr(self, key), VattTowerConfig | None)]
         for key in foreign:
             setattr(plain, key, self.sub_configs[key]())
         return {**PreTrainedConfig.to_diff_dict(plain), **{key: whole[key] for key in foreign}}
 
     def _complete_agnostic(self) -> None:
         """Give each tower the parts that sharing an encoder asks for, and derive missing towers."""
-        for name in ("video", "audio", "text"):
-            value = getattr(self, f"{name}_config")
+        for key in _TOWERS:
+            value = getattr(self, key)
             if isinstance(value, PreTrainedConfig) and not isinstance(value, VattTowerConfig):
                 raise ValueError(
-                    f"The towers of a modality-agnostic model share an encoder, but `{name}_config` is a "
+                    f"The towers of a modality-agnostic model share an encoder, but `{key}` is a "
                     f"{value.model_type}: leave `modality_agnostic` out."
                 )
-        for key in ("video_config", "audio_config"):
-            value = getattr(self, key) or {}
-            fields = value if isinstance(value, dict) else value.to_dict()
-            if fields.get("encoder_type", "transformer") != "transformer":
+            fields = value if isinstance(value, dict | None) else value.to_dict()
+            kind = (fields or {}).get("encoder_type", "transformer")
+            if key != "text_config" and kind != "transformer":
                 raise ValueError(
                     "The towers of a modality-agnostic model share a Transformer, but "
-                    f'`{key}.encoder_type` is "{fields["encoder_type"]}": set it to "transformer".'
+                    f'`{key}.encoder_type` is "{kind}": set it to "transformer".'
                 )
         video = self.video_config if self.video_config is not None else {}
         reference = VattVideoConfig(**video) if isinstance(video, dict) else video
-        shared = {field: getattr(reference, field) for field in _SHARED_ENCODER_FIELDS}
-        shared |= {field: getattr(reference, field) for field in _DERIVED_FIELDS}
+        shared = {field: getattr(reference, field) for field in (*_SHARED_ENCODER_FIELDS, *_DERIVED_FIELDS)}
         for key, fields in _AROUND_SHARED_ENCODER.items():
             value = getattr(self, key)
             if isinstance(value, PreTrainedConfig):
@@ -643,35 +644,21 @@ class VattConfig(PreTrainedConfig):
         Raises:
             ValueError: for an unknown name.
         """
-        specific = {
-            "bbs": ("base", "base", "small"),
-            "mbs": ("medium", "base", "small"),
-            "lbs": ("large", "base", "small"),
-        }
-        agnostic = {"ma_base": "base", "ma_medium": "medium", "ma_large": "large"}
-        if name in specific:
-            video, audio, text = specific[name]
-            preset: dict[str, Any] = {
-                "video_config": encoder_size(video),
-                "audio_config": encoder_size(audio),
-                "text_config": encoder_size(text),
-            }
-        elif name in agnostic:
-            size = encoder_size(agnostic[name])
-            preset = {key: dict(size) for key in ("video_config", "audio_config", "text_config")}
+        preset: dict[str, Any]
+        if name in _SPECIFIC_PRESETS:
+            preset = dict(zip(_TOWERS, map(encoder_size, _SPECIFIC_PRESETS[name]), strict=True))
+        elif name in _AGNOSTIC_PRESETS:
+            preset = {key: encoder_size(_AGNOSTIC_PRESETS[name]) for key in _TOWERS}
             preset["modality_agnostic"] = True
         elif name in ("tiny", "ma_tiny"):
             preset = _tiny_preset(agnostic=name == "ma_tiny")
         elif name == "mmv":
-            preset = {
-                "video_config": VattVideoConfig.i3d(),
-                "audio_config": VattAudioConfig.resnet(),
-                "text_config": VattTextConfig.linear(),
-            }
+            towers = (VattVideoConfig.i3d(), VattAudioConfig.resnet(), VattTextConfig.linear())
+            preset = dict(zip(_TOWERS, towers, strict=True))
         elif name == "mmv_tiny":
             preset = _tiny_mmv_preset()
         else:
-            known = [*specific, *agnostic, "mmv", "tiny", "ma_tiny", "mmv_tiny"]
+            known = (*_SPECIFIC_PRESETS, *_AGNOSTIC_PRESETS, "mmv", "tiny", "ma_tiny", "mmv_tiny")
             raise ValueError(f"Unknown VATT preset {name!r}: choose one of {', '.join(known)}.")
         return cls(**{**preset, **kwargs})
 
@@ -720,6 +707,3 @@ def _tiny_mmv_preset() -> dict[str, Any]:
         "va_projection_size": 128,
         "vt_projection_size": 64,
     }
-
-
-__all__ = ["VattAudioConfig", "VattConfig", "VattTextConfig", "VattVideoConfig", "encoder_size"]

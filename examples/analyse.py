@@ -10,7 +10,7 @@ docs/analyse.md says what each analysis shows.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,6 +138,7 @@ class Observed:
     activations: ActivationMean
 
 
+@dataclass
 class Clips:
     """The clips to analyse, as batches for any processor; counts what cannot be read.
 
@@ -146,11 +147,10 @@ class Clips:
         args: batch size and workers.
     """
 
-    def __init__(self, table: datasets.Dataset, args: AnalysisArguments) -> None:
-        self.table = table
-        self.args = args
-        self.skipped: dict[str, str] = {}
-        self.rows: list[int] = []  # of the table, in the order of the last batches
+    table: datasets.Dataset
+    args: AnalysisArguments
+    skipped: dict[str, str] = field(default_factory=dict)
+    rows: list[int] = field(default_factory=list)  # of the table, in the order of the last batches
 
     def batches(self, processor: VattProcessor, title: str) -> Iterator[dict[str, torch.Tensor]]:
         loader = DataLoader(

@@ -68,10 +68,10 @@ class VattAugmentation:
                 raise ValueError(
                     f"`{name}` must be an increasing pair of non-negative numbers, got {(low, high)}."
                 )
-        if self.area_range[1] > 1 or self.area_range[0] == 0 or self.aspect_ratio_range[0] == 0:
-            raise ValueError("`area_range` must lie in (0, 1] and `aspect_ratio_range` above 0.")
-        if self.scale_range[0] == 0:
-            raise ValueError("`scale_range` must lie above 0.")
+            if low == 0 and name in ("scale_range", "area_range", "aspect_ratio_range"):
+                raise ValueError(f"`{name}` must lie above 0.")
+        if self.area_range[1] > 1:
+            raise ValueError("`area_range` must lie in (0, 1].")
 
     def video(
         self,
@@ -93,29 +93,17 @@ class VattAugmentation:
         return change_colors(pixels[None], self.colors(generator)[None])[0]
 
     def geometry(
-        self,
-        frames: torch.Tensor | np.ndarray,
-        crop_size: tuple[int, int] = (224, 224),
-        generator: torch.Generator | None = None,
+        self, frames: torch.Tensor | np.ndarray, crop_size: tuple[int, int], generator: torch.Generator | None
     ) -> torch.Tensor:
-        """The part of [`video`] that moves pixels; [`colors`] with the same generator draws the rest.
-
-        Args:
-            frames, crop_size, generator: see [`video`].
-
-        Returns:
-            uint8 (T, 3, height, width).
-        """
+        """The part of [`video`] that moves pixels: uint8 (T, 3, height, width). [`colors`] with the same
+        generator draws the rest."""
         frames = as_tensor(frames)
         if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
             raise ValueError(
                 f"Expected uint8 frames of shape (T, H, W, 3), got {frames.dtype} {tuple(frames.shape)}."
             )
-        height, width = frames.shape[1:3]
-        if self.crop_resize_style == "Inception":
-            top, left, rows, columns = self.inception_box(height, width, crop_size, generator)
-        else:
-            top, left, rows, columns = self.vgg_box(height, width, crop_size, generator)
+        box = self.inception_box if self.crop_resize_style == "Inception" else self.vgg_box
+        top, left, rows, columns = box(*frames.shape[1:3], crop_size, generator)
         pixels = frames[:, top : top + rows, left : left + columns].contiguous().permute(0, 3, 1, 2)
         # On uint8, torch resizes several times as fast as on floats; values are rounded to whole numbers.
         if (rows, columns) != tuple(crop_size):
@@ -281,6 +269,3 @@ def _uniform(low: float, high: float, generator: torch.Generator | None) -> floa
 def _integer(stop: int, generator: torch.Generator | None) -> int:
     """Uniform in 0, ..., stop - 1; 0 if there is no choice."""
     return int(torch.randint(max(1, stop), (), generator=generator))
-
-
-__all__ = ["VattAugmentation", "change_colors"]

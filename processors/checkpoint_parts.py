@@ -6,6 +6,7 @@ tokenizers."""
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,39 +44,31 @@ def frame_settings(source: str, **hub: Any) -> dict[str, Any]:
         hub: `revision`, `token`, `cache_dir`, `trust_remote_code`.
 
     Raises:
-        ValueError: a checkpoint without an image or video processor, or one that does what is not offered
-            here.
+        ValueError: no image or video processor, or one that does what is not offered here.
     """
-    settings = _video_settings(source, hub)
-    own: Any = None
-    if settings is None:
-        try:
-            own = transformers.AutoImageProcessor.from_pretrained(source, **hub)
-        except (OSError, ValueError, ImportError) as error:
-            raise ValueError(
-                f"video tower: {source} has no image or video processor that can be read "
-                f"({str(error).splitlines()[0]}). Pass `frames`, such as {{'size': 224, 'image_mean': "
-                "[0.5, 0.5, 0.5], 'image_std': [0.5, 0.5, 0.5]}."
-            ) from error
-        settings = own.to_dict()
+    # Of a video processor the file: the classes themselves need torchvision.
+    settings = _read(source, "video_preprocessor_config.json", hub)
+    settings = settings or _read(source, "processor_config.json", hub).get("video_processor")
+    if settings:
+        return translate_frame_settings(settings, source)
+    try:
+        own = transformers.AutoImageProcessor.from_pretrained(source, **hub)
+    except (OSError, ValueError, ImportError) as error:
+        raise ValueError(
+            f"video tower: {source} has no image or video processor that can be read "
+            f"({str(error).splitlines()[0]}). Pass `frames`, such as {{'size': 224, 'image_mean': "
+            "[0.5, 0.5, 0.5], 'image_std': [0.5, 0.5, 0.5]}."
+        ) from error
+    settings = own.to_dict()
     found = translate_frame_settings(settings, source)
-    if own is not None and "max_num_patches" not in settings:
+    if "max_num_patches" not in settings:
         _check_pixels(found, own, source)
     return found
 
 
-def _video_settings(source: str, hub: dict[str, Any]) -> dict[str, Any] | None:
-    """What a file of a video processor says; the classes themselves need torchvision."""
-    for name, key in (("video_preprocessor_config.json", None), ("processor_config.json", "video_processor")):
-        content = _read(source, name, hub)
-        settings = content if key is None else content.get(key)
-        if settings:
-            return settings
-    return None
-
-
-def _path(source: str, name: str, options: dict[str, Any]) -> str | None:
+def _path(source: str, name: str, hub: dict[str, Any]) -> str | None:
     """Where a file of a checkpoint lies on this machine, None if it has no such file."""
+    options = {key: value for key, value in hub.items() if key in _HUB}
     try:
         return cached_file(source, name, _raise_exceptions_for_missing_entries=False, **options)
     except OSError:
@@ -83,11 +76,8 @@ def _path(source: str, name: str, options: dict[str, Any]) -> str | None:
 
 
 def _read(source: str, name: str, hub: dict[str, Any]) -> dict[str, Any]:
-    path = _path(source, name, {key: value for key, value in hub.items() if key in _HUB})
-    if path is None:
-        return {}
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+    path = _path(source, name, hub)
+    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def translate_frame_settings(settings: dict[str, Any], source: str) -> dict[str, Any]:
@@ -96,8 +86,7 @@ def translate_frame_settings(settings: dict[str, Any], source: str) -> dict[str,
     Raises:
         ValueError: settings that are missing, or ask for what is not offered here.
     """
-    undone = [name for name in _NOT_DONE if settings.get(name)]
-    if undone:
+    if undone := [name for name in _NOT_DONE if settings.get(name)]:
         raise ValueError(
             f"video tower: the processor of {source} sets {', '.join(undone)}, which VATT's does not do. "
             "Choose another checkpoint, or pass `frames`."
@@ -108,26 +97,23 @@ def translate_frame_settings(settings: dict[str, Any], source: str) -> dict[str,
         found["size"] = {"height": side, "width": side}
     if not found.get("do_resize", True):
         raise ValueError(f"video tower: the processor of {source} resizes nothing: pass `frames`.")
-    missing = [name for name in ("size", "image_mean", "image_std") if name not in found]
-    missing = [name for name in missing if name == "size" or found.get("do_normalize", True)]
-    if missing:
+    needed = ("size", "image_mean", "image_std") if found.get("do_normalize", True) else ("size",)
+    if missing := [name for name in needed if name not in found]:
         raise ValueError(
             f"video tower: the processor of {source} does not say {', '.join(missing)}: pass it in `frames`."
         )
     size = found["size"]
     size = {"shortest_edge": size} if isinstance(size, int) else dict(size)
     edge = size.get("shortest_edge")
+    found["size"] = size
+    square = {"height": edge, "width": edge}
     if edge and settings.get("crop_pct") is not None:  # ConvNeXt
-        square = {"height": edge, "width": edge}
-        cut = {"do_center_crop": True, "crop_size": square}
-        found |= {"size": {"shortest_edge": int(edge / settings["crop_pct"])}, **cut}
-        if edge >= 384:
-            found |= {"size": square, "do_center_crop": False}
+        whole = edge >= 384
+        found["size"] = square if whole else {"shortest_edge": int(edge / settings["crop_pct"])}
+        found |= {"do_center_crop": not whole, "crop_size": square}
     elif edge and not found.get("do_center_crop"):
         # Without a crop frames would keep their form, which towers of one size cannot take.
-        found |= {"do_center_crop": True, "crop_size": {"height": edge, "width": edge}, "size": size}
-    else:
-        found["size"] = size
+        found |= {"do_center_crop": True, "crop_size": square}
     found.setdefault("do_center_crop", False)
     if not found["do_center_crop"]:
         found["crop_size"] = found["size"]
@@ -158,27 +144,19 @@ def load_extractor(source: str, **hub: Any) -> Any:
     """The feature extractor of a checkpoint.
 
     Raises:
-        ValueError: there is none, or its code is not part of transformers, so a saved processor could not
-            name it.
+        ValueError: there is none, or its code is not part of transformers.
     """
     try:
         extractor = transformers.AutoFeatureExtractor.from_pretrained(source, **hub)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ValueError(
             f"audio tower: {source} has no feature extractor that can be read "
-            f"({str(error).splitlines()[0]}). Choose a checkpoint with one, or save one "
-            "there."
+            f"({str(error).splitlines()[0]}). Choose a checkpoint with one, or save one there."
         ) from error
-    return check_extractor(extractor, source)
-
-
-def check_extractor(extractor: Any, source: str) -> Any:
-    """The extractor, if transformers knows its class."""
-    name = type(extractor).__name__
     if not type(extractor).__module__.startswith("transformers.models."):
         raise ValueError(
-            f"audio tower: {name} of {source} is no class of transformers, so a saved processor could not "
-            "name it. Choose another checkpoint."
+            f"audio tower: {type(extractor).__name__} of {source} is no class of transformers, so a saved "
+            "processor could not name it. Choose another checkpoint."
         )
     return extractor
 
@@ -195,13 +173,8 @@ def extractor_from_dict(settings: dict[str, Any]) -> Any:
 
 
 def load_tokenizer(source: str, text_config: Any = None, max_words: int = _MAX_WORDS, **hub: Any) -> Any:
-    """The tokenizer of a checkpoint, which cuts and pads captions to at most `max_words`.
-
-    Args:
-        source: folder or name on the Hub.
-        text_config: of the tower; its positions limit the length.
-        max_words: words or pieces of a caption.
-        hub: see [`frame_settings`].
+    """The tokenizer of a checkpoint, which cuts and pads captions to at most `max_words` words or pieces, or
+    as many as the tower of `text_config` has positions.
 
     Raises:
         ValueError: there is none, or one without padding.
@@ -214,16 +187,14 @@ def load_tokenizer(source: str, text_config: Any = None, max_words: int = _MAX_W
             "a checkpoint with one, or save one there."
         ) from error
     names = {"tokenizer.json", *getattr(tokenizer, "vocab_files_names", {}).values()}
-    options = {key: value for key, value in hub.items() if key in _HUB}
-    if all(_path(source, name, options) is None for name in names):  # transformers then makes an empty one
+    if all(_path(source, name, hub) is None for name in names):  # transformers then makes an empty one
         raise ValueError(
             f"text tower: {source} has no tokenizer: none of {', '.join(sorted(names))} is there. Choose a "
             "checkpoint with one, or save one there."
         )
     if tokenizer.pad_token_id is None:
         raise ValueError(
-            f"text tower: the tokenizer of {source} has no padding: set `pad_token` in its "
-            "tokenizer_config.json."
+            f"text tower: the tokenizer of {source} has no padding: set `pad_token` in its config."
         )
     rows = getattr(text_config, "max_position_embeddings", None)
     sizes = [max_words, tokenizer.model_max_length, *([rows] if isinstance(rows, int) and rows > 0 else [])]
@@ -235,13 +206,3 @@ def load_tokenizer(source: str, text_config: Any = None, max_words: int = _MAX_W
             "not belong together. Take both from one checkpoint."
         )
     return tokenizer
-
-
-__all__ = [
-    "check_extractor",
-    "extractor_from_dict",
-    "frame_settings",
-    "load_extractor",
-    "load_tokenizer",
-    "translate_frame_settings",
-]

@@ -20,6 +20,9 @@ from .windows import is_media_source, read_windows, repeat_to
 
 
 _SAMPLE_TYPES = ("float16", "bfloat16", "float32", "float64", "longdouble")
+_EXPECTED = (
+    "sound as floats in [-1, 1] (whole numbers are divided first: `x.astype('float32') / 32768` for int16)"
+)
 
 
 class VattFeatureExtractor(SequenceFeatureExtractor):
@@ -72,8 +75,7 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"`num_samples` must be positive, got {num_samples}.")
         if feature_type == "spectrogram" and max_frequency > sampling_rate / 2:
             raise ValueError(
-                f"`max_frequency` {max_frequency} Hz lies above half the sampling rate, {sampling_rate} Hz: "
-                "lower it."
+                f"`max_frequency` {max_frequency} must be at most half of the {sampling_rate} Hz of sound."
             )
         kwargs = {"padding_value": 0.0, "return_attention_mask": False, **kwargs}
         kwargs["feature_size"] = num_mel_bins if feature_type == "spectrogram" else 1
@@ -146,13 +148,12 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
 
     def _extract(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
         found = self.extractor(waveforms, sampling_rate=self.sampling_rate, return_tensors="np")
-        names = [name for name in ("input_features", "input_values") if name in found]
-        if not names:
-            raise ValueError(
-                f"{type(self.extractor).__name__} gives {', '.join(found)}, no features. Choose another "
-                "checkpoint."
-            )
-        return [np.asarray(features, dtype=np.float32) for features in found[names[0]]]
+        for name in ("input_features", "input_values"):
+            if name in found:
+                return [np.asarray(features, dtype=np.float32) for features in found[name]]
+        raise ValueError(
+            f"{type(self.extractor).__name__} gives {', '.join(found)}, no features: choose another one."
+        )
 
     @property
     def window_seconds(self) -> float:
@@ -185,15 +186,13 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
         """
         self.check_fitting(**kwargs)
         self.check_sampling_rate(sampling_rate)
-        waveforms = [self.fit(self.load(item, limits)) for item in self.split(raw_audio)]
+        features = [self.fit(self.load(item, limits)) for item in self.split(raw_audio)]
         if self.do_normalize:
-            waveforms = [(x - x.mean()) / max(float(x.std()), 1e-5) for x in waveforms]
-        if self.feature_type == "waveform":
-            features = waveforms
-        elif self.feature_type == "extractor":
-            features = self._extract(waveforms)
-        else:
-            features = list(self.log_mel(np.stack(waveforms)))
+            features = [(x - x.mean()) / max(float(x.std()), 1e-5) for x in features]
+        if self.feature_type == "extractor":
+            features = self._extract(features)
+        elif self.feature_type == "spectrogram":
+            features = list(self.log_mel(np.stack(features)))
         data = {"input_values": np.stack(features) if return_tensors else features}
         return BatchFeature(data, tensor_type=return_tensors)
 
@@ -248,13 +247,7 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
                 return mono_at(item, self.sampling_rate)
             self.check_sampling_rate(item.sampling_rate)
             item = item.samples
-        expected = (
-            "sound as floats in [-1, 1] (divide whole numbers by the largest, e.g. "
-            "`x.astype('float32') / 32768` for int16)"
-        )
-        if isinstance(item, list | tuple):
-            item = np.asarray(item)
-        samples = numbers_of(item, _SAMPLE_TYPES, expected)
+        samples = numbers_of(item, _SAMPLE_TYPES, _EXPECTED)
         if isinstance(samples, torch.Tensor):
             samples = samples.float().cpu().numpy()
         if samples.ndim != 1:
@@ -264,7 +257,7 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
             )
         waveform = samples.astype(np.float32, copy=False)
         if not np.isfinite(waveform).all():
-            raise ValueError(f"Expected {expected}, got NaN or infinite values: replace them.")
+            raise ValueError(f"Expected {_EXPECTED}, got NaN or infinite values: replace them.")
         return waveform
 
     def fit(self, waveform: np.ndarray) -> np.ndarray:
@@ -275,21 +268,18 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
 
     def log_mel(self, waveforms: np.ndarray) -> np.ndarray:
         """float32 (batch, samples) to the normalised log-mel spectrogram (batch, frames, mel bins)."""
-        log_mel = self._log_mel(torch.from_numpy(waveforms))
-        lowest, highest = log_mel.amin((1, 2), keepdim=True), log_mel.amax((1, 2), keepdim=True)
-        spread = highest - lowest
-        return ((log_mel - lowest) / torch.where(spread > 0, spread, 1.0)).numpy()
-
-    def _log_mel(self, waveforms: torch.Tensor) -> torch.Tensor:
         frames = -(-waveforms.shape[-1] // self.hop_length)
         padding = (frames - 1) * self.hop_length + self.frame_length - waveforms.shape[-1]
-        padded = torch.nn.functional.pad(waveforms, (0, max(0, padding)))
+        padded = torch.nn.functional.pad(torch.from_numpy(waveforms), (0, max(0, padding)))
         windows = padded.unfold(-1, self.frame_length, self.hop_length)[:, :frames]
         fft_length = 1 << (self.frame_length - 1).bit_length()  # TensorFlow's STFT takes the next power of 2
         spectrum = torch.fft.rfft(windows * torch.hann_window(self.frame_length), n=fft_length).abs()
         edges = (self.min_frequency, self.max_frequency)
         filters = _mel_filters(fft_length // 2 + 1, self.num_mel_bins, *edges, self.sampling_rate)
-        return torch.log1p(self.log_scale * (spectrum @ filters))
+        log_mel = torch.log1p(self.log_scale * (spectrum @ filters))
+        lowest, highest = log_mel.amin((1, 2), keepdim=True), log_mel.amax((1, 2), keepdim=True)
+        spread = highest - lowest
+        return ((log_mel - lowest) / torch.where(spread > 0, spread, 1.0)).numpy()
 
 
 def _noise(samples: int) -> np.ndarray:
@@ -313,6 +303,3 @@ def _mono_batch(array: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
         f"Expected mono sound of shape (samples,) or (batch, samples), got {tuple(array.shape)}. "
         "Mix the channels down first, e.g. `x.mean(axis=-1)` for (samples, channels)."
     )
-
-
-__all__ = ["VattFeatureExtractor"]

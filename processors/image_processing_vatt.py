@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import BatchFeature
-from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ImagesKwargs
 
 from .inputs import is_single, unwrapped
 from .media import read_picture
-from .video_processing_vatt import BILINEAR, VattVideoProcessor
+from .video_processing_vatt import PixelRules, VattVideoProcessor
 from .windows import is_media_source
 
 
@@ -26,7 +25,7 @@ class VattImagesKwargs(ImagesKwargs, total=False):
     antialias: bool | None
 
 
-class VattImageProcessor(BaseImageProcessor):
+class VattImageProcessor(PixelRules):
     r"""Turns pictures into `pixel_values`, float32 `(batch, channels, height, width)` in [-1, 1].
 
     Resizing, crop and scale are those of [`VattVideoProcessor`]; the model repeats the picture in time. Works
@@ -40,30 +39,9 @@ class VattImageProcessor(BaseImageProcessor):
     valid_kwargs = VattImagesKwargs
     model_input_names = ["pixel_values"]
 
-    resample = BILINEAR
-    size = {"shortest_edge": 224}
-    default_to_square = False
-    crop_size = {"height": 224, "width": 224}
-    do_resize = True
-    do_center_crop = True
-    do_rescale = True
-    do_normalize = True
-    do_convert_rgb = True
-    antialias = False
-    image_mean = [0.5, 0.5, 0.5]
-    image_std = [0.5, 0.5, 0.5]
-
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._set_attributes(**kwargs)
         self._video_processor()
-
-    def to_dict(self) -> dict[str, Any]:
-        """See transformers, and [`VattVideoProcessor.to_dict`]."""
-        saved = super().to_dict()
-        if not saved.get("antialias"):
-            saved.pop("antialias", None)
-        return saved
 
     @classmethod
     def from_video_processor(cls, video_processor: VattVideoProcessor) -> VattImageProcessor:
@@ -109,6 +87,3 @@ class VattImageProcessor(BaseImageProcessor):
 def _picture(image: Any) -> Any:
     image = unwrapped(image) if is_single(image) else image
     return read_picture(image) if is_media_source(image) else image
-
-
-__all__ = ["VattImageProcessor"]

@@ -137,23 +137,22 @@ class VattProcessor(ProcessorMixin):
             if config.is_foreign(name) != (source is not None):
                 kind = "another model" if source is None else "VATT's own"
                 raise ValueError(
-                    f"The {name} tower of this model is {kind}: name its checkpoint if it is another model, "
-                    "and else none."
+                    f"The {name} tower of this model is {kind}: name the checkpoint of another model only."
                 )
         if not 0 < seconds < math.inf:
             raise ValueError(f"`seconds` of a window must be positive, got {seconds}.")
         fps = config.num_frames / seconds
-        if video is not None:
+        if video is None:
+            videos = videos_of(config.video_config, fps)
+        else:
             found = {"antialias": True} if frames and "size" in frames else frame_settings(video, **hub)
             settings = {**found, **(frames or {}), "num_frames": config.num_frames, "fps": fps}
             videos = VattVideoProcessor(**settings)
+        if audio is None:
+            sounds = sounds_of(config.audio_config, seconds)
         else:
-            videos = _videos_of(config.video_config, fps)
-        if audio is not None:
             sounds = VattFeatureExtractor.from_extractor(load_extractor(audio, **hub), seconds)
             config.set_use("audio", filled=sounds.filled)
-        else:
-            sounds = _sounds_of(config.audio_config, seconds)
         if text is not None:
             tokenizer = load_tokenizer(text, config.text_config, max_words, **hub)
         return cls(sounds, videos, tokenizer, **kwargs)
@@ -164,7 +163,7 @@ class VattProcessor(ProcessorMixin):
     ) -> tuple[VattFeatureExtractor, VattVideoProcessor]:
         """The parts of [`~VattProcessor.from_config`] that need no tokenizer."""
         seconds = config.video_config.num_frames / fps
-        return _sounds_of(config.audio_config, seconds), _videos_of(config.video_config, fps)
+        return sounds_of(config.audio_config, seconds), videos_of(config.video_config, fps)
 
     def clip_options(self) -> dict[str, Any]:
         """Arguments of `media.read_clip` for one window of frames and sound as the parts want them."""
@@ -232,8 +231,7 @@ class VattProcessor(ProcessorMixin):
             - `pixel_values_videos`, float32 (N V, frames, channels, height, width): if `videos` was given;
               with `late_colors` they are uint8, and `video_colors`, float64 (N, 4), is what to change;
             - `input_values`, float32 (N, samples) or (N, frames, mel bins), and `audio_mask`, int64 (N,), 0
-              for
-              clips without sound (their values are zeros): if `audio` was given or files were listened to;
+              for clips without sound (their values are zeros): if `audio` was given or files listened to;
             - `input_ids` and `attention_mask`, int64 (captions, words), or (clips, `num_captions`, words) for
               lists of lists, and `text_mask`, int64 (clips,), 0 for clips without a caption, or (clips,
               `num_captions`) with `mask_captions`: if `text` was given.
@@ -246,15 +244,11 @@ class VattProcessor(ProcessorMixin):
             raise ValueError("Nothing to process: pass `text`, `videos` or `audio`.")
         if start is not None and windows != 1:
             raise ValueError("Pass either `start` or `windows`: the latter chooses the starts itself.")
-        merged, given = self._options(kwargs)
+        merged, given = self._options({"sampling_rate": sampling_rate, **kwargs})
         return_tensors = given.get("return_tensors", return_tensors)
-        if sampling_rate is None:
-            sampling_rate = given.get("sampling_rate")
-        elif given.get("sampling_rate", sampling_rate) != sampling_rate:
-            raise ValueError("`sampling_rate` was passed twice with different values: pass it once.")
         data: dict[str, Any] = {}
         if videos is not None or audio is not None:
-            self.feature_extractor.check_sampling_rate(sampling_rate)
+            self.feature_extractor.check_sampling_rate(given.get("sampling_rate"))
             settings = self.video_processor.settings(**merged["videos_kwargs"])
             clips = self._read(videos, audio, start, windows, load_audio_from_video, settings, limits)
             if videos is not None:
@@ -276,6 +270,7 @@ class VattProcessor(ProcessorMixin):
         }
         parts: dict[str, dict[str, Any]] = {name: dict(kwargs.get(name) or {}) for name in valid}
         common = kwargs.get("common_kwargs") or {}
+        rate = {"sampling_rate": kwargs.pop("sampling_rate")}
         flat = {name: value for name, value in kwargs.items() if name not in (*valid, "common_kwargs")}
         # Sounds have one length, so that flat arguments of padding and cutting are those of captions.
         shared = valid["text_kwargs"] | valid["videos_kwargs"]
@@ -292,7 +287,7 @@ class VattProcessor(ProcessorMixin):
             beside = {option: value for option, value in {**common, **flat}.items() if option in valid[name]}
             parts[name] = {**beside, **parts[name]}
         given: dict[str, Any] = {}
-        for options in (common, *parts.values()):
+        for options in (rate, common, *parts.values()):
             for option in ("return_tensors", "sampling_rate"):
                 value = options.get(option)
                 if value is not None and given.setdefault(option, value) != value:
@@ -334,15 +329,11 @@ class VattProcessor(ProcessorMixin):
         if len(starts) != count:
             raise ValueError(f"`start` has {len(starts)} entries for {count} clips.")
         metadata = self.video_processor.split_metadata(count, settings)
-        reader = WindowReader(
-            self.video_processor, self.feature_extractor, settings, limits, listen and sounds is None
-        )
-        result: list[Window] = []
-        for index in range(count):
-            video = clips[index] if clips is not None else None
-            sound = sounds[index] if sounds is not None else None
-            result += reader.read(video, sound, starts[index], windows, metadata[index])
-        return result
+        listen &= sounds is None
+        reader = WindowReader(self.video_processor, self.feature_extractor, settings, limits, listen)
+        nothing = [None] * count
+        rows = zip(clips or nothing, sounds or nothing, starts, metadata, strict=True)
+        return [window for row in rows for window in reader.read(*row, windows)]
 
     def _frames(
         self,
@@ -430,9 +421,8 @@ class VattProcessor(ProcessorMixin):
 
 def _is_plain(settings: dict[str, Any]) -> bool:
     """Whether pixels are scaled to [-1, 1], as augmentation leaves them."""
-    halves = (0.5, 0.5, 0.5)
-    scales = (tuple(settings["image_mean"]), tuple(settings["image_std"]))
-    return settings["do_rescale"] and settings["do_normalize"] and scales == (halves, halves)
+    halves = {*settings["image_mean"], *settings["image_std"]} == {0.5}
+    return settings["do_rescale"] and settings["do_normalize"] and halves
 
 
 def _scaled(pixels: torch.Tensor, settings: dict[str, Any]) -> torch.Tensor:
@@ -448,24 +438,20 @@ def _scaled(pixels: torch.Tensor, settings: dict[str, Any]) -> torch.Tensor:
     return pixels
 
 
-def _videos_of(config: Any, fps: float) -> VattVideoProcessor:
-    """For the reference clip of VATT's own video tower."""
-    size = config.image_size
+def videos_of(config: Any, fps: float, size: int | None = None) -> VattVideoProcessor:
+    """For the reference clip of VATT's own video tower, or one of another `size`."""
+    size = size or config.image_size
     return VattVideoProcessor(size=size, crop_size=size, num_frames=config.num_frames, fps=fps)
 
 
-def _sounds_of(config: Any, seconds: float) -> VattFeatureExtractor:
-    """For the reference sound of VATT's own audio tower, which lasts `seconds`."""
+def sounds_of(config: Any, seconds: float | None = None, rate: int = 48_000) -> VattFeatureExtractor:
+    """For the reference sound of VATT's own audio tower, which lasts `seconds` or is sampled at `rate` Hz."""
     hop_length = 1024
     samples = {"waveform": config.num_samples, "spectrogram": config.spectrogram_length * hop_length}
     num_samples = samples[config.input_type]
-    return VattFeatureExtractor(
-        config.input_type,
-        round(num_samples / seconds),
-        num_samples,
-        num_mel_bins=config.num_mel_bins,
-        hop_length=hop_length,
-    )
+    rate = rate if seconds is None else round(num_samples / seconds)
+    options: dict[str, Any] = {"num_mel_bins": config.num_mel_bins, "hop_length": hop_length}
+    return VattFeatureExtractor(config.input_type, rate, num_samples, **options)
 
 
 def _caption_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -486,6 +472,3 @@ def _caption_options(options: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in options.items() if name in offered and value is not None}
     padding = options.get("padding")
     return {**kept, "padding": "max_length" if padding is None else padding}
-
-
-__all__ = ["VattProcessor"]

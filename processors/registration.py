@@ -40,6 +40,3 @@ def register_processors(*config_classes: type[PreTrainedConfig]) -> None:
 
 
 register_processors(VattConfig)
-
-
-__all__ = ["register_processors"]

@@ -186,9 +186,8 @@ class VattTokenizer(TokenizersBackend):
         backend.normalizer = normalizer
         spaces = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
         backend.pre_tokenizer = pre_tokenizers.Sequence([spaces, _never_whole(pieces, normalizer)])
-        backend.decoder = decoders.Sequence(
-            [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="always", split=True)]
-        )
+        words = decoders.Metaspace(prepend_scheme="always", split=True)
+        backend.decoder = decoders.Sequence([decoders.ByteFallback(), words])
         return cls._wrap(backend, **kwargs)
 
     @classmethod
@@ -212,31 +211,21 @@ def _word_backend(
 def _release_rule() -> Rule:
     punctuation = normalizers.Replace(Regex(r"[!-/:-@\[-`{-~]"), "")
     lower = [normalizers.Replace(letter, letter.lower()) for letter in string.ascii_uppercase]
-    return (
-        normalizers.Sequence([punctuation, *lower]),
-        pre_tokenizers.Split(Regex(r"[\t-\r ]+"), "removed"),
-    )
+    splitter = pre_tokenizers.Split(Regex(r"[\t-\r ]+"), "removed")
+    return normalizers.Sequence([punctuation, *lower]), splitter
 
 
 def _word_rule() -> Rule:
     apostrophe = normalizers.Replace(Regex(r"(?<=\w)['\u2018\u2019\u02bc\u2032](?=\w)"), "")
     # Punctuation, white space, controls and the ASCII symbols; of others, emoji may be words.
     between = r"[\p{P}\p{Z}\p{Cc}$+<=>^`|~\u200b\ufeff]+"
-    return (
-        normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), apostrophe]),
-        pre_tokenizers.Split(Regex(between), "removed"),
-    )
+    normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), apostrophe])
+    return normalizer, pre_tokenizers.Split(Regex(between), "removed")
 
 
 def _piece_normalizer() -> normalizers.Normalizer:
-    return normalizers.Sequence(
-        [
-            normalizers.NFKC(),
-            normalizers.Lowercase(),
-            normalizers.Replace(Regex(r"\s+"), " "),
-            normalizers.Strip(),
-        ]
-    )
+    spaces = normalizers.Replace(Regex(r"\s+"), " ")
+    return normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), spaces, normalizers.Strip()])
 
 
 def _never_whole(pieces: Any, normalizer: normalizers.Normalizer) -> pre_tokenizers.PreTokenizer:
@@ -266,6 +255,3 @@ def _non_empty(texts: Iterator[str]) -> Iterator[str]:
     if first is None:
         raise ValueError("There are no captions to train on: pass at least one.")
     return chain([first], texts)
-
-
-__all__ = ["VattTokenizer"]

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import validate_typed_dict
 from transformers import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import ChannelDimension, SizeDict
 from transformers.processing_utils import VideosKwargs
 from transformers.utils import logging
@@ -45,7 +45,37 @@ class VattVideosKwargs(VideosKwargs, total=False):
     antialias: bool | None
 
 
-class VattVideoProcessor(VideoProcessorMixin):
+class PixelRules(BaseImageProcessor):
+    """Defaults of pictures and clips: the release's rules of evaluation."""
+
+    resample = BILINEAR
+    size = {"shortest_edge": 224}
+    default_to_square = False
+    crop_size = {"height": 224, "width": 224}
+    antialias = False
+    do_convert_rgb = True
+    do_resize = True
+    do_center_crop = True
+    do_rescale = True
+    rescale_factor = 1 / 255
+    do_normalize = True
+    image_mean = [0.5, 0.5, 0.5]
+    image_std = [0.5, 0.5, 0.5]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._set_attributes(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """See transformers; settings that came later are left out where they change nothing, so that
+        processors of before compare equal."""
+        saved = super().to_dict()
+        if not saved.get("antialias"):
+            saved.pop("antialias", None)
+        return saved
+
+
+class VattVideoProcessor(PixelRules, VideoProcessorMixin):
     r"""Turns clips into `pixel_values_videos`, float32 `(batch, num_frames, channels, height, width)` in [-1,
     1].
 
@@ -71,37 +101,15 @@ class VattVideoProcessor(VideoProcessorMixin):
     valid_kwargs = VattVideosKwargs
     model_input_names = ["pixel_values_videos"]
 
-    resample = BILINEAR
-    size = {"shortest_edge": 224}
-    default_to_square = False
-    crop_size = {"height": 224, "width": 224}
     crop_mode = "center"
     decode_size = None
-    antialias = False
     num_frames = 32
     fps = 10.0
     do_sample_frames = False
-    do_convert_rgb = True
-    do_resize = True
-    do_center_crop = True
-    do_rescale = True
-    rescale_factor = 1 / 255
-    do_normalize = True
-    image_mean = [0.5, 0.5, 0.5]
-    image_std = [0.5, 0.5, 0.5]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._set_attributes(**kwargs)
         self.settings()
-
-    def to_dict(self) -> dict[str, Any]:
-        """See transformers; settings that came later are left out where they change nothing, so that
-        processors of before compare equal."""
-        saved = super().to_dict()
-        if not saved.get("antialias"):
-            saved.pop("antialias", None)
-        return saved
 
     @property
     def window_seconds(self) -> float:
@@ -120,8 +128,7 @@ class VattVideoProcessor(VideoProcessorMixin):
         settings = self._standardize_kwargs(**{**own, **given})
         if settings["resample"] != BILINEAR and not settings["antialias"]:
             raise ValueError(
-                f"Only bilinear resampling is offered (`resample={BILINEAR}`), the release uses no other; "
-                "`antialias=True` offers PIL's."
+                f"Only bilinear resampling is offered (`resample={BILINEAR}`); `antialias=True` has PIL's."
             )
         if settings["crop_mode"] not in ("center", "three"):
             raise ValueError(f'`crop_mode` must be "center" or "three", got {settings["crop_mode"]!r}.')
@@ -165,8 +172,7 @@ class VattVideoProcessor(VideoProcessorMixin):
         if isinstance(videos, np.ndarray | torch.Tensor):
             if videos.ndim not in (4, 5):
                 raise ValueError(
-                    "Expected an image (3 axes), a video (4) or a batch of videos (5), got shape "
-                    f"{tuple(videos.shape)}."
+                    f"Expected an image (3 axes), video (4) or videos (5), got shape {tuple(videos.shape)}."
                 )
             return [videos] if videos.ndim == 4 else list(videos)
         if not isinstance(videos, list | tuple) or not len(videos):
@@ -246,10 +252,8 @@ class VattVideoProcessor(VideoProcessorMixin):
         if settings["device"] is not None:
             frames = frames.to(settings["device"])
         if settings["do_resize"]:
-            resize = (
-                partial(_resize_as_pil, resample=settings["resample"]) if settings["antialias"] else _resize
-            )
-            frames = resize(frames, *_target_size(frames, settings["size"]))
+            resample = settings["resample"] if settings["antialias"] else None
+            frames = _resize(frames, *_target_size(frames, settings["size"]), resample)
         crop: SizeDict | None = settings["crop_size"] if settings["do_center_crop"] else None
         boxes = _crop_boxes(frames, crop, settings["crop_mode"])
         views = [self._normalize(frames[:, :, rows, columns], settings) for rows, columns in boxes]
@@ -267,10 +271,9 @@ class VattVideoProcessor(VideoProcessorMixin):
 
     def _normalize(self, frames: torch.Tensor, settings: dict[str, Any]) -> torch.Tensor:
         """Rescaling and normalisation as one multiplication and one addition."""
-        scale = torch.ones(1, device=frames.device)
-        shift = torch.zeros(1, device=frames.device)
-        if settings["do_rescale"]:
-            scale = scale * settings["rescale_factor"]
+        factor = settings["rescale_factor"] if settings["do_rescale"] else 1.0
+        scale = torch.full((1,), factor, device=frames.device)
+        shift = torch.zeros_like(scale)
         if settings["do_normalize"]:
             std = torch.as_tensor(settings["image_std"], dtype=torch.float32, device=frames.device)
             mean = torch.as_tensor(settings["image_mean"], dtype=torch.float32, device=frames.device)
@@ -342,11 +345,13 @@ def _target_size(frames: torch.Tensor, size: SizeDict) -> tuple[int, int]:
     return size.height, size.width
 
 
-def _resize(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Bilinear with half-pixel centres. uint8 frames are truncated to whole numbers, as the release casts
-    them."""
+def _resize(frames: torch.Tensor, height: int, width: int, resample: int | None) -> torch.Tensor:
+    """By PIL, or (None) bilinear with half-pixel centres. uint8 frames are then truncated to whole numbers,
+    as the release casts them."""
     if tuple(frames.shape[-2:]) == (height, width):
         return frames
+    if resample is not None:
+        return _resize_as_pil(frames, height, width, resample)
     # One frame at a time: float copies of more fall out of the processor's cache.
     resized = torch.cat(
         [
@@ -361,18 +366,12 @@ def _resize_as_pil(frames: torch.Tensor, height: int, width: int, resample: int)
     """Resized by PIL, frame by frame; channels of floating point one by one."""
     from PIL import Image
 
-    if tuple(frames.shape[-2:]) == (height, width):
-        return frames
-    device, frames = frames.device, frames.cpu()
-    if frames.dtype == torch.uint8:
-        pictures = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames]
-        resized = [
-            np.asarray(picture.resize((width, height), Image.Resampling(resample))) for picture in pictures
-        ]
-        return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(device)
-    planes = [Image.fromarray(plane.numpy()) for plane in frames.float().flatten(0, 1)]
-    resized = [np.asarray(plane.resize((width, height), Image.Resampling(resample))) for plane in planes]
-    return torch.from_numpy(np.stack(resized)).view(*frames.shape[:2], height, width).to(device)
+    whole = frames.dtype == torch.uint8
+    pictures = frames.cpu().permute(0, 2, 3, 1) if whole else frames.cpu().float().flatten(0, 1)
+    images = [Image.fromarray(np.ascontiguousarray(picture)) for picture in pictures.numpy()]
+    resized = [np.asarray(image.resize((width, height), Image.Resampling(resample))) for image in images]
+    result = torch.from_numpy(np.stack(resized)).to(frames.device)
+    return result.permute(0, 3, 1, 2) if whole else result.view(*frames.shape[:2], height, width)
 
 
 def _crop_boxes(frames: torch.Tensor, crop: SizeDict | None, mode: str) -> list[tuple[slice, slice]]:
@@ -384,8 +383,7 @@ def _crop_boxes(frames: torch.Tensor, crop: SizeDict | None, mode: str) -> list[
         return [(slice(None), slice(None))]
     if crop.height is None or crop.width is None or crop.height > height or crop.width > width:
         raise ValueError(
-            f"Cannot crop {crop.height} x {crop.width} from frames of {height} x {width}: enlarge `size` or "
-            "set `do_resize=True`."
+            f"Cannot crop {crop.height} x {crop.width} from frames of {height} x {width}: enlarge `size`."
         )
     top, left = (height - crop.height) // 2, (width - crop.width) // 2
     corners = [(top, left)]
@@ -396,6 +394,3 @@ def _crop_boxes(frames: torch.Tensor, crop: SizeDict | None, mode: str) -> list[
         else:
             corners = [(0, x) for x in (0, round(width / 2 - crop.width // 2), width - crop.width)]
     return [(slice(y, y + crop.height), slice(x, x + crop.width)) for y, x in corners]
-
-
-__all__ = ["VattVideoProcessor", "VattVideosKwargs"]

@@ -19,7 +19,7 @@ from typing import Any, TypeGuard, TypeVar
 import numpy as np
 import torch
 
-from .media import DEFAULT_LIMITS, MediaClip, MediaError, MediaLimits, MediaSource, read_clip, read_clips
+from .media import MediaClip, MediaError, MediaLimits, MediaSource, read_clip, read_clips
 from .media.source import source_name
 
 
@@ -44,15 +44,8 @@ def as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 
 def window_places(windows: int = 1, random: np.random.Generator | None = None) -> list[float]:
-    """Where windows lie: 0 is the first possible one of a clip, 1 the last possible one.
-
-    Args:
-        windows: how many.
-        random: draw them, one from each of as many equal stretches.
-
-    Raises:
-        ValueError: if `windows` is less than 1.
-    """
+    """Where `windows` windows lie: 0 is the first possible one of a clip, 1 the last possible one. With
+    `random` one is drawn from each of as many equal stretches."""
     if windows < 1:
         raise ValueError(f"`windows` must be at least 1, got {windows}.")
     if random is not None:
@@ -63,13 +56,8 @@ def window_places(windows: int = 1, random: np.random.Generator | None = None) -
 def window_starts(
     duration: float, seconds: float, places: Sequence[float] = (0.5,), part: Part = WHOLE
 ) -> list[float]:
-    """Start times of windows of `seconds` in a file of `duration`.
-
-    Args:
-        duration, seconds: seconds.
-        places: see [`window_places`].
-        part: of the file that windows are spread over.
-    """
+    """Start times of windows of `seconds` at `places` ([`window_places`]) of the part of a file of
+    `duration`."""
     first, last = part
     slack = max(0.0, min(duration, last) - first - seconds)
     return [first + place * slack for place in places]
@@ -94,7 +82,7 @@ def check_part(start: float | None, end: float | None, name: str) -> Part:
     """The part of a file from `start`, or its beginning, to `end`, or its end.
 
     Raises:
-        MediaError: there is no such part in any file; it names `name`.
+        MediaError: no file has such a part; it names `name`.
     """
     first, last = 0.0 if start is None else start, math.inf if end is None else end
     if not (0 <= first < last and math.isfinite(first)):
@@ -132,8 +120,6 @@ def read_windows(
     places: Sequence[float] = (0.5,),
     segment: tuple[float | None, float | None] | None = None,
     video: bool = True,
-    audio: bool = True,
-    limits: MediaLimits = DEFAULT_LIMITS,
     **options: Any,
 ) -> list[MediaClip]:
     """Read the window at `start`, or the windows at `places`, from a file that is opened once.
@@ -146,24 +132,16 @@ def read_windows(
         segment: (start, end) in seconds of the clip that windows are spread over, for clips inside long
             files; None for the beginning and the end of the file. Nothing outside is read, so windows of a
             clip that is too short are shorter. Default: the whole file.
-        options: `fps`, `sampling_rate`, `size` of `media.read_clip`.
+        video, options: see `media.read_clips`.
 
     Raises:
-        MediaError: see `media.read_clip`; a segment that is none.
+        MediaError: see `media.read_clips`; a segment that is none.
     """
     part = WHOLE if segment is None else check_part(*segment, source_name(source))
-    starts = (
-        [start] if start is not None else partial(window_starts, seconds=seconds, places=places, part=part)
-    )
-    clips = read_clips(
-        source,
-        starts,
-        duration=min(seconds, part[1] - part[0]),
-        video=video,
-        audio=audio,
-        limits=limits,
-        **options,
-    )
+    spread = partial(window_starts, seconds=seconds, places=places, part=part)
+    starts = spread if start is None else [start]
+    duration = min(seconds, part[1] - part[0])
+    clips = read_clips(source, starts, duration=duration, video=video, **options)
     seen = [clip for clip in clips if clip.frames is not None and len(clip.frames)] if video else []
     return [seen[min(number, len(seen) - 1)] for number in range(len(clips))] if seen else clips
 
@@ -182,11 +160,12 @@ class WindowReader:
         self, videos: Any, sounds: Any, settings: dict[str, Any], limits: MediaLimits, listen: bool
     ) -> None:
         self.videos, self.sounds = videos, sounds
-        self.settings, self.limits, self.listen = settings, limits, listen
+        self.settings, self.listen = settings, listen
         self.num_frames, self.fps = settings["num_frames"], settings["fps"]
         self.num_samples, self.rate = sounds.num_samples, sounds.sampling_rate
+        self.reading: dict[str, Any] = {"sampling_rate": self.rate, "limits": limits}
 
-    def read(self, video: Any, sound: Any, start: float | None, windows: int, metadata: Any) -> list[Window]:
+    def read(self, video: Any, sound: Any, start: float | None, metadata: Any, windows: int) -> list[Window]:
         """The window at `start`, or `windows` uniform ones, of one video, one sound, or both on one clock."""
         if start is not None and not start >= 0:
             raise ValueError(f"`start` must be seconds from the beginning of a clip, got {start}.")
@@ -210,17 +189,12 @@ class WindowReader:
         self, video: MediaSource, seconds: float, start: float | None, places: Sequence[float]
     ) -> list[tuple[torch.Tensor, np.ndarray | None, float]]:
         """(frames, sound, start) of each window of `seconds` of a file."""
-        clips = read_windows(
-            video,
-            seconds,
-            start=start,
-            places=places,
-            audio=self.listen,
-            fps=self.fps,
-            sampling_rate=self.rate,
-            size=self.settings["decode_size"],
-            limits=self.limits,
-        )
+        options: dict[str, Any] = {
+            "fps": self.fps,
+            "size": self.settings["decode_size"],
+            "audio": self.listen,
+        }
+        clips = read_windows(video, seconds, start=start, places=places, **self.reading, **options)
         return [
             (self.videos.load(clip, self.settings)[: self.num_frames], self._heard(clip.waveform), clip.start)
             for clip in clips
@@ -250,15 +224,7 @@ class WindowReader:
             return [None] * len(places)
         seconds = self.sounds.window_seconds
         if is_media_source(sound):
-            clips = read_windows(
-                sound,
-                seconds,
-                start=start,
-                places=places,
-                video=False,
-                sampling_rate=self.rate,
-                limits=self.limits,
-            )
+            clips = read_windows(sound, seconds, start=start, places=places, video=False, **self.reading)
             return [clip.waveform for clip in clips]
         length = len(self.sounds.load(sound)) / self.rate
         starts = window_starts(length, seconds, places) if start is None else [start]
@@ -268,9 +234,7 @@ class WindowReader:
         """The window of a sound at `start`."""
         if is_media_source(sound):
             seconds = self.sounds.window_seconds
-            return read_clip(
-                sound, start=start, duration=seconds, video=False, sampling_rate=self.rate, limits=self.limits
-            ).waveform
+            return read_clip(sound, start=start, duration=seconds, video=False, **self.reading).waveform
         waveform = self.sounds.load(sound)
         part = take_samples(waveform, start, self.rate, self.num_samples)
         if not len(part):

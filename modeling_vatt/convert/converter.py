@@ -17,11 +17,7 @@ from .variables import Variables
 
 
 def model_table(model: VattPreTrainedModel) -> list[Entry]:
-    """Variable and parameter of everything in `model`.
-
-    Raises:
-        ConversionError: for a model the release has no checkpoint layout for.
-    """
+    """Variable and parameter of everything in `model`."""
     if isinstance(model, VattClassifier) and not model.config.modality_agnostic:
         return classification_table(model.config, model.modality)
     if isinstance(model, VattForPreTraining):
@@ -29,8 +25,7 @@ def model_table(model: VattPreTrainedModel) -> list[Entry]:
     if isinstance(model, VattModel) and model.head is not None:
         return pretraining_table(model.config, prefix="")
     raise ConversionError(
-        f"{type(model).__name__} with this config has no counterpart in the release: give a model for "
-        "pretraining or a classifier."
+        f"{type(model).__name__} of this config has no counterpart in the release: give another model."
     )
 
 
@@ -40,11 +35,7 @@ def build_model(
     head_dim: int | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> tuple[VattPreTrainedModel, list[Entry]]:
-    """Model on the meta device that fits the variables exactly, and its table.
-
-    Raises:
-        ConversionError: naming every variable that has no place, is missing, or has another shape.
-    """
+    """Model on the meta device that fits the variables exactly, and its table."""
     model_class, config = infer_config(shapes, source, head_dim, overrides)
     try:
         with torch.device("meta"):
@@ -56,13 +47,11 @@ def build_model(
     if left_over := sorted(set(shapes) - expected):
         raise ConversionError(
             f"{source} has variables without a place in the model: {', '.join(left_over)}. Check the "
-            "overrides; "
-            "other models than the release's cannot be converted."
+            "overrides; only models of the release can be converted."
         )
     if missing := sorted(expected - set(shapes)):
         raise ConversionError(
-            f"{source} lacks variables of the model: {', '.join(missing)}. Check the overrides, or fetch it "
-            "again."
+            f"{source} lacks variables of the model: {', '.join(missing)}. Fetch it, or check the overrides."
         )
     state = model.state_dict()
     for entry in table:
@@ -92,9 +81,6 @@ def load_variables(
         variables: see [`open_variables`].
         head_dim, overrides: see [`infer_config`].
         replacements: arrays to take instead of variables of these names.
-
-    Raises:
-        ConversionError: see [`build_model`]; also for variables that are not float32.
     """
     model, table = build_model(variables.shapes, variables.source, head_dim, overrides)
     state: dict[str, torch.Tensor] = {}
@@ -112,9 +98,6 @@ def export_variables(model: VattPreTrainedModel) -> dict[str, np.ndarray]:
     """The model's weights under the release's variable paths and in its layouts; the way back.
 
     Arrays are views of the weights where those lie on the CPU.
-
-    Raises:
-        ConversionError: for a model the release has no checkpoint layout for.
     """
     state = model.state_dict()
     return {entry.variable: entry.to_array(state[entry.parameter]) for entry in model_table(model)}

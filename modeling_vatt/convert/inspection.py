@@ -44,8 +44,7 @@ class _Shapes:
     def get(self, name: str, ndim: int) -> Shape:
         if name not in self.shapes:
             raise ConversionError(
-                f"{self.source} lacks the variable {name}: it is not a complete VATT checkpoint. Fetch it "
-                "again."
+                f"{self.source} lacks the variable {name}: it is no complete VATT checkpoint. Fetch it again."
             )
         shape = self.shapes[name]
         if len(shape) != ndim:
@@ -57,8 +56,7 @@ class _Shapes:
         found = {int(match[1]) for name in self.shapes if (match := pattern.match(name))}
         if found != set(range(len(found))) or not found:
             raise ConversionError(
-                f"{self.source}: the layers under {path} are {sorted(found)}, expected 0, 1, 2, ... without "
-                "gaps."
+                f"{self.source}: the layers under {path} are {sorted(found)}, expected 0, 1, 2, ..."
             )
         return len(found)
 
@@ -78,9 +76,6 @@ def infer_config(
             relative bias table where there is one, and is 64 otherwise, as in every official size.
         overrides: fields of [`VattConfig`] to set on top, towers as nested dicts; `head_dim` or
             `num_attention_heads` of one tower also belong here.
-
-    Raises:
-        ConversionError: if this is no VATT checkpoint, or its shapes are contradictory.
     """
     reader = _Shapes(shapes, source)
     given = dict(overrides or {})
@@ -98,8 +93,7 @@ def infer_config(
     else:
         examples = ", ".join(list(shapes)[:3]) or "none"
         raise ConversionError(
-            f"{source} is not a VATT checkpoint; its first variables: {examples}. Choose another one, see "
-            "`vatt convert --list`."
+            f"{source} is not a VATT checkpoint, but holds {examples}. Choose one of `vatt convert --list`."
         )
     try:
         return model_class, VattConfig(**{**fields, **given})
@@ -136,8 +130,7 @@ def _encoder(
         heads = inner // int(given.get("head_dim", head_dim or DEFAULT_HEAD_DIM))
     if not heads or inner % heads:
         raise ConversionError(
-            f"{reader.source}: attention under {path} is {inner} wide, which the head width does not divide; "
-            "give it (`--head-dim`)."
+            f"{reader.source}: the head width does not divide that of {path}, {inner}: give `--head-dim`."
         )
     return {
         "hidden_size": hidden,
@@ -165,9 +158,7 @@ def _video_input(reader: _Shapes, patch: str, positions: str) -> dict[str, Any]:
     }
     if height != width or rows["vertical"] != rows["horizontal"]:
         raise ConversionError(
-            f"{reader.source}: patches ({height} x {width}) or frames of the video tower are not square; "
-            "only "
-            "square ones are converted."
+            f"{reader.source}: patches ({height} x {width}) or frames of the video tower must be square."
         )
     return {
         "num_channels": channels,

@@ -32,18 +32,12 @@ PATCH_NAMES = {"video": "voxel_to_patch", "waveform": "wave_to_patch", "spectrog
 
 @dataclass(frozen=True)
 class Entry:
-    """One variable and its parameter.
-
-    Args:
-        variable: path in the checkpoint.
-        parameter: name in the state dict.
-        layout: `"same"`; `"dense"`, a (in, out) kernel, transposed here; `"patch"`, a convolution kernel
-            (*patch, channels, out), which is a dense (out, channels * patch) weight here.
-        patch: extent of the kernel, for `"patch"`.
-    """
+    """A variable of the checkpoint and its parameter in the state dict."""
 
     variable: str
     parameter: str
+    # "same"; "dense", a (in, out) kernel, transposed here; "patch", a convolution kernel (*patch, channels,
+    # out), which is a dense (out, channels * patch) weight here.
     layout: str = "same"
     patch: tuple[int, ...] = ()
 

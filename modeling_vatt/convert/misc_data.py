@@ -28,24 +28,14 @@ MAX_BYTES = 1 << 30  # unpacked; the real table has 79 MB
 
 @dataclass(frozen=True)
 class MiscData:
-    """Contents of the archive that the model needs.
+    """Contents of the archive that the model needs."""
 
-    Args:
-        vocabulary: words, one per line, index by line.
-        word_embeddings: float32 (words, width).
-    """
-
-    vocabulary: str
-    word_embeddings: np.ndarray
+    vocabulary: str  # words, one per line, index by line
+    word_embeddings: np.ndarray  # float32 (words, width)
 
 
 def read_misc_data(path: str | os.PathLike) -> MiscData:
-    """Read the archive.
-
-    Raises:
-        ConversionError: if a file is missing, an entry's path leaves the archive, or the pickle holds
-            anything but data.
-    """
+    """Read the archive."""
     found: dict[str, bytes] = {}
     unpacked = 0
     try:
@@ -82,16 +72,7 @@ def read_misc_data(path: str | os.PathLike) -> MiscData:
 
 
 def load_array_pickle(data: bytes, source: str, key: str) -> np.ndarray:
-    """The array under `key` in a pickled dict of arrays.
-
-    Args:
-        data: the pickle.
-        source: what to call it in messages.
-        key: text.
-
-    Raises:
-        ConversionError: if the pickle names anything but NumPy arrays, is damaged, or lacks the key.
-    """
+    """The array under `key` in a pickled dict of arrays, which messages call `source`."""
     try:
         # latin1: how NumPy arrays pickled by Python 2 are read
         content = _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()

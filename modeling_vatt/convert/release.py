@@ -111,9 +111,6 @@ def fetch_release(
 
     Returns:
         The checkpoint's prefix.
-
-    Raises:
-        ConversionError: unknown name, a file that is missing, or a download that fails; see [`fetch`].
     """
     if name not in RELEASES:
         raise ConversionError(f"{name!r} is no published checkpoint; choose one of {', '.join(RELEASES)}.")
@@ -138,9 +135,6 @@ def fetch(url: str, target: Path, progress: Progress | None = None) -> Path:
     """Download a file unless it is there; a broken download is taken up where it ended.
 
     What has arrived stands in `TARGET.part` until size, and checksum if the server gives one, are right.
-
-    Raises:
-        ConversionError: if the file can not be had, or is damaged.
     """
     if target.exists():
         return target
@@ -161,8 +155,7 @@ def fetch(url: str, target: Path, progress: Progress | None = None) -> Path:
                 ) from error
             if error.code < 500:  # asking again will not help
                 raise ConversionError(
-                    f"{url}: the server answers {error.code} ({error.reason}). Check the name and the "
-                    "network."
+                    f"{url}: the server answers {error.code} ({error.reason}). Check the name."
                 ) from error
             reason = f"the server answers {error.code} ({error.reason})"
             continue

@@ -32,8 +32,7 @@ class Variables(Mapping[str, np.ndarray]):
     Indexing reads one variable; `shapes` needs no reading.
 
     Args:
-        shapes: shape of every entry under its full name.
-        read: reads the entry of a full name.
+        shapes, read: shape and reader of every entry under its full name.
         source: what to call the checkpoint in messages.
     """
 
@@ -71,10 +70,6 @@ def open_variables(path: str | os.PathLike) -> Variables:
     Args:
         path: `.npz` file; prefix, `.index` or `.data-...` file of a TensorFlow checkpoint; or a folder that
             holds one such checkpoint.
-
-    Raises:
-        ConversionError: if the checkpoint is missing, incomplete or unreadable, or TensorFlow is needed and
-            not installed.
     """
     path = Path(path)
     if path.suffix == ".npz":
@@ -135,8 +130,7 @@ def _open_tensorflow(prefix: Path) -> Variables:
     size = sum(shard.stat().st_size for shard in prefix.parent.glob(prefix.name + ".data-*-of-*"))
     if size < needed:
         raise ConversionError(
-            f"{prefix}.data-* is truncated: {size} bytes, the index speaks of at least {needed}. Fetch it "
-            "again."
+            f"{prefix}.data-* is truncated: {size} bytes of at least {needed} in the index. Fetch it again."
         )
 
     def read(name: str) -> np.ndarray:
@@ -144,8 +138,7 @@ def _open_tensorflow(prefix: Path) -> Variables:
             return reader.get_tensor(name)
         except failures as error:
             raise ConversionError(
-                f"{prefix}.data-*: variable {name} cannot be read ({_brief(error)}): the file is damaged, "
-                "fetch it again."
+                f"{prefix}.data-*: variable {name} is damaged ({_brief(error)}): fetch it again."
             ) from error
 
     return Variables(shapes, read, str(prefix))

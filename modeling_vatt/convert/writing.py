@@ -18,10 +18,10 @@ from huggingface_hub import ModelCardData
 from .._version import __version__
 from ..models.classification import VattClassifier
 from ..models.modeling_vatt import VattPreTrainedModel
-from ..processors import VattFeatureExtractor, VattProcessor, VattTokenizer, VattVideoProcessor
+from ..processors import VattProcessor, VattTokenizer
+from ..processors.processing_vatt import sounds_of, videos_of
 from .converter import build_model, load_variables, word_table_entry
 from .errors import ConversionError
-from .inspection import HOP_LENGTH
 from .misc_data import MiscData, read_misc_data
 from .release import Release
 from .variables import Variables, open_variables
@@ -79,9 +79,6 @@ def convert_checkpoint(
         labels: file of class names, see [`read_labels`]; fine-tuned checkpoints only.
         head_dim, overrides: see [`infer_config`].
         overwrite: replace a folder that is not empty.
-
-    Raises:
-        ConversionError: naming file or variable; nothing is left behind.
     """
     output = Path(output)
     with _moved_into_place(output, overwrite) as folder:
@@ -151,9 +148,6 @@ def read_labels(path: str | os.PathLike, count: int) -> list[str]:
         path: `.json` (a list, or an object from id to name), `.csv` with a header (columns `index` and
             `display_name`, as AudioSet's class list has them), or text with one name per line.
         count: number of classes.
-
-    Raises:
-        ConversionError: if the file is unreadable or does not name exactly `count` different classes.
     """
     path = Path(path)
     try:
@@ -169,8 +163,7 @@ def read_labels(path: str | os.PathLike, count: int) -> list[str]:
             names = [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConversionError(
-            f"{path}: no list of class names ({type(error).__name__}: {error}). Give a JSON list, or a name "
-            "a line."
+            f"{path}: no list of class names ({type(error).__name__}: {error}). Give a JSON list."
         ) from error
     if len(names) != count or len(set(map(str, names))) != count:
         raise ConversionError(
@@ -217,24 +210,11 @@ def _save_processor(
 ) -> list[str]:
     config = model.config
     if isinstance(model, VattClassifier) and model.modality == "video":
-        video = config.video_config
-        size = release.frame_size if release is not None and release.frame_size else video.image_size
-        VattVideoProcessor(
-            size=size, crop_size=size, num_frames=video.num_frames, fps=FINETUNED_FPS
-        ).save_pretrained(folder)
+        size = None if release is None else release.frame_size
+        videos_of(config.video_config, FINETUNED_FPS, size).save_pretrained(folder)
         return []
     if isinstance(model, VattClassifier):
-        audio = config.audio_config
-        samples = audio.num_samples
-        if audio.input_type == "spectrogram":
-            samples = audio.spectrogram_length * HOP_LENGTH
-        VattFeatureExtractor(
-            audio.input_type,
-            FINETUNED_SAMPLING_RATE,
-            samples,
-            num_mel_bins=audio.num_mel_bins,
-            hop_length=HOP_LENGTH,
-        ).save_pretrained(folder)
+        sounds_of(config.audio_config, rate=FINETUNED_SAMPLING_RATE).save_pretrained(folder)
         return []
     if tokenizer is not None:
         VattProcessor.from_config(config, tokenizer).save_pretrained(folder)

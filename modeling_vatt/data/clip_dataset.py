@@ -24,6 +24,7 @@ from .sampler import Order, shuffle_shards
 from .tables import ClipTable, all_captions, clip_name, nearest_sentences, video_paths
 
 
+@dataclass(eq=False, repr=False)
 class ClipDataset(Dataset):
     """Clips as the model takes them; each item is one window of one video, or several.
 
@@ -49,38 +50,26 @@ class ClipDataset(Dataset):
     [`nearest_sentences`].
     """
 
-    def __init__(
-        self,
-        clips: ClipTable,
-        processor: VattProcessor,
-        random_window: bool = False,
-        augmentation: Any = None,
-        seed: int = 0,
-        clips_per_video: int = 1,
-        limits: MediaLimits = DEFAULT_LIMITS,
-        late_colors: bool = False,
-        with_ids: bool = False,
-        window_choices: int = 0,
-        mask_captions: bool = False,
-    ) -> None:
-        if clips_per_video < 1:
-            raise ValueError(f"`clips_per_video` must be at least 1, got {clips_per_video}.")
-        if window_choices and random_window and window_choices < clips_per_video:
+    clips: ClipTable
+    processor: VattProcessor
+    random_window: bool = False
+    augmentation: Any = None
+    seed: int = 0
+    clips_per_video: int = 1
+    limits: MediaLimits = DEFAULT_LIMITS
+    late_colors: bool = False
+    with_ids: bool = False
+    window_choices: int = 0
+    mask_captions: bool = False
+
+    def __post_init__(self) -> None:
+        if self.clips_per_video < 1:
+            raise ValueError(f"`clips_per_video` must be at least 1, got {self.clips_per_video}.")
+        if self.window_choices and self.random_window and self.window_choices < self.clips_per_video:
             raise ValueError(
-                f"`clips_per_video` {clips_per_video} cannot be drawn from `window_choices` "
-                f"{window_choices}: raise the latter."
+                f"`clips_per_video` {self.clips_per_video} cannot be drawn from `window_choices` "
+                f"{self.window_choices}: raise the latter."
             )
-        self.clips = clips
-        self.processor = processor
-        self.random_window = random_window
-        self.augmentation = augmentation
-        self.seed = seed
-        self.clips_per_video = clips_per_video
-        self.limits = limits
-        self.late_colors = late_colors
-        self.with_ids = with_ids
-        self.window_choices = window_choices
-        self.mask_captions = mask_captions
 
     def __len__(self) -> int:
         return len(self.clips)

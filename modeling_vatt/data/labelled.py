@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -213,6 +214,7 @@ def match_classes(table: datasets.Dataset, names: Sequence[str]) -> datasets.Dat
     return _with_labels(table, labels, names)  # type: ignore[arg-type]
 
 
+@dataclass(eq=False, repr=False)
 class LabelledDataset(Dataset):
     """Labelled clips as the classifiers take them.
 
@@ -235,35 +237,26 @@ class LabelledDataset(Dataset):
     [`SkippedClip`]; nothing else is caught.
     """
 
-    def __init__(
-        self,
-        clips: datasets.Dataset,
-        processor: VattProcessor,
-        media: str,
-        random_window: bool = False,
-        augmentation: Any = None,
-        windows: int = 1,
-        crops: int = 1,
-        seed: int = 0,
-        limits: MediaLimits = DEFAULT_LIMITS,
-    ) -> None:
+    clips: datasets.Dataset
+    processor: VattProcessor
+    media: str
+    random_window: bool = False
+    augmentation: Any = None
+    windows: int = 1
+    crops: int = 1
+    seed: int = 0
+    limits: MediaLimits = DEFAULT_LIMITS
+
+    def __post_init__(self) -> None:
+        windows, crops, media = self.windows, self.crops, self.media
         if crops not in (1, 3) or windows < 1:
             raise ValueError(f"`windows` must be 1 or more and `crops` 1 or 3, got {windows} and {crops}.")
         if (crops > 1 and media != "video") or (windows > 1 and media == "image"):
             raise ValueError(f"{windows} windows of {crops} crops make no sense for {media}: use 1.")
-        if (random_window or augmentation is not None) and windows * crops > 1:
+        if (self.random_window or self.augmentation is not None) and windows * crops > 1:
             raise ValueError("Training takes one view of a clip: leave `windows` and `crops` at 1.")
-        self.clips = clips
-        self.processor = processor
-        self.media = media
-        self.random_window = random_window
-        self.augmentation = augmentation
-        self.windows = windows
-        self.crops = crops
-        self.seed = seed
-        self.limits = limits
-        self.num_labels = len(class_names(clips))
-        self.several_labels = has_several_labels(clips)
+        self.num_labels = len(class_names(self.clips))
+        self.several_labels = has_several_labels(self.clips)
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -3,6 +3,7 @@
 """Which clips make up which training step: a pure function of the seed, so that a run can be resumed."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -44,6 +45,7 @@ def shuffle_shards(shard_sizes: Sequence[int], together: int) -> Order:
     return order
 
 
+@dataclass(eq=False)
 class StepSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, clip index) for the steps from `start_step` to `num_steps`.
 
@@ -62,42 +64,33 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         order: makes the order of an epoch from its random numbers; a permutation of all by default.
     """
 
-    def __init__(
-        self,
-        num_clips: int,
-        batch_size: int,
-        num_steps: int,
-        seed: int = 0,
-        start_step: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        clips_per_video: int = 1,
-        order: Order | None = None,
-    ) -> None:
-        if batch_size % clips_per_video:
+    num_clips: int
+    batch_size: int
+    num_steps: int
+    seed: int = 0
+    start_step: int = 0
+    rank: int = 0
+    world_size: int = 1
+    clips_per_video: int = 1
+    order: Order | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.clips_per_video:
             raise ValueError(
-                f"A batch of {batch_size} clips cannot be made of videos with {clips_per_video} clips each: "
-                f"use a multiple of {clips_per_video}."
+                f"A batch of {self.batch_size} clips cannot be made of videos with {self.clips_per_video} "
+                f"clips each: use a multiple of {self.clips_per_video}."
             )
-        self.items_per_step = batch_size // clips_per_video
-        if num_clips < self.items_per_step:
+        self.items_per_step = self.batch_size // self.clips_per_video
+        if self.num_clips < self.items_per_step:
             raise ValueError(
-                f"There are {num_clips * clips_per_video} clips for batches of {batch_size}: use more clips "
-                "or a smaller batch."
+                f"There are {self.num_clips * self.clips_per_video} clips for batches of {self.batch_size}: "
+                "use more clips or a smaller batch."
             )
-        if self.items_per_step < world_size:
+        if self.items_per_step < self.world_size:
             raise ValueError(
-                f"The {self.items_per_step} videos of a step cannot be divided among {world_size} processes: "
-                "use a larger batch or fewer processes."
+                f"The {self.items_per_step} videos of a step cannot be divided among {self.world_size} "
+                "processes: use a larger batch or fewer processes."
             )
-        self.num_clips = num_clips
-        self.batch_size = batch_size
-        self.num_steps = num_steps
-        self.seed = seed
-        self.start_step = start_step
-        self.rank = rank
-        self.world_size = world_size
-        self.order: Order = order or (lambda random: random.permutation(num_clips))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -112,18 +105,19 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         for step in range(self.start_step, self.num_steps):
             if step // self.steps_per_epoch != epoch:
                 epoch = step // self.steps_per_epoch
-                order = self.order(np.random.default_rng((self.seed, epoch)))
+                random = np.random.default_rng((self.seed, epoch))
+                order = random.permutation(self.num_clips) if self.order is None else self.order(random)
             first = step % self.steps_per_epoch * self.items_per_step
             batch = order[first : first + self.items_per_step]
             yield [(epoch, int(index)) for index in batch[self.rank :: self.world_size]]
 
 
+@dataclass(eq=False)
 class ChunkSampler(Sampler[list[tuple[int, int]]]):
     """The batches of a sampler, one after the other, in parts of at most `size` items."""
 
-    def __init__(self, batches: Iterable[list[tuple[int, int]]], size: int) -> None:
-        self.batches = batches
-        self.size = size
+    batches: Iterable[list[tuple[int, int]]]
+    size: int
 
     def count(self, batch: list[tuple[int, int]]) -> int:
         """Parts of a batch."""
@@ -135,6 +129,7 @@ class ChunkSampler(Sampler[list[tuple[int, int]]]):
                 yield batch[first : first + self.size]
 
 
+@dataclass(eq=False)
 class EpochSampler(Sampler[tuple[int, int]]):
     """(epoch, clip index) of all clips, every epoch in another order.
 
@@ -144,10 +139,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
         epoch: tells the current epoch, so that a resumed run begins with the right one.
     """
 
-    def __init__(self, num_clips: int, seed: int, epoch: Callable[[], int]) -> None:
-        self.num_clips = num_clips
-        self.seed = seed
-        self.epoch = epoch
+    num_clips: int
+    seed: int
+    epoch: Callable[[], int]
 
     def __len__(self) -> int:
         return self.num_clips

@@ -71,6 +71,7 @@ class LinearHead(nn.Module):
         return self.classifier.weight.square().sum()
 
 
+@dataclass(eq=False, repr=False)
 class LinearHeadClassifier(ClassifierMixin, BaseEstimator):
     """[`LinearHead`] with the release's training, as a scikit-learn classifier: cross-entropy and L2 penalty,
     Adam.
@@ -86,27 +87,15 @@ class LinearHeadClassifier(ClassifierMixin, BaseEstimator):
         device: cpu, cuda, ...
     """
 
-    def __init__(
-        self,
-        hidden_size: int = 128,
-        dropout: float = 0.9,
-        l2: float = 0.1,
-        learning_rate: float = 5e-4,
-        batch_size: int = 64,
-        epochs: int = 1000,
-        steps: int | None = None,
-        seed: int = 1,
-        device: str = "cpu",
-    ) -> None:
-        self.hidden_size = hidden_size
-        self.dropout = dropout
-        self.l2 = l2
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.epochs = epochs
-        self.steps = steps
-        self.seed = seed
-        self.device = device
+    hidden_size: int = 128
+    dropout: float = 0.9
+    l2: float = 0.1
+    learning_rate: float = 5e-4
+    batch_size: int = 64
+    epochs: int = 1000
+    steps: int | None = None
+    seed: int = 1
+    device: str = "cpu"
 
     def fit(self, X: npt.NDArray, y: npt.NDArray) -> "LinearHeadClassifier":
         """Train on features (clips, dim) and their classes (clips,)."""

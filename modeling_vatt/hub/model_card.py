@@ -38,7 +38,7 @@ model = {kind}.from_pretrained("{name}").eval()
 processor = VattProcessor.from_pretrained("{name}")
 """
 _PREDICT = """with torch.no_grad():
-    logits = model({argument}=inputs["{argument}"]).logits
+    logits = model({argument}={value}).logits
 print(model.config.id2label[int(logits[0].argmax())])
 """
 _COMPARE = """inputs = processor(videos=["clip.mp4"], text=["a caption"])
@@ -46,11 +46,7 @@ with torch.no_grad():
     outputs = model(**inputs, return_loss=False)
 print(torch.cosine_similarity(outputs.text_vt_embeds, outputs.video_vt_embeds))
 """
-_IMAGE = """image = torch.zeros(1, 3, {size}, {size})  # pixels in [-1, 1]
-with torch.no_grad():
-    logits = model(pixel_values=image).logits
-print(model.config.id2label[int(logits[0].argmax())])
-"""
+_IMAGE = "image = torch.zeros(1, 3, {size}, {size})  # pixels in [-1, 1]\n"
 
 # Hub task -> how `datasets` calls a folder of such files.
 _FOLDERS = {"audio-classification": "audiofolder", "image-classification": "imagefolder"}
@@ -67,14 +63,7 @@ _RETRIEVAL_METRICS = {
     "MedianRank": ("median_rank", "Median rank"),
 }
 # Of a log line, not of an evaluation.
-_TRAINING_METRICS = (
-    "loss",
-    "learning_rate",
-    "grad_norm",
-    "clips_per_second",
-    "skipped_clips",
-    "epoch",
-)
+_TRAINING_METRICS = ("loss", "learning_rate", "grad_norm", "clips_per_second", "skipped_clips", "epoch")
 
 _CITATION = """```bibtex
 @inproceedings{akbari2021vatt,
@@ -172,12 +161,7 @@ def write_model_card(
     license: str | None = "apache-2.0",
     **kwargs: Any,
 ) -> None:
-    """Write the card of [`~modeling_vatt.hub.model_card.build_model_card`] as `README.md` beside a model.
-
-    Args:
-        output_dir: folder of the model.
-        name, model, dataset, metrics, settings, license, kwargs: as there.
-    """
+    """Write the card of [`~modeling_vatt.hub.model_card.build_model_card`] as `README.md` beside a model."""
     card = build_model_card(model, name, dataset, metrics, settings, license=license, **kwargs)
     card.save(Path(output_dir) / "README.md")
 
@@ -222,8 +206,8 @@ def _video_fact(config: Any, processor: Any) -> str:
     if config.is_foreign("video"):
         return f"{config.num_frames} frames{fps}"
     video = config.video_config
-    fact = f"{video.num_frames} frames of {video.image_size} x {video.image_size} px{fps}"
-    return fact + _convolutions(video)
+    size = f"{video.image_size} x {video.image_size}"
+    return f"{video.num_frames} frames of {size} px{fps}{_convolutions(video)}"
 
 
 def _audio_fact(config: Any, processor: Any) -> str:
@@ -232,10 +216,10 @@ def _audio_fact(config: Any, processor: Any) -> str:
         seconds = "" if processor is None else f"{processor.feature_extractor.window_seconds:g} s"
         return f"{seconds}{rate}"
     audio = config.audio_config
-    if audio.input_type == "waveform":
-        return f"{audio.num_samples} samples{rate}" + _convolutions(audio)
-    fact = f"log-mel spectrogram of {audio.spectrogram_length} x {audio.num_mel_bins}{rate}"
-    return fact + _convolutions(audio)
+    fact = f"{audio.num_samples} samples"
+    if audio.input_type == "spectrogram":
+        fact = f"log-mel spectrogram of {audio.spectrogram_length} x {audio.num_mel_bins}"
+    return f"{fact}{rate}{_convolutions(audio)}"
 
 
 def _text_fact(config: Any, processor: Any) -> str:
@@ -251,22 +235,15 @@ def _convolutions(tower: Any) -> str:
 
 def _facts(model: PreTrainedModel, processor: Any) -> dict[str, str]:
     config = model.config
-    built = getattr(model, "vatt", model)
-    everything = {
-        "video": _video_fact(config, processor),
-        "audio": _audio_fact(config, processor),
-        "text": _text_fact(config, processor),
-    }
-    for name in everything:
-        words = [everything[name]] if everything[name] else []
+    towers = {}
+    for name, fact in (("video", _video_fact), ("audio", _audio_fact), ("text", _text_fact)):
+        words = [fact(config, processor)]
         if config.is_foreign(name):
             words.append(f"a `{getattr(config, f'{name}_config').model_type}` tower")
-        locked = config.use(name).locked
-        words += (
-            ["not trained"] if locked is True else [f"first {locked} blocks not trained"] if locked else []
-        )
-        everything[name] = ", ".join(words)
-    towers = {name: fact for name, fact in everything.items() if getattr(built, f"{name}_model") is not None}
+        if locked := config.use(name).locked:
+            words.append("not trained" if locked is True else f"first {locked} blocks not trained")
+        if getattr(model.base_model, f"{name}_model") is not None:
+            towers[name] = ", ".join(filter(None, words))
     shared = "one encoder for all modalities" if config.modality_agnostic else "an encoder per modality"
     return {
         "class": f"`{type(model).__name__}`",
@@ -280,12 +257,14 @@ def _use(kind: str, task: str, name: str, model: PreTrainedModel) -> str:
     if task == "image-classification":
         load = _LOAD.replace("from modeling_vatt.processors import VattProcessor\n", "")
         load = load[: load.index("processor =")].format(kind=kind, name=name)
-        return load + _IMAGE.format(size=model.config.video_config.image_size)
+        image = _IMAGE.format(size=model.config.video_config.image_size)
+        return load + image + _PREDICT.format(argument="pixel_values", value="image")
     # A plain VattModel loads into VattForPreTraining too, which takes all that the processor gives.
     load = _LOAD.format(kind=kind if kind in _KINDS else "VattForPreTraining", name=name)
     if task in _CLASSIFIER_USE:
         argument, inputs = _CLASSIFIER_USE[task]
-        return f"{load}inputs = processor({inputs})\n" + _PREDICT.format(argument=argument)
+        predict = _PREDICT.format(argument=argument, value=f'inputs["{argument}"]')
+        return f"{load}inputs = processor({inputs})\n{predict}"
     return load + _COMPARE
 
 

@@ -174,25 +174,16 @@ def _grouped(statements: set[str]) -> str:
 
 @dataclass
 class _Module:
-    """A module of this package, taken apart.
-
-    Attributes:
-        name: full name.
-        is_package: whether this is an `__init__`.
-        body: text without header, imports and `__all__`.
-        imports: what it imports from elsewhere: bound name -> statement.
-        definitions: what it defines: name -> text of its statement if that is one line, else where it is.
-        needs, needs_later: modules of this package imported at its top, and inside functions.
-        deferred_annotations: whether it imports them from `__future__`.
-    """
+    """A module of this package, taken apart."""
 
     name: str
     is_package: bool
-    body: str = ""
-    imports: dict[str, str] = field(default_factory=dict)
+    body: str = ""  # without header, imports and `__all__`
+    imports: dict[str, str] = field(default_factory=dict)  # from elsewhere: bound name -> statement
+    # Name -> text of its statement if that is one line, else where it is.
     definitions: dict[str, str] = field(default_factory=dict)
-    needs: list[str] = field(default_factory=list)
-    needs_later: list[str] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)  # modules of this package imported at its top
+    needs_later: list[str] = field(default_factory=list)  # and inside functions
     deferred_annotations: bool = False
 
 

@@ -28,14 +28,7 @@ def require_repository(
     revision: str | None = None,
     token: str | None = None,
 ) -> bool:
-    """Make sure that a folder or a repository is there. A folder comes first.
-
-    Args:
-        name: path, or name on the Hub.
-        kind: of the repository.
-        file: that such a repository holds.
-        revision: commit, branch or tag on the Hub.
-        token: for the Hub.
+    """Make sure that a folder, or a repository that holds `file`, is there. A folder comes first.
 
     Returns:
         whether only what the Hub's cache holds can be had: the Hub does not answer.
@@ -68,8 +61,7 @@ def require_repository(
             if isinstance(error, GatedRepoError):
                 return False  # what to do about it is said by whoever loads it
             raise FileNotFoundError(
-                f"{name}: no such folder, nor a {kind} of this name on the Hub. Check the path; log in for "
-                "one that is private."
+                f"{name}: no such folder, nor a {kind} on the Hub. Check the path; log in for a private one."
             ) from None
         except HfHubHTTPError:  # the Hub is there, and says more to whoever loads it
             return False
@@ -80,6 +72,3 @@ def require_repository(
     raise FileNotFoundError(
         f"{name}: no such folder, and {reason}. Check the path, or the network for a {kind} on the Hub."
     )
-
-
-__all__ = ["is_hub_name", "require_repository"]

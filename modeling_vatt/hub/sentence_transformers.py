@@ -34,6 +34,3 @@ def save_modules_file(folder: str | os.PathLike) -> None:
         path = Path(folder) / name
         if not path.exists():
             write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-__all__ = ["EMBEDDER", "save_modules_file"]

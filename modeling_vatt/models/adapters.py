@@ -29,14 +29,13 @@ def add_lora(model: VattPreTrainedModel, name: str, rank: int) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ValueError("LoRA needs the package PEFT: pip install peft.") from error
-    tower = getattr(model.base_model, f"{name}_model", None) if name in MODALITIES else None
-    if tower is None:
+    if name not in model.towers:
         raise ValueError(f"This model has no {name!r} tower for LoRA; towers are {MODALITIES}.")
     if model.config.use(name).locked:
         raise ValueError(f"The {name} tower is locked: leave out either `lock` or LoRA.")
     if rank < 1:
         raise ValueError(f"The rank of LoRA must be at least 1, got {rank}.")
-    inside = lockable(tower)
+    inside = lockable(model.towers[name])
     layers = [key for key, module in inside.named_modules() if isinstance(module, nn.Linear)]
     if not layers:
         raise ValueError(

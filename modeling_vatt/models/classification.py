@@ -70,13 +70,12 @@ class VattClassifier(VattPreTrainedModel):
             raise ValueError(
                 f"`{self.main_input_name}` is missing: this model classifies {kind}, pass it as that."
             )
-        clips, windows = inputs.shape[0], 1
+        clips = inputs.shape[0]
         if inputs.ndim == self.input_ndim + 1:
-            windows = inputs.shape[1]
             inputs = inputs.flatten(0, 1)
         features = getattr(self.vatt, f"get_{self.modality}_features")(inputs, return_dict=True, **kwargs)
         logits = self.classifier(self.dropout(features.pooler_output))
-        logits = logits.view(clips, windows, -1).mean(1)
+        logits = logits.unflatten(0, (clips, -1)).mean(1)
         return self.output_class(
             loss=None if labels is None else self.classification_loss(logits, labels),
             logits=logits,
@@ -173,9 +172,7 @@ class VattForVideoClassification(VattClassifier):
 
 
 class VattForImageClassification(VattClassifier):
-    r"""
-    Image classifier: the video tower on a clip that repeats the image `tubelet_size` times (paper 4.2.2).
-    """
+    """Image classifier: the video tower on `tubelet_size` equal frames (paper 4.2.2)."""
 
     modality = "video"
     input_modalities: Any = ("image",)
@@ -193,8 +190,7 @@ class VattForImageClassification(VattClassifier):
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`): images in [-1, 1].
-            labels (`torch.Tensor` of shape `(batch,)` or `(batch, num_labels)`, *optional*): class ids, or
-                multi-label targets.
+            labels: see [`~VattForVideoClassification.forward`].
         """
         if pixel_values is None or pixel_values.ndim != 4:
             shape = None if pixel_values is None else tuple(pixel_values.shape)
@@ -204,9 +200,7 @@ class VattForImageClassification(VattClassifier):
 
 
 class VattForAudioClassification(VattClassifier):
-    r"""
-    Sound classifier, for one label or several per clip.
-    """
+    """Sound classifier, for one label or several per clip."""
 
     modality = "audio"
     input_modalities: Any = ("audio",)
@@ -226,10 +220,6 @@ class VattForAudioClassification(VattClassifier):
         Args:
             input_values (`torch.FloatTensor` of shape `(batch[, windows], samples)` or `(batch[, windows],
                 frames, mel bins)`): sound; the logits of several windows are averaged.
-            labels (`torch.Tensor` of shape `(batch,)` or `(batch, num_labels)`, *optional*): class ids, or
-                multi-label targets.
+            labels: see [`~VattForVideoClassification.forward`].
         """
         return self.classify(input_values, labels, **kwargs)
-
-
-__all__ = ["VattForAudioClassification", "VattForImageClassification", "VattForVideoClassification"]

@@ -191,20 +191,15 @@ class VattTextEmbeddings(nn.Module):
         self.is_t5 = config.encoder_type == "t5"
         self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
         self.word_embeddings.weight.requires_grad_(config.trainable_embeddings)
-        self.pre_projection = VattLinear(
-            config.embedding_size, config.hidden_size, bias=config.pre_projection_bias
-        )
+        size = config.hidden_size
+        self.pre_projection = VattLinear(config.embedding_size, size, bias=config.pre_projection_bias)
         self.activation = ACT2FN[config.projection_act]
-        self.agg_token = nn.Parameter(
-            torch.zeros(config.embedding_size if self.is_t5 else config.hidden_size)
-        )
-        self.position_embeddings = (
-            None
-            if self.is_t5
-            else VattTextPositionEmbeddings(
-                config.position_axes, config.hidden_size, config.position_layer_norm_eps
+        self.agg_token = nn.Parameter(torch.zeros(config.embedding_size if self.is_t5 else size))
+        self.position_embeddings: nn.Module | None = None
+        if not self.is_t5:
+            self.position_embeddings = VattTextPositionEmbeddings(
+                config.position_axes, size, config.position_layer_norm_eps
             )
-        )
         self.dropout = VattDropout(config.hidden_dropout_prob if self.is_t5 else config.position_dropout_prob)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:

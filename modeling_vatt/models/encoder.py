@@ -87,13 +87,11 @@ def eager_attention_forward(
     scores = torch.matmul(query * scaling, key.transpose(2, 3))
     if position_bias is not None:
         scores = scores + position_bias
-    if attention_mask is not None:
-        if attention_mask.dtype == torch.bool:  # as SDPA has it, True for words
-            scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-        else:
-            scores = scores + attention_mask
-    weights = nn.functional.softmax(scores, dim=-1)
-    weights = drop_out(weights, dropout, module.training)
+    if attention_mask is not None and attention_mask.dtype == torch.bool:  # as SDPA has it, True for words
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
+        scores = scores + attention_mask
+    weights = drop_out(nn.functional.softmax(scores, dim=-1), dropout, module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
@@ -130,22 +128,14 @@ class VattAttention(nn.Module):
         if slow and drops_fast(query):
             # SDPA's kernel for the CPU has no dropout: it would do the same, with slow dropout.
             attention = eager_attention_forward
-        if position_bias is not None:  # only passed on where there is one: flash attention knows none
-            kwargs["position_bias"] = position_bias
         half = attends_slowly(query)
         with torch.autocast("cpu", enabled=False) if half else nullcontext():
             if half:
                 query, key, value = query.float(), key.float(), value.float()
-            context, weights = attention(
-                self,
-                query,
-                key,
-                value,
-                attention_mask,
-                dropout=dropout,
-                scaling=self.scaling,
-                **kwargs,
-            )
+            kwargs |= {"dropout": dropout, "scaling": self.scaling}
+            if position_bias is not None:  # only passed on where there is one: flash attention knows none
+                kwargs["position_bias"] = position_bias.float() if half else position_bias
+            context, weights = attention(self, query, key, value, attention_mask, **kwargs)
         return self.o_proj(context.reshape(*hidden_states.shape[:-1], -1)), weights
 
 
@@ -155,13 +145,12 @@ class VattMLP(nn.Module):
     def __init__(self, config: VattTowerConfig, use_bias: bool) -> None:
         super().__init__()
         gated = config.hidden_act == "geglu"
-        self.fc1 = VattLinear(config.hidden_size, config.intermediate_size, bias=use_bias)
-        self.fc1_gate = (
-            VattLinear(config.hidden_size, config.intermediate_size, bias=use_bias) if gated else None
-        )
+        outer, inner = config.hidden_size, config.intermediate_size
+        self.fc1 = VattLinear(outer, inner, bias=use_bias)
+        self.fc1_gate = VattLinear(outer, inner, bias=use_bias) if gated else None
         self.activation = ACT2FN["gelu" if gated else config.hidden_act]
         self.dropout = VattDropout(config.hidden_dropout_prob)
-        self.fc2 = VattLinear(config.intermediate_size, config.hidden_size, bias=use_bias)
+        self.fc2 = VattLinear(inner, outer, bias=use_bias)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         inner = self.activation(self.fc1(hidden_states))
@@ -173,27 +162,24 @@ class VattMLP(nn.Module):
 class VattEncoderLayer(GradientCheckpointingLayer):
     """One block, pre-norm or post-norm."""
 
-    def __init__(self, config: VattTowerConfig, attention: VattAttention, mlp: VattMLP, rms: bool) -> None:
+    def __init__(self, config: VattTowerConfig, is_t5: bool) -> None:
         super().__init__()
-        self.pre_norm = config.pre_norm or rms
-        norm = VattRMSNorm if rms else nn.LayerNorm
+        self.pre_norm = config.pre_norm or is_t5
+        use_bias = config.use_bias and not is_t5
+        norm = VattRMSNorm if is_t5 else nn.LayerNorm
         self.layer_norm1 = norm(config.hidden_size, eps=config.layer_norm_eps)
-        self.self_attn = attention
+        self.self_attn = VattAttention(config, use_bias, 1.0 if is_t5 else config.head_dim**-0.5)
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = mlp
+        self.mlp = VattMLP(config, use_bias)
         self.dropout = VattDropout(config.hidden_dropout_prob)
 
     def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        position_bias: torch.Tensor | None = None,
-        **kwargs: Any,
+        self, hidden_states: torch.Tensor, *masks: torch.Tensor | None, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Returns the hidden states (batch, length, hidden_size) and, if the attention implementation has
-        them, the attention weights (batch, heads, length, length)."""
+        """Arguments as of [`VattAttention`]. Returns the hidden states (batch, length, hidden_size) and, if
+        the attention implementation has them, the attention weights (batch, heads, length, length)."""
         normed = self.layer_norm1(hidden_states) if self.pre_norm else hidden_states
-        attended, weights = self.self_attn(normed, attention_mask, position_bias, **kwargs)
+        attended, weights = self.self_attn(normed, *masks, **kwargs)
         hidden_states = hidden_states + self.dropout(attended)
         if not self.pre_norm:
             hidden_states = self.layer_norm1(hidden_states)
@@ -208,23 +194,11 @@ class VattEncoder(nn.Module):
         super().__init__()
         self.config = config
         is_t5 = isinstance(config, VattTextConfig) and config.encoder_type == "t5"
-        use_bias = config.use_bias and not is_t5
-        scaling = 1.0 if is_t5 else config.head_dim**-0.5
-        self.relative_position_bias = (
-            VattRelativePositionBias(
-                config.relative_attention_num_buckets,
-                config.relative_attention_max_distance,
-                config.num_attention_heads,
-            )
-            if isinstance(config, VattTextConfig) and is_t5
-            else None
-        )
-        self.layers = nn.ModuleList(
-            VattEncoderLayer(
-                config, VattAttention(config, use_bias, scaling), VattMLP(config, use_bias), rms=is_t5
-            )
-            for _ in range(config.num_hidden_layers)
-        )
+        self.relative_position_bias: nn.Module | None = None
+        if isinstance(config, VattTextConfig) and is_t5:
+            sizes = (config.relative_attention_num_buckets, config.relative_attention_max_distance)
+            self.relative_position_bias = VattRelativePositionBias(*sizes, config.num_attention_heads)
+        self.layers = nn.ModuleList(VattEncoderLayer(config, is_t5) for _ in range(config.num_hidden_layers))
         self.final_layer_norm: nn.Module = nn.Identity()
         self.dropout: nn.Module = nn.Identity()
         if config.pre_norm or is_t5:  # post-norm blocks end normalised

@@ -10,7 +10,6 @@ import importlib
 import inspect
 import json
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,24 +39,18 @@ _UNTRUSTED = (
     "The code of the {name} tower{source} comes with its checkpoint, and would run here. Read it, then pass "
     "`trust_remote_code=True`."
 )
-_HUB = ("revision", "token", "cache_dir", "local_files_only")
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 # Models of which the text part was trained to read padding as words.
 _READS_PADDING = ("siglip_text_model", "siglip2_text_model")
 
 
 @dataclass
 class Ran:
-    """What a kind makes of the inputs: outputs of the model, and which tokens hold something.
+    """What a kind makes of the inputs."""
 
-    Attributes:
-        output: of the model; its rows are clips times `frames`.
-        mask: (rows, tokens), 1 for what counts in a mean; None for all.
-        frames: rows of a clip.
-    """
-
-    output: Any
-    mask: torch.Tensor | None = None
-    frames: int = 1
+    output: Any  # of the model; its rows are clips times `frames`
+    mask: torch.Tensor | None = None  # (rows, tokens), 1 for what counts in a mean; None for all
+    frames: int = 1  # rows of a clip
 
 
 def _run_images(
@@ -116,12 +109,7 @@ RUNNERS: dict[str, Callable[..., Ran]] = {
 
 
 class VattForeignTower(nn.Module):
-    """Another model as a tower; pooled as the config says.
-
-    Args:
-        name: `"video"`, `"audio"` or `"text"`.
-        config: of the whole VATT.
-    """
+    """Another model as a tower, `"video"`, `"audio"` or `"text"`, as the config of the whole VATT says."""
 
     def __init__(self, name: str, config: VattConfig) -> None:
         super().__init__()
@@ -171,10 +159,10 @@ class VattForeignTower(nn.Module):
         options |= {"output_hidden_states": True} if output_hidden_states else {}
         options |= {"output_attentions": True} if output_attentions else {}
         ran = RUNNERS[str(self.use.kind)](self.model, inputs, attention_mask, self.use, **options)
-        pooled = self._pool(ran)
         hidden = ran.output.last_hidden_state
         if hidden.ndim > 3:  # feature maps (rows, channels, *places)
             hidden = hidden.flatten(2).transpose(1, 2)
+        pooled = self._pool(ran, hidden)
         if self.use.kind == "image":
             pooled = pooled.unflatten(0, (-1, ran.frames))
             pooled = (pooled if self.temporal is None else self.temporal(pooled)).mean(1)
@@ -186,8 +174,8 @@ class VattForeignTower(nn.Module):
             attentions=ran.output.get("attentions"),
         )
 
-    def _pool(self, ran: Ran) -> torch.Tensor:
-        """(rows, output_size)"""
+    def _pool(self, ran: Ran, hidden: torch.Tensor) -> torch.Tensor:
+        """Features (rows, output_size) of outputs (rows, tokens, output_size)."""
         if self.use.pooling == "pooler":
             pooled = ran.output.get("pooler_output")
             if pooled is None:
@@ -196,9 +184,6 @@ class VattForeignTower(nn.Module):
                     f"`towers={{{self.name!r}: {{'pooling': 'mean'}}}}`."
                 )
             return pooled.flatten(1)
-        hidden = ran.output.last_hidden_state
-        if hidden.ndim > 3:
-            hidden = hidden.flatten(2).transpose(1, 2)
         if self.use.pooling == "first":
             return hidden[:, 0]
         if ran.mask is None:
@@ -241,7 +226,7 @@ def tower_class(name: str, config: PreTrainedConfig) -> type[PreTrainedModel]:
     """
     if isinstance(config, VattRemoteConfig):
         raise ValueError(_UNTRUSTED.format(name=name, source=""))
-    model_class: Any
+    model_class: Any = None
     if name == "text" and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
         model_class = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)]
     elif type(config) in MODEL_MAPPING:
@@ -249,9 +234,12 @@ def tower_class(name: str, config: PreTrainedConfig) -> type[PreTrainedModel]:
         if isinstance(model_class, list | tuple):
             model_class = model_class[0]
         if getattr(config, "is_encoder_decoder", False):
-            model_class = _class_beside(model_class, model_class.__name__.removesuffix("Model") + "Encoder")
-    else:
-        model_class = _class_of_part(config)
+            name_of_encoder = model_class.__name__.removesuffix("Model") + "Encoder"
+            model_class = _class_of(model_class.__module__, name_of_encoder)
+    elif type(config).__module__.startswith("transformers.models."):
+        # A part of a composite model, such as `ClapAudioModel`.
+        module = type(config).__module__.replace(".configuration_", ".modeling_")
+        model_class = _class_of(module, type(config).__name__.removesuffix("Config") + "Model")
     if model_class is None:
         raise ValueError(
             f"A {config.model_type} cannot be the {name} tower: transformers has no encoder for this config. "
@@ -265,19 +253,9 @@ def tower_class(name: str, config: PreTrainedConfig) -> type[PreTrainedModel]:
     return model_class
 
 
-def _class_beside(model_class: type, name: str) -> type[PreTrainedModel] | None:
-    found = getattr(sys.modules[model_class.__module__], name, None)
-    return found if isinstance(found, type) and issubclass(found, PreTrainedModel) else None
-
-
-def _class_of_part(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
-    """Class of a part of a composite model that no Auto class lists, such as `ClapAudioModel`."""
-    module = type(config).__module__.replace(".configuration_", ".modeling_")
-    if not module.startswith("transformers.models."):
-        return None
-    found_module = importlib.import_module(module)
-    name = type(config).__name__.removesuffix("Config") + "Model"
-    found = getattr(found_module, name, None)
+def _class_of(module: str, name: str) -> type[PreTrainedModel] | None:
+    """A class that no Auto class lists."""
+    found = getattr(importlib.import_module(module), name, None)
     return found if isinstance(found, type) and issubclass(found, PreTrainedModel) else None
 
 
@@ -294,16 +272,11 @@ def find_kind(name: str, model_class: type[PreTrainedModel], config: PreTrainedC
 def default_pooling(
     kind: str, model_class: type[PreTrainedModel], config: PreTrainedConfig, missing: Any = ()
 ) -> str:
-    """How the features of a model are pooled, unless its checkpoint or the caller says otherwise.
-
-    Args:
-        kind, model_class, config: of the tower.
-        missing: parameters that the checkpoint lacked.
-    """
+    """How features are pooled unless checkpoint or caller say otherwise; `missing` are parameters that the
+    checkpoint lacked."""
     pooled = "Pooling" in str(inspect.signature(model_class.forward).return_annotation)
-    if getattr(config, "vision_use_head", True) is False:
-        pooled = False
-    extra = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    pooled &= getattr(config, "vision_use_head", True) is not False
+    extra = _can_leave_pooler_out(model_class)
     untrained = any("pooler" in str(key).split(".") or "head" in str(key).split(".") for key in missing)
     if kind == "text" and extra:
         return "mean"  # BERT's pooler was trained for next sentences, not for meaning
@@ -317,13 +290,8 @@ def default_pooling(
 
 
 def load_remote_config(remote: VattRemoteConfig, folder: str, **kwargs: Any) -> PreTrainedConfig:
-    """The config of a tower whose code came with a checkpoint. Loads that code: only where it is trusted.
-
-    Args:
-        remote: as it was read.
-        folder: where it was read, folder or name on the Hub.
-        kwargs: of `get_class_from_dynamic_module`.
-    """
+    """The config of a tower whose code came with a checkpoint, a folder or name on the Hub. Loads that code:
+    only where it is trusted. `kwargs` are those of `get_class_from_dynamic_module`."""
     content = dict(remote.content or {})
     config_class = get_class_from_dynamic_module(content["auto_map"]["AutoConfig"], folder, **kwargs)
     config = config_class(**content)
@@ -363,17 +331,18 @@ def save_remote_towers(towers: list["VattForeignTower"], folder: str | os.PathLi
                     text = file.read()
                 if files.setdefault(os.path.basename(path), text) != text:
                     raise ValueError(
-                        f"The code of two towers has files called {os.path.basename(path)}, which are not "
-                        "the same: rename those of one of them."
+                        f"Towers have different files called {os.path.basename(path)}: rename one of them."
                     )
             names[auto] = f"{type(thing).__module__.rpartition('.')[2]}.{type(thing).__name__}"
         tower.config.auto_map = names
 
 
+def _can_leave_pooler_out(model_class: type[PreTrainedModel]) -> bool:
+    return "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+
+
 def _build(model_class: type[PreTrainedModel], config: PreTrainedConfig, pooler: bool) -> PreTrainedModel:
-    extra: dict[str, Any] = {}
-    if not pooler and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
-        extra["add_pooling_layer"] = False
+    extra = {} if pooler or not _can_leave_pooler_out(model_class) else {"add_pooling_layer": False}
     if not getattr(model_class, "_supports_sdpa", False) or "flash" in str(config._attn_implementation):
         config._attn_implementation = None
     return model_class(config, **extra)
@@ -415,7 +384,9 @@ def load_tower(name: str, source: str | PreTrainedModel, settings: dict[str, Any
                 f"{name} tower: {source}: no model of transformers ({str(error).splitlines()[0]}). Check the "
                 "name, or pass a folder."
             ) from error
-        _register_remote(config, source, **{key: v for key, v in config_options.items() if key in _HUB})
+        _register_remote(
+            config, source, **{key: v for key, v in config_options.items() if key in HUB_OPTIONS}
+        )
         part = getattr(config, _TOWER_PARTS[name], None) or config
         model_class = tower_class(name, part)  # refuses before anything is loaded
         loader: Any = model_class if name == "text" and part is config else AutoModel
@@ -431,7 +402,7 @@ def load_tower(name: str, source: str | PreTrainedModel, settings: dict[str, Any
         use.pooling = use.pooling or default_pooling(use.kind, model_class, config, missing)
     elif use.pooling == "pooler" and any("pooler" in str(key).split(".") for key in missing):
         raise ValueError(f"{name} tower: {source} has no trained pooler: choose another `pooling`.")
-    if use.pooling != "pooler" and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
+    if use.pooling != "pooler" and _can_leave_pooler_out(model_class):
         model.pooler = None  # type: ignore[assignment]
     if config.model_type in _READS_PADDING:
         use.use_attention_mask = False
@@ -449,9 +420,7 @@ def _encoder_of(name: str, whole: PreTrainedModel) -> PreTrainedModel:
                 return child
         raise ValueError(f"{type(whole).__name__} holds no {name} model of its own: pass the encoder itself.")
     expected = tower_class(name, whole.config)
-    if isinstance(whole, expected):
-        return whole
-    for module in whole.modules():
+    for module in whole.modules():  # itself first
         if isinstance(module, expected):
             return module
     raise ValueError(f"{type(whole).__name__} cannot be the {name} tower: pass a {expected.__name__}.")
@@ -465,7 +434,7 @@ def _stated_pooling(source: str | PreTrainedModel) -> str | None:
     try:
         path = cached_file(str(name), "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False)
     except OSError:
-        return None
+        path = None
     if path is None:
         return None
     with open(path, encoding="utf-8") as file:

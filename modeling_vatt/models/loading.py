@@ -23,11 +23,8 @@ def load_pretrained(
     """A model whose weights come from a checkpoint, and a line that says what was taken, adapted and new.
 
     Args:
-        model_class: what to load into.
-        source: folder or Hub name.
         may_be_new: parts that may begin with random weights: `classifier`, `head`, `audio_model`, ...
         adapted: what the caller changes besides, for the line.
-        **kwargs: of `from_pretrained`.
 
     Raises:
         ValueError: the checkpoint lacks weights of other parts, or has them in other sizes.

@@ -44,8 +44,7 @@ def locked_parameters(tower: nn.Module, locked: bool | int) -> list[nn.Parameter
     blocks = find_blocks(tower)
     if locked > len(blocks):
         raise ValueError(
-            f"{type(tower).__name__} has {len(blocks)} blocks, so the first {locked} cannot be locked; take "
-            "fewer, or the whole tower."
+            f"{type(tower).__name__} has {len(blocks)} blocks: take as many at most, or the whole tower."
         )
     inside = {id(parameter) for block in blocks[:locked] for parameter in block.parameters()}
     last = max(place for place, parameter in enumerate(parameters) if id(parameter) in inside)

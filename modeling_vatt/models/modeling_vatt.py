@@ -4,6 +4,7 @@
 (Akbari et al., NeurIPS 2021, arXiv 2104.11178), following the official TensorFlow release.
 """
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -21,18 +22,20 @@ from ..hub.sentence_transformers import save_modules_file
 from .collectives import is_distributed, only_somewhere
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
-from .foreign import VattForeignTower, load_remote_config, load_tower, save_remote_towers
+from .foreign import HUB_OPTIONS, VattForeignTower, load_remote_config, load_tower, save_remote_towers
 from .heads import VattBatchNorm, VattFACHead, VattFeatureMLP, VattJointHead, VattKernelFeatures
 from .locking import hold_in_evaluation, lockable, locked_parameters
 from .losses import LOSSES, VattLossScale, caption_ids, contrastive_loss, normalize
-from .outputs import VattFeaturesOutput, VattForPreTrainingOutput, VattLossOutput, VattModelOutput
+from .outputs import VattFeaturesOutput, VattForPreTrainingOutput, VattLossOutput, VattModelOutput  # noqa: F401
 from .positions import VattPositionTable
 from .towers import VattConvolutionalTower, VattLinearTextTower, make_tower
 
 
 logger = logging.get_logger(__name__)
 
+Mask: TypeAlias = torch.Tensor | None
 MODALITIES = ("video", "audio", "text")
+_SPACES = ("va_embeds", "vt_embeds")
 # For GPUs: there Triton failed on what Inductor made of the loss (torch 2.11, 128 clips).
 _uncompiled_loss = torch.compiler.disable(contrastive_loss)
 
@@ -70,11 +73,10 @@ class VattPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """See transformers; what the config freezes stays frozen (loading alone would unfreeze it).
+        """See transformers; what the config freezes stays frozen.
 
-        Weights are read from safetensors only: the older format is a pickle, which can hold code. Whoever
-        trusts such a file passes `use_safetensors=False`. Code of towers that came with the checkpoint runs
-        with `trust_remote_code=True` only.
+        Weights are read from safetensors only, unless `use_safetensors=False` says that the older format, a
+        pickle, can be trusted. Code of towers runs with `trust_remote_code=True` only.
 
         Raises:
             ValueError: weights that are damaged.
@@ -95,11 +97,7 @@ class VattPreTrainedModel(PreTrainedModel):
     @classmethod
     def _trusted_config(cls, name: Any, config: Any = None, **kwargs: Any) -> VattConfig:
         """The config; the code that came with its towers is loaded."""
-        hub = {
-            key: kwargs[key]
-            for key in ("revision", "token", "cache_dir", "local_files_only")
-            if key in kwargs
-        }
+        hub = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
         if not isinstance(config, PreTrainedConfig):
             config = cls.config_class.from_pretrained(name if config is None else config, **hub)
         for key in config.sub_configs:
@@ -147,15 +145,10 @@ class VattPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: no source; one that does not exist or cannot serve, with the reason.
         """
-        given = {"video": video, "audio": audio, "text": text}
-        if all(source is None for source in given.values()):
-            raise ValueError("Give at least one of `video`, `audio` and `text`.")
         options = {**(hub_kwargs or {}), "dtype": dtype, "trust_remote_code": trust_remote_code}
         settings = {name: dict(fields) for name, fields in (towers or {}).items()}
         loaded: dict[str, PreTrainedModel] = {}
-        for name, source in given.items():
-            if source is None:
-                continue
+        for name, source in _given(video=video, audio=audio, text=text).items():
             found = load_tower(name, source, settings.get(name, {}), **options)
             loaded[name], settings[name] = found.model, found.use.settings()
             kwargs[f"{name}_config"] = found.model.config
@@ -169,11 +162,17 @@ class VattPreTrainedModel(PreTrainedModel):
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """See transformers; code that came with towers is saved beside the weights, and files by which
         sentence-transformers knows the model, if it has common spaces."""
-        towers = [getattr(self.base_model, f"{name}_model", None) for name in MODALITIES]
-        save_remote_towers([tower for tower in towers if isinstance(tower, VattForeignTower)], save_directory)
+        foreign = [tower for tower in self.towers.values() if isinstance(tower, VattForeignTower)]
+        save_remote_towers(foreign, save_directory)
         super().save_pretrained(save_directory, *args, **kwargs)
         if getattr(self.base_model, "head", None) is not None and kwargs.get("is_main_process", True):
             save_modules_file(save_directory)
+
+    @property
+    def towers(self) -> dict[str, nn.Module]:
+        """The towers that this model has, by modality."""
+        towers = {name: getattr(self.base_model, f"{name}_model", None) for name in MODALITIES}
+        return {name: tower for name, tower in towers.items() if tower is not None}
 
     def lock(self, *names: str, blocks: int | None = None) -> None:
         """Train towers no further: no gradients, no optimizer state, evaluation mode even under `train()`.
@@ -191,11 +190,11 @@ class VattPreTrainedModel(PreTrainedModel):
             raise ValueError("The towers of a modality-agnostic model share an encoder: lock all three.")
         amount = True if blocks is None else blocks
         for name in names:
-            tower = getattr(self.base_model, f"{name}_model", None) if name in MODALITIES else None
-            if tower is None:
+            if name not in self.towers:
                 raise ValueError(f"This model has no {name!r} tower to lock; towers are {MODALITIES}.")
-            locked_parameters(lockable(tower), amount)  # refuses
-            lockable(tower).requires_grad_(True)
+            covered = lockable(self.towers[name])
+            locked_parameters(covered, amount)  # refuses
+            covered.requires_grad_(True)
             self.config.set_use(name, locked=amount)
         if self.config.modality_agnostic:
             self.base_model.encoder.requires_grad_(not amount)
@@ -237,10 +236,8 @@ class VattPreTrainedModel(PreTrainedModel):
         """
         from .unimodal import load_source, start_towers, tower_config
 
-        given = {"video": video, "audio": audio, "text": text}
-        sources = {name: load_source(name, source) for name, source in given.items() if source is not None}
-        if not sources:
-            raise ValueError("Give at least one of `video`, `audio` and `text`.")
+        given = _given(video=video, audio=audio, text=text)
+        sources = {name: load_source(name, source) for name, source in given.items()}
         if config is not None and kwargs:
             raise ValueError(f"Set {', '.join(kwargs)} in `config`.")
         if config is None:
@@ -270,22 +267,15 @@ class VattPreTrainedModel(PreTrainedModel):
             missing = True
         if missing and not kwargs.get("create_pr"):
             card = str(build_model_card(self, repo_id)).encode()
-            upload_file(
-                path_or_fileobj=card,
-                path_in_repo="README.md",
-                repo_id=repo_id,
-                token=token,
-                commit_message="Add model card",
-            )
+            options: dict[str, Any] = {"token": token, "commit_message": "Add model card"}
+            upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=repo_id, **options)
         return super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]
 
     def _freeze(self) -> None:
         """Freeze the word table, locked towers and fitted projections where the config says so."""
-        for name in MODALITIES:
-            tower = getattr(self.base_model, f"{name}_model", None)
-            if tower is not None:
-                for parameter in locked_parameters(lockable(tower), self.config.use(name).locked):
-                    parameter.requires_grad_(False)
+        for name, tower in self.towers.items():
+            for parameter in locked_parameters(lockable(tower), self.config.use(name).locked):
+                parameter.requires_grad_(False)
         base: Any = self.base_model
         for name, kernel in getattr(base, "feature_kernels", {}).items():
             kernel.requires_grad_(False)
@@ -304,16 +294,18 @@ class VattPreTrainedModel(PreTrainedModel):
 
     def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
         """See transformers; the T5-style text tower never uses flash attention."""
-        towers = {f"{name}_config": getattr(self.config, f"{name}_config") for name in self._own_towers()}
+        towers = self._own_towers()
         before = {key: tower._attn_implementation for key, tower in towers.items()}
         for key, tower in towers.items():
             # Set here, because transformers warns of sub-configs that belong to no `PreTrainedModel`.
             chosen = attn_implementation
             if isinstance(attn_implementation, dict):
                 chosen = attn_implementation.get(key, before[key])
-            if chosen not in ("eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()):
-                known = ", ".join(("eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()))
-                raise ValueError(f"Unknown attention implementation {chosen!r}: choose one of {known}.")
+            known = ("eager", *ALL_ATTENTION_FUNCTIONS.valid_keys())
+            if chosen not in known:
+                raise ValueError(
+                    f"Unknown attention implementation {chosen!r}: choose one of {', '.join(known)}."
+                )
             tower._attn_implementation = chosen
         try:
             super().set_attn_implementation(attn_implementation, *args, **kwargs)
@@ -323,27 +315,20 @@ class VattPreTrainedModel(PreTrainedModel):
             raise
         self._settle_attention()
 
-    def _own_towers(self) -> list[str]:
-        return [name for name in MODALITIES if not self.config.is_foreign(name)]
+    def _own_towers(self) -> dict[str, Any]:
+        """Configs of the towers that are VATT's own."""
+        names = [name for name in MODALITIES if not self.config.is_foreign(name)]
+        return {f"{name}_config": getattr(self.config, f"{name}_config") for name in names}
 
     def _settle_attention(self) -> None:
         """Give towers without an attention implementation that of the model; flash attention knows no
         position bias, so the T5-style text tower then uses SDPA."""
-        config = self.config
-        for name in self._own_towers():
-            tower = getattr(config, f"{name}_config")
+        for tower in self._own_towers().values():
             if tower._attn_implementation is None:
-                tower._attn_implementation = config._attn_implementation
-        text = config.text_config
-        if (
-            not config.is_foreign("text")
-            and text.encoder_type == "t5"
-            and "flash" in text._attn_implementation
-        ):
-            logger.warning_once(
-                "The T5-style text tower has a position bias, which flash attention lacks: SDPA."
-            )
-            text._attn_implementation = "sdpa"
+                tower._attn_implementation = self.config._attn_implementation
+            if tower.encoder_type == "t5" and "flash" in tower._attn_implementation:
+                logger.warning_once("The text tower has a position bias, which flash attention lacks: SDPA.")
+                tower._attn_implementation = "sdpa"
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -352,13 +337,12 @@ class VattPreTrainedModel(PreTrainedModel):
         tables truncated normal of std d^-0.5; AGG and mask vectors truncated normal of variance 1/d. The word
         table is standard normal, as in T5: the release always fills it from word2vec, and Keras' +-0.05
         would drown in the positions where it is trained."""
-        if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
-            init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, (nn.LayerNorm, VattRMSNorm, VattBatchNorm)):
-            init.constant_(module.weight, getattr(module, "initial_weight", 1.0))
-            bias = getattr(module, "bias", None)
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d, nn.LayerNorm, VattRMSNorm, VattBatchNorm)):
+            if module.weight.ndim > 1:
+                init.xavier_uniform_(module.weight)
+            else:
+                init.constant_(module.weight, getattr(module, "initial_weight", 1.0))
+            bias: Any = getattr(module, "bias", None)
             if bias is not None:
                 init.zeros_(bias)
             if isinstance(module, VattBatchNorm):
@@ -386,7 +370,12 @@ class VattPreTrainedModel(PreTrainedModel):
                     init.trunc_normal_(vector, std=std, a=-2 * std, b=2 * std)
 
 
-Mask: TypeAlias = torch.Tensor | None
+def _given(**sources: Any) -> dict[str, Any]:
+    """The sources of towers that are not None."""
+    given = {name: source for name, source in sources.items() if source is not None}
+    if not given:
+        raise ValueError("Give at least one of `video`, `audio` and `text`.")
+    return given
 
 
 class VattModel(VattPreTrainedModel):
@@ -440,36 +429,35 @@ class VattModel(VattPreTrainedModel):
     def train(self, mode: bool = True) -> "VattModel":
         """See PyTorch; locked towers stay in evaluation mode."""
         super().train(mode)
-        for name in MODALITIES if mode else ():
-            tower, locked = getattr(self, f"{name}_model"), self.config.use(name).locked
-            if tower is not None and locked:
-                covered = {id(parameter) for parameter in locked_parameters(lockable(tower), locked)}
-                hold_in_evaluation(lockable(tower), covered)
+        for name, tower in self.towers.items() if mode else ():
+            covered = locked_parameters(lockable(tower), self.config.use(name).locked)
+            if covered:
+                hold_in_evaluation(lockable(tower), set(map(id, covered)))
         if mode and self.encoder is not None and self.config.use("video").locked:
             self.encoder.eval()
         return self
 
-    def _embedded(self, name: str, pooled: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Embeddings in the video-audio and the video-text space of pooled features (rows, output_size)."""
+    def _embeds(self, name: str, pooled: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`va_embeds` and `vt_embeds` of features (..., output_size), as far as the modality has them."""
+        rows = pooled.flatten(0, -2)
         for parts in (self.feature_mlps, self.feature_kernels):
             if name in parts:
-                pooled = parts[name](pooled)
-        return getattr(self.head, name)(pooled)
+                rows = parts[name](rows)
+        found = zip(_SPACES, getattr(self.head, name)(rows), strict=True)
+        return {
+            space: values.unflatten(0, pooled.shape[:-1]) for space, values in found if values is not None
+        }
 
     def get_input_embeddings(self) -> nn.Module:
         """The word table; without a text tower the patch projection or first convolution, as vision and audio
         models have it."""
-        if self.text_model is None:
-            tower: Any = self.video_model or self.audio_model
-            if isinstance(tower, VattForeignTower):
-                return tower.model.get_input_embeddings()
-            if isinstance(tower, VattConvolutionalTower):
-                return tower.backbone.stem.convolution
-            return tower.embeddings.patch_projection
-        if isinstance(self.text_model, VattForeignTower):
-            return self.text_model.model.get_input_embeddings()
-        embeddings: Any = getattr(self.text_model, "embeddings", self.text_model)
-        return embeddings.word_embeddings
+        tower: Any = self.text_model or self.video_model or self.audio_model
+        if isinstance(tower, VattForeignTower):
+            return tower.model.get_input_embeddings()
+        if isinstance(tower, VattConvolutionalTower):
+            return tower.backbone.stem.convolution
+        embeddings = getattr(tower, "embeddings", tower)
+        return embeddings.patch_projection if self.text_model is None else embeddings.word_embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the word table."""
@@ -491,40 +479,29 @@ class VattModel(VattPreTrainedModel):
         """
         if self.head is None:
             raise ValueError(
-                "This model has no common spaces, as it was built without some of its towers: use one with "
-                "all."
+                "This model has no common spaces, as it was built without some towers: use one with all."
             )
-        embeds: dict[str, Any] = {}
-        for name, pooled in pooler_outputs.items():
-            found = self._embedded(name, pooled.flatten(0, -2))
-            for space, values in zip(("va", "vt"), found, strict=True):
-                if values is not None:
-                    embeds[f"{name}_{space}_embeds"] = values.view(*pooled.shape[:-1], -1)
-        fields = ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_embeds")
-        return VattModelOutput(**{field: embeds.get(field) for field in fields})
-
-    def _tower(self, name: str) -> nn.Module:
-        tower = getattr(self, f"{name}_model")
-        if tower is None:
-            raise ValueError(f"This model was built without its {name} tower: use one that has it.")
-        return tower
+        found = {name: self._embeds(name, pooled) for name, pooled in pooler_outputs.items()}
+        return VattModelOutput(**_embeds_by_field(found))
 
     def _features(
         self,
         name: str,
         inputs: torch.Tensor,
-        output_hidden_states: bool | None,
-        output_attentions: bool | None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         return_embeds: bool = True,
         **kwargs: Any,
     ) -> VattFeaturesOutput:
         """Tower and head of one modality; options left out come from the config."""
-        config = self.config
+        tower = getattr(self, f"{name}_model")
+        if tower is None:
+            raise ValueError(f"This model was built without its {name} tower: use one that has it.")
         if output_hidden_states is None:
-            output_hidden_states = config.output_hidden_states
+            output_hidden_states = self.config.output_hidden_states
         if output_attentions is None:
-            output_attentions = config.output_attentions
-        features = self._tower(name)(
+            output_attentions = self.config.output_attentions
+        features = tower(
             inputs,
             encoder=self.encoder,
             output_hidden_states=bool(output_hidden_states),
@@ -532,33 +509,21 @@ class VattModel(VattPreTrainedModel):
             **kwargs,
         )
         if self.head is not None and return_embeds:
-            features.va_embeds, features.vt_embeds = self._embedded(name, features.pooler_output)
+            for space, values in self._embeds(name, features.pooler_output).items():
+                features[space] = values
         return features
 
-    def _known_features(
-        self, name: str, pooled: torch.Tensor | None, inputs: torch.Tensor | None, return_embeds: bool
-    ) -> VattFeaturesOutput | None:
-        """Features that were computed before, with their embeddings; None if there are none."""
-        if pooled is None:
-            return None
-        if inputs is not None:
-            raise ValueError(f"Pass either `{name}_pooler_output` or the input of the {name} tower.")
-        rows: Any = pooled.to(self.dtype).flatten(0, -2)
-        features = VattFeaturesOutput(pooler_output=rows)
+    def _known_features(self, name: str, pooled: torch.Tensor, return_embeds: bool) -> VattFeaturesOutput:
+        """Features that were computed before, with their embeddings."""
+        pooled = pooled.to(self.dtype)
+        embeds: dict[str, Any] = {}
         if self.head is not None and return_embeds:
-            for space, values in zip(("va", "vt"), self._embedded(name, rows), strict=True):
-                if values is not None:
-                    features[f"{space}_embeds"] = values.view(*pooled.shape[:-1], -1)
-        return features
+            embeds = self._embeds(name, pooled)
+        rows: Any = pooled.flatten(0, -2)
+        return VattFeaturesOutput(pooler_output=rows, **embeds)
 
     @can_return_tuple
-    def get_video_features(
-        self,
-        pixel_values_videos: torch.FloatTensor,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        **kwargs: Any,
-    ) -> VattFeaturesOutput:
+    def get_video_features(self, pixel_values_videos: torch.FloatTensor, **kwargs: Any) -> VattFeaturesOutput:
         r"""
         Features of video.
 
@@ -566,40 +531,32 @@ class VattModel(VattPreTrainedModel):
             pixel_values_videos (`torch.FloatTensor` of shape `(batch, frames, channels, height, width)`):
                 Pixels in [-1, 1] at 10 frames per second. Sizes other than the config's use resampled
                 positions.
+            kwargs: `output_hidden_states`, `output_attentions` and `return_embeds` of
+                [`~VattModel.forward`].
 
         Returns:
             [`VattFeaturesOutput`] with `va_embeds` and `vt_embeds`.
         """
-        return self._features("video", pixel_values_videos, output_hidden_states, output_attentions, **kwargs)
+        return self._features("video", pixel_values_videos, **kwargs)
 
     @can_return_tuple
-    def get_audio_features(
-        self,
-        input_values: torch.FloatTensor,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        **kwargs: Any,
-    ) -> VattFeaturesOutput:
+    def get_audio_features(self, input_values: torch.FloatTensor, **kwargs: Any) -> VattFeaturesOutput:
         r"""
         Features of sound.
 
         Args:
             input_values (`torch.FloatTensor` of shape `(batch, samples)` or `(batch, frames, mel bins)`):
                 Waveform in about [-1, 1], or log-mel spectrogram, as `config.audio_config.input_type` says.
+            kwargs: see [`~VattModel.get_video_features`].
 
         Returns:
             [`VattFeaturesOutput`] with `va_embeds` (FAC head) or both embeddings (joint head).
         """
-        return self._features("audio", input_values, output_hidden_states, output_attentions, **kwargs)
+        return self._features("audio", input_values, **kwargs)
 
     @can_return_tuple
     def get_text_features(
-        self,
-        input_ids: torch.LongTensor,
-        attention_mask: Mask = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        **kwargs: Any,
+        self, input_ids: torch.LongTensor, attention_mask: Mask = None, **kwargs: Any
     ) -> VattFeaturesOutput:
         r"""
         Features of text.
@@ -610,6 +567,7 @@ class VattModel(VattPreTrainedModel):
             attention_mask (`torch.Tensor` of the same shape, *optional*):
                 1 for words, 0 for padding; by default everything but `config.text_config.pad_token_id`.
                 Padding on the left is moved behind the words, where the outputs have it too.
+            kwargs: see [`~VattModel.get_video_features`].
 
         Returns:
             [`VattFeaturesOutput`] with `vt_embeds` (FAC head) or both embeddings (joint head). Candidates
@@ -617,8 +575,7 @@ class VattModel(VattPreTrainedModel):
         """
         if input_ids.ndim not in (2, 3):
             raise ValueError(
-                "`input_ids` must be (batch, words) or (batch, candidates, words), got "
-                f"{tuple(input_ids.shape)}."
+                f"`input_ids` must be (batch[, candidates], words), got {tuple(input_ids.shape)}."
             )
         attention_mask = word_mask(input_ids, attention_mask, self.config.text_config)
         if attention_mask.shape != input_ids.shape:
@@ -628,17 +585,10 @@ class VattModel(VattPreTrainedModel):
             )
         batch_shape = input_ids.shape[:-1]
         ids, attention_mask = words_first(input_ids.flatten(0, -2), attention_mask.flatten(0, -2))
-        features = self._features(
-            "text",
-            ids,
-            output_hidden_states,
-            output_attentions,
-            attention_mask=attention_mask,
-            **kwargs,
-        )
-        for name in ("va_embeds", "vt_embeds"):
-            if features.get(name) is not None:
-                features[name] = features[name].view(*batch_shape, -1)
+        features = self._features("text", ids, attention_mask=attention_mask, **kwargs)
+        for space in _SPACES:
+            if features.get(space) is not None:
+                features[space] = features[space].view(*batch_shape, -1)
         return features
 
     @can_return_tuple
@@ -648,8 +598,6 @@ class VattModel(VattPreTrainedModel):
         input_values: torch.FloatTensor | None = None,
         input_ids: torch.LongTensor | None = None,
         attention_mask: Mask = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
         return_embeds: bool = True,
         video_pooler_output: torch.Tensor | None = None,
         audio_pooler_output: torch.Tensor | None = None,
@@ -666,43 +614,43 @@ class VattModel(VattPreTrainedModel):
                 *optional*): sound, see [`~VattModel.get_audio_features`].
             input_ids, attention_mask (`torch.Tensor` of shape `(batch, words)` or `(batch, candidates,
                 words)`, *optional*): text, see [`~VattModel.get_text_features`].
-            output_hidden_states, output_attentions (`bool`, *optional*): keep the outputs of every block.
             return_embeds (`bool`, defaults to `True`): project the features into the common spaces; see
                 [`~VattModel.project`].
             video_pooler_output, audio_pooler_output, text_pooler_output (`torch.Tensor` of shape `(batch,
                 output_size)`, text also `(batch, candidates, output_size)`, *optional*): features in place of
                 the input of a modality, as locked towers gave them before.
+            kwargs: `output_hidden_states` and `output_attentions` keep those of every block.
 
         Raises:
             ValueError: if no modality is given, or a shape does not fit the config.
         """
-        kwargs["output_hidden_states"] = output_hidden_states
-        kwargs["output_attentions"] = output_attentions
-        kwargs["return_embeds"] = return_embeds
-        kwargs["return_dict"] = True
-        found: dict[str, VattFeaturesOutput | None] = {
-            "video": self._known_features("video", video_pooler_output, pixel_values_videos, return_embeds),
-            "audio": self._known_features("audio", audio_pooler_output, input_values, return_embeds),
-            "text": self._known_features("text", text_pooler_output, input_ids, return_embeds),
-        }
+        kwargs |= {"return_embeds": return_embeds, "return_dict": True}
+        found: dict[str, VattFeaturesOutput] = {}
+        for name, pooled, inputs in (
+            ("video", video_pooler_output, pixel_values_videos),
+            ("audio", audio_pooler_output, input_values),
+            ("text", text_pooler_output, input_ids),
+        ):
+            if pooled is not None:
+                if inputs is not None:
+                    raise ValueError(f"Pass either `{name}_pooler_output` or the input of the {name} tower.")
+                found[name] = self._known_features(name, pooled, return_embeds)
         if pixel_values_videos is not None:
             found["video"] = self.get_video_features(pixel_values_videos, **kwargs)
         if input_values is not None:
             found["audio"] = self.get_audio_features(input_values, **kwargs)
         if input_ids is not None:
             found["text"] = self.get_text_features(input_ids, attention_mask, **kwargs)
-        video, audio, text = found.values()
-        if video is None and audio is None and text is None:
+        if not found:
             raise ValueError("Give at least one of `pixel_values_videos`, `input_values` and `input_ids`.")
-        return VattModelOutput(
-            video_va_embeds=None if video is None else video.va_embeds,
-            audio_va_embeds=None if audio is None else audio.va_embeds,
-            video_vt_embeds=None if video is None else video.vt_embeds,
-            text_vt_embeds=None if text is None else text.vt_embeds,
-            video_model_output=video,
-            audio_model_output=audio,
-            text_model_output=text,
-        )
+        outputs: dict[str, Any] = {f"{name}_model_output": features for name, features in found.items()}
+        return VattModelOutput(**_embeds_by_field(found), **outputs)
+
+
+def _embeds_by_field(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Modality -> space -> embeddings, as the fields of [`VattModelOutput`]."""
+    pairs = (("video", "va"), ("audio", "va"), ("video", "vt"), ("text", "vt"))
+    return {f"{name}_{space}_embeds": found.get(name, {}).get(f"{space}_embeds") for name, space in pairs}
 
 
 class VattForPreTraining(VattPreTrainedModel):
@@ -784,14 +732,11 @@ class VattForPreTraining(VattPreTrainedModel):
         if return_loss and is_distributed():
             pooled = pooler_outputs or {}
             given = zip(MODALITIES, (pixel_values_videos, input_values, input_ids), strict=True)
-            self._refuse_uneven_modalities(
-                {
-                    name: value is not None
-                    or name in pooled
-                    or kwargs.get(f"{name}_pooler_output") is not None
-                    for name, value in given
-                }
-            )
+            present = {
+                name: value is not None or name in pooled or kwargs.get(f"{name}_pooler_output") is not None
+                for name, value in given
+            }
+            self._refuse_uneven_modalities(present)
         if pooler_outputs is not None:
             base = self.vatt.project(pooler_outputs)
         else:
@@ -915,14 +860,3 @@ class VattForPreTraining(VattPreTrainedModel):
             )
         losses["loss"] = total / weights if config.loss_reduction == "mean" else total
         return losses
-
-
-__all__ = [
-    "VattFeaturesOutput",
-    "VattForPreTraining",
-    "VattForPreTrainingOutput",
-    "VattLossOutput",
-    "VattModel",
-    "VattModelOutput",
-    "VattPreTrainedModel",
-]

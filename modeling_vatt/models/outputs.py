@@ -69,7 +69,8 @@ class VattModelOutput(ModelOutput):
 
     def to_tuple(self) -> tuple[Any, ...]:
         """What is there, in order; the outputs of the modalities become tuples too."""
-        return _nested_tuple(self)
+        values = (self[key] for key in self.keys())
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in values)
 
 
 @dataclass
@@ -98,11 +99,4 @@ class VattLossOutput(ModelOutput):
 
 @dataclass
 class VattForPreTrainingOutput(VattModelOutput, VattLossOutput):
-    r"""
-    Output of [`VattForPreTraining`]: the fields of [`VattLossOutput`], then those of [`VattModelOutput`].
-    """
-
-
-def _nested_tuple(output: ModelOutput) -> tuple[Any, ...]:
-    values = (output[key] for key in output.keys())  # noqa: SIM118 - iterating a ModelOutput gives its values
-    return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in values)
+    """Output of [`VattForPreTraining`]: fields of [`VattLossOutput`], then those of [`VattModelOutput`]."""

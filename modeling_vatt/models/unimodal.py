@@ -33,11 +33,34 @@ _LOADERS: dict[str, Callable[[str], PreTrainedModel]] = {
     "t5": T5EncoderModel.from_pretrained,
     "mt5": MT5EncoderModel.from_pretrained,
 }
-_SOURCES = {
-    "video": ("vit",),
-    "audio": ("audio-spectrogram-transformer", "vit"),
-    "text": ("t5", "mt5"),
+_SOURCES = {"video": ("vit",), "audio": ("audio-spectrogram-transformer", "vit"), "text": ("t5", "mt5")}
+# Field of a tower's config -> of T5's; the first must agree for the weights to fit.
+_T5_SIZES = {
+    "hidden_size": "d_model",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "head_dim": "d_kv",
+    "intermediate_size": "d_ff",
+    "relative_attention_num_buckets": "relative_attention_num_buckets",
 }
+_T5_FIELDS = {
+    **_T5_SIZES,
+    "hidden_dropout_prob": "dropout_rate",
+    "attention_probs_dropout_prob": "dropout_rate",
+    "layer_norm_eps": "layer_norm_epsilon",
+    "vocab_size": "vocab_size",
+    "embedding_size": "d_model",
+    "relative_attention_max_distance": "relative_attention_max_distance",
+    "pad_token_id": "pad_token_id",
+}
+_VIT_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+_VIT_FIELDS = (
+    *_VIT_SIZES,
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "layer_norm_eps",
+)
 
 
 @dataclass
@@ -90,19 +113,16 @@ def load_source(modality: str, source: str | PreTrainedModel) -> PreTrainedModel
         ValueError: if it is of a kind the tower can not start from.
     """
     allowed = _SOURCES[modality]
-    kind = source.config.model_type if isinstance(source, PreTrainedModel) else ""
-    if not isinstance(source, PreTrainedModel):
-        kind = AutoConfig.from_pretrained(source).model_type
+    config = source.config if isinstance(source, PreTrainedModel) else AutoConfig.from_pretrained(source)
+    kind = config.model_type
     if kind not in allowed:
         raise ValueError(f"The {modality} tower starts from {' or '.join(allowed)}, got {kind!r}.")
-    model = _LOADERS[kind](source) if isinstance(source, str) else source
+    model = source if isinstance(source, PreTrainedModel) else _LOADERS[kind](source)
     # Classifiers and encoder-decoders hold the encoder somewhere inside.
-    wanted = (ViTModel, ASTModel, T5EncoderModel, MT5EncoderModel)
-    if not isinstance(model, wanted) and isinstance(model.base_model, wanted):
-        model = model.base_model
-    if not isinstance(model, wanted):
-        raise ValueError(f"`{modality}` is a {type(model).__name__}; give the encoder or its checkpoint.")
-    return model
+    for encoder in (model, model.base_model):
+        if isinstance(encoder, (ViTModel, ASTModel, T5EncoderModel, MT5EncoderModel)):
+            return encoder
+    raise ValueError(f"`{modality}` is a {type(model).__name__}; give the encoder or its checkpoint.")
 
 
 def tower_config(modality: str, source: PreTrainedModel) -> VattTowerConfig:
@@ -116,41 +136,13 @@ def tower_config(modality: str, source: PreTrainedModel) -> VattTowerConfig:
     """
     config = source.config
     if modality == "text":
-        act = _t5_activation(config)
-        return VattTextConfig(
-            hidden_size=config.d_model,
-            num_hidden_layers=config.num_layers,
-            num_attention_heads=config.num_heads,
-            head_dim=config.d_kv,
-            intermediate_size=config.d_ff,
-            hidden_act=act,
-            hidden_dropout_prob=config.dropout_rate,
-            attention_probs_dropout_prob=config.dropout_rate,
-            layer_norm_eps=config.layer_norm_epsilon,
-            vocab_size=config.vocab_size,
-            embedding_size=config.d_model,
-            relative_attention_num_buckets=config.relative_attention_num_buckets,
-            relative_attention_max_distance=config.relative_attention_max_distance,
-            pad_token_id=config.pad_token_id,
-        )
-    encoder: dict[str, Any] = {
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "head_dim": config.hidden_size // config.num_attention_heads,
-        "intermediate_size": config.intermediate_size,
-        "hidden_act": config.hidden_act,
-        "hidden_dropout_prob": config.hidden_dropout_prob,
-        "attention_probs_dropout_prob": config.attention_probs_dropout_prob,
-        "layer_norm_eps": config.layer_norm_eps,
-    }
+        fields = {ours: getattr(config, theirs) for ours, theirs in _T5_FIELDS.items()}
+        return VattTextConfig(**fields, hidden_act=_t5_activation(config))
+    encoder: dict[str, Any] = {name: getattr(config, name) for name in _VIT_FIELDS}
+    encoder["head_dim"] = config.hidden_size // config.num_attention_heads
     if modality == "video":
-        return VattVideoConfig(
-            **encoder,
-            image_size=_side(config, "image_size"),
-            patch_size=_side(config, "patch_size"),
-            num_channels=config.num_channels,
-        )
+        sides = {name: _side(config, name) for name in ("image_size", "patch_size")}
+        return VattVideoConfig(**encoder, **sides, num_channels=config.num_channels)
     if config.model_type == "vit":
         return VattAudioConfig(**encoder)
     return VattAudioConfig(
@@ -167,8 +159,7 @@ def _side(config: Any, name: str) -> int:
     sides = {sides} if isinstance(sides, int) else set(sides)
     if len(sides) > 1:
         raise ValueError(
-            f"The source's `{name}` is {getattr(config, name)}, but the video tower takes squares: give a "
-            "`config` with one of your choice."
+            f"The source's `{name}` is {getattr(config, name)}, but towers take squares: give a `config`."
         )
     return sides.pop()
 
@@ -192,8 +183,7 @@ def start_towers(model: PreTrainedModel, sources: dict[str, PreTrainedModel]) ->
         encoder = getattr(tower, "encoder", None) or base.encoder
         if encoder is None:
             raise ValueError(
-                f"The {modality} tower of this config is {tower.config.encoder_type!r}: it has no "
-                "Transformer to start."
+                f"The {modality} tower is {tower.config.encoder_type!r}: it has no Transformer to start."
             )
         start = _start_from_t5 if modality == "text" else _start_from_vit
         writer = _Writer(names, source, report)
@@ -221,16 +211,14 @@ class _Writer:
         self.report = report
         self.used: set[str] = set()
 
-    def take(self, target: nn.Parameter | None, origin: str) -> None:
-        """Copy a parameter of the source, if both are there and of one shape."""
+    def take(self, target: nn.Parameter, origin: str) -> None:
+        """Copy a parameter of the source, if it is there and of one shape."""
         if origin in self.theirs and self._write(target, self.theirs[origin], (origin,)):
-            assert target is not None
             self.report.taken[self.names[target]] = origin
 
-    def adapt(self, target: nn.Parameter | None, value: torch.Tensor, rule: str, *origins: str) -> None:
+    def adapt(self, target: nn.Parameter, value: torch.Tensor, rule: str, *origins: str) -> None:
         """Write what was made of parameters of the source."""
         if self._write(target, value, origins):
-            assert target is not None
             self.report.adapted[self.names[target]] = rule
 
     def take_layer(self, target: nn.Module, origin: str) -> None:
@@ -241,8 +229,8 @@ class _Writer:
             elif name == "bias":
                 self.adapt(parameter, torch.zeros_like(parameter), "zero: the source has no bias")
 
-    def _write(self, target: nn.Parameter | None, value: torch.Tensor, origins: Iterable[str]) -> bool:
-        if target is None or target.shape != value.shape:
+    def _write(self, target: nn.Parameter, value: torch.Tensor, origins: Iterable[str]) -> bool:
+        if target.shape != value.shape:
             return False
         with torch.no_grad():
             target.copy_(value)
@@ -250,13 +238,19 @@ class _Writer:
         return True
 
 
-def _check_encoder(encoder: Untyped, fields: dict[str, Any], source: str) -> None:
+def _check_encoder(encoder: Untyped, fields: dict[str, Any], act: str, source: str) -> None:
     for name, wanted in fields.items():
         have = getattr(encoder.config, name)
         if have != wanted:
             raise ValueError(
                 f"The tower's `{name}` is {have}, that of {source} {wanted}: give a config that fits or none."
             )
+    ours = encoder.config.hidden_act
+    if (ours == "geglu") != (act == "geglu"):
+        raise ValueError(
+            f"The tower's `hidden_act` is {ours!r}, that of {source} {act!r}, and only one of the two has a "
+            "gate: give a config that fits or none."
+        )
 
 
 def _note_differences(encoder: Untyped, act: str, eps: float, notes: list[str], tower: str) -> None:
@@ -270,11 +264,9 @@ def _note_differences(encoder: Untyped, act: str, eps: float, notes: list[str], 
 
 def _start_from_vit(tower: Untyped, encoder: Untyped, source: Untyped, writer: _Writer) -> None:
     theirs, config = source.config, tower.config
-    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    wanted = {name: getattr(theirs, name) for name in sizes}
+    wanted = {name: getattr(theirs, name) for name in _VIT_SIZES}
     wanted |= {"head_dim": theirs.hidden_size // theirs.num_attention_heads, "pre_norm": True}
-    _check_encoder(encoder, wanted, theirs.model_type)
-    _check_gate(encoder, theirs.hidden_act, theirs.model_type)
+    _check_encoder(encoder, wanted, theirs.hidden_act, theirs.model_type)
     name = "Video" if isinstance(config, VattVideoConfig) else "Audio"
     _note_differences(encoder, theirs.hidden_act, theirs.layer_norm_eps, writer.report.notes, name)
     for i, ours in enumerate(encoder.layers):
@@ -297,15 +289,9 @@ def _start_from_vit(tower: Untyped, encoder: Untyped, source: Untyped, writer: _
             rule = f"2-D kernel repeated over {frames} frames and divided by {frames}"
             writer.adapt(embeddings.patch_projection.weight, inflated.flatten(1), rule, kernel_name)
             writer.take(embeddings.patch_projection.bias, _PATCHES + ".bias")
-        rows, columns = (
-            size // patch
-            for size, patch in zip(
-                source.embeddings.patch_embeddings.image_size,
-                source.embeddings.patch_embeddings.patch_size,
-                strict=True,
-            )
-        )
-        _split_positions(embeddings.position_embeddings, positions[1:].view(rows, columns, -1), writer)
+        patches = source.embeddings.patch_embeddings
+        rows = patches.image_size[0] // patches.patch_size[0]
+        _split_positions(embeddings.position_embeddings, positions[1:].unflatten(0, (rows, -1)), writer)
     elif config.input_type == "spectrogram" and kernel.weight.shape[1:] == (1, *config.patch_shape[::-1]):
         # theirs is (frequency, time), ours (time, frequency)
         rule = "kernel transposed from (frequency, time) to (time, frequency)"
@@ -385,30 +371,13 @@ def _t5_activation(config: Any) -> str:
     return config.dense_act_fn
 
 
-def _check_gate(encoder: Untyped, act: str, source: str) -> None:
-    ours = encoder.config.hidden_act
-    if (ours == "geglu") != (act == "geglu"):
-        raise ValueError(
-            f"The tower's `hidden_act` is {ours!r}, that of {source} {act!r}, and only one of the two has a "
-            "gate: give a config that fits or none."
-        )
-
-
 def _start_from_t5(tower: Untyped, encoder: Untyped, source: Untyped, writer: _Writer) -> None:
     theirs = source.config
     if encoder.relative_position_bias is None:
         raise ValueError('T5 fits `encoder_type="t5"` only: give a config with it, or none.')
-    sizes = {
-        "hidden_size": theirs.d_model,
-        "num_hidden_layers": theirs.num_layers,
-        "num_attention_heads": theirs.num_heads,
-        "head_dim": theirs.d_kv,
-        "intermediate_size": theirs.d_ff,
-        "relative_attention_num_buckets": theirs.relative_attention_num_buckets,
-    }
-    _check_encoder(encoder, sizes, theirs.model_type)
     act, notes = _t5_activation(theirs), writer.report.notes
-    _check_gate(encoder, act, theirs.model_type)
+    wanted = {ours: getattr(theirs, name) for ours, name in _T5_SIZES.items()}
+    _check_encoder(encoder, wanted, act, theirs.model_type)
     _note_differences(encoder, act, theirs.layer_norm_epsilon, notes, "Text")
     if encoder.config.relative_attention_max_distance != theirs.relative_attention_max_distance:
         notes.append(

@@ -9,6 +9,7 @@ and then compared with what pairs of windows of different files have, seen in th
 
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,7 @@ class Calibration:
         return np.sort(relative[~np.isnan(relative)]).astype(np.float32)
 
 
+@dataclass(frozen=True)
 class Scale:
     """Meaning of the scores of one query.
 
@@ -97,8 +99,9 @@ class Scale:
         random: relative scores of random pairs, ascending.
     """
 
-    def __init__(self, mean: float, deviation: float, random: npt.NDArray[np.float32]) -> None:
-        self.mean, self.deviation, self.random = mean, deviation, random
+    mean: float
+    deviation: float
+    random: npt.NDArray[np.float32]
 
     def share(self, score: float) -> float:
         """Share of random pairs that fit at least as well; never 0, as others may."""

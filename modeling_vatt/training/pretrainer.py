@@ -149,7 +149,7 @@ class Pretrainer:
         self.settings = settings or {}
         self.output_dir = Path(args.output_dir)
         self.progress = _Progress()
-        self.run = Run(args.output_dir, lambda: (self.progress.step, args.num_steps), "--save_every")
+        self.run = Run(self.output_dir, lambda: (self.progress.step, args.num_steps), "--save_every")
         self._saved_step: int | None = None
         optimizer = pretraining_optimizer(
             args.optimizer,

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -83,6 +84,7 @@ class SkippedClips(dict[str, str]):
                 (folder / self.file.name).write_text("".join(kept))
 
 
+@dataclass
 class Run:
     """A run in its folder, seen by one of its processes.
 
@@ -96,18 +98,11 @@ class Run:
         signals: that were received since the run was begun or continued.
     """
 
-    def __init__(
-        self,
-        folder: str | os.PathLike,
-        steps: Callable[[], tuple[int, int]],
-        save_flag: str,
-        state_file: str = STATE_FILE,
-    ) -> None:
-        self.folder = Path(folder)
-        self.steps = steps
-        self.save_flag = save_flag
-        self.state_file = state_file
-        self.signals = StopSignals()
+    folder: Path
+    steps: Callable[[], tuple[int, int]]
+    save_flag: str
+    state_file: str = STATE_FILE
+    signals: StopSignals = field(default_factory=StopSignals, init=False)
 
     @contextmanager
     def guarded(self, memory_advice: str) -> Iterator[None]:

@@ -17,6 +17,7 @@ from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, repeat
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, TypeAlias
@@ -53,13 +54,7 @@ _MAX_ASPECT = 20.0  # of a pixel; all beyond is damage
 _REORDER_DEPTH = 17  # packets within which H.264 stores the frames that follow each other on the screen
 _MAX_READ_ERRORS = 16
 _MAX_READ = 1 << 20  # bytes at a time
-_SAMPLE_TYPE = {
-    name: np.dtype(kind)
-    for name, kind in {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}.items()
-}
-_INTEGER_SCALE = {
-    _SAMPLE_TYPE[name]: 2.0**-power for name, power in {"u8": 7, "s16": 15, "s32": 31, "s64": 63}.items()
-}
+_SAMPLE_TYPE = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 _LOUDEST = 2.0**31  # of floats; files with the numbers of 32-bit integers exist, all beyond is damage
 
 
@@ -134,7 +129,6 @@ class MediaReader:
         self.last_error: Exception | None = None
         self._orientation: Orientation | None = None
         self._clock: FileClock | None = None
-        self._layout: tuple[bool, bool] | None = None
         self._container: Any = None
         self._file, self._owns_file = open_source(source, limits)
         self._deadline = time.monotonic() + limits.wall_seconds
@@ -236,26 +230,24 @@ class MediaReader:
                 "Read a shorter window, pass a smaller size, or raise MediaLimits.max_bytes.",
             )
 
-    def _describe(self) -> tuple[bool, bool]:
+    @cached_property
+    def _layout(self) -> tuple[bool, bool]:
         """Whether the file has one clock, so that time tells the place; whether it states its length."""
-        if self._layout is None:
-            form, flags = self._container.format.name, self._container.format.flags
-            size, end = self._container.size, None
-            one_clock = states_length = False
-            if form.startswith("mov"):
-                # Fragments, which may be of several recordings, are not in the list of samples.
-                one_clock = states_length = all(stream.frames for stream in self.streams.values())
-            elif form == "avi":
-                one_clock = True  # frames are counted
-            elif "matroska" in form or form == "flac":
-                end = recording_end(self._file, form)
-                one_clock = end is not None and end >= size
-                states_length = end == size and (form == "flac" or self.origin < _LATE)
-            elif flags & (_GENERIC_INDEX | _NOTIMESTAMPS) and not flags & _TS_DISCONT:
-                one_clock = True
-                states_length = all(s.codec_context.name.startswith("pcm_") for s in self.streams.values())
-            self._layout = one_clock, states_length and self._container.duration is not None
-        return self._layout
+        form, flags = self._container.format.name, self._container.format.flags
+        one_clock = states_length = False
+        if form.startswith("mov"):
+            # Fragments, which may be of several recordings, are not in the list of samples.
+            one_clock = states_length = all(stream.frames for stream in self.streams.values())
+        elif form == "avi":
+            one_clock = True  # frames are counted
+        elif "matroska" in form or form == "flac":
+            end, size = recording_end(self._file, form), self._container.size
+            one_clock = end is not None and end >= size
+            states_length = end == size and (form == "flac" or self.origin < _LATE)
+        elif flags & (_GENERIC_INDEX | _NOTIMESTAMPS) and not flags & _TS_DISCONT:
+            one_clock = True
+            states_length = all(s.codec_context.name.startswith("pcm_") for s in self.streams.values())
+        return one_clock, states_length and self._container.duration is not None
 
     def _scan(self) -> FileClock:
         """Look through all packets, without decoding, for where the clock jumps and the streams end.
@@ -267,33 +259,30 @@ class MediaReader:
         identity = None
         if self._owns_file and isinstance(self._file, io.BufferedReader):
             status = os.fstat(self._file.fileno())
-            identity = (
-                self._container.format.name,
-                status.st_dev,
-                status.st_ino,
-                status.st_size,
-                status.st_mtime_ns,
-            )
+            place = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            identity = (self._container.format.name, *place)
             self._clock = _clocks.get(identity)
         if self._clock is None:
-            self._rewind()
-            jumps_ahead = bool(self._container.format.flags & _TS_DISCONT)
-            clock = FileClock(list(self.streams), jumps_ahead)
-            kinds = {stream.index: kind for kind, stream in self.streams.items()}
-            for packet in self._demux(*self.streams.values()):
-                if packet.size:
-                    kind = kinds[packet.stream_index]
-                    stamp = packet.dts if packet.pts is None else packet.pts
-                    tick = self.tick[kind]
-                    moment = None if stamp is None or packet.is_discard else stamp * tick
-                    length = (packet.duration or 0) * tick - self._priming(packet)
-                    clock.add(kind, moment, max(0.0, length), packet.is_keyframe)
-            self._clock = clock
+            self._clock = self._look_through()
             if identity is not None:
                 if len(_clocks) >= _MAX_CLOCKS:
                     _clocks.clear()
-                _clocks[identity] = clock
+                _clocks[identity] = self._clock
         return self._clock
+
+    def _look_through(self) -> FileClock:
+        self._rewind()
+        clock = FileClock(list(self.streams), bool(self._container.format.flags & _TS_DISCONT))
+        kinds = {stream.index: kind for kind, stream in self.streams.items()}
+        for packet in self._demux(*self.streams.values()):
+            if packet.size:
+                kind = kinds[packet.stream_index]
+                stamp = packet.dts if packet.pts is None else packet.pts
+                tick = self.tick[kind]
+                moment = None if stamp is None or packet.is_discard else stamp * tick
+                length = (packet.duration or 0) * tick - self._priming(packet)
+                clock.add(kind, moment, max(0.0, length), packet.is_keyframe)
+        return clock
 
     def _priming(self, packet: Any) -> float:
         """Seconds at the beginning of a packet that the decoder leaves out."""
@@ -305,8 +294,7 @@ class MediaReader:
     @property
     def one_clock(self) -> bool:
         """Whether the stamps of the file are on one clock; else it is read from its beginning on."""
-        one_clock, _ = self._describe()
-        return one_clock or not self._scan().jumps
+        return self._layout[0] or not self._scan().jumps
 
     def _sound_from_begin(self) -> bool:
         """Whether sound must be decoded from its beginning on: what follows a seek is wrong or has wrong
@@ -321,8 +309,7 @@ class MediaReader:
         if flags & _GENERIC_INDEX and not flags & _TS_DISCONT and "video" not in self.streams:
             sound = self.streams["audio"]
             return bool(1 / sound.time_base % max(1, sound.codec_context.sample_rate)) or not self.one_clock
-        one_clock, _ = self._describe()
-        return not one_clock and self._scan().stands_still
+        return not self._layout[0] and self._scan().stands_still
 
     def _rewind(self) -> None:
         if not self._fresh:
@@ -458,7 +445,7 @@ class MediaReader:
         """Seconds until the streams of these kinds end: as the container states, else as its packets show;
         None if neither tells.
         """
-        if self._describe()[1] and self._clock is None:
+        if self._layout[1] and self._clock is None:
             ticks = [self.streams[kind].duration or 0 for kind in kinds]
             if min(ticks) > 0:
                 return max(
@@ -505,7 +492,7 @@ class MediaReader:
             context = self.streams["audio"].codec_context
             claims["sampling_rate"], claims["channels"] = context.sample_rate, context.layout.nb_channels
             claims["audio_codec"] = context.name
-        known = self._describe()[1] or self._clock is not None
+        known = self._layout[1] or self._clock is not None
         duration = self.length(list(self.streams)) if known else None
         stated = (self._container.duration or 0) / av.time_base
         if duration is not None and any(name in self._container.format.name for name in _HEADER_LENGTH):
@@ -593,7 +580,7 @@ def mono(frame: Any) -> np.ndarray:
     """float32 (samples,): the mean of the channels of a decoded frame; what is no number is silent."""
     # Not frame.to_ndarray(): it reads one plane too many, at any address, of eight or more channels.
     channels, planes = frame.layout.nb_channels, frame.planes
-    dtype = _SAMPLE_TYPE[frame.format.name.removesuffix("p")]
+    dtype = np.dtype(_SAMPLE_TYPE[frame.format.name.removesuffix("p")])
     if frame.format.is_planar:
         stored = np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in planes[:channels]])
     else:
@@ -601,6 +588,6 @@ def mono(frame: Any) -> np.ndarray:
     if dtype.kind == "f":
         stored = np.where(np.abs(stored) <= _LOUDEST, stored, 0.0)  # also false for NaN
     samples = stored.astype(np.float32)
-    if dtype in _INTEGER_SCALE:
-        samples = (samples - 128 * (dtype == np.uint8)) * np.float32(_INTEGER_SCALE[dtype])
+    if dtype.kind != "f":  # the most negative number becomes -1; of bytes 128 is silence
+        samples = (samples - 128 * (dtype.kind == "u")) * np.float32(2.0 ** (1 - 8 * dtype.itemsize))
     return samples.mean(axis=0) if len(samples) > 1 else samples[0]

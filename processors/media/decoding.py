@@ -58,25 +58,19 @@ def decode_duration(source: MediaSource, limits: MediaLimits) -> float:
 def decode_clips(
     source: MediaSource,
     starts: Sequence[float] | Callable[[float], Sequence[float]],
-    *,
-    duration: float | None,
-    fps: float,
-    sampling_rate: int,
-    video: bool,
-    audio: bool,
-    size: int | None,
+    kinds: list[Kind],
     limits: MediaLimits,
+    **options: Any,
 ) -> list[MediaClip]:
     """See [`read_clips`]."""
-    kinds: list[Kind] = [kind for kind, wanted in (("video", video), ("audio", audio)) if wanted]
     with MediaReader(source, limits) as media:
-        media.check_window(duration or 0.0)
+        media.check_window(options["duration"] or 0.0)
         if not any(kind in media.streams for kind in kinds):
             raise media.error(f"no {' and no '.join(kinds)} stream that can be decoded", "Check the file.")
         if callable(starts):
             starts = starts(_length(media, kinds))
             check_starts(starts)
-        return [_read_window(media, kinds, start, duration, fps, sampling_rate, size) for start in starts]
+        return [_read_window(media, kinds, start, **options) for start in starts]
 
 
 def check_starts(starts: Sequence[float]) -> None:

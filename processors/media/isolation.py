@@ -179,11 +179,11 @@ class _Decoder:
         self._too_late = True
         self.process.kill()
 
-    def close(self) -> None:
+    def close(self, kill: bool = False) -> None:
         """End the process, unless it has ended."""
         # Its own end may be a moment away, and says more than being killed.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(5.0)
+            self.process.wait(0.0 if kill else 5.0)
         self.process.kill()
         self.process.wait()
         self.forget()
@@ -210,15 +210,13 @@ class _DecoderPool:
         try:
             yield found
         except BaseException:  # it crashed, or an interrupt within an answer: who knows what comes next
-            found.process.kill()
-            found.close()
+            found.close(kill=True)
             raise
         if found.usable and found.calls < _CALLS:
             with self._lock:
                 self._idle.append(found)
         else:
-            found.process.kill()
-            found.close()
+            found.close(kill=True)
 
     def _take(self, max_memory: int) -> _Decoder | None:
         """One that waits. Those that ended meanwhile (the system may be short of memory) are no fault of the
@@ -233,8 +231,7 @@ class _DecoderPool:
 
     def close(self) -> None:
         for decoder in self._idle:
-            decoder.process.kill()
-            decoder.close()
+            decoder.close(kill=True)
         self._idle = []
 
     def after_fork(self) -> None:
@@ -251,16 +248,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def call_isolated(function: str, source: MediaSource, limits: MediaLimits, **options: Any) -> Any:
-    """What a function of `reading.py` returns, computed in another process.
-
-    Args:
-        function: `"probe"`, `"read_clips"`, `"read_duration"` or `"read_picture"`.
-        source: see there. Paths are opened over there, all else is read here.
-        limits: what the source may cost.
-        options: more arguments. A function as `starts` is called here.
+    """What a function of `reading.py` returns (and raises), computed in another process: paths are opened
+    over there, all else is read here, and a function as `starts` is called here.
 
     Raises:
-        MediaError: what the function raises; a crash of the decoder, or too much time.
+        MediaError: also for a crash of the decoder, or too much time.
         RuntimeError: the process cannot be started.
     """
     name = source_name(source)
@@ -268,8 +260,7 @@ def call_isolated(function: str, source: MediaSource, limits: MediaLimits, **opt
     if starts is not None and not callable(starts):
         options["starts"] = [float(start) for start in starts]
     header: dict[str, Any] = {"function": function, "name": name, "options": options}
-    header["asks"] = callable(starts)
-    header["limits"] = dataclasses.asdict(limits)
+    header |= {"asks": callable(starts), "limits": dataclasses.asdict(limits)}
     content = b""
     if isinstance(source, str | os.PathLike) and not is_url(source):
         header |= {"path": os.fspath(source), "folder": os.getcwd()}
@@ -435,6 +426,3 @@ def _answer(request: dict[str, Any], source: Any, requests: Any, answers: Any) -
         return [{"error": "MediaError", "arguments": arguments}]
     except ValueError as error:  # an argument out of range
         return [{"error": "ValueError", "arguments": [str(error)]}]
-
-
-__all__ = ["call_isolated", "serve_decoding"]

@@ -48,8 +48,7 @@ def picture_pixels(image: Image.Image) -> np.ndarray:
     oriented = ImageOps.exif_transpose(image)
     if not known and image.mode in ("I", "F"):
         raise ValueError(
-            f"pixels of mode {image.mode!r} ({np.asarray(image).dtype}) have no known range: scale them to 0 "
-            "to 255 and make them uint8"
+            f"pixels of mode {image.mode!r} ({np.asarray(image).dtype}) have no known range: make them uint8"
         )
     if not known:
         return np.asarray(oriented.convert("RGB"))

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from .container import MediaInfo
+from .container import Kind, MediaInfo
 from .decoding import MediaClip, check_starts, decode_clips, decode_duration, decode_info
 from .isolation import call_isolated
 from .picture import decode_picture
@@ -62,50 +63,13 @@ def read_picture(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> n
     return decode_picture(source, limits)
 
 
-def read_clip(
-    source: MediaSource,
-    *,
-    start: float = 0.0,
-    duration: float | None = None,
-    fps: float = 10.0,
-    sampling_rate: int = 48_000,
-    video: bool = True,
-    audio: bool = True,
-    size: int | None = None,
-    limits: MediaLimits = DEFAULT_LIMITS,
-) -> MediaClip:
-    """Frames and sound of the window [start, start + duration).
-
-    Frame k is the one on the screen at start + k / fps: the last one whose time is not later, give or take
-    the rounding of the container's clock. The first frame of a file counts as shown from the beginning. There
-    are round(duration * fps) frames and round(duration * sampling_rate) samples, fewer where a stream ends
-    before the window does. Sound is the mean of the channels; gaps, and the time before it, are zeros.
+def read_clip(source: MediaSource, *, start: float = 0.0, **options: Any) -> MediaClip:
+    """Frames and sound of the window that begins at `start` seconds: [`read_clips`] for a single one.
 
     Args:
-        source: path, URL (see `MediaLimits.allowed_hosts`), bytes, or binary file object (is not closed).
-        start: seconds.
-        duration: seconds; None reads to the end.
-        fps: frames chosen a second.
-        sampling_rate: Hz, of the waveform returned.
-        video, audio: whether to decode frames and sound.
-        size: pixels of the shorter side of the frames, keeping their shape; None keeps the stored height.
-        limits: what the source may cost.
-
-    Raises:
-        MediaError: no stream of the kinds asked for, nothing to decode in the window, or a limit exceeded.
-        ValueError: an argument out of range.
+        source, options: as there.
     """
-    (clip,) = read_clips(
-        source,
-        [start],
-        duration=duration,
-        fps=fps,
-        sampling_rate=sampling_rate,
-        video=video,
-        audio=audio,
-        size=size,
-        limits=limits,
-    )
+    (clip,) = read_clips(source, [start], **options)
     return clip
 
 
@@ -121,16 +85,26 @@ def read_clips(
     size: int | None = None,
     limits: MediaLimits = DEFAULT_LIMITS,
 ) -> list[MediaClip]:
-    """Several windows of a source that is opened once; each is what [`read_clip`] returns.
+    """Frames and sound of several windows [start, start + duration) of a source that is opened once.
+
+    Frame k is the one on the screen at start + k / fps: the last one whose time is not later, give or take
+    the rounding of the container's clock. The first frame of a file counts as shown from the beginning. There
+    are round(duration * fps) frames and round(duration * sampling_rate) samples, fewer where a stream ends
+    before the window does. Sound is the mean of the channels; gaps, and the time before it, are zeros.
 
     Args:
-        source: see [`read_clip`].
+        source: path, URL (see `MediaLimits.allowed_hosts`), bytes, or binary file object (is not closed).
         starts: seconds at which the windows begin, or a function that tells them for the length of the source
             in seconds. Where a container does not state its length, it is decoded to learn it.
-        duration, fps, sampling_rate, video, audio, size, limits: see [`read_clip`].
+        duration: seconds; None reads to the end.
+        fps: frames chosen a second.
+        sampling_rate: Hz, of the waveform returned.
+        video, audio: whether to decode frames and sound.
+        size: pixels of the shorter side of the frames, keeping their shape; None keeps the stored height.
+        limits: what the source may cost.
 
     Raises:
-        MediaError: see [`read_clip`]; one window that cannot be read fails them all.
+        MediaError: no stream of the kinds asked for, nothing to decode in a window, or a limit exceeded.
         ValueError: an argument out of range.
     """
     if duration is not None and not (math.isfinite(duration) and duration > 0):
@@ -141,14 +115,8 @@ def read_clips(
         raise ValueError("video and audio are both False: nothing to read.")
     if not callable(starts):
         check_starts(starts)
-    options = {
-        "duration": duration,
-        "fps": fps,
-        "sampling_rate": sampling_rate,
-        "video": video,
-        "audio": audio,
-        "size": size,
-    }
+    kinds: list[Kind] = [kind for kind, wanted in (("video", video), ("audio", audio)) if wanted]
+    options = {"duration": duration, "fps": fps, "sampling_rate": sampling_rate, "size": size}
     if limits.isolated:
-        return call_isolated("read_clips", source, limits, starts=starts, **options)
-    return decode_clips(source, starts, limits=limits, **options)
+        return call_isolated("read_clips", source, limits, starts=starts, kinds=kinds, **options)
+    return decode_clips(source, starts, kinds, limits, **options)

@@ -17,12 +17,7 @@ from .decoding import MediaClip
 
 
 def encode_clip(clip: MediaClip, fps: float, sampling_rate: int) -> bytes:
-    """A window as MP4, see [`encode_frames`].
-
-    Args:
-        clip: with frames.
-        fps, sampling_rate: those it was read with.
-    """
+    """A window as MP4 at the rates it was read with; see [`encode_frames`]."""
     if clip.frames is None:
         raise ValueError("A clip without frames cannot be encoded.")
     return encode_frames(clip.frames, fps, clip.waveform, sampling_rate)

@@ -93,6 +93,3 @@ def contrastive_loss(
     with torch.autocast(anchors.device.type, enabled=False):  # bfloat16 scores would be too coarse
         total = LOSSES[loss_type].total(pairs)
     return world_size() * total / pairs.clips.clamp(min=1)
-
-
-__all__ = ["LOSSES", "contrastive_loss"]

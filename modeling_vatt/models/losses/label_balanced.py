@@ -24,6 +24,3 @@ def label_balanced_bce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tens
     weight = rarity / labels.sum(1).clamp(min=1e-12)
     per_class = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     return (weight * per_class.sum(1)).mean()
-
-
-__all__ = ["label_balanced_bce"]

@@ -52,6 +52,3 @@ class SymmetricNCE(ContrastiveLoss):
     def total(self, pairs: Pairs) -> torch.Tensor:
         numerator, to_candidates, to_anchors = _nce_terms(pairs)
         return ((to_candidates + to_anchors - 2 * numerator) * pairs.present).sum()
-
-
-__all__ = ["AsymmetricNCE", "SymmetricNCE"]

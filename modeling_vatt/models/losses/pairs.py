@@ -13,40 +13,23 @@ from .vectors import unit_vectors
 
 
 class Pairs(NamedTuple):
-    """The two sides of the clips of a batch.
+    """The two sides of the clips of a batch."""
 
-    Args:
-        anchors: (batch, dim), unit vectors.
-        candidates: (batch, per_clip, dim), unit vectors.
-        everyones: (clips * per_clip, dim), the candidates of all processes.
-        temperature: (1,), similarities are divided by it.
-        present: (batch,), 1 where a clip has both sides.
-        clips: how many clips of all processes have both.
-        captions: how many candidates such a clip has, on average.
-        candidate_present: (batch, per_clip), 1 for candidates that are there.
-        anchor_terms, candidate_terms: (batch,) and (clips * per_clip,), added to similarities; or None.
-        anchor_ids, candidate_ids: (batch, n) and (clips * per_clip, n), equal numbers for pairs of two clips
-            that are no negatives; or None.
-        guides: (batch, dim), whose product with candidates of other clips above 1 says the same; or None.
-        start: place of this process's first clip among those of all.
-        bias: (1,), added to similarities by losses that have one.
-    """
-
-    anchors: torch.Tensor
-    candidates: torch.Tensor
-    everyones: torch.Tensor
-    temperature: torch.Tensor
-    present: torch.Tensor
-    clips: torch.Tensor
-    captions: torch.Tensor
-    candidate_present: torch.Tensor
-    anchor_terms: torch.Tensor | None
-    candidate_terms: torch.Tensor | None
-    anchor_ids: torch.Tensor | None
-    candidate_ids: torch.Tensor | None
-    guides: torch.Tensor | None
-    start: int
-    bias: torch.Tensor
+    anchors: torch.Tensor  # (batch, dim), unit vectors
+    candidates: torch.Tensor  # (batch, per_clip, dim), unit vectors
+    everyones: torch.Tensor  # (clips * per_clip, dim), the candidates of all processes
+    temperature: torch.Tensor  # (1,), similarities are divided by it
+    present: torch.Tensor  # (batch,), 1 where a clip has both sides
+    clips: torch.Tensor  # how many clips of all processes have both
+    captions: torch.Tensor  # how many candidates such a clip has, on average
+    candidate_present: torch.Tensor  # (batch, per_clip), 1 for candidates that are there
+    anchor_terms: torch.Tensor | None  # (batch,), added to similarities
+    candidate_terms: torch.Tensor | None  # (clips * per_clip,), likewise
+    anchor_ids: torch.Tensor | None  # (batch, n), equal numbers for pairs of two clips that are no negatives
+    candidate_ids: torch.Tensor | None  # (clips * per_clip, n)
+    guides: torch.Tensor | None  # (batch, dim); a product with others' candidates above 1 says the same
+    start: int  # place of this process's first clip among those of all
+    bias: torch.Tensor  # (1,), added to similarities by losses that have one
 
     @property
     def tiled(self) -> tuple[Any, ...]:
@@ -187,6 +170,3 @@ def caption_ids(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.
         mixed = (mixed ^ (mixed >> shift)) * factor
     mixed = mixed ^ (mixed >> 31)
     return (mixed * (attention_mask != 0)).sum(-1)
-
-
-__all__ = ["ContrastiveLoss", "Pairs", "caption_ids", "make_pairs"]

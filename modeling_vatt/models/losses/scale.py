@@ -43,6 +43,3 @@ class VattLossScale(nn.Module):
         # Also where the parameter cannot be changed (FSDP's is a copy) the gradient brings it back.
         within = log_scale + (log_scale.clamp(_LEAST, _MOST) - log_scale).detach()
         return widen(-within).exp(), None
-
-
-__all__ = ["VattLossScale"]

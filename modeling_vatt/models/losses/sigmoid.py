@@ -27,6 +27,3 @@ class SigmoidLoss(ContrastiveLoss):
         no = softplus_sum(pairs.bias, *pairs.tiled)
         # Without any clip that has both sides there is nothing to learn from.
         return (yes + no).sum() * (pairs.clips > 0) / pairs.captions.clamp(min=1)
-
-
-__all__ = ["SigmoidLoss"]

@@ -222,6 +222,3 @@ def _softplus_sum_backward(ctx: Any, grad_of_sums: torch.Tensor) -> tuple[torch.
 
 
 softplus_sum.register_autograd(_softplus_sum_backward, setup_context=_keep)
-
-
-__all__ = ["absence", "log_sum_exp", "softplus_sum"]

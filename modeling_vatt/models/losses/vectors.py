@@ -44,6 +44,3 @@ def normalize(embeds: torch.Tensor) -> torch.Tensor:
 def widen(values: torch.Tensor) -> torch.Tensor:
     """Values in float32 at least: half precision is too coarse for losses, too narrow for small numbers."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-__all__ = ["normalize", "unit_vectors", "widen"]
