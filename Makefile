@@ -11,21 +11,26 @@ LOWEST_TESTS := tests/processors tests/evaluation \
 	tests/training tests/models/test_modeling.py tests/models/test_classification.py
 
 PYTEST = HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+# A worker a core; tests of one file stay together, as they share what is costly to set up. In the order of the
+# folders: the longest files do not come last.
+WORKERS = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all test-lowest audit lint typecheck check-wheel docs clean
+.PHONY: demo test test-all test-lowest coverage audit lint typecheck check-wheel docs clean
 
 demo: $(VENV)/demo.installed
 	$(BIN)/python examples/run_demo.py --output_dir $(DEMO_DIR)
 
-# For people: everything, without whole scripts, browsers and fuzzing. A worker a core; tests of one file stay
-# together, as they share what is costly to set up.
+# For people: without what is slow, whole scripts, browsers and fuzzing.
 test: $(VENV)/dev.installed
-	$(PYTEST) -n auto --dist loadfile -m "not slow" --ignore tests/e2e --ignore tests/fuzz
+	$(PYTEST) $(WORKERS) -m "not slow" --ignore tests/e2e --ignore tests/fuzz
 
-# For CI: everything. Whole scripts and browsers one after the other, as they start several processes of their own.
+# For CI: everything.
 test-all: $(VENV)/dev.installed
-	$(PYTEST) -n auto --maxprocesses 4 --dist loadfile --ignore tests/e2e --ignore tests/fuzz
-	$(PYTEST) tests/e2e tests/fuzz
+	$(PYTEST) $(WORKERS)
+
+# The lines that `make test-all` runs, also in the processes that tests start; settings in setup.cfg.
+coverage: $(VENV)/dev.installed
+	$(PYTEST) $(WORKERS) --cov --cov-config setup.cfg --cov-report term:skip-covered
 
 # The lowest versions that setup.cfg allows, in an environment of its own.
 test-lowest:

@@ -175,12 +175,12 @@ def plot_losses(history: Sequence[Mapping[str, float]]) -> str:
         points = [(line["step"], line[name]) for line in history if name in line]
         left.plot(*zip(*points, strict=True), label=label, color=color, linestyle=dash)
     left.set(xlabel="step", ylabel="contrastive loss (nats)", title="Training loss")
-    names = {"txt2vid_R10": "text to video", "aud2vid_R10": "sound to video"}
+    names = {"txt2vid_R1": "text to video", "aud2vid_R1": "sound to video"}
     for (name, label), color, mark in zip(names.items(), PALETTE, "os", strict=False):
         points = [(line["step"], 100 * line[name]) for line in history if name in line]
         if points:
             right.plot(*zip(*points, strict=True), label=label, color=color, marker=mark)
-    right.set(xlabel="step", ylabel="R@10 (%)", title="Retrieval, validation split", ylim=(0, 103))
+    right.set(xlabel="step", ylabel="R@1 (%)", title="Retrieval, validation split", ylim=(0, 103))
     for axes in (left, right):
         axes.grid(alpha=0.3)
         if axes.lines:

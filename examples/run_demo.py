@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from common import parse
 from demo_report import Search, write_report
-from make_corpus import ATTRIBUTES
 from torch.utils.data import DataLoader
 from transformers import AutoModelForPreTraining, AutoProcessor
 from transformers.utils import logging as transformers_logging
@@ -86,6 +85,7 @@ class DemoArguments:
     )
     num_steps: int = field(default=PRETRAINING["num_steps"], metadata={"help": "Training steps."})
     batch_size: int = field(default=PRETRAINING["batch_size"], metadata={"help": "Clips per step."})
+    seed: int = field(default=0, metadata={"help": "Of the training."})
     shuffle_captions: bool = field(
         default=False,
         metadata={"help": "Control experiment: wrong captions in training; text search must fail."},
@@ -126,7 +126,7 @@ def part(title: str, expected: str) -> Iterator[None]:
 
 def attributes_of(row: dict[str, Any]) -> dict[str, str]:
     """What is seen and heard in a clip."""
-    return {name: row[name] for name in ATTRIBUTES}
+    return {name: row[name] for name in ("size", "colour", "shape", "motion")}
 
 
 def search_test_clips(model_dir: Path, corpus: Path) -> tuple[dict[str, float], dict[str, Any], list[Search]]:
@@ -164,7 +164,8 @@ def main() -> None:
             "make_corpus.py", output_dir=corpus, train_clips=args.train_clips, test_clips=args.test_clips
         )
     with part(f"2. Pretraining from the files, {args.num_steps} steps", "six and a half minutes"):
-        chosen = {name: getattr(args, name) for name in ("num_steps", "batch_size", "shuffle_captions")}
+        flags = ("num_steps", "batch_size", "seed", "shuffle_captions")
+        chosen = {name: getattr(args, name) for name in flags}
         run_script("run_pretraining.py", dataset=corpus, output_dir=model_dir, **{**PRETRAINING, **chosen})
     with part("3. Search among the test clips, and a report", "half a minute"):
         metrics, embeddings, searches = search_test_clips(model_dir, corpus)

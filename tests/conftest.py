@@ -9,6 +9,7 @@ import os
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is, also in the processes that tests start
 if os.environ.get("VATT_TEST_GPU") != "1":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is
 

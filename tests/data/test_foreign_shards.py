@@ -173,6 +173,7 @@ def test_damage_is_no_end(tmp_path):
     content = path.read_bytes()
     member = 512 + 1024
     faults = {
+        "no tar file": b"no tar file at all",
         "no header of a member at byte 3072": content[: 2 * member]
         + b"x" * 100
         + content[2 * member + 100 :],

@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import os
 import signal
-import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,9 @@ from clip_folders import write_clip
 
 from modeling_vatt.data import (
     RawClip,
-    ShardDataset,
     ShardError,
     ShardSettings,
     audioset_clips,
-    folder_clips,
     howto100m_clips,
     prepare_shards,
     run_tasks,
@@ -249,16 +246,3 @@ def test_lists_in_csv(videos, tmp_path):
         howto100m_clips(videos, tmp_path)
     (tmp_path / "segments.csv").write_text('\ufeff# a comment\n0, 0.0, 1.0, "/m/1"\n')
     assert [clip.end for clip in audioset_clips(videos, tmp_path / "segments.csv")] == [1.0]
-
-
-def test_columns_of_the_user_are_kept(tmp_path):
-    folder = tmp_path / "videos" / "train"
-    folder.mkdir(parents=True)
-    write_clip(folder / "a.mp4", 1)
-    row = {"file_name": "a.mp4", "captions": ["a tone"], "source": "my camera", "place": "garden"}
-    (folder / "metadata.jsonl").write_text(json.dumps(row) + "\n")
-    dataset, _ = prepare_shards(folder_clips(tmp_path / "videos", "train"), tmp_path / "out")
-    with tarfile.open(tmp_path / "out" / "shard-000000.tar") as tar:
-        text = json.load(tar.extractfile("000000000.json"))  # type: ignore[arg-type]
-    assert (text["source"], text["more"], text["place"]) == ("train/a.mp4", {"source": "my camera"}, "garden")
-    assert isinstance(dataset, ShardDataset) and dataset[0]["captions"] == ["a tone"]

@@ -27,6 +27,7 @@ import pytest
 import torch
 from clip_folders import make_folder, small_processor, write_clip
 from media_factory import click_times, clicks, frame_numbers, numbered_frames, tone, truncate, write_media
+from processes import FORKS
 from small_models import small_config
 from torch.utils.data import DataLoader
 
@@ -375,15 +376,6 @@ def test_an_index_that_lies_is_refused(shards, tmp_path, change, reason):
         ShardDataset(with_index(shards, tmp_path / "train", change))
 
 
-def test_an_index_cannot_point_out_of_its_folder(shards, tmp_path):
-    folder = copy_of(shards, tmp_path)
-    manifest = json.loads((folder / "shards.json").read_text())
-    manifest["shards"][0]["name"] = "../secret.tar"
-    (folder / "shards.json").write_text(json.dumps(manifest))
-    with pytest.raises(ShardError, match="damaged"):
-        ShardDataset(folder)
-
-
 def test_a_damaged_clip_is_skipped_and_named(shards, tmp_path):
     folder = copy_of(shards, tmp_path)
     dataset = ShardDataset(folder)
@@ -405,21 +397,6 @@ def test_an_undecodable_clip_is_named_by_its_place(tmp_path):
     write_shard(tmp_path / "a.tar", [("k", {"captions": ["x"]}, b"no video")])
     item = ClipDataset(write_index(tmp_path), small_processor())[0]
     assert isinstance(item, SkippedClip) and "a.tar/k: not a readable media file" in item.reason
-
-
-def test_shards_of_other_makers_can_be_indexed(tmp_path):
-    write_clip(tmp_path / "a.mp4", 1)
-    (tmp_path / "note.txt").write_text("a tone")
-    with tarfile.open(tmp_path / "theirs_0.tar", "w") as tar:
-        tar.add(tmp_path / "a.mp4", "part/0001.mp4")
-        tar.add(tmp_path / "note.txt", "part/0001.txt")
-        tar.add(tmp_path / "note.txt", "part/README")
-    dataset = write_index(tmp_path)
-    assert list(all_captions(dataset)) == [["a tone"]] and dataset.table[0]["key"] == "part/0001"
-    assert ClipDataset(dataset, small_processor())[0]["text_mask"].tolist() == [1]
-    (tmp_path / "theirs_1.tar").write_bytes(b"no tar file at all")
-    with pytest.raises(ShardError, match=r"theirs_1\.tar: no tar file"):
-        write_index(tmp_path)
 
 
 class RangeHandler(http.server.SimpleHTTPRequestHandler):
@@ -677,6 +654,7 @@ class Counting(Pretrainer):
 
 
 def train(shards: Path, output_dir: Path) -> None:
+    multiprocessing.set_start_method(None, force=True)  # workers are children of this process, as for users
     torch.manual_seed(0)
     config = small_config("agnostic", every={"hidden_dropout_prob": 0.1})
     clips = ClipDataset(
@@ -716,8 +694,8 @@ def test_after_kill_9_no_clip_is_lost_or_repeated(shards, tmp_path, running):
         return [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").open()]
 
     def begin(name: str) -> Any:
-        # Not forked: threads that hold locks do not come along, and what waits for them hangs.
-        process = multiprocessing.get_context("spawn").Process(target=train, args=(shards, tmp_path / name))
+        # Not forked from here: threads that hold locks do not come along, and what waits for them hangs.
+        process = FORKS.Process(target=train, args=(shards, tmp_path / name))
         process.start()
         running.append(process)
         return process

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import typer
 from clip_folders import make_folder, small_processor
@@ -109,7 +110,7 @@ def beside(text: str) -> list[list[str]]:
 def runnable(words: list[str]) -> list[str] | None:
     """What to run for a command, None if it is not run."""
     if words[0] == "python" and words[1] in RUN_WITH:
-        return [sys.executable, str(ROOT / words[1]), *words[2:], *RUN_WITH[words[1]]]
+        return [str(ROOT / words[1]), *words[2:], *RUN_WITH[words[1]]]
     runs = words[0] == "vatt" and words[1] in VATT_RUN and "--server" not in words  # nobody serves here
     if words == ["vatt", "convert", "--list"] or runs:
         return words
@@ -224,7 +225,9 @@ def program(page: str) -> str:
                     f"except SystemExit as ended: assert ended.code in {good}, ended.code\n"
                 )
             else:
-                parts.append(f"import subprocess\nsubprocess.run({command!r}, check=True)\n")
+                parts.append(
+                    f"import subprocess\nsubprocess.run({[sys.executable, *command]!r}, check=True)\n"
+                )
     return "\n".join(parts)
 
 
@@ -271,16 +274,8 @@ def test_code_of_page_runs(page, files, tmp_path):
     script = tmp_path / "page.py"
     script.write_text(code)
     with HubStandIn() as hub:
-        environment = {**os.environ, **hub.environment(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
-        environment["HF_TOKEN"] = TOKEN
-        result = subprocess.run(
-            [sys.executable, script],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        environment = {**os.environ, **hub.environment(tmp_path / "home"), "HF_TOKEN": TOKEN}
+        result = processes.run(script, cwd=tmp_path, env=environment, timeout=600)
     output = result.stdout + result.stderr
     assert result.returncode == 0, output[-6000:]
     assert TOKEN not in output

@@ -4,19 +4,15 @@
 
 import json
 import re
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from clip_folders import losses, make_folder
 from media_factory import damage
-from scripts import EXAMPLES, PRETRAINING, run, start
+from scripts import EXAMPLES, PRETRAINING, run
 
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.retrieval import VideoSearch
@@ -50,43 +46,6 @@ def test_pretraining_skips_and_counts_broken_files(pretrained):
     saved = ("model.safetensors", "config.json", "processor_config.json", "tokenizer.json", "README.md")
     for name in (*saved, "vatt_model.py", "vatt_processing.py"):
         assert (folder / name).is_file(), name
-
-
-def test_saved_folder_gives_the_same_embeddings_in_a_new_process(pretrained, videos, tmp_path):
-    folder, _ = pretrained
-    script = f"""
-import sys, torch, modeling_vatt
-from transformers import AutoModel, AutoProcessor
-model = AutoModel.from_pretrained({str(folder)!r}).eval()
-processor = AutoProcessor.from_pretrained({str(folder)!r})
-inputs = processor(videos=[{str(videos / "validation" / "clip20.mp4")!r}], text=["clip 20"])
-with torch.no_grad():
-    out = model(inputs.pixel_values_videos, inputs.input_values, inputs.input_ids, inputs.attention_mask)
-torch.save([out.video_va_embeds, out.audio_va_embeds, out.video_vt_embeds, out.text_vt_embeds], sys.argv[1])
-"""
-    files = [tmp_path / "one.pt", tmp_path / "two.pt"]
-    for file in files:
-        subprocess.run([sys.executable, "-c", script, str(file)], check=True, cwd=tmp_path)
-    for one, two in zip(*(torch.load(file, weights_only=True) for file in files), strict=True):
-        assert one.isfinite().all() and torch.equal(one, two)
-
-
-def test_a_run_killed_with_sigkill_continues_to_the_same_losses(pretrained, videos, tmp_path):
-    folder, _ = pretrained
-    options = {"dataset": videos, "output_dir": "model", **PRETRAINING}
-    process = start("run_pretraining.py", tmp_path, **options)
-    metrics = tmp_path / "model" / "metrics.jsonl"
-    deadline = time.monotonic() + 200
-    while not (metrics.exists() and len(losses(tmp_path / "model")) >= 3):
-        assert process.poll() is None and time.monotonic() < deadline, (
-            "the run ended before it could be killed"
-        )
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    output = run("run_pretraining.py", tmp_path, **options)
-    assert "Continuing from" in output
-    assert losses(tmp_path / "model") == losses(folder)
 
 
 def test_another_loss_than_that_of_the_checkpoint(pretrained, videos, tmp_path):
@@ -126,12 +85,12 @@ def test_two_processes_train_like_one(tmp_path):
     }
     options.pop("batch_size")
     found = {}
-    for name, processes, more in (("one", 1, {}), ("two", 2, {}), ("parts", 2, {"micro_batch_size": 1})):
+    for name, count, more in (("one", 1, {}), ("two", 2, {}), ("parts", 2, {"micro_batch_size": 1})):
         output = tmp_path / name
         run(
             "run_pretraining.py",
             tmp_path,
-            processes=processes,
+            count=count,
             output_dir=output,
             global_batch_size=6,
             **more,
@@ -147,7 +106,7 @@ def test_two_processes_train_like_one(tmp_path):
 def test_processes_that_do_not_know_of_each_other_stop(videos, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "0")
     options = {"dataset": videos, "output_dir": "model", **PRETRAINING}
-    output = run("run_pretraining.py", tmp_path, expect=1, processes=2, **options)
+    output = run("run_pretraining.py", tmp_path, expect=1, count=2, **options)
     assert "`accelerate launch --cpu`" in output and not (tmp_path / "model" / "config.json").exists()
 
 

@@ -5,7 +5,6 @@ still or dies: both end, together and with a message."""
 
 import datetime
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from clip_folders import RATE, losses, make_folder, small_processor
 from media_factory import tone, truncate, write_media
+from processes import FORKS, ranks
 from training_runs import At, arguments, classifier, pretrainer
 
 from modeling_vatt.data import ClipDataset, LabelledDataset, load_clips, load_labelled
@@ -77,20 +77,13 @@ def spoil(trainer: Any) -> None:
             parameter.fill_(float("nan"))
 
 
-def worker(rank: int, folder: Path, port: int, end: str) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "1",
-        "HF_DATASETS_CACHE": str(folder / f"cache{rank}"),
-    }
+def worker(rank: int, folder: Path, environment: dict[str, str], end: str) -> None:
+    cache = str(folder / f"cache{rank}")
+    os.environ |= {**environment, "ACCELERATE_USE_CPU": "1", "HF_DATASETS_CACHE": cache}
     torch.set_num_threads(1)
     timeout = InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=PATIENCE))
     accelerator = Accelerator(kwargs_handlers=[timeout])
-    clips = load_clips(folder / "clips", "train", cache_dir=str(folder / f"cache{rank}"))
+    clips = load_clips(folder / "clips", "train", cache_dir=cache)
     found: dict[str, Any] = {}
 
     def run(name: str, place: str = "shared", **options: Any) -> Any:
@@ -147,9 +140,7 @@ def launch(folder: Path, end: str) -> list[dict[str, Any]]:
         write_media(place, waveform=tone(0.3, RATE), sampling_rate=RATE, audio_codec="pcm_s16le")
     for number in (1, 6):  # fewer than a process has clips in a step, which is an epoch
         (labelled / "ab"[number % 2] / f"{number}.wav").write_bytes(b"broken")
-    spawn = multiprocessing.get_context("spawn")
-    port = 20_000 + os.getpid() % 20_000 + (end == "exits")
-    processes = [spawn.Process(target=worker, args=(rank, folder, port, end)) for rank in range(2)]
+    processes = [FORKS.Process(target=worker, args=(n, folder, rank, end)) for n, rank in enumerate(ranks(2))]
     for process in processes:
         process.start()
     try:

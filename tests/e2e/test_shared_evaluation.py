@@ -3,7 +3,6 @@
 """Evaluation of a classifier by two processes: the numbers, and what could not be read, are those of one."""
 
 import json
-import multiprocessing
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import torch
 from clip_folders import RATE, small_processor
 from media_factory import tone, write_media
+from processes import FORKS, ranks
 from training_runs import arguments, classifier
 
 from modeling_vatt.data import LabelledDataset, load_labelled
@@ -44,9 +44,8 @@ def evaluate(folder: Path, cache: str, several: bool) -> dict[str, Any]:
     return {"metrics": metrics, "logits": found.predictions.tolist(), "skipped": skipped, "bare": bare}
 
 
-def worker(rank: int, folder: Path, port: int) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "1"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def worker(rank: int, folder: Path, environment: dict[str, str]) -> None:
+    os.environ |= {**environment, "ACCELERATE_USE_CPU": "1"}
     torch.set_num_threads(1)
     found = [evaluate(folder, str(folder / f"cache{rank}"), several) for several in (False, True)]
     (folder / f"found{rank}.json").write_text(json.dumps(found))
@@ -65,9 +64,7 @@ def test_two_processes_find_what_one_finds(tmp_path):
         tags = [["low"], ["high"], ["low", "high"]][number % 3]
         rows.append({"file_name": file.name, "label": "abc"[number % 3], "tags": tags})
     (tmp_path / "train" / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    spawn = multiprocessing.get_context("spawn")
-    port = 20_000 + os.getpid() % 20_000
-    processes = [spawn.Process(target=worker, args=(rank, tmp_path, port)) for rank in range(2)]
+    processes = [FORKS.Process(target=worker, args=(n, tmp_path, rank)) for n, rank in enumerate(ranks(2))]
     for process in processes:
         process.start()
     one = [evaluate(tmp_path, str(tmp_path / "cache"), several) for several in (False, True)]

@@ -3,10 +3,9 @@
 """Pretraining on towers from elsewhere as a user runs it, and the command with its result."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 from clip_folders import losses, make_folder
 from scripts import run
@@ -54,8 +53,7 @@ def test_train_index_search(videos, towers, tmp_path):
         ["index", str(videos / "train"), "--model", "model"],
         ["search", "clip 3", "--index", str(videos / "train"), "--top-k", "2"],
     ):
-        command = [sys.executable, "-m", "modeling_vatt.cli", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        done = processes.run("-m", "modeling_vatt.cli", *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert "clip0" in done.stdout
     del common["audio_tower"]  # sound of another kind, and heads that are not trained

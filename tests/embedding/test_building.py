@@ -3,11 +3,10 @@
 """Models of towers from elsewhere, from checkpoints to saved folders, indexes, searches and pipelines."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from clip_folders import write_clip
@@ -104,9 +103,7 @@ inputs.pop("audio_mask"), inputs.pop("text_mask")
 print(float(model(**inputs).video_vt_embeds.sum()), float(model(**inputs).text_vt_embeds.sum()))
 """
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=tmp_path
-    )
+    done = processes.run("-c", script, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     model, processor = VattModel.from_pretrained(saved).eval(), VattProcessor.from_pretrained(saved)
     inputs = processor(videos=[str(videos / "clip1.mp4")], text=["a red square"])

@@ -3,11 +3,10 @@
 """SentenceTransformer on a saved model gives the embeddings of this package."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from clip_folders import small_processor, write_clip
@@ -199,8 +198,6 @@ def test_other_processes(saved):
         "model = SentenceTransformer(sys.argv[1], trust_remote_code=True, device='cpu')\n"
         "print(model.encode(sys.argv[2]).tolist())"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", script, folder, clips[0]], capture_output=True, text=True, check=True
-    )
+    result = processes.run("-c", script, folder, clips[0])
     np.testing.assert_allclose(json.loads(result.stdout), expected[0], atol=1e-6)
     np.testing.assert_allclose(theirs.encode(clips, device=["cpu"], chunk_size=2), expected, atol=1e-6)

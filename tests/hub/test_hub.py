@@ -5,10 +5,9 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 import yaml
@@ -49,13 +48,12 @@ def client(
     hub: HubStandIn, script: str, folder: Path, expect: int = 0, token: str | None = TOKEN, home: str = "home"
 ) -> str:
     """Run a script in a process of its own, with the Hub's client set to the stand-in; its output."""
-    environment = {**os.environ, **hub.environment(folder / home), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **hub.environment(folder / home)}
     environment["PYTHONPATH"] = str(SUPPORT)
     environment.pop("HF_TOKEN", None)
     if token is not None:
         environment["HF_TOKEN"] = token
-    command = [sys.executable, "-c", script]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    result = processes.run("-c", script, cwd=folder, env=environment)
     output = result.stdout + result.stderr
     assert result.returncode == expect, output
     assert TOKEN not in output
@@ -190,7 +188,6 @@ runpy.run_path({examples + "/run_pretraining.py"!r}, run_name="__main__")
 """
 
 
-@pytest.mark.slow
 def test_pretraining_script_without_a_token_stops_before_the_work(uploaded, tmp_path):
     hub, _ = uploaded
     script = pretraining_script({"dataset": "nowhere", "output_dir": "model"}, "mine")

@@ -280,26 +280,6 @@ def test_outputs(kind):
     assert torch.equal(values[1], output.logits)
 
 
-@pytest.mark.parametrize("kind", CLASSIFIERS)
-@pytest.mark.parametrize("variant", ["specific", "agnostic"])
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.support("Gradient checkpointing")
-def test_gradient_checkpointing(kind, variant):
-    """Fine-tuning with recomputation gives the same gradients."""
-    model = classifier(kind, variant).train()
-    inputs, labels = torch.randn(2, *SHAPES[kind]), torch.tensor([0, 1])
-    grads = []
-    for checkpointing in (False, True):
-        if checkpointing:
-            model.gradient_checkpointing_enable()
-        torch.manual_seed(0)
-        model.zero_grad()
-        model(inputs, labels=labels).loss.backward()
-        grads.append([p.grad.clone() for p in model.parameters()])
-    for first, second in zip(*grads, strict=True):
-        torch.testing.assert_close(first, second)
-
-
 def test_only_the_needed_tower_is_built():
     """A classifier holds neither other towers nor common spaces: fine-tuning needs no memory for them."""
     for variant in VARIANTS:

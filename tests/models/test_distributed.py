@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from processes import FORKS
 from small_models import EVERY_TOKEN, outcome, seeded, shard, small_config, small_inputs
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,6 +19,8 @@ from modeling_vatt import VattForPreTraining
 from modeling_vatt.models.collectives import all_reduce_sum, gather_rows, world_size
 from modeling_vatt.training import average_gradients, cached_backward
 
+
+pytestmark = pytest.mark.slow  # three processes make a step of every case
 
 JOINT = {"variant": "joint", "audio_text_loss_weight": 1.0}
 FIRST, SECOND = [1, 1, 0, 1, 1, 0], [0, 1, 1, 1, 0, 1]
@@ -208,11 +211,11 @@ def worker(rank: int, folder: str) -> None:
 def folder(tmp_path_factory) -> Path:
     """Where the processes, started once for all tests, left what they found."""
     folder = tmp_path_factory.mktemp("processes")
-    mp.spawn(worker, args=(str(folder),), nprocs=3)
+    mp.start_processes(worker, args=(str(folder),), nprocs=3, start_method=FORKS.get_start_method())
     return folder
 
 
-@pytest.fixture(params=[2, 3])
+@pytest.fixture(scope="module", params=[2, 3])
 def results(request, folder) -> list[dict[str, dict[str, torch.Tensor]]]:
     """What each of 2 and of 3 processes found."""
     return [torch.load(folder / f"{rank}of{request.param}.pt") for rank in range(request.param)]

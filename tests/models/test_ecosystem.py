@@ -175,10 +175,13 @@ def test_eager_equals_sdpa(model_class, variant, tmp_path):
 
 @pytest.mark.slow
 @needs_compiler
-@pytest.mark.parametrize("model_class", [VattModel, *CLASSIFIERS])
+@pytest.mark.parametrize(
+    ("model_class", "variant"), [*((m, "specific") for m in MODELS), (VattForPreTraining, "agnostic")]
+)
 @pytest.mark.support("`flex_attention`")
-def test_flex_attention(model_class):
-    model = shallow(model_class)
+def test_flex_attention(model_class, variant):
+    """It indexes the position bias by batch: that must be there for every row."""
+    model = shallow(model_class, variant)
     inputs = inputs_of(model)
     with torch.no_grad():
         expected = answer_of(model(**inputs))
@@ -301,14 +304,17 @@ def test_offload_to_disk(model_class, variant, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.support("Gradient checkpointing", "VattModel")
-def test_gradient_checkpointing_of_the_base_model():
+@pytest.mark.parametrize("variant", ["specific", "agnostic"])
+@pytest.mark.parametrize("model_class", [VattModel, *CLASSIFIERS])
+@pytest.mark.support("Gradient checkpointing")
+def test_gradient_checkpointing(model_class, variant):
     grads = []
     for checkpointing in (False, True):
-        model = build(VattModel).train()
+        model = build(model_class, variant).train()
         if checkpointing:
             model.gradient_checkpointing_enable()
-        loss_of(model, inputs_of(model)).backward()
+        torch.manual_seed(0)
+        loss_of(model, inputs_of(model, labels=True)).backward()
         grads.append([p.grad for p in model.parameters() if p.grad is not None])
     for first, second in zip(*grads, strict=True):
         torch.testing.assert_close(first, second)

@@ -25,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_factory import clicks, corner_frame, numbered_frames, write_media
 from PIL import Image
+from processes import FORKS
 from torch.utils.data import DataLoader
 
 from modeling_vatt.data import (
@@ -389,7 +390,6 @@ def test_the_process_does_not_outlive_a_caller_that_dies(film: Path) -> None:
     raise AssertionError("it is still there")
 
 
-@pytest.mark.slow
 def test_workers_of_a_data_loader(tmp_path: Path) -> None:
     """They are daemons, which may have no children of multiprocessing."""
     root = make_folder(tmp_path / "clips", 4)
@@ -398,7 +398,7 @@ def test_workers_of_a_data_loader(tmp_path: Path) -> None:
     plain = ClipDataset(table, small_processor())
     isolated = ClipDataset(table, small_processor(), limits=ISOLATED)
     loader = DataLoader(
-        isolated, batch_size=4, num_workers=1, collate_fn=collate_clips, multiprocessing_context="spawn"
+        isolated, batch_size=4, num_workers=1, collate_fn=collate_clips, multiprocessing_context=FORKS
     )
     (batch,) = loader
     expected = collate_clips([plain[index] for index in range(4)])

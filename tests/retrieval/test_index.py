@@ -7,14 +7,13 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import threading
 import unicodedata
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from clip_folders import small_processor, write_clip
 from filelock import FileLock
@@ -335,10 +334,7 @@ def test_a_user_who_may_not_write(tmp_path):
         synthetic(place / "closed", 2).close()  # nothing beside the database
         synthetic(place / "log", 2).close()
         (place / "log" / f"{DATABASE}-wal").write_bytes(b"x" * 100)
-        seen = subprocess.run(
-            [sys.executable, "-c", ANOTHER_USER, *(str(place / name) for name in ("open", "closed", "log"))],
-            env=environment(), capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
+        seen = processes.run("-c", ANOTHER_USER, *(place / name for name in ("open", "closed", "log")))
         assert seen.stdout.split() == ["10", "10", "PermissionError"], seen.stderr
         index.close()
     finally:
@@ -559,13 +555,8 @@ search.update(batch_size=1)
 """
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
 def test_killed_and_started_again(videos, model_folder, tmp_path):
-    command = [sys.executable, "-c", KILLED, videos, model_folder, tmp_path / "killed", "4"]
-    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    result = processes.run("-c", KILLED, videos, model_folder, tmp_path / "killed", 4)
     assert result.returncode == -signal.SIGKILL, result.stderr
     search = VideoSearch.open(tmp_path / "killed")
     assert len(search.index.files()) == 3  # those before, wholly
@@ -581,24 +572,13 @@ def test_two_processes_at_once(videos, model_folder, tmp_path):
     """Both find another writer and wait; then one of them does the work, while the other waits on."""
     where = tmp_path / "index"
     where.mkdir()
-    command = [sys.executable, "-m", "modeling_vatt.cli", "index", videos, "--model", model_folder]
+    command = ["-m", "modeling_vatt.cli", "index", videos, "--model", model_folder]
     command += ["--index", where, "--json"]
     reports = []
     with FileLock(where / indexing.LOCK) as lock:
-        both = [
-            subprocess.Popen(
-                command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-            for _ in range(2)
-        ]
+        both = [processes.Program(*command) for _ in range(2)]
         for process in both:
-            told = []
-            for line in process.stderr:
-                told.append(line)
-                if "waiting for it to end" in line:
-                    break
-            else:
-                raise AssertionError("".join(told))
+            process.wait_for("waiting for it to end")
         assert [process.poll() for process in both] == [None, None]
         lock.release()
         for process in both:

@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import shutil
-import subprocess
-import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import processes
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -199,8 +198,7 @@ else:
 def test_index_on_the_hub(index, tmp_path):
     with HubStandIn() as hub:
         environment = {**os.environ, **hub.environment(tmp_path / "home"), "HF_TOKEN": TOKEN}
-        command = [sys.executable, "-c", HUB, str(tmp_path / "index"), "user/my-index"]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        result = processes.run("-c", HUB, tmp_path / "index", "user/my-index", env=environment)
         assert result.returncode == 0, result.stdout + result.stderr
         assert TOKEN not in result.stdout + result.stderr
         files = hub.files("datasets/user/my-index")

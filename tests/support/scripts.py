@@ -4,9 +4,9 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
+
+import processes
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -48,24 +48,21 @@ CLASSIFICATION = {
 }
 
 
-def start(script: str, cwd: Path, processes: int = 1, **options: object) -> subprocess.Popen:
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command += [str(EXAMPLES / script)]
+def start(script: str, cwd: Path, more: dict[str, str] | None = None, **options: object) -> processes.Program:
+    """The script begun, with more variables in its environment."""
+    words = [str(EXAMPLES / script)]
     for name, value in options.items():
         values = value if isinstance(value, list) else [value]
-        command += [f"--{name}", *map(str, values)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(cwd / "cache")}
-    if processes > 1:
-        environment.setdefault("ACCELERATE_USE_CPU", "1")
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        words += [f"--{name}", *map(str, values)]
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(cwd / "cache"), **(more or {})}
+    return processes.Program(*words, cwd=cwd, env=environment, merged=True)
 
 
-def run(script: str, cwd: Path, expect: int = 0, processes: int = 1, **options: object) -> str:
-    process = start(script, cwd, processes, **options)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == expect, output
-    return output
+def run(script: str, cwd: Path, expect: int = 0, count: int = 1, **options: object) -> str:
+    """What the script, or `count` processes of it that work together, printed."""
+    cpu = {"ACCELERATE_USE_CPU": os.environ.get("ACCELERATE_USE_CPU", "1")}
+    environments = [{**rank, **cpu} for rank in processes.ranks(count)] if count > 1 else [{}]
+    programs = [start(script, cwd, environment, **options) for environment in environments]
+    outputs = [program.communicate(timeout=300)[0] for program in programs]
+    assert [program.returncode for program in programs] == [expect] * count, outputs
+    return "\n".join(outputs)

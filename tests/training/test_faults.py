@@ -642,18 +642,27 @@ def finetune(sounds: Path, folder: Path, *callbacks: Any, **options: Any) -> Vat
     return VattTrainer(classifier(data), args, train_dataset=data, callbacks=list(callbacks))
 
 
-def test_a_signal_stops_fine_tuning_after_a_checkpoint(sounds, tmp_path):
-    whole = finetune(sounds, tmp_path / "whole")
-    whole.train()
-    stopped = finetune(sounds, tmp_path / "parts", At(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
-    with pytest.raises(RunStopped, match=r"Stopped by SIGTERM\. Steps made: 3 of 6.*checkpoint-3 is whole"):
-        stopped.train()
-    again = finetune(sounds, tmp_path / "parts")
-    again.train(resume_from_checkpoint=last_checkpoint(tmp_path / "parts"))
-    expected = weights(whole.model)
+@pytest.fixture(scope="module")
+def tuned(sounds, tmp_path_factory) -> dict[str, torch.Tensor]:
+    """Weights after a run in which nothing happens."""
+    trainer = finetune(sounds, tmp_path_factory.mktemp("tuned"))
+    trainer.train()
+    return weights(trainer.model)
+
+
+def continue_to_the_same_weights(sounds: Path, folder: Path, expected: dict[str, torch.Tensor]) -> None:
+    again = finetune(sounds, folder)
+    again.train(resume_from_checkpoint=last_checkpoint(folder))
     for name, values in weights(again.model).items():
         assert torch.equal(values, expected[name]), name
-    record = read_run_record(tmp_path / "parts" / "checkpoint-6")
+
+
+def test_a_signal_stops_fine_tuning_after_a_checkpoint(sounds, tuned, tmp_path):
+    stopped = finetune(sounds, tmp_path, At(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    with pytest.raises(RunStopped, match=r"Stopped by SIGTERM\. Steps made: 3 of 6.*checkpoint-3 is whole"):
+        stopped.train()
+    continue_to_the_same_weights(sounds, tmp_path, tuned)
+    record = read_run_record(tmp_path / "checkpoint-6")
     assert [start["step"] for start in record["history"]] == [0, 3]
     assert record["kind"] == "fine-tuning" and record["data"]["clips"] == 13 and record["data"]["fingerprint"]
 
@@ -678,7 +687,7 @@ class Signalling(LabelledDataset):
     ("where", "made"),
     [("first epoch", 1), ("second epoch", 5), ("killed at first", 0), ("killed", 4), ("evaluation", 3)],
 )
-def test_a_signal_to_all_processes_stops_fine_tuning_after_a_checkpoint(sounds, tmp_path, where, made):
+def test_a_signal_to_all_processes_stops_fine_tuning_after_a_checkpoint(sounds, tuned, tmp_path, where, made):
     """Workers live on; where they are killed all the same, what has been learnt is saved."""
     data = tones(sounds, several=False)
     signalling = Signalling(data.clips, data.processor, "audio")
@@ -698,13 +707,7 @@ def test_a_signal_to_all_processes_stops_fine_tuning_after_a_checkpoint(sounds, 
     with pytest.raises(RunStopped, match=rf"Stopped by SIGTERM\. Steps made: {made} of 6.*-{made} is whole"):
         trainer.train()
     assert not trainer.skipped
-    again = finetune(sounds, tmp_path)
-    again.train(resume_from_checkpoint=last_checkpoint(tmp_path))
-    whole = finetune(sounds, tmp_path / "whole")
-    whole.train()
-    expected = weights(whole.model)
-    for name, values in weights(again.model).items():
-        assert torch.equal(values, expected[name]), name
+    continue_to_the_same_weights(sounds, tmp_path, tuned)
 
 
 def test_workers_of_fine_tuning_end_only_for_the_main_process(sounds, tmp_path):

@@ -168,16 +168,6 @@ def test_loss_on_soft_targets(sounds, tmp_path, settings):
     torch.testing.assert_close(trainer.compute_loss(model, batch), true)
 
 
-def test_mixup_of_several_labels(sounds, tmp_path):
-    """The label weights are made for soft labels too: training on AudioSet's recipe gives a finite loss."""
-    data = tones(sounds, several=True)
-    model = classifier(data, label_balancing=True)
-    trainer = VattTrainer(model, arguments(tmp_path, mixup_alpha=5.0, max_steps=2), train_dataset=data)
-    trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    assert len(losses) == 2 and all(map(math.isfinite, losses))
-
-
 def test_settings_that_do_not_fit(sounds, tmp_path):
     data = tones(sounds, several=True)
     with pytest.raises(ValueError, match="one label per clip"):

@@ -12,9 +12,9 @@ from every_model import CLASSES, CLASSIFIERS, EVERY_TOKEN, build, inputs_of, los
 from small_models import seeded, small_config
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
-from modeling_vatt import VattForAudioClassification, VattForPreTraining, VattModel
+from modeling_vatt import VattForPreTraining, VattModel
 from modeling_vatt.data import collate_clips
-from modeling_vatt.evaluation import TaggingMetrics, TopKAccuracy, pretraining_metrics
+from modeling_vatt.evaluation import TopKAccuracy, pretraining_metrics
 
 
 LABELS = 2
@@ -88,26 +88,6 @@ def test_fine_tuning(model_class, tmp_path):
     assert trainer.predict(data).predictions.shape == (12, LABELS)
 
 
-def test_several_labels(tmp_path):
-    """(clips, classes) targets with mAP, AUC and d-prime."""
-    model = build(VattForAudioClassification, num_labels=LABELS)
-    data = two_classes(model)
-    for row in data:
-        row["labels"] = torch.eye(LABELS)[row["labels"]]
-    metric = TaggingMetrics()
-    trainer = Trainer(
-        model,
-        arguments(tmp_path, max_steps=20),
-        train_dataset=data,
-        eval_dataset=data,
-        compute_metrics=lambda p: metric.compute(predictions=p.predictions, references=p.label_ids),
-    )
-    trainer.train()
-    found = trainer.evaluate()
-    assert found["eval_mAP"] == 1.0
-    assert found["eval_num_skipped_classes"] == 0
-
-
 @pytest.mark.parametrize("model_class", [VattForPreTraining, *CLASSIFIERS])
 @pytest.mark.support("`Trainer` with gradient accumulation")
 def test_gradient_accumulation(model_class, tmp_path):
@@ -142,20 +122,15 @@ def test_gradient_accumulation(model_class, tmp_path):
     assert losses_of(trainer)[0] == pytest.approx(sum(half.item() for half in halves) / 2, rel=1e-4)
 
 
-@pytest.mark.support("`Trainer`", "VattModel", no="no loss: `VattForPreTraining` has it")
-def test_base_model_has_no_loss(tmp_path):
-    model = build(VattModel)
-    trainer = Trainer(model, arguments(tmp_path, max_steps=1), train_dataset=rows_of(inputs_of(model)))
-    with pytest.raises(ValueError, match="did not return a loss"):
-        trainer.train()
+NO_LOSS = {"no": "no loss: `VattForPreTraining` has it"}
 
 
-@pytest.mark.support(
-    "`Trainer` with gradient accumulation", "VattModel", no="no loss: `VattForPreTraining` has it"
-)
-def test_base_model_has_no_loss_to_accumulate(tmp_path):
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.support("`Trainer`", "VattModel", **NO_LOSS)
+@pytest.mark.support("`Trainer` with gradient accumulation", "VattModel", **NO_LOSS)
+def test_base_model_has_no_loss(tmp_path, steps):
     model = build(VattModel)
-    args = arguments(tmp_path, max_steps=1, gradient_accumulation_steps=2)
+    args = arguments(tmp_path, max_steps=1, gradient_accumulation_steps=steps)
     with pytest.raises(ValueError, match="did not return a loss"):
         Trainer(model, args, train_dataset=rows_of(inputs_of(model))).train()
 

@@ -5,11 +5,10 @@
 import pytest
 import torch
 from clip_folders import losses, small_processor
-from small_models import small_config
 from training_runs import pretrainer
 
 from modeling_vatt import VattForPreTraining
-from modeling_vatt.training import TrainingError, write_model_card
+from modeling_vatt.training import TrainingError
 from modeling_vatt.training.checkpoints import begin, checkpoints, commit, read_state, remove_old
 
 
@@ -151,13 +150,3 @@ def test_committing_again_replaces(tmp_path):
         commit(tmp_path / "best", {"step": number})
     assert (tmp_path / "best" / "weights").read_text() == "2"
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
-
-
-def test_model_card_tells_what_the_model_is(tmp_path):
-    model = VattForPreTraining(small_config("agnostic"))
-    write_model_card(tmp_path, "me/mine", model, "my/videos", {"txt2vid_R10": 0.75}, {"steps": 5})
-    card = (tmp_path / "README.md").read_text()
-    assert card.startswith("---\n") and "license: apache-2.0" in card
-    shown = ("# me/mine", "modality-agnostic", "`my/videos`", "| txt2vid_R10 | 0.75 |", "| `steps` | 5 |")
-    for part in shown:
-        assert part in card, part
