@@ -46,6 +46,7 @@ from modeling_vatt.data import (
     decode_clips,
     open_clips,
 )
+from modeling_vatt.embedding.fitting import fit_projections
 from modeling_vatt.embedding.locked_features import (
     FeatureDataset,
     LockedFeatures,
@@ -92,7 +93,8 @@ class DataArguments(MediaArguments):
     )
     decode_once: bool = HfArg(
         default=False,
-        help="Decode all clips once into a table on disk: for few, short clips and many epochs.",
+        help="Decode all clips once into a table on disk, or with --cache_features what the other towers "
+        "take into memory: for few, short clips and many epochs.",
     )
     decode_size: int | None = HfArg(
         default=None, help="Shorter side at which videos are decoded; 8/7 of the frame size if left out."
@@ -390,6 +392,7 @@ def make_data_sets(
         "limits": limits,
         "late_colors": True,
         "with_ids": model.config.mask_false_negatives,
+        "mask_captions": True,
     }
     clips, held_out = ClipDataset(tables.train, processor, **options), None
     if not cached:
@@ -418,10 +421,13 @@ def make_data_sets(
 
     with counter:
         known = features(tables.train, windows)
-        clips = FeatureDataset(tables.train, processor, known, window_choices=windows, **options)
+        if args.towers.fits:
+            fit_projections(model, known, all_captions(tables.train), seed=args.training.seed)
+        keep = {"keep_read": args.data.decode_once}
+        clips = FeatureDataset(tables.train, processor, known, window_choices=windows, **keep, **options)
         if tables.validation is not None:
             known = features(tables.validation, 1)
-            held_out = FeatureDataset(tables.validation, processor, known, limits=limits)
+            held_out = FeatureDataset(tables.validation, processor, known, limits=limits, **keep)
     return clips, held_out
 
 
@@ -583,10 +589,10 @@ def main() -> None:
         videos = processor.video_processor
         if videos.decode_size is None:
             videos.decode_size = data.decode_size or videos.crop_size["height"] * 8 // 7
-        if data.decode_once:
+        cached = args.towers.cached(model)
+        if data.decode_once and not cached:
             with accelerator.main_process_first():
                 tables.decode(processor, max(1, training.num_workers), limits)
-        cached = args.towers.cached(model)
         augment = make_augmentation(data, cached)
         clips, held_out = make_data_sets(args, tables, model, processor, accelerator, augment, cached)
         settings = describe(args, accelerator)

@@ -24,7 +24,7 @@ from .collectives import is_distributed, only_somewhere
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
 from .foreign import HUB_OPTIONS, VattForeignTower, load_remote_config, load_tower, save_remote_towers
-from .heads import VattBatchNorm, VattFACHead, VattFeatureMLP, VattJointHead
+from .heads import VattBatchNorm, VattFACHead, VattFeatureMLP, VattJointHead, VattKernelFeatures
 from .locking import hold_in_evaluation, lockable, locked_parameters
 from .losses import LOSSES, VattLossScale, caption_ids, contrastive_loss, normalize
 from .outputs import VattFeaturesOutput, VattForPreTrainingOutput, VattLossOutput, VattModelOutput  # noqa: F401
@@ -313,10 +313,15 @@ class VattPreTrainedModel(PreTrainedModel):
         return repo_id
 
     def _freeze(self) -> None:
-        """Freeze the word table and locked towers where the config says so."""
+        """Freeze the word table, locked towers and fitted projections where the config says so."""
         for name, tower in self.towers.items():
             for parameter in locked_parameters(lockable(tower), self.config.use(name).locked):
                 parameter.requires_grad_(False)
+        base: Any = self.base_model
+        for name, kernel in getattr(base, "feature_kernels", {}).items():
+            kernel.requires_grad_(False)
+            if base.head is not None:
+                base.head.projections[name].requires_grad_(False)
         for module in self.modules():
             if not isinstance(module, (VattTextEmbeddings, VattLinearTextTower)):
                 continue
@@ -384,6 +389,9 @@ class VattPreTrainedModel(PreTrainedModel):
             if isinstance(module, VattBatchNorm):
                 init.zeros_(module.running_mean)
                 init.ones_(module.running_var)
+        elif isinstance(module, VattKernelFeatures):
+            init.zeros_(module.mean)
+            init.normal_(module.centres, std=module.mean.shape[0] ** -0.5)
         elif isinstance(module, VattLossScale):
             for name, value in module.initial.items():
                 if value is not None:
@@ -449,6 +457,10 @@ class VattModel(VattPreTrainedModel):
         self.text_model = make_tower("text", config) if "text" in modalities else None
         wanted = [name for name in modalities if config.use(name).projection == "mlp"]
         self.feature_mlps = nn.ModuleDict({name: VattFeatureMLP(config.output_size(name)) for name in wanted})
+        fitted = {name: config.use(name).centres for name in modalities if config.use(name).centres}
+        self.feature_kernels = nn.ModuleDict(
+            {name: VattKernelFeatures(config.output_size(name), count) for name, count in fitted.items()}
+        )
         self.head: nn.Module | None = None
         if set(modalities) == set(MODALITIES):
             self.head = VattFACHead(config) if config.head_type == "fac" else VattJointHead(config)
@@ -469,8 +481,9 @@ class VattModel(VattPreTrainedModel):
     def _embeds(self, name: str, pooled: torch.Tensor) -> dict[str, torch.Tensor]:
         """`va_embeds` and `vt_embeds` of features (..., output_size), as far as the modality has them."""
         rows = pooled.flatten(0, -2)
-        if name in self.feature_mlps:
-            rows = self.feature_mlps[name](rows)
+        for parts in (self.feature_mlps, self.feature_kernels):
+            if name in parts:
+                rows = parts[name](rows)
         found = zip(_SPACES, getattr(self.head, name)(rows), strict=True)
         return {
             space: values.unflatten(0, pooled.shape[:-1]) for space, values in found if values is not None
@@ -745,7 +758,8 @@ class VattForPreTraining(VattPreTrainedModel):
             pixel_values_videos, input_values, input_ids, attention_mask, **kwargs:
                 see [`~VattModel.forward`].
             audio_mask (`torch.Tensor` of shape `(batch,)`, *optional*): 1 where the clip has sound.
-            text_mask (`torch.Tensor` of shape `(batch,)`, *optional*): 1 where the clip has text.
+            text_mask (`torch.Tensor` of shape `(batch,)` or `(batch, candidates)`, *optional*): 1 where the
+                clip has text, or which of its candidates it has. The release counts empty ones among them.
             video_ids (`torch.LongTensor` of shape `(batch,)`, *optional*): the same number for clips of one
                 video; they are no negatives of each other with `config.mask_false_negatives`.
             caption_ids (`torch.LongTensor` of shape `(batch,)` or `(batch, candidates)`, *optional*): the
@@ -825,8 +839,12 @@ class VattForPreTraining(VattPreTrainedModel):
         config = self.config
         video_va, audio_va = base.video_va_embeds, base.audio_va_embeds
         video_vt, text_vt = base.video_vt_embeds, base.text_vt_embeds
-        for name, mask in (("audio_mask", audio_mask), ("text_mask", text_mask)):
-            if mask is not None and mask.ndim != 1:
+        several = text_vt is not None and text_vt.ndim == 3
+        for name, mask, axes in (
+            ("audio_mask", audio_mask, (1,)),
+            ("text_mask", text_mask, (1, 1 + several)),
+        ):
+            if mask is not None and mask.ndim not in axes:
                 raise ValueError(f"`{name}` must be of shape (batch,), got {tuple(mask.shape)}.")
         sizes = {
             "pixel_values_videos": video_va,
