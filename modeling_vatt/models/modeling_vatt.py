@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -18,7 +19,7 @@ from transformers.utils.generic import can_return_tuple
 
 from ..configuration import VattConfig
 from ..configuration.tower_use import VattRemoteConfig
-from ..hub.sentence_transformers import save_modules_file
+from ..hub.sentence_transformers import PROCESSOR_FILES, save_modules_file
 from .collectives import is_distributed, only_somewhere
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
@@ -159,14 +160,33 @@ class VattPreTrainedModel(PreTrainedModel):
         model._freeze()
         return model
 
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+    def save_pretrained(
+        self,
+        save_directory: Any,
+        is_main_process: bool = True,
+        state_dict: Any = None,
+        push_to_hub: bool = False,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
         """See transformers; code that came with towers is saved beside the weights, and files by which
-        sentence-transformers knows the model, if it has common spaces."""
+        sentence-transformers knows the model, if it has common spaces. `push_to_hub` uploads these too, a
+        processor that was saved in the folder, and a model card, see [`~VattPreTrainedModel.push_to_hub`]."""
         foreign = [tower for tower in self.towers.values() if isinstance(tower, VattForeignTower)]
-        save_remote_towers(foreign, save_directory)
-        super().save_pretrained(save_directory, *args, **kwargs)
-        if getattr(self.base_model, "head", None) is not None and kwargs.get("is_main_process", True):
-            save_modules_file(save_directory)
+        self._saved_beside = save_remote_towers(foreign, save_directory)
+        if getattr(self.base_model, "head", None) is not None and is_main_process:
+            self._saved_beside += save_modules_file(save_directory)
+        if push_to_hub and is_main_process:
+            name = kwargs.pop("repo_id", None) or Path(save_directory).name
+            kwargs["repo_id"] = self._bring_card(name, Path(save_directory), **kwargs)
+        super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, *args, **kwargs)
+
+    def _get_files_timestamps(self, working_dir: Any) -> dict[str, float]:
+        """What `save_pretrained(push_to_hub=True)` uploads only if it is newer; the rest goes up as it is."""
+        found = super()._get_files_timestamps(working_dir)
+        return {
+            name: time for name, time in found.items() if name not in (*self._saved_beside, *PROCESSOR_FILES)
+        }
 
     @property
     def towers(self) -> dict[str, nn.Module]:
@@ -254,22 +274,43 @@ class VattPreTrainedModel(PreTrainedModel):
         The card goes to the main branch, where the Hub shows it. Fill in data and results with
         [`~modeling_vatt.training.write_model_card`].
         """
+        repo_id = self._bring_card(repo_id, **kwargs)
+        return super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]
+
+    def _bring_card(
+        self,
+        repo_id: str,
+        folder: Path | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        create_pr: bool = False,
+        **_: Any,
+    ) -> str:
+        """Make a repository and see to it that it has a model card: the one in `folder`, or one made from the
+        model. Returns the whole name of the repository."""
         from huggingface_hub import ModelCard, create_repo, upload_file
         from huggingface_hub.errors import EntryNotFoundError
 
         from ..hub.model_card import build_model_card, is_empty_card
 
-        token = kwargs.get("token")
-        repo_id = create_repo(repo_id, private=kwargs.get("private"), token=token, exist_ok=True).repo_id
+        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
         try:
             missing = is_empty_card(ModelCard.load(repo_id, token=token))
         except EntryNotFoundError:
             missing = True
-        if missing and not kwargs.get("create_pr"):
-            card = str(build_model_card(self, repo_id)).encode()
-            options: dict[str, Any] = {"token": token, "commit_message": "Add model card"}
-            upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=repo_id, **options)
-        return super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]
+        if missing and not create_pr:
+            file = None if folder is None else folder / "README.md"
+            card = ModelCard.load(file) if file is not None and file.is_file() else None
+            if card is None or is_empty_card(card):
+                card = build_model_card(self, repo_id)
+            upload_file(
+                path_or_fileobj=str(card).encode(),
+                path_in_repo="README.md",
+                repo_id=repo_id,
+                token=token,
+                commit_message="Add model card",
+            )
+        return repo_id
 
     def _freeze(self) -> None:
         """Freeze the word table, locked towers and fitted projections where the config says so."""
