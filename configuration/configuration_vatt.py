@@ -526,6 +526,10 @@ class VattConfig(PreTrainedConfig):
             f"`towers={{{name!r}: {{'output_size': ...}}}}`."
         )
 
+    def head_input_size(self, name: str) -> int:
+        """Width of what the joint head takes of a tower."""
+        return self.use(name).centres or self.output_size(name)
+
     @property
     def loss_weights(self) -> dict[str, float]:
         """Pairs of modalities that have a loss, and its weight."""
@@ -616,11 +620,10 @@ class VattConfig(PreTrainedConfig):
             raise ValueError(
                 f"`false_negative_similarity` must lie between 0 and 1, got {self.false_negative_similarity}."
             )
-        linear = [name for name in self.towers or {} if self.use(name).projection == "linear"]
-        if linear and self.head_type != "joint":
-            raise ValueError(
-                f'`projection="linear"` of {", ".join(linear)} needs `head_type="joint"`: set it.'
-            )
+        for name in self.towers or {}:
+            projection = self.use(name).projection
+            if projection in ("linear", "kernel") and self.head_type != "joint":
+                raise ValueError(f'`projection="{projection}"` of {name} needs `head_type="joint"`: set it.')
         if self.head_type == "joint" and self.va_projection_size != self.vt_projection_size:
             raise ValueError("The joint head has one space: set `vt_projection_size=va_projection_size`.")
         if self.audio_text_loss_weight and self.head_type != "joint":

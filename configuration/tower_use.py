@@ -14,13 +14,17 @@ POOLINGS = ("pooler", "first", "mean")
 
 @dataclass
 class VattTowerUse:
-    r"""Use of one tower. Only `locked` and `projection` concern VATT's own towers.
+    r"""Use of one tower. Only `locked`, `projection` and `centres` concern VATT's own
+    towers.
 
     Args:
         locked (`bool` or `int`): True trains nothing of the tower, n only what follows its first n blocks.
         projection (`str`): what stands between the pooled feature and the head: `"none"`, or `"mlp"` (linear,
             GELU, linear, of the feature's width, beside the feature itself). With `"linear"` the joint head
-            is but a dense layer for this tower, without ReLU and batch norm.
+            is but a dense layer for this tower, without ReLU and batch norm. `"kernel"` is what
+            [`fit_projections`] makes: a Gaussian kernel around `centres`, and a dense layer that is not
+            trained.
+        centres (`int`): of `"kernel"`.
         kind (`str`): `"image"` (a model of single pictures, run on every frame), `"video"`, `"audio"` or
             `"text"`.
         pooling (`str`): `"pooler"` (the model's own `pooler_output`), `"first"` (its first token) or `"mean"`
@@ -36,6 +40,7 @@ class VattTowerUse:
 
     locked: bool | int = False
     projection: str = "none"
+    centres: int = 0
     kind: str | None = None
     pooling: str | None = None
     output_size: int | None = None
@@ -56,7 +61,7 @@ class VattTowerUse:
         if unknown := set(settings) - set(known):
             raise ValueError(f"{where} has no {', '.join(sorted(unknown))}: use {', '.join(known)}.")
         use = cls(**settings)
-        choices = {"projection": ("none", "mlp", "linear"), "pooling": (None, *POOLINGS)}
+        choices = {"projection": ("none", "mlp", "linear", "kernel"), "pooling": (None, *POOLINGS)}
         choices["kind"] = (None, *TOWER_KINDS[modality])
         for field, allowed in choices.items():
             if getattr(use, field) not in allowed:
@@ -65,6 +70,11 @@ class VattTowerUse:
             raise ValueError(
                 f"{where}: `locked` and `temporal_layers` must not be negative, `num_frames` positive and "
                 f"`filled` in (0, 1], got {settings}."
+            )
+        if (use.projection == "kernel") != (use.centres > 0):
+            raise ValueError(
+                f'{where}: `centres` ({use.centres}) belongs to `projection="kernel"`, and `fit_projections` '
+                "makes both; set neither."
             )
         if use.temporal_layers and use.kind != "image":
             raise ValueError(f'{where}: `temporal_layers` need `kind="image"`.')

@@ -13,7 +13,6 @@ model, processor and model card, for `AutoModel.from_pretrained(output_dir)`.
 """
 
 import datetime
-import importlib.util
 import json
 import logging
 import sys
@@ -26,8 +25,8 @@ import datasets
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, gather_object
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration, gather_object
 from common import MediaArguments, check_output_dir, fail, naming, new_config, parse, refuse_with_model
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
@@ -47,6 +46,7 @@ from modeling_vatt.data import (
     decode_clips,
     open_clips,
 )
+from modeling_vatt.embedding.fitting import fit_projections
 from modeling_vatt.embedding.locked_features import (
     FeatureDataset,
     LockedFeatures,
@@ -93,7 +93,8 @@ class DataArguments(MediaArguments):
     )
     decode_once: bool = HfArg(
         default=False,
-        help="Decode all clips once into a table on disk: for few, short clips and many epochs.",
+        help="Decode all clips once into a table on disk, or with --cache_features what the other towers "
+        "take into memory: for few, short clips and many epochs.",
     )
     decode_size: int | None = HfArg(
         default=None, help="Shorter side at which videos are decoded; 8/7 of the frame size if left out."
@@ -162,18 +163,11 @@ class RunArguments:
     """How to run and where to put the result."""
 
     mixed_precision: Literal["no", "bf16", "fp16"] = HfArg(default="no", help="Autocast.")
-    report_to: Literal[
-        "tensorboard",
-        "wandb",
-        "trackio",
-        "mlflow",
-        "aim",
-        "comet_ml",
-        "swanlab",
-        "clearml",
-        "dvclive",
-        "none",
-    ] = HfArg(default="tensorboard", help="Tracker, by Accelerate; it must be installed.")
+    report_to: list[str] = HfArg(
+        default_factory=lambda: ["tensorboard"],
+        help=f"Trackers of Accelerate ({', '.join(LOGGER_TYPE_TO_CLASS)}), which must be installed; all that "
+        "are; or none.",
+    )
     eval_batch_size: int = HfArg(default=32, help="Clips at a time in evaluation.")
     keep_last: bool = HfArg(default=False, help="Save the last model instead of the best.")
     remote_code: bool = HfArg(
@@ -198,20 +192,41 @@ class Arguments:
     run: RunArguments
 
 
-def set_up(args: Arguments) -> Accelerator:
-    """Device, precision, processes, tracker and seeds."""
-    run = args.run
-    if run.report_to == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
+def trackers(names: list[str]) -> list[str]:
+    """Trackers by the names that Accelerate has for them.
+
+    Raises:
+        ValueError: one that Accelerate has not, or that is not installed.
+    """
+    names = [name.lower().replace("-", "_") for name in names]
+    names = ["comet_ml" if name == "comet" else name for name in names]
+    installed = [str(name) for name in get_available_trackers()]
+    if "all" in names:
+        return installed
+    if names == ["tensorboard"] and "tensorboard" not in installed:
         logger.info("TensorBoard is not installed: metrics go to metrics.jsonl only.")
-        run.report_to = "none"
-    if run.report_to not in ("none", *map(str, get_available_trackers())):
-        raise ValueError(
-            f"--report_to {run.report_to} is not installed: `pip install {run.report_to}`, or leave it out."
-        )
+        return []
+    if names == ["none"]:
+        return []
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise ValueError(
+                f"--report_to {name}: Accelerate has no such tracker. Take some of "
+                f"{', '.join(LOGGER_TYPE_TO_CLASS)}, or all, or none."
+            )
+        if name not in installed:
+            raise ValueError(f"--report_to {name} is not installed: `pip install {name}`, or leave it out.")
+    return list(dict.fromkeys(names))
+
+
+def set_up(args: Arguments) -> Accelerator:
+    """Device, precision, processes, trackers and seeds."""
+    run = args.run
+    run.report_to = trackers(run.report_to)
     accelerator = Accelerator(
         mixed_precision=run.mixed_precision,
-        log_with=run.report_to if run.report_to != "none" else None,
-        project_dir=args.training.output_dir,
+        log_with=run.report_to,
+        project_config=ProjectConfiguration(args.training.output_dir, f"{args.training.output_dir}/logs"),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=run.ddp_timeout))],
     )
     seed_everything(args.training.seed, args.training.deterministic)
@@ -377,6 +392,7 @@ def make_data_sets(
         "limits": limits,
         "late_colors": True,
         "with_ids": model.config.mask_false_negatives,
+        "mask_captions": True,
     }
     clips, held_out = ClipDataset(tables.train, processor, **options), None
     if not cached:
@@ -405,10 +421,13 @@ def make_data_sets(
 
     with counter:
         known = features(tables.train, windows)
-        clips = FeatureDataset(tables.train, processor, known, window_choices=windows, **options)
+        if args.towers.fits:
+            fit_projections(model, known, all_captions(tables.train), seed=args.training.seed)
+        keep = {"keep_read": args.data.decode_once}
+        clips = FeatureDataset(tables.train, processor, known, window_choices=windows, **keep, **options)
         if tables.validation is not None:
             known = features(tables.validation, 1)
-            held_out = FeatureDataset(tables.validation, processor, known, limits=limits)
+            held_out = FeatureDataset(tables.validation, processor, known, limits=limits, **keep)
     return clips, held_out
 
 
@@ -432,7 +451,7 @@ def evaluate_together(
 
 
 class Progress:
-    """A bar, and metrics for the tracker; within `with`."""
+    """A bar, and metrics for the trackers; within `with`."""
 
     SHOWN = {
         "loss": "loss",
@@ -474,20 +493,17 @@ class Progress:
 
 
 def describe(args: Arguments, accelerator: Accelerator) -> dict[str, Any]:
-    """The arguments for `run.json`, without secrets; the tracker gets them too."""
+    """The arguments for `run.json`, without secrets; the trackers get them too."""
     settings = {type(part).__name__: without_secrets(part) for part in vars(args).values()}
-    if args.run.report_to != "none":
+    if args.run.report_to:
+        lists = (list, tuple)
         plain = {
-            f"{kind}.{key}": value
+            f"{kind}.{key}": " ".join(map(str, value)) if isinstance(value, lists) else value
             for kind, values in settings.items()
             for key, value in values.items()
-            if isinstance(value, (int, float, str, bool))
+            if isinstance(value, (int, float, str, bool, *lists))
         }
-        # TensorBoard's is a folder; elsewhere it is the project among many.
-        project = (
-            "logs" if args.run.report_to == "tensorboard" else Path(args.training.output_dir).resolve().name
-        )
-        accelerator.init_trackers(project, config=plain)
+        accelerator.init_trackers(Path(args.training.output_dir).resolve().name, config=plain)
     return settings
 
 
@@ -573,10 +589,10 @@ def main() -> None:
         videos = processor.video_processor
         if videos.decode_size is None:
             videos.decode_size = data.decode_size or videos.crop_size["height"] * 8 // 7
-        if data.decode_once:
+        cached = args.towers.cached(model)
+        if data.decode_once and not cached:
             with accelerator.main_process_first():
                 tables.decode(processor, max(1, training.num_workers), limits)
-        cached = args.towers.cached(model)
         augment = make_augmentation(data, cached)
         clips, held_out = make_data_sets(args, tables, model, processor, accelerator, augment, cached)
         settings = describe(args, accelerator)

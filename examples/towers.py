@@ -47,10 +47,11 @@ class TowerArguments:
     lora: list[str] = HfArg(
         default_factory=list, help="Towers to train by LoRA only, with its rank: video:16 text:8. Needs PEFT."
     )
-    projection: Literal["none", "mlp", "linear"] | None = HfArg(
+    projection: Literal["none", "mlp", "linear", "kernel"] | None = HfArg(
         default=None,
         help="What stands between locked towers and the head of a new model: none (if left out), mlp, "
-        "or linear: nothing but a dense layer, with the joint head.",
+        "linear: nothing but a dense layer; or kernel: fitted to the cached features of video and text, "
+        "not trained. The last two come with the joint head.",
     )
     cache_features: bool = HfArg(
         default=False, help="Pass every window through locked towers once; training then reads vectors."
@@ -62,6 +63,18 @@ class TowerArguments:
     cache_dtype: Literal["float32", "bfloat16"] = HfArg(
         default="float32", help="Of cached features, and of the towers while they are computed."
     )
+
+    def __post_init__(self) -> None:
+        needed = {"video", "text"} - {name for name, blocks in self.locks().items() if blocks is None}
+        if self.fits and (needed or not self.cache_features):
+            raise ValueError(
+                "--projection kernel is fitted to cached features: give --cache_features --lock video text."
+            )
+
+    @property
+    def fits(self) -> bool:
+        """Whether projections are fitted instead of trained."""
+        return self.projection == "kernel"
 
     def sources(self) -> dict[str, str]:
         """Modality -> checkpoint."""
@@ -132,6 +145,8 @@ class TowerArguments:
             if name in VattConfig.__dataclass_fields__ and not name.endswith("_config") and name != "towers"
         }
         fields |= {name: config.to_dict()[name] for name in of_preset}
+        if self.projection in ("linear", "kernel"):
+            fields |= {"head_type": "joint", "vt_projection_size": fields["va_projection_size"]}
         with naming("--config_overrides"):
             fields = merge(fields, json.loads(overrides or "{}"))
         tokenizer = None
@@ -144,7 +159,8 @@ class TowerArguments:
             towers["video"] = {**towers.get("video", {}), "num_frames": self.num_frames}
         for name, blocks in self.locks().items():
             if self.projection is not None and blocks is None:
-                towers[name] = {**towers.get(name, {}), "projection": self.projection}
+                before = "linear" if self.fits else self.projection
+                towers[name] = {**towers.get(name, {}), "projection": before}
         processing: dict[str, Any] = {"tokenizer": tokenizer, "num_captions": num_captions}
         if self.window_seconds is not None:
             processing["seconds"] = self.window_seconds

@@ -192,6 +192,7 @@ class VattProcessor(ProcessorMixin):
         augmentation: VattAugmentation | None = None,
         generator: torch.Generator | None = None,
         late_colors: bool = False,
+        mask_captions: bool = False,
         limits: MediaLimits = DEFAULT_LIMITS,
         return_tensors: str | None = "pt",
         **kwargs: Any,
@@ -216,6 +217,7 @@ class VattProcessor(ProcessorMixin):
             generator: randomness of the augmentation.
             late_colors: leave the colours of the augmentation to [`change_colors`], which is cheaper on the
                 training device; done at once where pixels are not scaled to [-1, 1].
+            mask_captions: give `text_mask` for each caption of lists of lists instead of each clip.
             limits: what a file may cost, and which hosts may be fetched from.
             return_tensors: `"pt"` or `"np"`.
             kwargs: parameters of the parts for this call, flat (`num_frames=16`) or by part
@@ -231,8 +233,8 @@ class VattProcessor(ProcessorMixin):
             - `input_values`, float32 (N, samples) or (N, frames, mel bins), and `audio_mask`, int64 (N,), 0
               for clips without sound (their values are zeros): if `audio` was given or files listened to;
             - `input_ids` and `attention_mask`, int64 (captions, words), or (clips, `num_captions`, words) for
-              lists of lists, and `text_mask`, int64 (clips,), 0 for clips without a caption: if `text` was
-              given.
+              lists of lists, and `text_mask`, int64 (clips,), 0 for clips without a caption, or (clips,
+              `num_captions`) with `mask_captions`: if `text` was given.
 
         Raises:
             ValueError: inputs that do not fit together.
@@ -255,7 +257,7 @@ class VattProcessor(ProcessorMixin):
             if audio is not None or self._listens(videos, load_audio_from_video):
                 data |= self._sound([clip[1] for clip in clips], augmentation, generator)
         if text is not None:
-            data |= self._captions(text, merged["text_kwargs"])
+            data |= self._captions(text, mask_captions, merged["text_kwargs"])
         return BatchFeature(data, tensor_type=return_tensors)
 
     def _options(self, kwargs: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -378,7 +380,7 @@ class VattProcessor(ProcessorMixin):
             "audio_mask": torch.tensor([int(waveform is not None) for waveform in waveforms]),
         }
 
-    def _captions(self, text: Any, options: dict[str, Any]) -> dict[str, torch.Tensor]:
+    def _captions(self, text: Any, mask_each: bool, options: dict[str, Any]) -> dict[str, torch.Tensor]:
         items = [text] if isinstance(text, str) else text
         if not isinstance(items, list | tuple) or not len(items):
             raise ValueError(
@@ -410,7 +412,8 @@ class VattProcessor(ProcessorMixin):
         words = mask * (1 - encoding["special_tokens_mask"])  # the marks of begin and end are no words
         if not ids.shape[-1]:  # no caption has a word: one place of padding, for the models take no fewer
             ids, mask, words = (torch.zeros(len(flat), 1, dtype=torch.int64) for _ in range(3))
-        present = words.view(len(items), -1).any(1).long()
+        present = words.view(len(items), rows, -1).any(2)
+        present = (present if nested and mask_each else present.any(1)).long()
         if nested:
             ids, mask = (tensor.view(len(items), rows, -1) for tensor in (ids, mask))
         return {"input_ids": ids, "attention_mask": mask, "text_mask": present}

@@ -98,48 +98,77 @@ def convert(
         ),
     ] = None,
     list_names: Annotated[bool, typer.Option("--list", help="List the published checkpoints.")] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Check the sizes of the checkpoint's files, and that the output folder is as it was "
+            "converted. What is there already is not converted again.",
+        ),
+    ] = False,
 ) -> None:
-    """Convert an official checkpoint to weights, config, processor and model card for `from_pretrained`."""
+    """Convert an official checkpoint to weights, config, processor and model card for `from_pretrained`.
+
+    Examples:
+
+    vatt convert tx_fac_mbs --output vatt-mbs --misc-data download
+
+    vatt convert tx_fac_mbs --verify                      # of the download alone, without TensorFlow
+
+    vatt convert --output vatt-mbs --verify               # of the converted folder alone
+    """
+    from ..convert.bundle_index import check_sizes
+    from ..convert.fingerprint import FINGERPRINT, check_fingerprint
     from ..convert.release import BASE_URL, MISC_DATA, RELEASES, fetch_part, fetch_release
-    from ..convert.variables import open_variables
+    from ..convert.variables import checkpoint_prefix, open_variables
 
     if list_names:
         width = max(map(len, RELEASES))
         for name, entry in RELEASES.items():
             say(f"{name:<{width}}  {entry.summary}" + (f" ({entry.metrics})" if entry.metrics else ""))
         return
-    if checkpoint is None or output is None:
-        raise typer.BadParameter("Give a checkpoint and --output DIR, or --list.")
+    given = (checkpoint is not None) + (output is not None)
+    if given < (1 if verify else 2):
+        raise typer.BadParameter("Give a checkpoint and --output DIR, one of them to --verify, or --list.")
     overrides = _nested(override or [])
     base_url = base_url or BASE_URL
     cache = cache_dir or _default_cache()
     bar = _DownloadBar()
-    is_path = checkpoint not in RELEASES  # ./NAME is a path
+    release = RELEASES.get(checkpoint or "")  # ./NAME is a path
+    source, done = None, None
     try:
-        release = None if is_path else RELEASES[checkpoint]
-        source = Path(checkpoint) if is_path else fetch_release(checkpoint, cache, base_url, bar)
-        if misc_data == "download":
-            misc_data = str(fetch_part(MISC_DATA, cache, base_url, bar))
-        bar.close()
-        variables = open_variables(source)
-        from ..convert import convert_checkpoint
+        if checkpoint is not None:
+            source = Path(checkpoint) if release is None else fetch_release(checkpoint, cache, base_url, bar)
+            if verify and source.suffix != ".npz":
+                prefix = checkpoint_prefix(source)
+                say(f"{prefix}: {check_sizes(prefix):,} bytes of data, as its index says.")
+        there = verify and not overwrite and output is not None and (output / FINGERPRINT).is_file()
+        if source is not None and output is not None and not there:
+            if misc_data == "download":
+                misc_data = str(fetch_part(MISC_DATA, cache, base_url, bar))
+            bar.close()
+            variables = open_variables(source)
+            from ..convert import convert_checkpoint
 
-        done = convert_checkpoint(
-            variables,
-            output,
-            release=release,
-            misc_data=misc_data,
-            vocabulary=vocabulary,
-            labels=labels,
-            head_dim=head_dim,
-            overrides=overrides,
-            overwrite=overwrite,
-        )
+            done = convert_checkpoint(
+                variables,
+                output,
+                release=release,
+                misc_data=misc_data,
+                vocabulary=vocabulary,
+                labels=labels,
+                head_dim=head_dim,
+                overrides=overrides,
+                overwrite=overwrite,
+            )
     finally:
         bar.close()
-    say(
-        f"{done.output}: {done.model_class}, {done.num_variables} variables with {done.num_values:,} values "
-        f"({done.num_skipped} entries that are not the model were skipped)"
-    )
-    for note in done.notes:
-        say(f"note: {note}")
+    if done is not None:
+        say(
+            f"{done.output}: {done.model_class}, {done.num_variables} variables with {done.num_values:,} "
+            f"values ({done.num_skipped} entries that are not the model were skipped)"
+        )
+        for note in done.notes:
+            say(f"note: {note}")
+    if verify and output is not None:
+        say(f"{output}: {check_fingerprint(output)} files are as they were converted.")

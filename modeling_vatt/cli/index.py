@@ -21,7 +21,7 @@ _SHOWN = 5  # of a list
 _BAR = "{desc}: {n:.0f} of {total_fmt} s of video |{bar}| {elapsed}, {remaining} left, {postfix}"
 
 
-@explained("Files that were embedded wholly are kept; the same command goes on with the others.")
+@explained("What was embedded is kept; the same command goes on from there.")
 def index(
     folder: Annotated[Path, typer.Argument(help="Videos, with all subfolders.")],
     model: Annotated[
@@ -72,8 +72,8 @@ def index(
 
     Only what is new or has changed is embedded. Files that are gone stay in the index, as they may lie on a
     drive that is away, until --prune is given. A run that was stopped, however it was stopped, goes on where
-    it was when the command is given again. Files that cannot be read are listed and not tried again until
-    they change, or with --retry.
+    it was when the command is given again, in the middle of a long file, too. Files that cannot be read are
+    listed and not tried again until they change, or with --retry.
 
     Examples:
 

@@ -35,14 +35,6 @@ class Strength(StrEnum):
     weak = "weak"
 
 
-def _weight(assignment: str) -> tuple[str, float]:
-    part, _, number = assignment.partition("=")
-    try:
-        return part, float(number)
-    except ValueError:
-        raise typer.BadParameter(f"must be PART=NUMBER, got {assignment!r}.", param_hint="--weight") from None
-
-
 @explained("Nothing was changed.")
 def search(
     text: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
@@ -135,8 +127,12 @@ def search(
             raise typer.BadParameter(
                 f"{file}: choose the ending .csv, .json or .html.", param_hint="--export"
             )
-    from ..retrieval.query import Query, parse_place
+    from ..retrieval.query import Query, parse_place, parse_weight
 
+    try:
+        weights = dict(map(parse_weight, weight or []))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--weight") from None
     try:
         query = Query(
             text,
@@ -144,7 +140,7 @@ def search(
             video,
             None if like is None else parse_place(like),
             tuple(avoid or ()),
-            dict(map(_weight, weight or [])),
+            weights,
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
@@ -153,18 +149,19 @@ def search(
         "folder": folder,
         "min_score": min_score,
         "per_file": None if everything else per_file,
+        "merge": merge,
+        "exact": exact,
+        "at_least": at_least.value,
     }
     if server is not None:
-        if model is not None or thumbnails is not None or not merge or exact or at_least is not Strength.weak:
-            raise typer.BadParameter(
-                "takes none of --model, --thumbnails, --no-merge, --exact, --at-least.", param_hint="--server"
-            )
+        if model is not None or thumbnails is not None:
+            raise typer.BadParameter("takes neither --model nor --thumbnails.", param_hint="--server")
         from ..retrieval.remote import ask_server
 
         root = None
         found, unknown = ask_server(server, query, **options)
     else:
-        options |= {"merge": merge, "exact": exact, "distinct": True, "at_least": at_least.value}
+        options["distinct"] = True
         found, unknown, root = _search_here(query, index_dir, model, device, trust_remote_code, options)
     if export:
         from ..retrieval import export_moments

@@ -13,6 +13,7 @@ from .._lazy import lazy_names
 if TYPE_CHECKING:
     from .converter import build_model, export_variables, load_variables
     from .errors import ConversionError
+    from .fingerprint import check_fingerprint
     from .inspection import infer_config
     from .misc_data import read_misc_data
     from .release import RELEASES, fetch_release
@@ -28,6 +29,7 @@ __all__ = [
     "ConversionError",
     "Variables",
     "build_model",
+    "check_fingerprint",
     "convert_checkpoint",
     "export_variables",
     "fetch_release",

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .bundle_index import check_sizes
 from .errors import ConversionError
 
 
@@ -74,7 +75,7 @@ def open_variables(path: str | os.PathLike) -> Variables:
     path = Path(path)
     if path.suffix == ".npz":
         return _open_npz(path)
-    return _open_tensorflow(_checkpoint_prefix(path))
+    return _open_tensorflow(checkpoint_prefix(path))
 
 
 def _open_npz(path: Path) -> Variables:
@@ -88,8 +89,8 @@ def _open_npz(path: Path) -> Variables:
     return Variables(shapes, arrays.__getitem__, str(path))
 
 
-def _checkpoint_prefix(path: Path) -> Path:
-    """Prefix of the checkpoint that `path` means, after a look at its files."""
+def checkpoint_prefix(path: Path) -> Path:
+    """Prefix of the TensorFlow checkpoint that `path` means, see [`open_variables`]."""
     if path.is_dir():
         found = sorted(path.glob("*.index"))
         if len(found) != 1:
@@ -103,35 +104,21 @@ def _checkpoint_prefix(path: Path) -> Path:
             f"{index} does not exist: give a checkpoint prefix (such as ckpt-500000), its folder, or the "
             "name of an official checkpoint (`vatt convert --list`)."
         )
-    shards = sorted(prefix.parent.glob(prefix.name + ".data-*-of-*"))
-    matches = [_DATA_FILE.search(shard.name) for shard in shards]
-    if not shards or any(match is None or int(match[1]) != len(shards) for match in matches):
-        names = ", ".join(shard.name for shard in shards) or "none"
-        raise ConversionError(f"{prefix}.data-* is incomplete (found: {names}): fetch all files again.")
     return prefix
 
 
 def _open_tensorflow(prefix: Path) -> Variables:
+    check_sizes(prefix)  # saves finding out after minutes
     tensorflow = _import_tensorflow()
     # IndexError is what TensorFlow makes of its own OutOfRangeError.
     failures = (tensorflow.errors.OpError, RuntimeError, ValueError, IndexError)
     try:
         reader = tensorflow.train.load_checkpoint(str(prefix))
         shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
-        dtypes = reader.get_variable_to_dtype_map()
     except failures as error:
         raise ConversionError(
             f"{prefix}.index is damaged or no TensorFlow index ({_brief(error)})."
         ) from error
-    # Uncompressed: the data can not be smaller than its arrays. Saves finding out after minutes.
-    needed = sum(
-        dtypes[name].size * int(np.prod(shape)) for name, shape in shapes.items() if dtypes[name].size
-    )
-    size = sum(shard.stat().st_size for shard in prefix.parent.glob(prefix.name + ".data-*-of-*"))
-    if size < needed:
-        raise ConversionError(
-            f"{prefix}.data-* is truncated: {size} bytes of at least {needed} in the index. Fetch it again."
-        )
 
     def read(name: str) -> np.ndarray:
         try:

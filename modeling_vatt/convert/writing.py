@@ -22,6 +22,7 @@ from ..processors import VattProcessor, VattTokenizer
 from ..processors.processing_vatt import sounds_of, videos_of
 from .converter import build_model, load_variables, word_table_entry
 from .errors import ConversionError
+from .fingerprint import write_fingerprint
 from .misc_data import MiscData, read_misc_data
 from .release import Release
 from .variables import Variables, open_variables
@@ -67,7 +68,8 @@ def convert_checkpoint(
 ) -> Conversion:
     """Convert an official checkpoint.
 
-    Everything is written to a folder beside `output` first, so `output` is complete or does not exist.
+    Everything is written to a folder beside `output` first, so `output` is complete or does not exist. It
+    holds a fingerprint, by which [`check_fingerprint`] finds what was damaged or altered since.
 
     Args:
         checkpoint: see [`open_variables`].
@@ -114,6 +116,7 @@ def convert_checkpoint(
         notes += _save_processor(model, tokenizer, release, folder)
         card = _model_card(model, variables, release, notes)
         (folder / "README.md").write_text(card, encoding="utf-8")
+        write_fingerprint(folder)
     return Conversion(
         output=output,
         model_class=type(model).__name__,

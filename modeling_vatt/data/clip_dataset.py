@@ -42,6 +42,8 @@ class ClipDataset(Dataset):
             uint8, a quarter of the memory and of what worker processes send.
         with_ids: give `video_ids`, the same number for clips of one file (`mask_false_negatives`).
         window_choices: draw random windows from so many evenly spread ones; 0 for anywhere.
+        mask_captions: give `text_mask` for each of the processor's `num_captions`, so that those a clip lacks
+            are no positives of it; False as the release, which counts them.
 
     An item is addressed by its index, or by (epoch, index). A clip that cannot be read is returned as
     [`SkippedClip`]; nothing else is caught. Of sentences with times, a window gets those of
@@ -58,6 +60,7 @@ class ClipDataset(Dataset):
     late_colors: bool = False
     with_ids: bool = False
     window_choices: int = 0
+    mask_captions: bool = False
 
     def __post_init__(self) -> None:
         if self.clips_per_video < 1:
@@ -99,7 +102,7 @@ class ClipDataset(Dataset):
 
     def texts(self, captions: list[list[str]]) -> Mapping[str, Any]:
         """Model inputs of the captions of each window."""
-        return self.processor(text=captions, return_tensors="pt")
+        return self.processor(text=captions, mask_captions=self.mask_captions, return_tensors="pt")
 
     def draws(self, item: int | tuple[int, int]) -> tuple[int, np.random.Generator]:
         """Index of an item, and the generator of all that is random in it."""

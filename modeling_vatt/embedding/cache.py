@@ -47,6 +47,10 @@ class FeatureCache:
             content: Any = {"keys": names, **arrays}
             np.savez(file, **content)
 
+    def remove(self, keys: Sequence[Any]) -> None:
+        """Forget what was saved under these keys."""
+        self._file(keys).unlink(missing_ok=True)
+
     def all(self) -> Iterator[tuple[list[str], Arrays]]:
         """(`repr` of its keys, arrays) of every batch."""
         for found in map(self._read, self._files()):

@@ -136,7 +136,7 @@ def read_query(
         sound = inputs["input_values"]
         # Of a waveform, or of a spectrogram, where silence is one value everywhere.
         if float(sound.max() - sound.min()) < _SILENCE:
-            raise ValueError(f"{source_name(audio)}: the sound to look for is silent. Take another one.")
+            raise MediaError(source_name(audio), "the sound to look for is silent", "Take another one.")
         return inputs
     return processor(videos=[video], start=start, load_audio_from_video=False, limits=limits)
 
@@ -350,7 +350,8 @@ class WindowEmbeddings:
 
 @dataclass(frozen=True)
 class _Part:
-    """A few windows of the file of this number; `last` if no others follow, `error` why."""
+    """A few windows of the file of this number, the first with what is `known` of those before; `last` if no
+    others follow, `error` why."""
 
     number: int
     source: MediaSource
@@ -358,6 +359,7 @@ class _Part:
     starts: list[float]
     last: bool
     error: MediaError | None = None
+    known: WindowEmbeddings | None = None
 
 
 def embed_windows(
@@ -369,6 +371,8 @@ def embed_windows(
     num_workers: int = 1,
     progress: Callable[[int], None] = lambda windows: None,
     limits: MediaLimits = DEFAULT_LIMITS,
+    begin: Callable[[MediaSource, float], WindowEmbeddings | None] = lambda source, duration: None,
+    keep: Callable[[MediaSource, WindowEmbeddings], None] = lambda source, windows: None,
 ) -> Iterator[tuple[MediaSource, WindowEmbeddings]]:
     """Embeddings of the video of all windows of each file, file by file.
 
@@ -385,9 +389,12 @@ def embed_windows(
         num_workers: threads that decode ahead of the model.
         progress: called with the number of windows after each batch.
         limits: what a file may cost, and whether it is decoded in a process of its own.
+        begin: called with each file that can be read and its length; gives what is known of its first windows
+            from an earlier run, of equal content, settings and limits.
+        keep: called with the next few windows of a file that goes on after them.
     """
     seconds = processor.video_processor.window_seconds
-    windows = _Windows(files, seconds, stride or seconds, limits)
+    windows = _Windows(files, seconds, stride or seconds, limits, begin)
     read = partial(_read_part, processor, limits)
     found = WindowEmbeddings(0.0, [], [], {}, [])
     blocks: dict[str, list[npt.NDArray[np.float32]]] = {}
@@ -399,13 +406,24 @@ def embed_windows(
             windows.note(part, clips)
             pairs = list(zip(part.starts, clips, strict=True))
             good = [start for start, clip in pairs if isinstance(clip, torch.Tensor)]
-            found.starts += good
-            found.ends += [min(start + seconds, part.duration) for start in good]
-            found.errors += [clip for _, clip in pairs if isinstance(clip, MediaError)]
-            for name, rows in arrays.items() if good else ():
-                blocks.setdefault(name, []).append(rows[row : row + len(good)])
+            piece = WindowEmbeddings(
+                part.duration,
+                good,
+                [min(start + seconds, part.duration) for start in good],
+                {name: rows[row : row + len(good)] for name, rows in arrays.items()} if good else {},
+                [clip for _, clip in pairs if isinstance(clip, MediaError)],
+            )
             row += len(good)
-            if part.last:
+            for next_windows in (part.known, piece):
+                if next_windows is not None:
+                    found.starts += next_windows.starts
+                    found.ends += next_windows.ends
+                    found.errors += next_windows.errors
+                    for name, rows in next_windows.arrays.items():
+                        blocks.setdefault(name, []).append(rows)
+            if not part.last:
+                keep(part.source, piece)
+            else:
                 found.duration = part.duration
                 if part.error is not None:
                     found.errors.insert(0, part.error)
@@ -429,11 +447,16 @@ class _Windows:
     seconds: float
     stride: float
     limits: MediaLimits
+    begin: Callable[[MediaSource, float], WindowEmbeddings | None]
     missing: int = 0
     lost: int = -1
 
     def note(self, part: _Part, clips: Sequence[torch.Tensor | MediaError]) -> None:
         """Count what could not be read of a part."""
+        if part.known is not None:
+            last = max(part.known.starts, default=-1.0)
+            places = iterate_strided_starts(part.duration, self.seconds, self.stride)
+            self.missing = sum(start > last for start in islice(places, _tried(part.known)))
         for clip in clips:
             self.missing = self.missing + 1 if isinstance(clip, MediaError) else 0
         if self.missing >= _MOST_MISSING:
@@ -464,12 +487,15 @@ class _Windows:
             if info.missing:
                 reason = f"cut short: the last {info.missing:.1f} s that its header states are missing"
                 cut = MediaError(info.source, reason, "Copy it again.")
-            groups = _batched(iterate_strided_starts(duration, self.seconds, self.stride), _WINDOWS_AT_ONCE)
-            chosen, tried = next(groups), 0
+            starts = iterate_strided_starts(duration, self.seconds, self.stride)
+            known = self.begin(source, duration)
+            tried = 0 if known is None else _tried(known)
+            groups = _batched(islice(starts, tried, None), _WINDOWS_AT_ONCE)
+            chosen = next(groups, [])
             for following in groups:
-                yield _Part(number, source, duration, chosen, False)
+                yield _Part(number, source, duration, chosen, False, None, known)
                 tried += len(chosen)
-                chosen = following
+                chosen, known = following, None
                 if self.lost == number:
                     why = f"{_MOST_MISSING} windows in a row could not be read"
                 elif tried >= _MOST_WINDOWS:
@@ -481,7 +507,12 @@ class _Windows:
                 yield _Part(number, source, duration, [], True, rest)
                 break
             else:
-                yield _Part(number, source, duration, chosen, True, cut)
+                yield _Part(number, source, duration, chosen, True, cut, known)
+
+
+def _tried(windows: WindowEmbeddings) -> int:
+    """Windows that were read, or could not be."""
+    return len(windows.starts) + len(windows.errors)
 
 
 def _read_part(processor: VattProcessor, limits: MediaLimits, part: _Part) -> list[torch.Tensor | MediaError]:

@@ -275,7 +275,7 @@ class _Job:
         use = {
             key: value
             for key, value in config.use(name).settings().items()
-            if key not in ("locked", "projection")
+            if key not in ("locked", "projection", "centres")
         }
         tower = getattr(config, f"{name}_config").to_dict()
         tower = {key: value for key, value in tower.items() if key not in _PASSING}
@@ -308,14 +308,25 @@ class FeatureDataset(ClipDataset):
     Args:
         clips, processor, kwargs: of [`ClipDataset`]; training draws from `window_choices` windows.
         features: of [`compute_locked_features`], of as many windows.
+        keep_read: keep in memory what is read for the other towers, decoded: for few, short clips and many
+            epochs. Worker processes keep it each.
 
     Raises:
         ValueError: changes of pixels or sound that locked towers would have to see.
     """
 
-    def __init__(self, clips: Any, processor: VattProcessor, features: LockedFeatures, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        clips: Any,
+        processor: VattProcessor,
+        features: LockedFeatures,
+        keep_read: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(clips, processor, **kwargs)
         self.features = features
+        self.keep_read = keep_read
+        self._kept: dict[tuple[int, float], list[MediaClip]] = {}
         drawn = self.window_choices if self.random_window else self.clips_per_video
         sizes = {name: values.shape[1] for name, values in features.media.items()}
         if any(size != drawn for size in sizes.values()):
@@ -348,7 +359,7 @@ class FeatureDataset(ClipDataset):
         captions = [self.captions_of(row, tuple(span), random) for span in spans]
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
         try:
-            inputs = self._read_others(row, spans, heard, generator)
+            inputs = self._read_others(index, row, spans, heard, generator)
         except MediaError as error:
             return SkippedClip(error.source, str(error))
         for name, values in features.media.items():
@@ -358,7 +369,12 @@ class FeatureDataset(ClipDataset):
         return BatchFeature({**inputs, **self.texts(captions), **self.ids(index, len(spans))})
 
     def _read_others(
-        self, row: dict[str, Any], spans: list[list[float]], heard: list[int], generator: torch.Generator
+        self,
+        index: int,
+        row: dict[str, Any],
+        spans: list[list[float]],
+        heard: list[int],
+        generator: torch.Generator,
     ) -> dict[str, Any]:
         """Inputs of the towers of video and sound that are not locked, of the same windows."""
         known = self.features.media
@@ -372,9 +388,14 @@ class FeatureDataset(ClipDataset):
             if not (watch or sounds):  # a file without sound cannot be listened to
                 clips.append(None)
                 continue
-            clips += read_windows(
-                source_of(row["video"]), seconds, start=start, video=watch, audio=listen, **options
-            )
+            read = self._kept.get((index, start))
+            if read is None:
+                read = read_windows(
+                    source_of(row["video"]), seconds, start=start, video=watch, audio=listen, **options
+                )
+                if self.keep_read:
+                    self._kept[index, start] = read
+            clips += read
         media: Any = {"videos" if watch else "audio": clips}
         return dict(
             self.processor(
@@ -395,7 +416,9 @@ class FeatureDataset(ClipDataset):
             return super().texts(captions)
         filled = [[*texts, *[""] * (wanted - len(texts))][:wanted] for texts in captions]
         rows = torch.tensor([[features.captions[text] for text in texts] for texts in filled])
-        inputs = {"text_pooler_output": features.text[rows], "text_mask": features.text_mask[rows].amax(1)}
+        present = features.text_mask[rows]
+        mask = present if self.mask_captions else present.amax(1)
+        inputs = {"text_pooler_output": features.text[rows], "text_mask": mask}
         if self.with_ids:
             words = super().texts(captions)
             inputs["caption_ids"] = caption_ids(words["input_ids"], words["attention_mask"])

@@ -21,16 +21,22 @@ _FILES: dict[str, Any] = {
         "similarity_fn_name": "dot",
     },
 }
+# What a processor is saved as; SentenceTransformer loads it from the folder of the model.
+PROCESSOR_FILES = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
-def save_modules_file(folder: str | os.PathLike) -> None:
+def save_modules_file(folder: str | os.PathLike) -> list[str]:
     """Name the module that embeds as this package does; files that are there stay as they are, since they may
     describe a longer chain of modules.
 
     Args:
         folder: of a saved model with all towers.
+
+    Returns:
+        names of the files.
     """
     for name, content in _FILES.items():
         path = Path(folder) / name
         if not path.exists():
             write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+    return list(_FILES)

@@ -313,8 +313,11 @@ def _is_remote(thing: Any) -> bool:
     return type(thing).__module__.startswith("transformers_modules")
 
 
-def save_remote_towers(towers: list["VattForeignTower"], folder: str | os.PathLike) -> None:
+def save_remote_towers(towers: list["VattForeignTower"], folder: str | os.PathLike) -> list[str]:
     """Put the code of towers that came with their checkpoints beside a model, and name it in their configs.
+
+    Returns:
+        names of the files.
 
     Raises:
         ValueError: two towers have different files of one name.
@@ -335,6 +338,7 @@ def save_remote_towers(towers: list["VattForeignTower"], folder: str | os.PathLi
                     )
             names[auto] = f"{type(thing).__module__.rpartition('.')[2]}.{type(thing).__name__}"
         tower.config.auto_map = names
+    return list(files)
 
 
 def _can_leave_pooler_out(model_class: type[PreTrainedModel]) -> bool:

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..configuration import VattConfig
 from .collectives import all_reduce_sum, is_distributed
+from .losses.vectors import normalize
 
 
 class VattBatchNorm(_BatchNorm):
@@ -114,6 +115,36 @@ class VattFeatureMLP(nn.Module):
         return pooled + self.outer(nn.functional.gelu(self.inner(pooled)))
 
 
+class VattKernelFeatures(nn.Module):
+    """Likeness of pooled features x to those of a training set: exp(-2 |x - c|^2) for each of its centres c,
+    after x was brought to unit length, centred and brought to unit length again.
+
+    Not trained: [`fit_projections`] takes the centres from the data.
+
+    Args:
+        size: width of the features.
+        centres: how many.
+    """
+
+    def __init__(self, size: int, centres: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.empty(size))
+        self.centres = nn.Parameter(torch.empty(centres, size))
+
+    def normalized(self, pooled: torch.Tensor) -> torch.Tensor:
+        """(..., size) -> unit vectors (..., size)"""
+        return normalize(normalize(pooled) - self.mean)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """(..., size) -> (..., centres)"""
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.likeness(self.normalized(pooled)).to(pooled.dtype)
+
+    def likeness(self, units: torch.Tensor) -> torch.Tensor:
+        """The kernel of unit vectors (..., size) and the centres, (..., centres)"""
+        return (4 * (units @ self.centres.T.to(units.dtype) - 1)).exp()
+
+
 class VattFACHead(nn.Module):
     """Fine and coarse: video and audio meet in one space, video and text in a second one that is reached
     through the first. Dense layers in front of a batch norm have no bias."""
@@ -145,7 +176,7 @@ class VattFACHead(nn.Module):
 
 class VattJointHead(nn.Module):
     """One space for all: ReLU, dense layer without bias, batch norm, per modality; the dense layer alone for
-    towers with `projection="linear"`."""
+    towers whose `projection` is linear or a kernel."""
 
     def __init__(self, config: VattConfig) -> None:
         super().__init__()
@@ -153,17 +184,16 @@ class VattJointHead(nn.Module):
         norm = (config.batch_norm_eps, config.batch_norm_momentum, config.sync_batch_norm)
         towers = ("video", "audio", "text")
         self.projections = nn.ModuleDict(
-            {name: nn.Linear(config.output_size(name), size, bias=False) for name in towers}
+            {name: nn.Linear(config.head_input_size(name), size, bias=False) for name in towers}
         )
-        self.linear = {name for name in towers if config.use(name).projection == "linear"}
-        normed = [name for name in towers if name not in self.linear]
+        normed = [name for name in towers if config.use(name).projection not in ("linear", "kernel")]
         self.norms = nn.ModuleDict({name: VattBatchNorm(size, *norm) for name in normed})
 
     def _project(self, name: str, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if name in self.linear:
-            joint = self.projections[name](pooled)
-        else:
+        if name in self.norms:
             joint = self.norms[name](self.projections[name](nn.functional.relu(pooled)))
+        else:
+            joint = self.projections[name](pooled)
         return joint, joint
 
     def video(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -18,12 +19,12 @@ from transformers.utils.generic import can_return_tuple
 
 from ..configuration import VattConfig
 from ..configuration.tower_use import VattRemoteConfig
-from ..hub.sentence_transformers import save_modules_file
+from ..hub.sentence_transformers import PROCESSOR_FILES, save_modules_file
 from .collectives import is_distributed, only_somewhere
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
 from .foreign import HUB_OPTIONS, VattForeignTower, load_remote_config, load_tower, save_remote_towers
-from .heads import VattBatchNorm, VattFACHead, VattFeatureMLP, VattJointHead
+from .heads import VattBatchNorm, VattFACHead, VattFeatureMLP, VattJointHead, VattKernelFeatures
 from .locking import hold_in_evaluation, lockable, locked_parameters
 from .losses import LOSSES, VattLossScale, caption_ids, contrastive_loss, normalize
 from .outputs import VattFeaturesOutput, VattForPreTrainingOutput, VattLossOutput, VattModelOutput  # noqa: F401
@@ -159,14 +160,33 @@ class VattPreTrainedModel(PreTrainedModel):
         model._freeze()
         return model
 
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+    def save_pretrained(
+        self,
+        save_directory: Any,
+        is_main_process: bool = True,
+        state_dict: Any = None,
+        push_to_hub: bool = False,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
         """See transformers; code that came with towers is saved beside the weights, and files by which
-        sentence-transformers knows the model, if it has common spaces."""
+        sentence-transformers knows the model, if it has common spaces. `push_to_hub` uploads these too, a
+        processor that was saved in the folder, and a model card, see [`~VattPreTrainedModel.push_to_hub`]."""
         foreign = [tower for tower in self.towers.values() if isinstance(tower, VattForeignTower)]
-        save_remote_towers(foreign, save_directory)
-        super().save_pretrained(save_directory, *args, **kwargs)
-        if getattr(self.base_model, "head", None) is not None and kwargs.get("is_main_process", True):
-            save_modules_file(save_directory)
+        self._saved_beside = save_remote_towers(foreign, save_directory)
+        if getattr(self.base_model, "head", None) is not None and is_main_process:
+            self._saved_beside += save_modules_file(save_directory)
+        if push_to_hub and is_main_process:
+            name = kwargs.pop("repo_id", None) or Path(save_directory).name
+            kwargs["repo_id"] = self._bring_card(name, Path(save_directory), **kwargs)
+        super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, *args, **kwargs)
+
+    def _get_files_timestamps(self, working_dir: Any) -> dict[str, float]:
+        """What `save_pretrained(push_to_hub=True)` uploads only if it is newer; the rest goes up as it is."""
+        found = super()._get_files_timestamps(working_dir)
+        return {
+            name: time for name, time in found.items() if name not in (*self._saved_beside, *PROCESSOR_FILES)
+        }
 
     @property
     def towers(self) -> dict[str, nn.Module]:
@@ -254,28 +274,54 @@ class VattPreTrainedModel(PreTrainedModel):
         The card goes to the main branch, where the Hub shows it. Fill in data and results with
         [`~modeling_vatt.training.write_model_card`].
         """
+        repo_id = self._bring_card(repo_id, **kwargs)
+        return super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]
+
+    def _bring_card(
+        self,
+        repo_id: str,
+        folder: Path | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        create_pr: bool = False,
+        **_: Any,
+    ) -> str:
+        """Make a repository and see to it that it has a model card: the one in `folder`, or one made from the
+        model. Returns the whole name of the repository."""
         from huggingface_hub import ModelCard, create_repo, upload_file
         from huggingface_hub.errors import EntryNotFoundError
 
         from ..hub.model_card import build_model_card, is_empty_card
 
-        token = kwargs.get("token")
-        repo_id = create_repo(repo_id, private=kwargs.get("private"), token=token, exist_ok=True).repo_id
+        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
         try:
             missing = is_empty_card(ModelCard.load(repo_id, token=token))
         except EntryNotFoundError:
             missing = True
-        if missing and not kwargs.get("create_pr"):
-            card = str(build_model_card(self, repo_id)).encode()
-            options: dict[str, Any] = {"token": token, "commit_message": "Add model card"}
-            upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=repo_id, **options)
-        return super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]
+        if missing and not create_pr:
+            file = None if folder is None else folder / "README.md"
+            card = ModelCard.load(file) if file is not None and file.is_file() else None
+            if card is None or is_empty_card(card):
+                card = build_model_card(self, repo_id)
+            upload_file(
+                path_or_fileobj=str(card).encode(),
+                path_in_repo="README.md",
+                repo_id=repo_id,
+                token=token,
+                commit_message="Add model card",
+            )
+        return repo_id
 
     def _freeze(self) -> None:
-        """Freeze the word table and locked towers where the config says so."""
+        """Freeze the word table, locked towers and fitted projections where the config says so."""
         for name, tower in self.towers.items():
             for parameter in locked_parameters(lockable(tower), self.config.use(name).locked):
                 parameter.requires_grad_(False)
+        base: Any = self.base_model
+        for name, kernel in getattr(base, "feature_kernels", {}).items():
+            kernel.requires_grad_(False)
+            if base.head is not None:
+                base.head.projections[name].requires_grad_(False)
         for module in self.modules():
             if not isinstance(module, (VattTextEmbeddings, VattLinearTextTower)):
                 continue
@@ -343,6 +389,9 @@ class VattPreTrainedModel(PreTrainedModel):
             if isinstance(module, VattBatchNorm):
                 init.zeros_(module.running_mean)
                 init.ones_(module.running_var)
+        elif isinstance(module, VattKernelFeatures):
+            init.zeros_(module.mean)
+            init.normal_(module.centres, std=module.mean.shape[0] ** -0.5)
         elif isinstance(module, VattLossScale):
             for name, value in module.initial.items():
                 if value is not None:
@@ -408,6 +457,10 @@ class VattModel(VattPreTrainedModel):
         self.text_model = make_tower("text", config) if "text" in modalities else None
         wanted = [name for name in modalities if config.use(name).projection == "mlp"]
         self.feature_mlps = nn.ModuleDict({name: VattFeatureMLP(config.output_size(name)) for name in wanted})
+        fitted = {name: config.use(name).centres for name in modalities if config.use(name).centres}
+        self.feature_kernels = nn.ModuleDict(
+            {name: VattKernelFeatures(config.output_size(name), count) for name, count in fitted.items()}
+        )
         self.head: nn.Module | None = None
         if set(modalities) == set(MODALITIES):
             self.head = VattFACHead(config) if config.head_type == "fac" else VattJointHead(config)
@@ -428,8 +481,9 @@ class VattModel(VattPreTrainedModel):
     def _embeds(self, name: str, pooled: torch.Tensor) -> dict[str, torch.Tensor]:
         """`va_embeds` and `vt_embeds` of features (..., output_size), as far as the modality has them."""
         rows = pooled.flatten(0, -2)
-        if name in self.feature_mlps:
-            rows = self.feature_mlps[name](rows)
+        for parts in (self.feature_mlps, self.feature_kernels):
+            if name in parts:
+                rows = parts[name](rows)
         found = zip(_SPACES, getattr(self.head, name)(rows), strict=True)
         return {
             space: values.unflatten(0, pooled.shape[:-1]) for space, values in found if values is not None
@@ -704,7 +758,8 @@ class VattForPreTraining(VattPreTrainedModel):
             pixel_values_videos, input_values, input_ids, attention_mask, **kwargs:
                 see [`~VattModel.forward`].
             audio_mask (`torch.Tensor` of shape `(batch,)`, *optional*): 1 where the clip has sound.
-            text_mask (`torch.Tensor` of shape `(batch,)`, *optional*): 1 where the clip has text.
+            text_mask (`torch.Tensor` of shape `(batch,)` or `(batch, candidates)`, *optional*): 1 where the
+                clip has text, or which of its candidates it has. The release counts empty ones among them.
             video_ids (`torch.LongTensor` of shape `(batch,)`, *optional*): the same number for clips of one
                 video; they are no negatives of each other with `config.mask_false_negatives`.
             caption_ids (`torch.LongTensor` of shape `(batch,)` or `(batch, candidates)`, *optional*): the
@@ -784,8 +839,12 @@ class VattForPreTraining(VattPreTrainedModel):
         config = self.config
         video_va, audio_va = base.video_va_embeds, base.audio_va_embeds
         video_vt, text_vt = base.video_vt_embeds, base.text_vt_embeds
-        for name, mask in (("audio_mask", audio_mask), ("text_mask", text_mask)):
-            if mask is not None and mask.ndim != 1:
+        several = text_vt is not None and text_vt.ndim == 3
+        for name, mask, axes in (
+            ("audio_mask", audio_mask, (1,)),
+            ("text_mask", text_mask, (1, 1 + several)),
+        ):
+            if mask is not None and mask.ndim not in axes:
                 raise ValueError(f"`{name}` must be of shape (batch,), got {tuple(mask.shape)}.")
         sizes = {
             "pixel_values_videos": video_va,

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from .._version import __version__
 from ..embedding.identity import ModelIdentity
+from ..files import hash_file
 from . import approximate
 from .approximate import ApproximateIndex
 from .errors import IndexDamaged
@@ -271,11 +272,16 @@ class VattIndex(SearchableIndex):
         return self.store.copies(path)
 
     def path_of(self, file: str | os.PathLike) -> str:
-        """A file or folder as the index names it, if it lies in its folder; else as it is given."""
+        """A file or folder as the index names it, if it lies in its folder; a file of the content of one of
+        the index by the name of that; else as it is given."""
         place = Path(file)
+        path = place.as_posix()
         if self.root is not None and place.exists() and place.resolve().is_relative_to(self.root.resolve()):
-            return place.resolve().relative_to(self.root.resolve()).as_posix()
-        return place.as_posix()
+            path = place.resolve().relative_to(self.root.resolve()).as_posix()
+        known = len(self.store.window_ids(path=path)) > 0
+        if not known and place.is_file() and self.store.has_size(place.stat().st_size):
+            path = self.store.path_of(hash_file(place)) or path
+        return path
 
     def window_at(self, path: str, seconds: float | None = None) -> tuple[Moment, Vectors] | None:
         """The window whose middle is nearest to a second of a file, by default to its middle, with its

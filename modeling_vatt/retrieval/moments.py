@@ -41,7 +41,11 @@ class Moment:
 
     def overlaps(self, other: "Moment") -> bool:
         """Whether both are of one file and have time in common."""
-        return self.path == other.path and self.start < other.end and other.start < self.end
+        return self.path == other.path and self.meets(other)
+
+    def meets(self, other: "Moment") -> bool:
+        """Whether both have time in common, each of its own file."""
+        return self.start < other.end and other.start < self.end
 
 
 def timecode(seconds: float) -> str:
@@ -96,7 +100,7 @@ def find_moments(
         margin: see [`merge_windows`].
         per_file: at most so many moments of a file.
         content: of a file, by its path; of files of the same content only the first is a result.
-        other_than: leave out windows that overlap this one.
+        other_than: leave out windows that overlap this one, in whichever file of its content.
 
     Raises:
         ValueError: if `top_k` or `per_file` is less than 1, or `min_score` no cosine.
@@ -112,7 +116,9 @@ def find_moments(
         more = len(windows) == count
         good = [window for window in windows if min_score is None or window.score >= min_score]
         last = not more or len(good) < len(windows)
-        good = [window for window in good if other_than is None or not window.overlaps(other_than)]
+        if other_than is not None:
+            same = content(other_than.path)
+            good = [w for w in good if not (w.meets(other_than) and content(w.path) == same)]
         moments = _choose(_merged(good, margin) if merge else good, top_k, per_file, content)
         # Enough are seen when none of the others could belong to one of the moments.
         whole = len(moments) == top_k and (not merge or windows[-1].score < moments[-1].score - margin)

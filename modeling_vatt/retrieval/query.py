@@ -30,7 +30,8 @@ class Query:
         audio: file whose sound is looked for; its centred window.
         video: file whose pictures are looked for; its centred window. A picture is a video of one frame.
         like: a moment whose pictures are looked for: (file, seconds), of the index or any other; without
-            seconds, the middle of the file. It is not among the results.
+            seconds, the middle of the file. If it is in the index, in whichever file of its content, it is
+            not among the results.
         avoid: words that do not describe what is looked for.
         weights: of the parts by their names; 1 by default, and 0.5 for each of `avoid`.
 
@@ -78,3 +79,16 @@ def parse_place(text: str) -> tuple[str, float | None]:
         return text, None
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     return file, hours * 3600 + minutes * 60 + seconds
+
+
+def parse_weight(text: str) -> tuple[str, float]:
+    """`PART=NUMBER` as (part, number).
+
+    Raises:
+        ValueError: something else.
+    """
+    part, _, number = text.partition("=")
+    try:
+        return part, float(number)
+    except ValueError:
+        raise ValueError(f"must be PART=NUMBER, got {text!r}.") from None

@@ -5,68 +5,79 @@
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from .moments import Moment, find_moments
+from ..files import hash_file
+from .moments import Moment
 from .query import Query
 
 
 _PATIENCE = 120.0  # seconds; a sound or clip has to be decoded
-_MORE = 4  # times as many moments as wanted are asked for, as some files may have too many
+HASH = "sha256:"  # before the hash of a file in place of its name
 
 
 def ask_server(
     address: str,
     query: Query,
     top_k: int = 10,
-    folder: str | None = None,
-    min_score: float | None = None,
-    per_file: int | None = None,
+    **options: Any,
 ) -> tuple[list[Moment], list[str]]:
     """Moments that a server finds, and the words that its model does not know.
 
     Args:
         address: of the page, such as `http://127.0.0.1:8000`.
-        query: words, or a sound, or a clip, whose file is sent.
-        top_k, folder, min_score, per_file: see [`VattIndex.search`].
+        query: what is looked for. Its files are sent; of a moment that others are to look like, only if the
+            index of the server has no file of its content.
+        top_k: number of results.
+        options: `folder`, `min_score`, `per_file`, `merge` and `exact`, see [`VattIndex.search`]; `at_least`,
+            see [`VideoSearch.find`].
 
     Raises:
         ConnectionError: no server answers there.
-        ValueError: an address that is none, a query of several parts, or one that the server refuses.
+        ValueError: an address that is none, or a query that the server refuses.
     """
     if not address.startswith(("http://", "https://")):
         raise ValueError(
             f"{address!r}: the address of a server must be one that begins with http:// or https://."
         )
-    sources = {name: getattr(query, name) for name in ("text", "audio", "video")}
-    given = {name: source for name, source in sources.items() if source is not None}
-    if len(given) != 1 or query.like is not None or query.avoid:
-        raise ValueError(
-            f"{address}: a server takes one of words, a sound or a clip. Ask the index for more."
-        )
-    ((name, source),) = given.items()
-    options: dict[str, Any] = {"folder": folder, "min_score": min_score}
-    options |= {"q": source} if name == "text" else {"by": name, "name": Path(source).name}
-    content = None if name == "text" else Path(source).read_bytes()
-    try:
-        answer = _answer(address, {**options, "top_k": _MORE * top_k}, content)
-    except ValueError:  # more than it allows
-        answer = _answer(address, {**options, "top_k": top_k}, content)
+    given: list[tuple[str, Any]] = [("top_k", top_k), *options.items(), ("q", query.text)]
+    given += [("not", words) for words in query.avoid]
+    given += [("weight", f"{part}={weight}") for part, weight in query.weights.items()]
+    sources: dict[str, Any] = {"audio": query.audio, "video": query.video}
+    files = {part: Path(source) for part, source in sources.items() if source is not None}
+    answer = None
+    if query.like is not None:
+        file, seconds = query.like
+        given.append(("t", seconds))
+        if Path(file).is_file():
+            try:
+                answer = _answer(address, [*given, ("like", HASH + hash_file(file))], files)
+            except _NotThere:
+                files["like"] = Path(file)
+        else:
+            given.append(("like", str(file)))
+    answer = answer or _answer(address, given, files)
     known = {entry.name for entry in fields(Moment)}
-    found = [
-        Moment(**{key: value for key, value in row.items() if key in known}) for row in answer["moments"]
-    ]
-    chosen = find_moments(lambda count: found[:count], top_k, merge=False, per_file=per_file)
-    return chosen, answer.get("unknown", [])
+    rows = [{key: value for key, value in row.items() if key in known} for row in answer["moments"]]
+    return [Moment(**row) for row in rows], answer.get("unknown", [])
 
 
-def _answer(address: str, options: dict[str, Any], content: bytes | None) -> dict[str, Any]:
-    given = {name: value for name, value in options.items() if value is not None}
+class _NotThere(ValueError):
+    """The index of the server holds no such file."""
+
+
+def _answer(address: str, options: list[tuple[str, Any]], files: Mapping[str, Path]) -> dict[str, Any]:
+    contents = [file.read_bytes() for file in files.values()]
+    given = [pair for pair in options if pair[1] is not None] + [("by", part) for part in files]
+    given += [("size", len(content)) for content in contents[:-1]]
+    given += [("name", " and ".join(file.name for file in files.values()))] if files else []
     url = f"{address.rstrip('/')}/api/search?{urlencode(given)}"
-    headers = {} if content is None else {"Content-Type": "application/octet-stream"}
+    content = b"".join(contents) if files else None
+    headers = {"Content-Type": "application/octet-stream"} if files else {}
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(urllib.request.Request(url, content, headers), timeout=_PATIENCE) as response:
@@ -76,7 +87,8 @@ def _answer(address: str, options: dict[str, Any], content: bytes | None) -> dic
             reason = str(json.load(error)["error"])
         except (KeyError, TypeError, ValueError):
             reason = f"answers with {error.code}. Check that it is `vatt serve`."
-        raise ValueError(f"{address}: {reason}") from None
+        kind = _NotThere if error.code == 404 else ValueError
+        raise kind(f"{address}: {reason}") from None
     except (OSError, ValueError) as error:  # of the network, or no JSON
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
         raise ConnectionError(

@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What indexes of moments have in common, wherever their windows are kept."""
 
+import os
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -99,7 +100,7 @@ class SearchableIndex(ABC):
             margin: see [`merge_windows`].
             per_file: at most so many moments of a file.
             distinct: take files of the same content for one, which names the others as its `copies`.
-            other_than: leave out windows that overlap this one.
+            other_than: leave out windows that overlap this one; with `distinct`, those of its copies, too.
 
         Raises:
             ValueError: a vector of another dimension, or an argument out of range.
@@ -149,6 +150,10 @@ class SearchableIndex(ABC):
                 raise ValueError(f"{path}: the embeddings are not finite. Check the weights of the model.")
         check_path(path)
         return rows
+
+    def path_of(self, file: str | os.PathLike) -> str:
+        """A file as the index names it."""
+        return PurePath(file).as_posix()
 
     def folders(self, folder: str | None) -> list[str] | None:
         """The folders of the root that are meant by a name, as the paths of their files begin; None for the

@@ -367,6 +367,15 @@ class Store:
         """Hash of a file."""
         return next(self._select("SELECT hash FROM files WHERE path = ?", (path,)))[0]
 
+    def path_of(self, content: str) -> str | None:
+        """The first file of a hash."""
+        row = next(self._select("SELECT min(path) FROM files WHERE hash = ?", (content,)))
+        return row[0]
+
+    def has_size(self, size: int) -> bool:
+        """Whether there are files of so many bytes."""
+        return next(self._select("SELECT 1 FROM files WHERE size = ? LIMIT 1", (size,)), None) is not None
+
     def copies(self, path: str) -> tuple[str, ...]:
         """Other files of the same content, by path."""
         statement = (

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bringing an index up to date with its folder: what is new is embedded, what is gone is said.
 
-Each file is committed with all its windows as soon as it is embedded, so a run that was stopped goes on with
-the file at which it stopped. One process at a time writes to an index.
+Each file is committed with all its windows as soon as it is embedded, and the first windows of a long one are
+kept meanwhile, so a run that was stopped goes on where it stopped. One process at a time writes to an index.
 """
 
 import os
@@ -13,21 +13,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
+from .._version import __version__
 from ..embedding.embedding import WindowEmbeddings, embed_windows
 from ..files import hash_file
 from ..models.modeling_vatt import VattForPreTraining, VattModel
-from ..processors import DEFAULT_LIMITS, MediaLimits, VattProcessor
+from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
 from ..processors.media import VIDEO_SUFFIXES
 from .ignoring import Ignored, read_patterns
 from .index import VattIndex
 from .store import SPACES, FileRecord
+from .unfinished import Unfinished
 
 
 LOCK = "index.lock"
+UNFINISHED = "unfinished"  # folder in that of the index
+CHANGED = "it, or a copy of it, changed while it was read. Index again when it is whole."
 EXCLUDED, FORGOTTEN = "excluded", "forgotten"  # notes in the index: patterns, paths
 
 
@@ -201,9 +206,10 @@ def update_index(
     """Bring an index up to date with its folder. The caller holds [`writer_lock`].
 
     A file of known path, size and time is not opened. One of known content, touched, renamed or copied, is
-    not embedded. Files that cannot be read are kept with the reason, and tried again when they change. Files
-    that are gone stay, as they may be on a drive that is away; so does what lies where nothing can be seen,
-    because a folder cannot be opened. What is excluded is removed.
+    not embedded. Files that cannot be read are kept with the reason, and tried again when they change. One
+    that changes while it is read is left for the next time. Files that are gone stay, as they may be on a
+    drive that is away; so does what lies where nothing can be seen, because a folder cannot be opened. What
+    is excluded is removed.
 
     Args:
         index: with a root.
@@ -217,8 +223,8 @@ def update_index(
         rehash: compare the content of all files: one may have been replaced by another of its size and time.
         exclude: patterns of files and folders to leave out, see [`Ignored`], from now on, beside those of
             `.vattignore` in the root; None keeps those given before.
-        seconds: called with the seconds of video embedded so far, and about how many there are in all, 0 as
-            long as no file is done.
+        seconds: called with the seconds of video embedded so far, and about how many there are to embed in
+            all, 0 as long as no file is begun. What an earlier run has embedded is in neither.
 
     Raises:
         FileNotFoundError: the root is gone, or holds no video any more.
@@ -229,7 +235,9 @@ def update_index(
     if exclude is not None and list(exclude) != index.store.meta(EXCLUDED):
         Ignored(exclude)
         index.store.set_meta(EXCLUDED, list(exclude))
-    update = _Update(index, index.root, retry, rehash)
+    state = [__version__, index.identity.weights, index.window, index.stride, repr(limits)]
+    unfinished = Unfinished(index.store.folder / UNFINISHED, state)
+    update = _Update(index, index.root, retry, rehash, unfinished)
     update.rename()
     update.settle_gone(prune)
     todo = update.changed()
@@ -240,11 +248,20 @@ def update_index(
         seconds(*update.seconds())
 
     count(0)
-    for source, result in embed_windows(
-        model, processor, update.new_content(todo), index.stride, batch_size, num_workers, count, limits
-    ):
-        update.add(Path(str(source)), result)
-        count(0)
+    files = update.new_content(todo)
+    options: dict[str, Any] = {"begin": update.begin, "keep": update.keep}
+    try:
+        for source, result in embed_windows(
+            model, processor, files, index.stride, batch_size, num_workers, count, limits, **options
+        ):
+            update.add(source, result)
+            count(0)
+    except BaseException:
+        unfinished.write()
+        raise
+    unfinished.clear()
+    update.settle_copies()
+    count(0)
     index.build()
     earlier = {file.path: file.error for file, _ in index.store.files() if file.error is not None}
     update.report.errors = earlier | update.report.errors
@@ -258,11 +275,14 @@ class _Update:
         index: to bring up to date.
         root: folder of its videos.
         retry, rehash: see [`update_index`].
+        unfinished: windows of a run that was stopped.
     """
 
-    def __init__(self, index: VattIndex, root: Path, retry: bool, rehash: bool) -> None:
+    def __init__(
+        self, index: VattIndex, root: Path, retry: bool, rehash: bool, unfinished: Unfinished
+    ) -> None:
         self.index, self.store, self.root = index, index.store, root
-        self.retry, self.rehash = retry, rehash
+        self.retry, self.rehash, self.unfinished = retry, rehash, unfinished
         ignored = Ignored([*read_patterns(root), *(self.store.meta(EXCLUDED) or [])])
         forgotten = set(self.store.meta(FORGOTTEN) or [])
 
@@ -285,8 +305,12 @@ class _Update:
                 f"({self.store.folder})."
             )
         self.done = 0  # files that need nothing more
-        self._seconds, self._windows, self._bytes = 0.0, 0, 0  # of files that were embedded
-        self._left = 0  # bytes still to do
+        # Of files that are being embedded: seconds, windows that an earlier run has embedded, and theirs.
+        self._begun: dict[str, tuple[float, int, float]] = {}
+        self._seconds, self._windows = 0.0, 0  # of files that this run has embedded, as far as it has
+        self._length, self._known, self._bytes = 0.0, 0.0, 0  # of files that were begun: seconds, bytes
+        self._left = 0  # bytes of files that were not
+        self._copies: list[str] = []  # of files that are being embedded
         self._hashes: dict[str, str | None] = {}
 
     def _hash(self, path: str) -> str | None:
@@ -346,49 +370,111 @@ class _Update:
         self._left = sum(self.files[path].st_size for path in todo)
         return todo
 
-    def _whole(self, path: str, result: WindowEmbeddings | None) -> None:
-        """Note that a file is done, and what was embedded of it."""
-        size = self.files[path].st_size
-        self._left -= size
-        if result is not None:
-            self._bytes += size
-            self._seconds += result.duration
-            self._windows += len(result.starts) + len(result.errors)
+    def begin(self, source: MediaSource, duration: float) -> WindowEmbeddings | None:
+        """Note the length of a file, and give what is known of its first windows."""
+        path = self._path(source)
+        known = self.unfinished.begin((self._hash(path), duration), str(source), duration)
+        earlier = 0 if known is None else len(known.starts) + len(known.errors)
+        seconds = min(duration, earlier * self.index.stride)
+        self._begun[path] = (duration, earlier, seconds)
+        self._length += duration
+        self._known += seconds
+        self._bytes += self.files[path].st_size
+        self._left -= self.files[path].st_size
+        return known
+
+    def keep(self, source: MediaSource, windows: WindowEmbeddings) -> None:
+        """Keep the next windows of a file that goes on after them."""
+        path = self._path(source)
+        if self._is_as_found(path):
+            self.unfinished.keep((self._hash(path), windows.duration), windows)
+
+    def _is_as_found(self, path: str) -> bool:
+        """Whether a file still has the content of its hash, as far as one can tell."""
+        try:
+            stat = (self.root / path).stat()
+        except OSError:
+            return False
+        found = self.files[path]
+        return (stat.st_size, stat.st_mtime_ns) == (found.st_size, found.st_mtime_ns)
+
+    def _path(self, source: MediaSource) -> str:
+        return Path(str(source)).relative_to(self.root).as_posix()
 
     def seconds(self) -> tuple[float, float]:
-        """Seconds of video embedded, and about how many there are in all, as the bytes have had so far."""
+        """Seconds of video embedded, and about how many are to be, as the bytes have had so far."""
         done = self._seconds + max(0, self.report.windows - self._windows) * self.index.stride
-        total = self._seconds + self._left * self._seconds / self._bytes if self._bytes else 0.0
-        return done, max(total, done) if total else 0.0
+        rest = self._left * self._length / self._bytes if self._bytes else 0.0
+        total = self._length - self._known + rest
+        return min(done, total), total
 
     def new_content(self, todo: list[str]) -> Iterator[Path]:
-        """Files to embed; those of known content are settled here."""
+        """Files to embed; those of known content are settled here, or later if that is being embedded."""
         self.by_hash = {file.hash: path for path, file in self.known.items()}
+        # Before the content of a file goes that is replaced, others may need it.
+        going = {self.known[path].size for path in todo if path in self.known}
+        early = {path for path in todo if self.files[path].st_size in going and self._settle(path)}
+        embedding: set[str | None] = set()
         for path in todo:
             content = self._hash(path)
-            twin = self.known.get(self.by_hash.get(content or "", ""))
-            if content is None:
-                self._whole(path, None)
-                self.done += 1
-            # Of another hash by now if it was replaced in the meantime.
-            elif twin is not None and twin.hash == content and not self._to_retry(twin):
-                file = _as_found(twin, path, self.files[path])
-                if twin.path == path:
-                    self.store.update(path, file)
-                else:
-                    self.store.copy(twin.path, file)
-                self.known[path] = file
-                self._whole(path, None)
-                self.report.reused += 1
-                self.done += 1
-            else:
+            if path in early:
+                continue
+            if content in embedding:
+                self._copies.append(path)
+            elif not self._settle(path):
+                embedding.add(content)
                 yield self.root / path
 
-    def add(self, source: Path, result: WindowEmbeddings) -> None:
+    def _settle(self, path: str) -> bool:
+        """Whether nothing is to be embedded: a file of known content, or one that cannot be read."""
+        content = self._hash(path)
+        twin = self.known.get(self.by_hash.get(content or "", ""))
+        if content is None:
+            self._left -= self.files[path].st_size
+            self.done += 1
+            return True
+        # Of another hash by now if it was replaced in the meantime.
+        if twin is None or twin.hash != content or self._to_retry(twin):
+            return False
+        self._reuse(twin, path)
+        return True
+
+    def settle_copies(self) -> None:
+        """Settle files of the content of others, which are embedded by now."""
+        for path in self._copies:
+            twin = self.known.get(self.by_hash.get(str(self._hash(path)), ""))
+            if twin is not None:
+                self._reuse(twin, path)
+            else:
+                self.report.errors[path] = CHANGED
+
+    def _reuse(self, twin: FileRecord, path: str) -> None:
+        file = _as_found(twin, path, self.files[path])
+        if twin.path == path:
+            self.store.update(path, file)
+        else:
+            self.store.copy(twin.path, file)
+        self.known[path] = file
+        self._left -= self.files[path].st_size
+        self.report.reused += 1
+        self.done += 1
+
+    def add(self, source: MediaSource, result: WindowEmbeddings) -> None:
         """Put a file that was embedded, as far as it could be, into the index."""
-        path = source.relative_to(self.root).as_posix()
+        path = self._path(source)
         stat, content = self.files[path], self._hash(path)
         assert content is not None  # it was read before it was embedded
+        if path in self._begun:
+            duration, earlier, seconds = self._begun.pop(path)
+            self.unfinished.finish((content, duration))
+            self._seconds += duration - seconds
+            self._windows += len(result.starts) + len(result.errors) - earlier
+        else:  # it cannot be read
+            self._left -= stat.st_size
+        self.done += 1
+        if not self._is_as_found(path):
+            self.report.errors[path] = CHANGED
+            return
         message = None
         if result.errors:
             first = f"{result.errors[0].reason}. {result.errors[0].remedy}"
@@ -402,9 +488,7 @@ class _Update:
         self.index.add(file, result.starts, result.ends, va, vt)
         self.known[path] = file
         self.by_hash[content] = path
-        self._whole(path, result)
         self.report.embedded += 1
-        self.done += 1
 
 
 def forget_files(index: VattIndex, paths: Iterable[str]) -> int:

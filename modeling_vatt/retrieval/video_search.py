@@ -5,14 +5,15 @@
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from transformers import BatchFeature
 
-from ..embedding.embedding import embed_query, unit
+from ..embedding.embedding import embed_query, embed_read_query, read_query, unit
 from ..embedding.identity import ModelIdentity
 from ..hub.repositories import require_repository
 from ..models.loading import load_pretrained
@@ -23,8 +24,27 @@ from .errors import IndexMismatch
 from .index import VattIndex
 from .moments import STRENGTHS, Moment, Strength
 from .query import Query
+from .searchable import Vectors
 from .store import DEFAULT_FOLDER, Space, find_index
 from .updating import IndexReport, update_index, writer_lock
+
+
+IndexedMoment = tuple[Moment, Vectors]
+
+
+@dataclass(frozen=True)
+class ReadQuery:
+    """A query with its files decoded, see [`VideoSearch.read`].
+
+    Args:
+        query: as it was given.
+        inputs: of the model, for each part that is a file.
+        moment: of the index that others are to look like, with its embeddings.
+    """
+
+    query: Query
+    inputs: Mapping[str, BatchFeature]
+    moment: IndexedMoment | None = None
 
 
 class VideoSearch:
@@ -185,9 +205,40 @@ class VideoSearch:
             if found:
                 yield self.update(**{**options, "retry": False, "rehash": False})
 
+    def read(
+        self, query: Query, limits: MediaLimits = DEFAULT_LIMITS, moment: IndexedMoment | None = None
+    ) -> "ReadQuery":
+        """A query with its files decoded: what may take long, and needs no model.
+
+        Args:
+            query: what is looked for.
+            limits: what its files may cost.
+            moment: of the index, as [`VattIndex.window_at`] gives it, for `query.like`; looked up by default.
+
+        Raises:
+            ValueError: a silent sound.
+            MediaError: a file cannot be read.
+        """
+        sources: dict[str, dict[str, Any]] = {}
+        if query.audio is not None:
+            sources["audio"] = {"audio": query.audio}
+        if query.video is not None:
+            sources["video"] = {"video": query.video}
+        if query.like is not None and moment is None:
+            file, seconds = query.like
+            moment = self.index.window_at(self.index.path_of(file), seconds)
+            if moment is None:
+                half = self.processor.video_processor.window_seconds / 2
+                start = None if seconds is None else max(0.0, seconds - half)
+                sources["like"] = {"video": file, "start": start}
+        inputs = {
+            part: read_query(self.processor, limits=limits, **source) for part, source in sources.items()
+        }
+        return ReadQuery(query, inputs, moment)
+
     def find(
         self,
-        query: Query,
+        query: "Query | ReadQuery",
         limits: MediaLimits = DEFAULT_LIMITS,
         at_least: Strength = "weak",
         **options: Any,
@@ -195,7 +246,7 @@ class VideoSearch:
         """Moments that fit a query of one part or of several.
 
         Args:
-            query: what is looked for.
+            query: what is looked for, read by [`VideoSearch.read`] or not yet.
             limits: what its files may cost.
             at_least: leave out what fits less, see [`strength`].
             **options: of [`VattIndex.search`].
@@ -204,18 +255,28 @@ class VideoSearch:
             ValueError: text without words, or a silent sound.
             MediaError: a file cannot be read.
         """
-        parts: list[tuple[Space, npt.NDArray, float]] = []
-        if query.text is not None:
-            parts.append(("vt", self._embed(text=query.text), query.weight("text")))
-        if query.audio is not None:
-            parts.append(("va", self._embed(audio=query.audio, limits=limits), query.weight("audio")))
-        if query.video is not None:
-            parts.append(("va", self._embed(video=query.video, limits=limits), query.weight("video")))
-        if query.like is not None:
-            vector, options["other_than"] = self._moment(*query.like, limits)
-            parts.append(("va", vector, query.weight("like")))
-        parts += [("vt", self._embed(text=words), -query.weight("avoid")) for words in query.avoid]
-        return self.near(combined(parts), at_least, **options)
+        read = self.read(query, limits) if isinstance(query, Query) else query
+        if read.moment is not None:
+            options["other_than"] = read.moment[0]
+        return self.near(self.embed(read), at_least, **options)
+
+    def embed(self, read: "ReadQuery") -> Vectors:
+        """A query in each space, as [`VideoSearch.near`] takes it.
+
+        Raises:
+            ValueError: text without words.
+        """
+        query = read.query
+        parts: list[tuple[Space, npt.NDArray, float]] = [
+            ("va", embed_read_query(self.model, inputs), query.weight(part))
+            for part, inputs in read.inputs.items()
+        ]
+        if read.moment is not None:
+            parts.append(("va", read.moment[1]["va"], query.weight("like")))
+        texts = [] if query.text is None else [(query.text, query.weight("text"))]
+        for words, weight in (*texts, *((words, -query.weight("avoid")) for words in query.avoid)):
+            parts.append(("vt", embed_query(self.model, self.processor, text=words), weight))
+        return combined(parts)
 
     def near(
         self, queries: Mapping[Space, npt.NDArray], at_least: Strength = "weak", **options: Any
@@ -236,22 +297,6 @@ class VideoSearch:
         return [
             replace(moment, share=None if scale is None else scale.share(moment.score)) for moment in moments
         ]
-
-    def _embed(self, **query: Any) -> npt.NDArray[np.float32]:
-        return embed_query(self.model, self.processor, **query)
-
-    def _moment(
-        self, file: str | os.PathLike, seconds: float | None, limits: MediaLimits
-    ) -> tuple[npt.NDArray[np.float32], Moment | None]:
-        """Embedding of the pictures at a second of a file, and which moment of the index it is."""
-        path = self.index.path_of(file) if isinstance(self.index, VattIndex) else Path(file).as_posix()
-        known = self.index.window_at(path, seconds)
-        if known is not None:
-            return known[1]["va"], known[0]
-        start = None
-        if seconds is not None:
-            start = max(0.0, seconds - self.processor.video_processor.window_seconds / 2)
-        return self._embed(video=file, start=start, limits=limits), None
 
     def text(self, query: str, **options: Any) -> list[Moment]:
         """Moments that words describe.

@@ -22,6 +22,10 @@ from starlette.types import ASGIApp
 
 from ..processors import MediaError
 from ..retrieval import IndexDamaged, IndexMismatch, VideoSearch
+from ..retrieval import Query as SearchQuery
+from ..retrieval.moments import Strength
+from ..retrieval.query import parse_weight
+from ..retrieval.video_search import IndexedMoment
 from .copies import MEDIA_TYPE as COPY_TYPE
 from .copies import Copies
 from .desktop import show_in_folder
@@ -38,12 +42,14 @@ _MAX_PATH = 4096
 _DECODERS = 2  # pictures that are made at the same time
 _PICTURES_KEPT = 86_400  # seconds, by browsers
 _WAITING_COPIES = 4
+_MOST_AVOIDED = 20
 
 FilePath = Annotated[str, Query(max_length=_MAX_PATH)]
 Folder = Annotated[str | None, Query(max_length=_MAX_PATH)]
 Score = Annotated[float | None, Query(ge=-1, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Query(ge=1)]
 PerFile = Annotated[int | None, Query(ge=1)]
+File = Literal["audio", "video", "like"]
 Seconds = Annotated[float, Query(ge=0, le=1e7, allow_inf_nan=False)]
 
 
@@ -90,7 +96,13 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
         raise HTTPException(404, "No such file in the index.")
 
     async def options(
-        folder: Folder = None, min_score: Score = None, top_k: Count = 24, per_file: PerFile = None
+        folder: Folder = None,
+        min_score: Score = None,
+        top_k: Count = 24,
+        per_file: PerFile = None,
+        at_least: Strength = "weak",
+        merge: bool = True,
+        exact: bool | None = None,
     ) -> dict[str, Any]:
         if top_k > settings.max_results:
             raise HTTPException(400, f"At most {settings.max_results} results, not {top_k}.")
@@ -101,6 +113,9 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
             "min_score": min_score,
             "top_k": top_k,
             "per_file": per_file,
+            "at_least": at_least,
+            "merge": merge,
+            "exact": exact,
             "distinct": True,
         }
 
@@ -118,18 +133,28 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
     async def state() -> dict[str, Any]:
         return {"generation": await asyncio.to_thread(library.generation)}
 
-    @get("/api/search")
-    async def search_index(
-        chosen: Options, q: str | None = None, like: FilePath | None = None, t: Seconds | None = None
+    async def asked(
+        q: str | None = None,
+        like: FilePath | None = None,
+        t: Seconds | None = None,
+        avoid: Annotated[list[str] | None, Query(alias="not", max_length=_MOST_AVOIDED)] = None,
+        weight: Annotated[list[str] | None, Query(max_length=_MOST_AVOIDED)] = None,
     ) -> dict[str, Any]:
-        if (q is None) == (like is None):
-            raise HTTPException(400, "Give either `q`, words, or `like`, a file of the index.")
-        began = time.perf_counter()
-        answer = await (by_words(q, chosen) if q is not None else by_moment(str(like), t, chosen))
-        return answer | {"seconds": time.perf_counter() - began}
+        parts: dict[str, Any] = {"avoid": tuple(words(text) for text in avoid or ())}
+        if q is not None:
+            parts["text"] = words(q)
+        if like is not None:
+            parts["like"] = (like, t)
+        try:
+            parts["weights"] = dict(map(parse_weight, weight or []))
+        except ValueError as error:
+            raise HTTPException(400, f"weight: {error}") from None
+        return parts
 
-    async def by_words(words: str, chosen: dict[str, Any]) -> dict[str, Any]:
-        query = " ".join(words.split())
+    Asked = Annotated[dict[str, Any], Depends(asked)]
+
+    def words(text: str) -> str:
+        query = " ".join(text.split())
         if not query:
             raise HTTPException(400, "The query is empty. Type what you look for.")
         if len(query) > settings.max_query_characters:
@@ -138,42 +163,59 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
                 f"The query has {len(query)} characters; at most {settings.max_query_characters} are allowed."
                 " Say it in fewer words.",
             )
+        return query
+
+    async def find(
+        parts: dict[str, Any], moment: IndexedMoment | None, chosen: dict[str, Any], name: str = ""
+    ) -> dict[str, Any]:
+        began = time.perf_counter()
         try:
-            return await service.text(query, chosen)
+            answer = await service.find(SearchQuery(**parts), moment, chosen)
         except (IndexDamaged, IndexMismatch):
             raise
+        except MediaError as error:
+            # Not the temporary file, nor a remedy that only the owner of the server has.
+            raise HTTPException(
+                422, f"{shown_name(name)}: {error.reason or 'cannot be read'}. Try another file."
+            ) from None
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
+        return answer | {"seconds": time.perf_counter() - began}
 
-    async def by_moment(path: str, seconds: float | None, chosen: dict[str, Any]) -> dict[str, Any]:
+    async def indexed(path: str, seconds: float | None) -> IndexedMoment:
         # What the index holds is enough: the file itself may be gone, and no other is ever opened.
         entry = (await asyncio.to_thread(library.files)).get(path)
         if entry is not None and seconds is not None and seconds > entry["duration"]:
             raise HTTPException(
                 400, f"{path.rpartition('/')[2]} has no second {seconds:g}: it ends at {entry['duration']:g}."
             )
-        answer = await service.like(path, seconds, chosen)
-        if answer is None:
+        moment = await service.moment(path, seconds)
+        if moment is None:
             raise HTTPException(404, "No such file in the index.")
-        return answer
+        return moment
+
+    @get("/api/search")
+    async def search_index(chosen: Options, parts: Asked) -> dict[str, Any]:
+        return await find(parts, await indexed(*parts["like"]) if "like" in parts else None, chosen)
 
     @app.post("/api/search")
     async def search_file(
         request: Request,
         chosen: Options,
-        by: Literal["video", "audio"],
+        parts: Asked,
+        by: Annotated[list[File], Query(min_length=1, max_length=3)],
+        size: Annotated[list[Count] | None, Query(max_length=2)] = None,
         name: Annotated[str, Query(max_length=_MAX_PATH)] = "",
+        t: Seconds | None = None,
     ) -> dict[str, Any]:
-        async with uploads.receive(request) as path:
-            began = time.perf_counter()
-            try:
-                answer = await service.file(path, by, chosen)
-            except MediaError as error:
-                # Not the temporary file, nor a remedy that only the owner of the server has.
-                raise HTTPException(
-                    422, f"{shown_name(name)}: {error.reason or 'cannot be read'}. Try another file."
-                ) from None
-        return answer | {"seconds": time.perf_counter() - began}
+        if len(set(by)) != len(by) or len(size or []) != len(by) - 1 or ("like" in by and "like" in parts):
+            raise HTTPException(400, "Name each part once, and the `size` of each file but the last.")
+        moment = await indexed(*parts["like"]) if "like" in parts else None
+        async with uploads.receive(request, size or []) as paths:
+            files: dict[str, Any] = dict(zip(by, paths, strict=True))
+            if "like" in files:
+                files["like"] = (files["like"], t)
+            return await find(parts | files, moment, chosen, name)
 
     @get("/api/sample")
     async def sample() -> dict[str, Any]:
@@ -259,7 +301,8 @@ def _add_error_answers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     def misused(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}."}, 400)
+        *_, name = (place for place in first["loc"] if isinstance(place, str))  # the others count in lists
+        return JSONResponse({"error": f"{name}: {first['msg']}."}, 400)
 
     @app.exception_handler(Exception)
     def failed(_: Request, error: Exception) -> Response:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import anyio
@@ -15,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from fastapi import HTTPException
 
-from ..embedding.embedding import embed_read_query, read_query
-from ..retrieval import Moment, VideoSearch, strength
-from ..retrieval.video_search import combined
+from ..retrieval import Moment, Query, VideoSearch, strength
+from ..retrieval.remote import HASH
+from ..retrieval.video_search import IndexedMoment
 from .desktop import can_show
 from .library import Library
 from .settings import WebSettings
@@ -97,63 +96,47 @@ class SearchService:
             "can_open": limits.local and self.library.root is not None and can_show(),
         }
 
-    async def text(self, query: str, options: dict[str, Any]) -> dict[str, Any]:
-        """Moments for words, and the words that the model does not know.
+    async def find(
+        self, query: Query, moment: IndexedMoment | None, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Moments for a query, and the words that the model does not know.
+
+        Args:
+            query: whose files are uploads.
+            moment: of the index, that others are to look like.
+            options: of the search.
 
         Raises:
-            ValueError: no words that could be looked for.
+            ValueError: no words that could be looked for, or a silent sound.
+            MediaError: an upload cannot be read, or costs more than the limits allow.
         """
+        search, limits = self.search, self.settings.media_limits
+        if query.audio is None and query.video is None and (query.like is None or moment is not None):
+            read = search.read(query, limits, moment)  # has no files
+        else:
+            read = await anyio.to_thread.run_sync(search.read, query, limits, moment, limiter=self._decoders)
         moments, unknown = await self.run(
             lambda: (
-                self.search.text(query, **options),
-                self.search.unknown_words(query),
+                search.find(read, **options),
+                [] if query.text is None else search.unknown_words(query.text),
             )
         )
         return await self._answer(moments) | {"unknown": unknown}
 
-    async def file(
-        self, path: Path, by: Literal["video", "audio"], options: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Moments for an upload, by its pictures or by its sound.
-
-        Raises:
-            MediaError: it cannot be read, or costs more than the limits allow.
-        """
-
-        search = self.search
-
-        def read() -> Any:
-            query: dict[str, Any] = {by: path}
-            return read_query(search.processor, **query, limits=self.settings.media_limits)
-
-        inputs = await anyio.to_thread.run_sync(read, limiter=self._decoders)
-        return await self._answer(
-            await self.run(
-                lambda: search.near(
-                    combined([("va", embed_read_query(search.model, inputs), 1.0)]), **options
-                )
-            )
-        )
-
-    async def like(self, path: str, seconds: float | None, options: dict[str, Any]) -> dict[str, Any] | None:
-        """Moments that look like one of the index; None if that holds no such file.
+    async def moment(self, path: str, seconds: float | None) -> IndexedMoment | None:
+        """A moment of the index; None if that holds no such file.
 
         Args:
-            path: as the index names it.
+            path: as the index names it, or `sha256:` and the hash of its content.
             seconds: of the file; by default its middle.
-            options: of the search.
         """
-        search = self.search
+        index = self.search.index
 
-        def find() -> list[Moment] | None:
-            known = search.index.window_at(path, seconds)
-            if known is None:
-                return None
-            moment, vectors = known
-            return search.near(combined([("va", vectors["va"], 1.0)]), other_than=moment, **options)
+        def look() -> IndexedMoment | None:
+            named = index.store.path_of(path.removeprefix(HASH)) if path.startswith(HASH) else path
+            return None if named is None else index.window_at(named, seconds)
 
-        moments = await self.run(find)
-        return None if moments is None else await self._answer(moments)
+        return await self.run(look)
 
     async def sample(self, count: int) -> dict[str, Any]:
         """Some moments, spread evenly over the index."""

@@ -4,7 +4,7 @@
 
 import re
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -39,8 +39,12 @@ class Uploads:
         self.under_way = 0
 
     @asynccontextmanager
-    async def receive(self, request: Request) -> AsyncIterator[Path]:
-        """The body as a file that is gone afterwards.
+    async def receive(self, request: Request, sizes: Sequence[int] = ()) -> AsyncIterator[list[Path]]:
+        """The body as files that are gone afterwards.
+
+        Args:
+            request: whose body holds one file after the other.
+            sizes: bytes of each file but the last.
 
         Raises:
             HTTPException: too large (413), empty (400), too slow (408), or too many at a time (503).
@@ -67,7 +71,7 @@ class Uploads:
                     raise HTTPException(400, "The upload was broken off.") from None
                 if not size:
                     raise HTTPException(400, "The file is empty. Choose another one.")
-                yield path
+                yield await anyio.to_thread.run_sync(_split, path, sizes) if sizes else [path]
         finally:
             self.under_way -= 1
 
@@ -80,3 +84,15 @@ class Uploads:
                     raise too_large
                 await anyio.to_thread.run_sync(file.write, chunk)
         return size
+
+
+def _split(path: Path, sizes: Sequence[int]) -> list[Path]:
+    """Files that lie in one, one after the other."""
+    if sum(sizes) >= path.stat().st_size:
+        raise HTTPException(400, "The files are shorter than `size` says.")
+    parts = []
+    with path.open("rb") as whole:
+        for number, size in enumerate((*sizes, -1)):
+            parts.append(path.with_name(f"{path.name}{number}"))
+            parts[-1].write_bytes(whole.read(size))
+    return parts

@@ -42,6 +42,7 @@ from modeling_vatt.convert import (
     read_misc_data,
 )
 from modeling_vatt.convert import release as release_module
+from modeling_vatt.convert.bundle_index import check_sizes
 from modeling_vatt.convert.converter import model_table
 from modeling_vatt.convert.misc_data import load_array_pickle
 from modeling_vatt.convert.release import fetch, fetch_release
@@ -421,6 +422,97 @@ def test_missing_files(tmp_path):
     (tmp_path / "ckpt-1.data-00000-of-00002").unlink()
     with pytest.raises(ConversionError, match="incomplete"):
         open_variables(prefix)
+
+
+def numbers(field, value):
+    """A field of a protocol buffer."""
+    groups = [value >> shift & 0x7F for shift in range(0, max(value.bit_length(), 1), 7)]
+    return bytes([field << 3, *(group | 0x80 for group in groups[:-1]), groups[-1]])
+
+
+def test_sizes_of_several_data_files(tmp_path):
+    """An index as LevelDB writes it, keys cut where they repeat; the official goldens have one data file."""
+    entries = [
+        (b"", numbers(1, 2)),
+        (b"tower/a", numbers(1, 1) + numbers(5, 400)),
+        (b"tower/b", numbers(3, 1) + numbers(4, 100) + numbers(5, 60) + b"\x35" + bytes(4)),
+        (b"tower/c", numbers(4, 400) + numbers(5, 8)),
+    ]
+    blocks = []
+
+    def block(pairs):
+        content, before = b"", b""
+        for key, value in pairs:
+            shared = sum(1 for n in range(1, len(before) + 1) if key[:n] == before[:n])
+            content += bytes([shared, len(key) - shared, len(value)]) + key[shared:] + value
+            before = key
+        content += bytes(4) + (1).to_bytes(4, "little")
+        start = sum(map(len, blocks))
+        blocks.append(content + bytes(5))  # not compressed; its checksum
+        return numbers(0, start)[1:] + numbers(0, len(content))[1:]
+
+    data = [(b"tower/a", block(entries[:2])), (b"tower/z", block(entries[2:]))]
+    footer = block([]) + block(data)
+    magic = (0xDB4775248B80FB57).to_bytes(8, "little")
+    (tmp_path / "ckpt-3.index").write_bytes(b"".join(blocks) + footer.ljust(40, b"\0") + magic)
+    for number, size in enumerate((408, 160)):
+        (tmp_path / f"ckpt-3.data-{number:05d}-of-00002").write_bytes(bytes(size))
+    assert check_sizes(tmp_path / "ckpt-3") == 568
+    result = vatt(tmp_path / "ckpt-3", "--verify")
+    assert result.exit_code == 0 and "568 bytes" in result.output
+    for size, fault in ((159, "truncated: 159"), (161, "too long")):
+        (tmp_path / "ckpt-3.data-00001-of-00002").write_bytes(bytes(size))
+        with pytest.raises(ConversionError, match=rf"data-00001-of-00002 is {fault}.*speaks of 160"):
+            check_sizes(tmp_path / "ckpt-3")
+
+
+def test_sizes_from_a_damaged_index(tmp_path):
+    """Changed or cut off anywhere: sizes, or an error that names it."""
+    prefix = copy_checkpoint(tmp_path)
+    index = tmp_path / "ckpt-1.index"
+    content = index.read_bytes()
+    right = check_sizes(prefix)
+    assert right == (tmp_path / "ckpt-1.data-00000-of-00001").stat().st_size
+    generator = np.random.default_rng(0)
+    for place in range(0, len(content), 23):
+        changed = bytearray(content)
+        changed[place] = generator.integers(256)
+        for damaged in (bytes(changed), content[:place]):
+            index.write_bytes(damaged)
+            try:
+                assert check_sizes(prefix) == right
+            except ConversionError as error:
+                assert "ckpt-1" in str(error)
+
+
+def test_verified_folder(tmp_path):
+    """Written with a fingerprint, and compared with it; nothing is converted twice."""
+    source, out = GOLDENS / "wat_classification" / "weights.npz", tmp_path / "out"
+    arguments = ["--output", out, "--verify"]
+    result = vatt(source, *arguments, "--head-dim", 8)
+    assert result.exit_code == 0 and "files are as they were converted" in result.output
+    noted = json.loads((out / "fingerprint.json").read_text())["sha256"]
+    assert {"config.json", "model.safetensors"} <= noted.keys() <= {path.name for path in out.iterdir()}
+    for name, digest in noted.items():
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
+    (out / "README.md").write_text("filled in")
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    for again in ([source, *arguments], arguments):
+        assert vatt(*again).exit_code == 0
+    assert (out / "model.safetensors").stat().st_mtime_ns == before
+    weights = bytearray((out / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (out / "model.safetensors").write_bytes(weights)
+    (out / "config.json").unlink()
+    result = vatt(*arguments)
+    assert result.exit_code == 1
+    assert "config.json (missing), model.safetensors (changed)" in " ".join(result.output.split())
+    assert vatt(source, *arguments, "--head-dim", 8, "--overwrite").exit_code == 0
+    for damaged in ("{", "[]", '{"sha256": {"../other": ""}}'):
+        (out / "fingerprint.json").write_text(damaged)
+        assert "fingerprint.json is damaged" in vatt(*arguments).output
+    (out / "fingerprint.json").unlink()
+    assert "fingerprint.json: no such file" in vatt(*arguments).output
 
 
 def test_damaged_files(tensorflow, tmp_path):
@@ -809,7 +901,9 @@ def test_set_config_fields(tmp_path):
     assert vatt(*arguments, "--overwrite").exit_code == 0
 
 
-@pytest.mark.parametrize("arguments", [[], ["tx_fac_bbs"], ["x", "-o", "y", "--set", "novalue"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["tx_fac_bbs"], ["--verify"], ["x", "-o", "y", "--set", "novalue"]]
+)
 def test_wrong_usage(arguments):
     assert vatt(*arguments).exit_code == 2
 

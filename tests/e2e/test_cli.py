@@ -44,7 +44,7 @@ def place(tmp_path_factory) -> Path:
     for number in range(4):
         write_clip(folder / "videos" / ("deep" if number == 3 else "") / f"clip{number}.mp4", number, 2.0)
     for number in range(7):
-        (folder / "videos" / f"broken{number}.mp4").write_bytes(b"no video")
+        (folder / "videos" / f"broken{number}.mp4").write_bytes(b"no video %d" % number)
     write_media(folder / "bark.wav", waveform=tone(1, 8000), sampling_rate=8000, audio_codec="pcm_s16le")
     result = vatt("index", folder / "videos", "--model", folder / "model")
     assert "12 windows of 4 files. 11 embedded" in result.output
@@ -325,7 +325,19 @@ def test_a_running_server_is_asked(place, tmp_path):
     thread.start()
     ask = ("--server", address_of(listening), "--json")
     try:
-        for query in (("clip 3",), ("--audio", place / "bark.wav"), ("--video", place / "videos/clip1.mp4")):
+        shutil.copy(place / "videos/clip1.mp4", tmp_path / "copy.mp4")
+        write_clip(tmp_path / "other.mp4", 5)
+        several = ("clip 3", "--audio", place / "bark.wav", "--video", place / "videos/clip1.mp4")
+        for query in (
+            ("clip 3",),
+            ("--audio", place / "bark.wav"),
+            ("--video", place / "videos/clip1.mp4"),
+            (*several, "--not", "dog", "--weight", "text=3", "--at-least", "weak"),
+            (*several, "--like", "clip1.mp4@0.5", "--no-merge", "--exact"),
+            ("clip 3", "--like", f"{place / 'videos/clip1.mp4'}@0.5"),
+            ("--like", f"{tmp_path / 'copy.mp4'}@0.5"),
+            ("--like", tmp_path / "other.mp4", "--audio", place / "bark.wav"),
+        ):
             options = ("-k", 3, "--per-file", 1, "--min-score", -0.9)
             here = json.loads(vatt("search", *query, *options, "-i", place / "videos", "--json").stdout)
             there = json.loads(vatt("search", *query, *options, *ask).stdout)
@@ -338,8 +350,8 @@ def test_a_running_server_is_asked(place, tmp_path):
         assert vatt("search", "clip", "--export", tmp_path / "found.csv", *ask).exit_code == 0
         for wrong, code, message in (
             (("clip", "--folder", "none"), 1, "no such folder"),
-            (("clip", "--not", "dog"), 1, "a server takes one of"),
-            (("clip", "--no-merge"), 2, "takes none of"),
+            (("--like", "nowhere.mp4"), 1, "No such file in the index"),
+            (("clip", "--thumbnails", tmp_path), 2, "takes neither"),
         ):
             assert message in vatt("search", *wrong, *ask, expect=code).output
         code = (

@@ -7,6 +7,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from media_factory import damage
 from scripts import EXAMPLES, PRETRAINING, run
 
 from modeling_vatt import VattForPreTraining
-from modeling_vatt.retrieval import VideoSearch
+from modeling_vatt.retrieval import Query, VideoSearch
 
 
 pytestmark = pytest.mark.slow
@@ -110,6 +111,37 @@ def test_processes_that_do_not_know_of_each_other_stop(videos, tmp_path, monkeyp
     assert "`accelerate launch --cpu`" in output and not (tmp_path / "model" / "config.json").exists()
 
 
+def check_combined(search: VideoSearch, rows: list[dict], figures: dict) -> None:
+    """Precision and calibration of words with a sound, window by window."""
+    half = {row["file_name"]: row["half"] for row in rows}
+    _, va = search.index.vectors("va")
+    moments, vt = search.index.vectors("vt")
+    shares, best, right = [], [], []
+    for row in rows:
+        own = row["file_name"]
+        try:
+            read = search.read(Query(text=(row["captions"] or [""])[0], audio=search.index.root / own))
+            queries = search.embed(read)
+        except ValueError:  # no caption, or silent
+            continue
+        found = [m for m in search.near(queries, top_k=100) if m.path != own][:3]
+        best.append(np.mean([half[m.path] == row["half"] for m in found]))
+        scale = search.calibration.scale(queries)
+        for moment, score in zip(moments, va @ queries["va"] + vt @ queries["vt"], strict=True):
+            if moment.path != own:
+                shares.append(scale.share(score))
+                right.append(half[moment.path] == row["half"])
+    combined = figures["text+audio"]
+    assert combined["queries"] == len(best) > 1 and combined["P@3"] == pytest.approx(np.mean(best), abs=1e-4)
+    assert figures["video"]["queries"] == len(rows) and figures["text"]["chance"] == combined["chance"]
+    for declared, found in combined["calibration"].items():
+        fits = np.array(shares) <= float(declared)
+        assert found["measured"] == pytest.approx(fits.mean(), abs=1e-5)
+        assert found["right"] == (
+            pytest.approx(np.array(right)[fits].mean(), abs=1e-4) if fits.any() else None
+        )
+
+
 def test_precision_of_a_search(pretrained, videos, tmp_path, monkeypatch):
     """Clips are right in the columns that agree; the figures are those of a count by hand."""
     folder, _ = pretrained
@@ -126,9 +158,19 @@ def test_precision_of_a_search(pretrained, videos, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     import search_precision
 
-    def measure(column: str) -> dict:
+    def measure(column: str, *flags: str) -> dict:
         output = tmp_path / f"{column}.json"
-        arguments = ["--index", str(clips), "--match", column, "--top_k", "3", "--output", str(output)]
+        arguments = [
+            "--index",
+            str(clips),
+            "--match",
+            column,
+            "--top_k",
+            "3",
+            "--output",
+            str(output),
+            *flags,
+        ]
         monkeypatch.setattr(sys, "argv", ["search_precision.py", *arguments])
         search_precision.main()
         return json.loads(output.read_text())
@@ -148,14 +190,21 @@ def test_precision_of_a_search(pretrained, videos, tmp_path, monkeypatch):
             assert with_sound["P@1"] == with_sound["chance"] == figures["text"]["chance"] == 1.0
         else:  # the video that asked is none of the others of its half
             assert 0 < with_sound["chance"] < figures["text"]["chance"]
-    ask = search.audio
+    check_combined(search, kept, measure("half", "--combine", "--calibrate"))
+    near, read, asked = VideoSearch.near, VideoSearch.read, []
 
-    def own_first(self: VideoSearch, source: str, top_k: int) -> list:
-        found = ask(source, top_k=top_k)
-        return ([replace(found[0], path=Path(source).name)] * 20 + found)[:top_k]
+    def noted(self: VideoSearch, query: Query) -> Any:
+        asked.append(query)
+        return read(self, query)
+
+    def own_first(self: VideoSearch, queries: dict, top_k: int) -> list:
+        found = near(self, queries, top_k=top_k)
+        own = asked[-1].audio
+        return found if own is None else ([replace(found[0], path=own.name)] * 20 + found)[:top_k]
 
     # The windows of the video that asked may come before all others.
-    monkeypatch.setattr(VideoSearch, "audio", own_first)
+    monkeypatch.setattr(VideoSearch, "near", own_first)
+    monkeypatch.setattr(VideoSearch, "read", noted)
     assert measure("same")["audio"]["P@3"] == 1.0
     for column, message in (("own", "No two videos agree"), ("size", "no column size")):
         with pytest.raises(SystemExit, match=message):

@@ -56,10 +56,13 @@ def test_train_index_search(videos, towers, tmp_path):
         done = processes.run("-m", "modeling_vatt.cli", *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert "clip0" in done.stdout
-    run(
-        "run_pretraining.py", tmp_path, output_dir="other", lock=["video", "text"], projection="mlp", **common
-    )
+    del common["audio_tower"]  # sound of another kind, and heads that are not trained
+    sizes = json.dumps({"va_projection_size": 12, "vt_projection_size": 12})
+    common |= {"projection": "kernel", "decode_once": True, "config_overrides": sizes}
+    run("run_pretraining.py", tmp_path, output_dir="other", lock=["video", "text"], **common)
     assert sorted((tmp_path / "cache").iterdir()) == made
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    assert config["head_type"] == "joint" and config["towers"]["video"]["centres"] == 12  # 6 clips, twice
 
 
 @pytest.mark.parametrize(
@@ -76,3 +79,11 @@ def test_train_index_search(videos, towers, tmp_path):
 def test_what_does_not_fit_is_said(videos, towers, tmp_path, options, message):
     common = {**OPTIONS, **towers, "dataset": videos, "cache_features": True, "output_dir": "model"}
     assert message in run("run_pretraining.py", tmp_path, expect=1, **{**common, **options})
+
+
+def test_what_is_fitted_needs_cached_features(videos, towers, tmp_path):
+    options = {**OPTIONS, **towers, "dataset": videos, "output_dir": "model", "projection": "kernel"}
+    said = run(
+        "run_pretraining.py", tmp_path, expect=2, lock=["video", "text:1"], cache_features=True, **options
+    )
+    assert "give --cache_features --lock video text" in said

@@ -60,7 +60,7 @@ class Windows:
         return len(self._index)
 
     def search(self, *args: Any, **options: Any) -> list[Moment]:
-        return self._index.search(*args, **{"merge": False, "per_file": 3} | options)
+        return self._index.search(*args, **{"per_file": 3} | options | {"merge": False})
 
 
 @pytest.fixture(scope="module")
@@ -884,3 +884,42 @@ def test_an_index_that_changes_and_a_file_that_goes(visit, odd):
     page.locator(".moment").filter(has_text="plain.mp4").first.click()
     expect(page.locator("#player-alert")).to_contain_text(re.compile("gone|No such file"))
     expect(page.locator("#player-copy")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_axe_finds_nothing(visit, scheme, width):
+    """All rules of axe-core, on everything that the page shows."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = visit(
+        refusals=("the server responded with a status of 400",),
+        color_scheme=scheme,
+        viewport={"width": width, "height": 800},
+    )
+
+    def check() -> None:
+        # Nothing may be half faded.
+        page.evaluate("Promise.all(document.getAnimations().map((animation) => animation.finished))")
+        found = axe.run(page).response["violations"]
+        assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found] == []
+
+    check()
+    ask(page, "a grey tone")
+    expect(page.locator("#status")).to_contain_text("for “a grey tone”")
+    check()
+    page.check("#group")
+    check()
+    page.locator(".moment").first.click()
+    expect(page.locator("#player")).to_be_visible()
+    wait_until(lambda: not state(page)["paused"])
+    page.evaluate("document.getElementById('video').pause()")
+    check()
+    page.click("#player-close")
+    for tab in ("#tab-map", "#tab-files"):
+        page.click(tab)
+        expect(page.locator("#map-wait")).to_be_hidden()
+        check()
+    page.click("#tab-results")
+    ask(page, "...")  # refused
+    expect(page.locator("#alert")).to_be_visible()
+    check()

@@ -68,11 +68,11 @@ def test_cached_and_uncached_training_are_one(built, folder, tmp_path, locked, m
     model.lock(*locked)
     before = {name: copy.deepcopy(getattr(model.vatt, f"{name}_model").state_dict()) for name in locked}
     common: dict[str, Any] = {"random_window": True, "window_choices": 3, "seed": 5}
-    common |= {"with_ids": bool(micro_batch_size), "clips_per_video": 2}
+    common |= {"with_ids": bool(micro_batch_size), "clips_per_video": 2, "mask_captions": True}
     found = _features(model, processor, clips, tmp_path / "cache")
     datasets = {
         "files": ClipDataset(clips, processor, **common),
-        "vectors": FeatureDataset(clips, processor, found, **common),
+        "vectors": FeatureDataset(clips, processor, found, keep_read=bool(micro_batch_size), **common),
     }
     results = {
         name: _losses(copy.deepcopy(model), dataset, tmp_path / name, micro_batch_size=micro_batch_size)
@@ -115,6 +115,9 @@ def test_features_are_found_again(built, folder, tmp_path, monkeypatch):
     next((tmp_path / "cache").glob("*.npz")).unlink()  # as if stopped
     assert 0 <= rows_read() <= 4
     assert rows_read(windows=2) == 6
+    monkeypatch.setattr(processor.feature_extractor.extractor, "return_attention_mask", None)  # of sound
+    model.config.set_use("video", projection="mlp")
+    assert rows_read() == 0
     monkeypatch.setattr(processor.video_processor, "image_mean", [0.1, 0.2, 0.3])
     assert rows_read() == 6
     monkeypatch.setattr(processor.video_processor, "image_mean", [0.5, 0.5, 0.5])

@@ -16,6 +16,7 @@ from hub_stand_in import TOKEN, USER, HubStandIn
 from huggingface_hub import ModelCard
 from scripts import PRETRAINING
 from small_models import seeded, small_config
+from tower_folders import remote_folder
 
 from modeling_vatt import (
     VattForAudioClassification,
@@ -106,6 +107,58 @@ def test_a_model_alone_brings_a_complete_card(uploaded):
         assert card.text.lstrip().startswith(f"# {USER}/{name}\n")
     assert card.data.pipeline_tag == "video-classification"
     assert {"vatt", "animals"} <= set(card.data.tags) and "into 3 classes" in card.text
+
+
+def test_what_is_saved_beside_a_model_is_uploaded(uploaded, tmp_path):
+    """By either way, for a new folder and one that was saved before: SentenceTransformer, which without
+    `modules.json` would take other features, gives the vectors of the folder. Nothing else goes up."""
+    pytest.importorskip("sentence_transformers")
+    hub, _ = uploaded
+    remote_folder(tmp_path / "source")
+    script = f"""
+from pathlib import Path
+import numpy as np
+from clip_folders import small_processor
+from sentence_transformers import SentenceTransformer
+from small_models import seeded, small_config
+from modeling_vatt import VattForPreTraining
+from modeling_vatt.hub.model_card import build_model_card
+
+model, processor = seeded(VattForPreTraining, small_config(), 3).eval(), small_processor()
+for before in (False, True):
+    folder = Path(f"folder{{before}}")
+    processor.save_pretrained(folder)
+    if before:
+        model.save_pretrained(folder)
+    (folder / "checkpoint-1").mkdir()
+    (folder / "checkpoint-1" / "state.bin").write_text("large")
+    (folder / "run.json").write_text("private")
+    card = build_model_card(model, "mine", license="mit")
+    card.save(folder / "README.md")
+    model.save_pretrained(folder, push_to_hub=True, repo_id=f"saved-{{before}}", private=before)
+model.push_to_hub("{USER}/pushed")
+processor.push_to_hub("{USER}/pushed")
+here = SentenceTransformer("folderTrue", device="cpu").encode(["clip 1", "a grey tone"])
+for name in ("saved-False", "saved-True", "pushed"):
+    there = SentenceTransformer(f"{USER}/{{name}}", device="cpu")
+    assert type(there[0]).__name__ == "VattEmbedder" and there.similarity_fn_name == "dot"
+    np.testing.assert_array_equal(there.encode(["clip 1", "a grey tone"]), here)
+
+from modeling_vatt import VattModel
+tower = VattModel.from_video_audio_text_pretrained(
+    video="source", trust_remote_code=True, audio_config=small_config().audio_config.to_dict(),
+    text_config=small_config().text_config.to_dict(), va_projection_size=6, vt_projection_size=6,
+)
+tower.save_pretrained("with-code", push_to_hub=True)
+"""
+    client(hub, script, tmp_path)
+    expected = MODEL_FILES | PROCESSOR_FILES | {"modules.json", "config_sentence_transformers.json"}
+    for name in ("saved-False", "saved-True", "pushed"):
+        assert set(hub.files(f"{USER}/{name}")) - {".gitattributes"} == expected
+        card = ModelCard(hub.files(f"{USER}/{name}")["README.md"].data.decode())
+        assert card.data.license == (None if name == "pushed" else "mit") and not is_empty_card(card)
+    assert hub.repositories[f"{USER}/saved-True"].private
+    assert {"tiny_pictures.py", "modules.json"} <= set(hub.files(f"{USER}/with-code"))
 
 
 def test_a_card_that_somebody_wrote_is_kept(uploaded, tmp_path):

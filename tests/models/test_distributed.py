@@ -67,6 +67,15 @@ CASES: dict[str, dict[str, Any]] = {
         }
         for loss in ("symmetric_learned", "sigmoid")
     },
+    **{
+        f"{loss}_captions": {
+            "sizes": {2: (2, 4), 3: (1, 3, 2)},
+            "masks": (FIRST, [[1, 0], [0, 0], [0, 1], [1, 1], [1, 0], [1, 1]]),
+            "config": {"loss_type": loss},
+            "cached": loss == "asymmetric",
+        }
+        for loss in ("asymmetric", "sigmoid")
+    },
     "sigmoid_ddp": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "config": {"loss_type": "sigmoid"}, "ddp": True},
     "sigmoid_fsdp": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "config": {"loss_type": "sigmoid"}, "fsdp": True},
     "agnostic": {"sizes": {2: (4, 2), 3: (3, 1, 2)}, "config": {"variant": "agnostic"}},

@@ -194,7 +194,12 @@ def test_old_names_of_arguments():
 
 # --- every loss by name ----------------------------------------------------------------------------------
 
-MASKS_OF_FOUR = [((1, 1, 1, 1), (1, 1, 1, 1)), ((1, 1, 0, 1), (1, 0, 1, 1)), ((1, 0, 0, 0), (0, 1, 1, 1))]
+MASKS_OF_FOUR = [
+    ((1, 1, 1, 1), (1, 1, 1, 1)),
+    ((1, 1, 0, 1), (1, 0, 1, 1)),
+    ((1, 0, 0, 0), (0, 1, 1, 1)),
+    ((1, 1, 0, 1), ((1, 0, 0), (0, 0, 0), (1, 1, 1), (0, 1, 1))),
+]
 VIDEO_IDS, CAPTION_IDS = (
     torch.tensor([3, 5, 3, -3]),
     torch.tensor([[1, 2, 2], [2, 4, 5], [6, 7, 8], [9, 9, 8]]),
@@ -208,11 +213,13 @@ VIDEO_IDS, CAPTION_IDS = (
     "masked", [(), ("video_ids",), ("caption_ids", "alike"), ("video_ids", "caption_ids"), ("alike",)]
 )
 def test_every_loss_equals_reference_loops(loss_type, masks, candidates, masked):
-    """Any name, masks on both sides, one or several candidates, any kind of false negatives."""
+    """Any name, masks on both sides and of single candidates, any kind of false negatives."""
     anchors, others = embeddings(4, candidates)
     ids = {"video_ids": VIDEO_IDS, "caption_ids": CAPTION_IDS[:, :candidates], "alike": 0.1}
     ids = {name: ids[name] for name in masked}
-    first, second = map(torch.tensor, masks)
+    masks = [torch.tensor(mask) for mask in masks]
+    masks = [mask[:, :candidates] if mask.ndim == 2 else mask for mask in masks]
+    first, second = masks
     ours = contrastive_loss(anchors, others, second, 0.2, loss_type, first, bias=-1.5, **ids)
     lists = {name: values if name == "alike" else values.tolist() for name, values in ids.items()}
     expected = reference.pair_loss(anchors, others, 0.2, *masks, loss_type, bias=-1.5, **lists)
@@ -220,13 +227,12 @@ def test_every_loss_equals_reference_loops(loss_type, masks, candidates, masked)
 
 
 @pytest.mark.parametrize("loss_type", LOSSES)
-@pytest.mark.parametrize("masked", [False, True])
-def test_gradients_of_every_loss_by_gradcheck(loss_type, masked):
+@pytest.mark.parametrize(("masked", "masks"), [(False, MASKS_OF_FOUR[1]), (True, MASKS_OF_FOUR[3])])
+def test_gradients_of_every_loss_by_gradcheck(loss_type, masked, masks):
     """Embeddings, temperature and bias (float64 finite differences of our own function)."""
     anchors, others = embeddings(4, 3, dim=3)
-    masks = map(torch.tensor, MASKS_OF_FOUR[1])
+    first, second = map(torch.tensor, masks)
     ids = {"video_ids": VIDEO_IDS, "caption_ids": CAPTION_IDS, "alike": 0.1} if masked else {}
-    second, first = masks
 
     def loss(anchors, others, temperature, bias):
         return contrastive_loss(anchors, others, second, temperature, loss_type, first, bias, **ids)
@@ -254,6 +260,26 @@ def test_tiles_make_up_the_whole(monkeypatch, loss_type, masked, clips, candidat
         loss = contrastive_loss(*inputs, second, 0.07, loss_type, first, **ids)
         outcomes.append([loss, *torch.autograd.grad(loss, inputs)])
     torch.testing.assert_close(*outcomes, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_a_caption_that_is_missing_changes_nothing(loss_type):
+    """Whatever stands in its place, the loss and the gradients are those without it."""
+    anchors, others = embeddings(5, 3)
+    mask = torch.tensor([[1, 0, 0]] * 5)
+    outcomes = []
+    for texts, given in (
+        (others, mask),
+        (others * torch.tensor([1, -7, 0])[:, None], mask),
+        (others[:, :1], None),
+    ):
+        video, texts = anchors.clone().requires_grad_(), texts.clone().requires_grad_()
+        loss = contrastive_loss(video, texts, given, 0.2, loss_type)
+        loss.backward()
+        assert not texts.grad[:, 1:].any()
+        outcomes.append((loss, video.grad, texts.grad[:, 0]))
+    for outcome in outcomes[:2]:
+        torch.testing.assert_close(outcome, outcomes[2])
 
 
 def test_sigmoid_is_that_of_the_paper():

@@ -79,6 +79,17 @@ REVIEWED: dict[str, str] = {
     ),
     **dict.fromkeys(
         (
+            "a field of type",
+            "a number without end",
+            "it does not end as a table",
+            "it has no header",
+            "it names no data",
+            "a block is cut short",
+        ),
+        "caught where sizes are compared, with the index and what to do added",
+    ),
+    **dict.fromkeys(
+        (
             "{captions} is neither a caption",
             "the name {name} leads out",
             "{value} is no text",

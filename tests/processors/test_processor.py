@@ -197,6 +197,9 @@ def test_several_captions_a_clip(processor, tokenizer):
     )
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (6, 3, 6)
     assert batch["text_mask"].tolist() == [1, 0, 1, 0, 1, 1]
+    each = processor(text=[["a dog", "rain"], [], ["", None, "rain"]], mask_captions=True)
+    assert each["text_mask"].tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
+    assert processor(text=["a dog", ""], mask_captions=True)["text_mask"].tolist() == [1, 0]
     assert batch["input_ids"][0, 0].tolist() == tokenizer("a dog")["input_ids"]
     assert (batch["input_ids"][0, 2] == 0).all()
     assert batch["input_ids"][2, 2].tolist() == tokenizer("barks")["input_ids"]  # the fourth is cut

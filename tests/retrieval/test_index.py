@@ -10,6 +10,7 @@ import sqlite3
 import tempfile
 import threading
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from media_factory import truncate
 from small_models import seeded, small_config
 
 from modeling_vatt import VattForPreTraining
-from modeling_vatt.processors import MediaError
+from modeling_vatt.embedding import embedding
+from modeling_vatt.processors import DEFAULT_LIMITS, MediaError
 from modeling_vatt.retrieval import (
     FileRecord,
     Gallery,
@@ -40,6 +42,7 @@ from modeling_vatt.retrieval import (
     strided_starts,
     thumbnail,
     timecode,
+    unfinished,
     unit,
     writer_lock,
 )
@@ -752,3 +755,125 @@ def test_interrupted_by_the_user(videos, model_folder, tmp_path):
     whole = VideoSearch.create(videos, model_folder, tmp_path / "whole")
     whole.update()
     assert_same(search.index, whole.index)
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_long_file_goes_on_where_it_stopped(model_folder, tmp_path, monkeypatch, killed):
+    """Behind what was embedded of it, however the run ended, twice. A window is embedded once, and the index
+    is that of a run that was not stopped."""
+    root, where = tmp_path / "videos", tmp_path / "index"
+    root.mkdir()
+    write_clip(root / "a.mp4", 1, 2.0)
+    long = write_clip(root / "b.mp4", 2, 20.0)
+    monkeypatch.setattr(unfinished, "_EVERY", 0.0 if killed else 1e9)
+    read, tried = embedding.read_clips, []
+
+    def with_a_hole(source, starts, **options):
+        if len(starts) == 1 and str(source) == str(long):
+            tried.extend(starts)
+        if str(source) == str(long) and any(5.1 < start < 5.35 for start in starts):
+            raise MediaError(str(source), "has a hole", "Fill it.")
+        return read(source, starts, **options)
+
+    monkeypatch.setattr(embedding, "read_clips", with_a_hole)
+    whole = VideoSearch.create(root, model_folder, tmp_path / "whole", stride=0.1)
+    expected = whole.update(batch_size=8)
+    search = VideoSearch.create(root, model_folder, where, stride=0.1)
+    embedded, told = [], []
+    for stop_at in (70, 60):
+
+        def stop(files: int, total: int, windows: int, stop_at: int = stop_at) -> None:
+            if windows >= stop_at:
+                embedded.append(windows)
+                if killed:  # what a process leaves that ends here
+                    shutil.copytree(where, tmp_path / "left")
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            search.update(batch_size=8, progress=stop)
+        if killed:
+            search.index.close()
+            shutil.rmtree(where)
+            (tmp_path / "left").rename(where)
+            search = VideoSearch.open(where)
+        assert list((where / "unfinished").glob("*.npz"))
+        assert [file["path"] for file in search.index.files()] == ["a.mp4"]
+    report = search.update(batch_size=8, seconds=lambda *numbers: told.append(numbers))
+    assert sum(embedded) + report.windows <= expected.windows + 2 * 8 * killed  # those of the last batch
+    assert report.errors == expected.errors and "2 of 193 windows: has a hole" in report.errors["b.mp4"]
+    assert_same(search.index, whole.index)
+    assert not (where / "unfinished").exists()
+    assert told[0] == (0, 0) and told[-1][0] == pytest.approx(told[-1][1])
+    lengths = [total for _, total in told if total]
+    assert max(lengths) < 12 and lengths[0] == pytest.approx(lengths[-1])  # known before the file is done
+
+
+def test_windows_of_other_content_or_limits_are_not_taken(model_folder, tmp_path, monkeypatch):
+    """Nor those of a damaged file; an identical copy of a file that is being embedded is not embedded."""
+    root = tmp_path / "videos"
+    root.mkdir()
+    write_clip(root / "a.mp4", 2, 8.0)
+    shutil.copy(root / "a.mp4", root / "b.mp4")
+    monkeypatch.setattr(unfinished, "_EVERY", 0.0)
+    search = VideoSearch.create(root, model_folder, stride=0.1)
+
+    def stop(files: int, total: int, windows: int) -> None:
+        if windows >= 40:
+            raise KeyboardInterrupt
+
+    def stopped() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            search.update(batch_size=8, progress=stop)
+
+    stopped()
+    write_clip(root / "a.mp4", 7, 8.0)
+    stopped()
+    *_, last = sorted(
+        (root / ".vatt-index" / "unfinished").iterdir(), key=lambda path: path.stat().st_mtime_ns
+    )
+    last.write_bytes(last.read_bytes()[:-30])
+    report = search.update(batch_size=8, limits=replace(DEFAULT_LIMITS, wall_seconds=77.0))
+    assert report.windows == 2 * 73 and report.embedded == 2
+    whole = VideoSearch.create(root, model_folder, tmp_path / "whole", stride=0.1)
+    whole.update(batch_size=8)
+    assert_same(search.index, whole.index)
+    for name in ("c.mp4", "d.mp4"):
+        write_clip(root / name, 9, 2.0)
+    report = search.update(batch_size=64)
+    assert (report.embedded, report.reused, report.windows) == (1, 1, 13)
+    assert {"c.mp4", "d.mp4"} <= content(search.index).keys()
+
+
+def test_files_that_change_while_they_are_read(model_folder, tmp_path):
+    """Are not taken for what they were: nothing is noted of them, and the next run embeds them."""
+    root = tmp_path / "videos"
+    root.mkdir()
+    for number, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
+        write_clip(root / name, number, 4.0)
+    shutil.copy(root / "a.mp4", root / "d.mp4")
+    (tmp_path / "new.mp4").write_bytes(write_clip(tmp_path / "n.mp4", 9, 4.0).read_bytes())
+    search = VideoSearch.create(root, model_folder, stride=0.1)
+
+    def change(files: int, total: int, windows: int) -> None:
+        if windows and (root / "b.mp4").exists():
+            (root / "b.mp4").rename(root / "e.mp4")
+            os.replace(tmp_path / "new.mp4", root / "a.mp4")
+
+    report = search.update(batch_size=4, progress=change)
+    assert report.errors.keys() == {"a.mp4", "b.mp4", "d.mp4"}
+    assert report.errors["a.mp4"] == report.errors["d.mp4"] == indexing.CHANGED
+    assert content(search.index).keys() == {"c.mp4"}
+    report = search.update()
+    assert (report.embedded, report.errors) == (3, {})
+    whole = VideoSearch.create(root, model_folder, tmp_path / "whole", stride=0.1)
+    whole.update()
+    assert_same(search.index, whole.index)
+
+
+def test_a_copy_outlives_the_file_that_is_replaced(videos, model_folder):
+    search = VideoSearch.create(videos, model_folder)
+    search.update()
+    shutil.copy(videos / "clip0.mp4", videos / "z.mp4")
+    write_clip(videos / "clip0.mp4", 17, 3.0)
+    report = search.update()
+    assert (report.embedded, report.reused) == (1, 1)

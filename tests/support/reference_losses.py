@@ -98,22 +98,25 @@ def pair_loss(
 ) -> float:
     """Any loss between any two modalities. Where something is absent on the anchors' side too, the release
     computes nothing: no sound or text that is absent counts, as a negative or otherwise, so it is the loss
-    over what remains. `video_ids` (clips), `caption_ids` (clips, candidates) and the cosine `alike` of
-    candidates with the mean of a clip's take out false negatives."""
+    over what remains. `candidate_mask` may be one of each candidate. `video_ids` (clips), `caption_ids`
+    (clips, candidates) and the cosine `alike` of candidates with the mean of a clip's take out false
+    negatives."""
     anchors, candidates, _ = _prepare(anchors, candidates, None)
     clips, per_clip = range(len(anchors)), range(len(candidates[0]))
-    both = [i for i in clips if anchor_mask[i] and candidate_mask[i]]
+    there = [np.broadcast_to(candidate_mask[i], len(candidates[i])).astype(bool) for i in clips]
+    both = [i for i in clips if anchor_mask[i] and there[i].any()]
     if not both:
         return 0.0
+    own = [[k for k in per_clip if there[i][k]] for i in clips]
 
     def is_negative(i: int, j: int, k: int) -> bool:
         """Whether candidate k of clip j is one for the anchor of clip i."""
         same_video = video_ids is not None and video_ids[i] == video_ids[j]
         same_words = caption_ids is not None and caption_ids[j][k] in list(caption_ids[i])
-        mean = unit([sum(column) for column in zip(*candidates[i], strict=True)])
-        similar = bool(candidate_mask[i]) and dot(mean, candidates[j][k]) > alike
+        texts = [candidates[i][k] for k in own[i]]
+        similar = bool(texts) and dot(unit(np.sum(texts, axis=0)), candidates[j][k]) > alike
         is_false = same_video or same_words or similar
-        return bool(anchor_mask[i] and candidate_mask[j]) and i != j and not is_false
+        return bool(anchor_mask[i] and there[j][k]) and i != j and not is_false
 
     def score(i: int, j: int, k: int) -> float:
         return dot(anchors[i], candidates[j][k]) / tau
@@ -121,13 +124,13 @@ def pair_loss(
     total = 0.0
     if loss_type == "sigmoid":
         for i in both:
-            total += sum(math.log1p(math.exp(-score(i, i, k) - bias)) for k in per_clip)
+            total += sum(math.log1p(math.exp(-score(i, i, k) - bias)) for k in own[i])
         for i in clips:
             negatives = [(j, k) for j in clips for k in per_clip if is_negative(i, j, k)]
             total += sum(math.log1p(math.exp(score(i, j, k) + bias)) for j, k in negatives)
-        return total / len(both) / len(per_clip)
+        return total / sum(len(own[i]) for i in both)
     for i in both:
-        positives = [score(i, i, k) for k in per_clip]
+        positives = [score(i, i, k) for k in own[i]]
         to_candidates = [score(i, j, k) for j in clips for k in per_clip if is_negative(i, j, k)]
         to_anchors = [score(j, i, k) for j in clips for k in per_clip if is_negative(j, i, k)]
         numerator = logsumexp(positives)

@@ -3,8 +3,11 @@
 """Trackers of Accelerate get the metrics and the settings of a pretraining run, and no secrets."""
 
 import importlib
+import json
+import sqlite3
 import sys
 import types
+from contextlib import closing
 from dataclasses import fields
 from importlib.machinery import ModuleSpec
 
@@ -16,6 +19,7 @@ from scripts import EXAMPLES
 
 
 TOKEN = "hf_" + "a" * 34
+METRICS = {"loss": 0.5, "learning_rate": 1e-3}
 
 
 @pytest.fixture
@@ -29,6 +33,48 @@ def arguments(script, monkeypatch, output, tracker):
     monkeypatch.setattr(sys, "argv", words.split())
     kinds = [field.type for field in fields(script.Arguments)]
     return script.Arguments(*script.parse("A run.", *kinds))
+
+
+def run(script, monkeypatch, output, tracker):
+    args = arguments(script, monkeypatch, output, tracker)
+    accelerator = script.set_up(args)
+    script.describe(args, accelerator)
+    with script.Progress(accelerator, 2) as progress:
+        progress.log(1, METRICS)
+    accelerator.end_training()
+
+
+def test_trackio(script, tmp_path, monkeypatch):
+    """The real one, without a network; where it is installed, as its releases want other versions than the
+    pinned ones."""
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip("trackio", exc_type=ImportError)
+    run(script, monkeypatch, tmp_path / "my_run", "trackio")
+    with closing(sqlite3.connect(tmp_path / "trackio" / "my_run.db")) as database:
+        ((step, metrics),) = database.execute("SELECT step, metrics FROM metrics")
+        ((config,),) = database.execute("SELECT config FROM configs")
+    assert (step, json.loads(metrics)) == (1, METRICS)
+    settings = json.loads(config)
+    assert settings["RunArguments.report_to"] == "trackio" and TOKEN not in str(settings)
+
+
+def test_several_trackers(script, tmp_path, monkeypatch):
+    """TensorBoard writes into the folder that is not uploaded, whichever others there are."""
+    pytest.importorskip("tensorboard")
+    run(script, monkeypatch, tmp_path / "my_run", "tensorboard")
+    assert list((tmp_path / "my_run" / "logs" / "my_run").glob("**/events*"))
+    assert [path.name for path in (tmp_path / "my_run").iterdir()] == ["logs"]
+    monkeypatch.setattr(accelerate.tracking, "_available_trackers", [LoggerType.AIM, LoggerType.COMETML])
+    for words, names in (
+        ("all", ["aim", "comet_ml"]),
+        ("Comet aim comet-ml", ["comet_ml", "aim"]),
+        ("none", []),
+        ("tensorboard", []),  # the default
+    ):
+        assert script.trackers(words.split()) == names
+    for words in ("neptune", "none aim"):
+        with pytest.raises(ValueError, match=r"no such tracker\. Take some of aim, comet_ml,"):
+            script.trackers(words.split())
 
 
 def test_metrics_and_settings_reach_the_tracker(script, tmp_path, monkeypatch):
@@ -49,14 +95,9 @@ def test_metrics_and_settings_reach_the_tracker(script, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trackio", module)
     monkeypatch.setattr(accelerate.tracking, "_available_trackers", [LoggerType.TRACKIO])
 
-    args = arguments(script, monkeypatch, tmp_path / "my_run", "trackio")
-    accelerator = script.set_up(args)
-    script.describe(args, accelerator)
-    with script.Progress(accelerator, 2) as progress:
-        progress.log(1, {"loss": 0.5, "learning_rate": 1e-3})
-    accelerator.end_training()
+    run(script, monkeypatch, tmp_path / "my_run", "trackio")
     assert seen["project"] == "my_run" and seen["finished"]
-    assert seen["log"] == [(1, {"loss": 0.5, "learning_rate": 1e-3})]
+    assert seen["log"] == [(1, METRICS)]
     assert seen["config"]["RunArguments.report_to"] == "trackio" and TOKEN not in str(seen)
 
 

@@ -3,6 +3,7 @@
 """The server of the web page: what it answers, and what it refuses."""
 
 import asyncio
+import hashlib
 import json
 import os
 import shutil
@@ -32,7 +33,7 @@ from modeling_vatt.cli import app
 from modeling_vatt.processors import MediaError, MediaLimits
 from modeling_vatt.processors.media import VIDEO_SUFFIXES
 from modeling_vatt.processors.media import isolation as media_isolation
-from modeling_vatt.retrieval import VideoSearch, strength
+from modeling_vatt.retrieval import Query, VideoSearch, strength, video_search
 from modeling_vatt.web import WebSettings, create_app, service
 from modeling_vatt.web.guard import SECURITY_HEADERS
 from modeling_vatt.web.library import MEDIA_TYPES, Library
@@ -165,6 +166,61 @@ def test_a_clip_finds_by_pictures_and_by_sound(client, search, folder, by):
     assert [m["score"] for m in found] == pytest.approx([m.score for m in expected], abs=1e-5)
 
 
+def test_several_parts(client, search, folder, sound, tmp_path):
+    """Words, words to avoid, a sound, a clip and a moment, in one request, as without the page."""
+    bird, other = (folder / BIRD).read_bytes(), tmp_path / "other.mp4"
+    write_video(other, 77, 350.0, seconds=2.0)
+    (tmp_path / "tone.wav").write_bytes(sound)
+    weights = {"text": 2.0, "avoid": 1.0}
+    words = {"q": "a tone", "not": ["dog", "a cat"], "weight": ["text=2", "avoid=1"], "top_k": 50}
+    shared = {"text": "a tone", "avoid": ("dog", "a cat"), "weights": weights}
+
+    def compare(answer, query, **options) -> None:
+        assert answer.status_code == 200, answer.text
+        expected = search.find(query, top_k=50, distinct=True, **options)
+        found = [(m["path"], m["start"], m["score"]) for m in answer.json()["moments"]]
+        assert [row[:2] for row in found] == [(m.path, m.start) for m in expected]
+        assert [row[2] for row in found] == pytest.approx([m.score for m in expected], abs=1e-5)
+
+    compare(client.get("/api/search", params=words), Query(**shared))
+    compare(client.get("/api/search", params=words | {"like": BIRD, "t": 2}), Query(**shared, like=(BIRD, 2)))
+    for names, sources in (
+        (["audio", "video"], [tmp_path / "tone.wav", folder / BIRD]),
+        (["video", "audio", "like"], [other, tmp_path / "tone.wav", other]),
+        (["like"], [folder / BIRD]),  # the index holds its content
+    ):
+        contents = [source.read_bytes() for source in sources]
+        options = {"by": names, "size": [len(content) for content in contents[:-1]], "t": 1.5}
+        files = dict(zip(names, sources, strict=True))
+        if "like" in files:
+            files["like"] = (files["like"], 1.5)
+        answer = client.post("/api/search", params=words | options, content=b"".join(contents))
+        compare(answer, Query(**shared, **files))
+    digest = hashlib.sha256(bird).hexdigest()
+    by_hash = {"like": f"sha256:{digest}", "t": 2, "top_k": 50, "merge": False}
+    compare(client.get("/api/search", params=by_hash), Query(like=(BIRD, 2)), merge=False)
+    assert client.get("/api/search", params={"like": f"sha256:{digest[1:]}0"}).status_code == 404
+    for options, status in (
+        ({"by": ["audio", "audio"], "size": 5}, 400),
+        ({"by": ["audio", "video"]}, 400),
+        ({"by": ["audio", "video"], "size": len(bird)}, 400),
+        ({"by": ["audio", "video"], "size": -1}, 400),
+        ({"by": ["audio", "video"], "size": 10}, 422),
+        ({"by": "like", "like": BIRD}, 400),
+        ({"by": "text"}, 400),
+    ):
+        answer = client.post("/api/search", params=options, content=bird)
+        assert answer.status_code == status and set(answer.json()) == {"error"}, options
+
+
+def test_a_silent_sound_is_refused(client, tmp_path):
+    write_media(tmp_path / "s.wav", waveform=np.zeros((1, 8000), np.float32), sampling_rate=8000,
+                audio_codec="pcm_s16le")  # fmt: skip
+    answer = client.post("/api/search?by=audio&name=s.wav", content=(tmp_path / "s.wav").read_bytes())
+    assert answer.status_code == 422
+    assert answer.json()["error"] == "s.wav: the sound to look for is silent. Try another file."
+
+
 def test_sound_file(client, search, sound):
     answer = client.post("/api/search?by=audio&name=tone.wav&top_k=2", content=sound)
     assert [m["path"] for m in answer.json()["moments"]] == [m.path for m in search.audio(sound, top_k=2)]
@@ -176,8 +232,14 @@ def test_sound_file(client, search, sound):
         ({"q": "   "}, "The query is empty"),
         ({"q": "x" * 501}, "501 characters; at most 500"),
         ({"q": "..."}, "holds no words"),
-        ({}, "Give either `q`, words, or `like`, a file of the index"),
-        ({"q": "dog", "like": BIRD}, "Give either"),
+        ({}, "Nothing to look for"),
+        ({"not": "dog"}, "Nothing to look for"),
+        ({"q": "dog", "not": " "}, "The query is empty"),
+        ({"q": "dog", "not": ["a"] * 21}, "not: "),
+        ({"q": "dog", "weight": "text"}, "must be PART=NUMBER"),
+        ({"q": "dog", "weight": "text=nan"}, "must be positive"),
+        ({"q": "dog", "weight": "audio=1"}, "which the query has not"),
+        ({"q": "dog", "at_least": "certain"}, "at_least: "),
         ({"like": BIRD, "t": 6.5}, "bird.mp4 has no second 6.5: it ends at 6"),
         ({"like": BIRD, "t": -1}, "t: "),
         ({"like": BIRD, "t": "nan"}, "t: "),
@@ -244,13 +306,13 @@ def test_uploads_leave_no_files(search, sound, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     seen = []
 
-    original = service.read_query
+    original = video_search.read_query
 
     def watched(processor, audio, **options):
         seen.append((audio.stat().st_size, audio.parent.parent))
         return original(processor, audio=audio, **options)
 
-    monkeypatch.setattr(service, "read_query", watched)
+    monkeypatch.setattr(video_search, "read_query", watched)
     with client_with(search, max_upload_bytes=len(sound)) as client:
         assert client.post("/api/search?by=audio", content=sound).status_code == 200
         assert client.post("/api/search?by=audio", content=b"bad").status_code == 422
@@ -268,7 +330,7 @@ def receive_upload(settings: WebSettings, messages: list, sent: float = 0.0) -> 
 
     async def run() -> int:
         request = Request({"type": "http", "method": "POST", "headers": []}, receive)
-        async with Uploads(settings).receive(request) as path:
+        async with Uploads(settings).receive(request) as (path,):
             return path.stat().st_size
 
     return asyncio.run(run())
@@ -673,8 +735,9 @@ def test_model_works_for_one_at_a_time_and_the_rest_goes_on(search):
 
     class Slow:
         index, processor, unknown_words = search.index, search.processor, search.unknown_words
+        read = staticmethod(search.read)
 
-        def text(self, query, **options):
+        def find(self, query, **options):
             inside.append(query)
             most.append(len(inside))
             started.set()
@@ -711,14 +774,14 @@ def test_model_works_for_one_at_a_time_and_the_rest_goes_on(search):
 
 def test_upload_that_hangs_the_decoder_holds_up_nobody_else(search, sound, monkeypatch):
     started, release = threading.Event(), threading.Event()
-    original = service.read_query
+    original = video_search.read_query
 
     def hanging(processor, **query):
         started.set()
         assert release.wait(60)
         return original(processor, **query)
 
-    monkeypatch.setattr(service, "read_query", hanging)
+    monkeypatch.setattr(video_search, "read_query", hanging)
     with client_with(search) as client:
         answers = []
         thread = threading.Thread(

@@ -67,8 +67,9 @@ def contrastive_loss(
     Args:
         anchors: (batch, dim), normalised here. Video, or sound where the candidates are text.
         candidates: (batch, dim) or (batch, per_clip, dim), normalised here.
-        candidate_mask: (batch,), 1 where the clip has candidates. Absent ones are no negatives, and clips
-            without both sides have no loss; if none has both, the loss is 0.
+        candidate_mask: (batch,), 1 where the clip has candidates, or (batch, per_clip), 1 for candidates that
+            are there. Absent ones are neither positives nor negatives, and clips without both sides have no
+            loss; if none has both, the loss is 0.
         temperature: similarities are divided by it. A tensor of one element gets a gradient.
         loss_type: name in [`LOSSES`].
         anchor_mask: (batch,), the same for `anchors`.

@@ -7,7 +7,7 @@ import torch
 
 from ..collectives import all_reduce_max, all_reduce_sum
 from .pairs import ContrastiveLoss, Pairs
-from .tiles import log_sum_exp
+from .tiles import absence, log_sum_exp
 
 
 def _nce_terms(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -16,7 +16,7 @@ def _nce_terms(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     With s_ij the similarities of the anchor of clip i and the candidates of clip j, divided by the
     temperature, and sums over the clips of all processes without false negatives:
 
-        numerator_i     = log sum exp s_ii
+        numerator_i     = log sum exp s_ii over the candidates that are there
         to_candidates_i = log sum_{j whose candidates are present} exp s_ij
         to_anchors_i    = log sum_{j whose anchor is present} exp s_ji
     """
@@ -26,7 +26,8 @@ def _nce_terms(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     of_columns = largest + all_reduce_sum((of_columns - largest).exp()).log()
     batch, per_clip = pairs.candidates.shape[:2]
     own = of_columns[pairs.start * per_clip : (pairs.start + batch) * per_clip]
-    return pairs.of_one_clip.logsumexp(1), to_candidates, own.view(batch, per_clip).logsumexp(1)
+    positives = pairs.of_one_clip + absence(pairs.candidate_present)
+    return positives.logsumexp(1), to_candidates, own.view(batch, per_clip).logsumexp(1)
 
 
 class AsymmetricNCE(ContrastiveLoss):

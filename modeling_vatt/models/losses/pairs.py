@@ -21,6 +21,8 @@ class Pairs(NamedTuple):
     temperature: torch.Tensor  # (1,), similarities are divided by it
     present: torch.Tensor  # (batch,), 1 where a clip has both sides
     clips: torch.Tensor  # how many clips of all processes have both
+    captions: torch.Tensor  # how many candidates such a clip has, on average
+    candidate_present: torch.Tensor  # (batch, per_clip), 1 for candidates that are there
     anchor_terms: torch.Tensor | None  # (batch,), added to similarities
     candidate_terms: torch.Tensor | None  # (clips * per_clip,), likewise
     anchor_ids: torch.Tensor | None  # (batch, n), equal numbers for pairs of two clips that are no negatives
@@ -94,21 +96,26 @@ def make_pairs(
     batch, per_clip = candidate.shape[:2]
     per_candidate = (batch,) if candidates.ndim == 2 else (batch, per_clip)
     for name, given, shape in (
-        ("candidate_mask", candidate_mask, (batch,)),
         ("anchor_mask", anchor_mask, (batch,)),
         ("video_ids", video_ids, (batch,)),
         ("caption_ids", caption_ids, per_candidate),
     ):
         if given is not None and given.shape != shape:
             raise ValueError(f"`{name}` must be of shape {shape}, got {tuple(given.shape)}.")
+    if candidate_mask is not None and candidate_mask.shape not in ((batch,), per_candidate):
+        raise ValueError(
+            f"`candidate_mask` must be of shape {(batch,)} or, for each candidate, {(batch, per_clip)}, got "
+            f"{tuple(candidate_mask.shape)}."
+        )
 
     def as_vector(value: float | torch.Tensor) -> torch.Tensor:
         return value.view(1) if isinstance(value, torch.Tensor) else anchor.new_full((1,), value)
 
-    ones = anchor.new_ones(batch)
-    candidate_present = ones if candidate_mask is None else candidate_mask.to(anchor.dtype)
-    anchor_present = ones if anchor_mask is None else anchor_mask.to(anchor.dtype)
-    present = candidate_present * anchor_present
+    anchor_present = anchor.new_ones(batch) if anchor_mask is None else anchor_mask.to(anchor.dtype)
+    candidate_present = anchor.new_ones(batch, per_clip)
+    if candidate_mask is not None:
+        candidate_present = candidate_present * candidate_mask.to(anchor.dtype).view(batch, -1)
+    present = candidate_present.amax(1) * anchor_present
     # Numbers of a clip: its video, then one for each of its captions.
     of_anchors, of_candidates = [], []
     if video_ids is not None:
@@ -122,10 +129,11 @@ def make_pairs(
     guides = None
     if alike is not None:
         with torch.no_grad():
-            guides = unit_vectors(candidate.sum(1)) * candidate_present.unsqueeze(1) / alike
+            guides = unit_vectors((candidate * candidate_present.unsqueeze(2)).sum(1)) / alike
     # Candidates travel, anchors stay where they are.
     gathered, start = gather_rows(candidate, candidate_present, present, *ids)
     everyones, everyones_present, all_present = gathered[:3]
+    clips = all_present.sum()
     # A clip without loss may count as absent in both directions. Other processes may have masks too.
     nobody_absent = candidate_mask is None and world_size() == 1
     return Pairs(
@@ -134,9 +142,11 @@ def make_pairs(
         everyones.flatten(0, 1),
         as_vector(temperature),
         present,
-        all_present.sum(),
+        clips,
+        (everyones_present.sum(1) * all_present).sum() / clips.clamp(min=1),
+        candidate_present,
         None if anchor_mask is None else absence(anchor_present),
-        None if nobody_absent else absence(everyones_present).repeat_interleave(per_clip),
+        None if nobody_absent else absence(everyones_present).flatten(),
         torch.cat(of_anchors, 1) if ids else None,
         gathered[3].flatten(0, 1) if ids else None,
         guides,

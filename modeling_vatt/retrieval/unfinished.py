@@ -1,0 +1,98 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The first windows of files that are being embedded, so that a run that was stopped goes on behind them."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..embedding.cache import FeatureCache
+from ..embedding.embedding import WindowEmbeddings
+from ..processors import MediaError
+
+
+_EVERY = 5.0  # seconds of work that may be lost when the process is killed
+
+
+class Unfinished:
+    """Windows on disk, in pieces: each under its file and the number of windows before it.
+
+    Files are named by anything whose `repr` changes with their content.
+
+    Args:
+        folder: of the pieces, for nothing else.
+        state: what embeddings depend on beside the files.
+    """
+
+    def __init__(self, folder: Path, state: Any) -> None:
+        self.cache = FeatureCache(folder, state)
+        self._pieces: dict[Any, list[int]] = {}  # of a file: windows before each piece, then those of all
+        self._waiting: list[WindowEmbeddings] = []
+        self._file: Any = None  # that those waiting are of
+        self._written = time.monotonic()
+
+    def begin(self, file: Any, source: str, duration: float) -> WindowEmbeddings | None:
+        """What is known of the first windows of a file; None for nothing.
+
+        Args:
+            file: see the class.
+            source: what to call it in errors.
+            duration: of the file, seconds.
+        """
+        self._pieces[file] = counts = [0]
+        known = WindowEmbeddings(duration, [], [], {}, [])
+        blocks: dict[str, list[Any]] = {}
+        while (arrays := self.cache.load([(file, counts[-1])])) is not None:
+            errors = json.loads(str(arrays["errors"]))
+            known.starts += arrays["starts"].tolist()
+            known.ends += arrays["ends"].tolist()
+            known.errors += [MediaError(source, *error[1:]) for error in errors]
+            counts.append(len(known.starts) + len(known.errors))
+            for name in arrays:
+                if name.endswith("_embeds"):
+                    blocks.setdefault(name, []).append(arrays[name])
+        known.arrays = {name: np.concatenate(rows) for name, rows in blocks.items()}
+        return known if counts[-1] else None
+
+    def keep(self, file: Any, windows: WindowEmbeddings) -> None:
+        """The next windows of a file; they are written with others, a few seconds later."""
+        if file != self._file:
+            self._file, self._waiting = file, []
+        self._waiting.append(windows)
+        if time.monotonic() - self._written >= _EVERY:
+            self.write()
+
+    def write(self) -> None:
+        """Write what waits."""
+        self._written = time.monotonic()
+        pieces, self._waiting = self._waiting, []
+        if not pieces:
+            return
+        counts = self._pieces[self._file]
+        names = {name for piece in pieces for name in piece.arrays}
+        starts = [start for piece in pieces for start in piece.starts]
+        errors = [error.args for piece in pieces for error in piece.errors]
+        arrays: dict[str, Any] = {
+            "starts": np.array(starts),
+            "ends": np.array([end for piece in pieces for end in piece.ends]),
+            "errors": np.array(json.dumps(errors)),
+        }
+        for name in names:
+            arrays[name] = np.concatenate([piece.arrays[name] for piece in pieces if piece.arrays])
+        self.cache.save([(self._file, counts[-1])], arrays)
+        counts.append(counts[-1] + len(starts) + len(errors))
+
+    def finish(self, file: Any) -> None:
+        """A file is whole: forget its pieces."""
+        if file == self._file:
+            self._waiting = []
+        for before in self._pieces.pop(file, [])[:-1]:
+            self.cache.remove([(file, before)])
+
+    def clear(self) -> None:
+        """Every file is whole: forget what is left of files that are gone, or have changed."""
+        shutil.rmtree(self.cache.folder, ignore_errors=True)
