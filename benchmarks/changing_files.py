@@ -204,14 +204,12 @@ def report(
     for name, values in times.items():
         middle, most = np.median(values), max(values)
         print(f"searched by {name}: {len(values)} times, {middle:.3f} s in the middle, {most:.3f} s at most")
-    print(
-        "\n| process | MB in the second quarter | in the last | growth an hour |\n| --- | --- | --- | --- |"
-    )
+    print("\n| process | MB in the second quarter | in the last | growth |\n| --- | --- | --- | --- |")
     growing = []
     for name, values in memory.items():
         quarter = max(1, len(values) // 4)
         early, late = np.mean(values[quarter : 2 * quarter]), np.mean(values[-quarter:])
-        print(f"| {name} | {early:.1f} | {late:.1f} | {late - early:+.1f} MB in half of the run |")
+        print(f"| {name} | {early:.1f} | {late:.1f} | {late - early:+.1f} |")
         if late > early * (1 + GROWTH) + GROWTH_MB:
             growing.append(name)
     twice = [content for content, count in Counter(row[0] for row in embedded).items() if count > 1]

@@ -282,7 +282,7 @@ class VattPreTrainedModel(PreTrainedModel):
         repo_id: str,
         folder: Path | None = None,
         private: bool | None = None,
-        token: str | bool | None = None,
+        token: Any = None,
         create_pr: bool = False,
         **_: Any,
     ) -> str:

@@ -301,8 +301,8 @@ def _add_error_answers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     def misused(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        *_, name = (place for place in first["loc"] if isinstance(place, str))  # the others count in lists
-        return JSONResponse({"error": f"{name}: {first['msg']}."}, 400)
+        names = [place for place in first["loc"] if isinstance(place, str)]  # the others count in lists
+        return JSONResponse({"error": f"{names[-1]}: {first['msg']}."}, 400)
 
     @app.exception_handler(Exception)
     def failed(_: Request, error: Exception) -> Response:
