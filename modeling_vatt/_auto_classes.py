@@ -8,6 +8,7 @@ is loaded, the other is, too. So it is with sentence-transformers.
 
 import importlib
 import sys
+import threading
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -31,7 +32,11 @@ _FOLLOWERS = {
 
 
 class _Follow(MetaPathFinder):
-    """Finds modules as the other finders do, and has them loaded with their followers."""
+    """Finds modules as the other finders do, and has them loaded with their followers: those of modules that
+    load each other after the last of them, as a follower needs them whole."""
+
+    def __init__(self) -> None:
+        self.loading = threading.local()  # `depth` of modules that load each other; `waiting` followers
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -44,9 +49,16 @@ class _Follow(MetaPathFinder):
             load = spec.loader.exec_module
 
             def load_both(module: ModuleType) -> None:
-                load(module)
-                # Of a follower that is just being loaded, as it needs `module`, nothing more is to be done.
-                importlib.import_module(_FOLLOWERS[fullname])
+                depth = getattr(self.loading, "depth", 0)
+                waiting = self.loading.waiting if depth else []
+                self.loading.depth, self.loading.waiting = depth + 1, waiting
+                try:
+                    load(module)
+                finally:
+                    self.loading.depth = depth
+                waiting.append(_FOLLOWERS[fullname])
+                while waiting and not depth:
+                    importlib.import_module(waiting.pop(0))
 
             setattr(spec.loader, "exec_module", load_both)  # noqa: B010 (mypy lets no method be assigned)
         return spec

@@ -55,6 +55,7 @@ def test_names_are_there_before_they_are_loaded():
         "import modeling_vatt.configuration.configuration_vatt",
         "import modeling_vatt; from transformers.models.auto.feature_extraction_auto import "
         "FEATURE_EXTRACTOR_MAPPING as known; assert modeling_vatt.VattConfig in known",
+        "import modeling_vatt; from transformers.models.auto.video_processing_auto import AutoVideoProcessor",
         "import modeling_vatt; from transformers import AutoModel; assert 'modeling_vatt.models' in "
         "__import__('sys').modules",
     ],
