@@ -62,7 +62,7 @@ def fit_projections(
     used = [sorted({rows[text] for text in texts if known[rows[text]]}) for texts in captions]
     clips = [clip for clip, texts in enumerate(used) if texts and clip not in features.skipped]
     if not clips:
-        raise ValueError("No clip has both video and a caption: there is nothing to fit.")
+        raise ValueError("`fit_projections` needs clips with both video and a caption: there is none.")
     distinct = sorted({row for clip in clips for row in used[clip]})
     text = features.text[distinct].double()
     kernel = _kernel(text, most, generator)

@@ -66,19 +66,24 @@ def test_train_index_search(videos, towers, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options,message",
+    "options,message,code",
     [
-        ({"lock": ["video"], "crop_resize_style": "VGG"}, "--crop_resize_style VGG: the locked video tower"),
-        ({}, "--cache_features needs towers that are not trained"),
-        ({"lock": ["video:9"]}, "has 2 blocks"),
-        ({"lock": ["picture"]}, "--lock picture: give video, audio or text"),
-        ({"lock": ["video"], "normalize_audio": True}, "--normalize_audio is for VATT's own"),
-        ({"lock": ["video"], "audio_tower": "none/such"}, "audio tower: none/such: no model of transformers"),
+        ({"lock": ["video"], "crop_resize_style": "VGG"}, "--augmentation: the locked video tower", 1),
+        ({"lock": ["video"], "augmentation": '{"noise": 0}'}, "--augmentation: the locked video tower", 1),
+        ({}, "--cache_features needs towers that are not trained", 1),
+        ({"lock": ["video:9"]}, "has 2 blocks", 1),
+        ({"lock": ["picture"]}, "--lock picture: give video, audio or text", 2),
+        ({"lock": ["video"], "normalize_audio": True}, "--normalize_audio is for VATT's own", 1),
+        (
+            {"lock": ["video"], "audio_tower": "none/such"},
+            "audio tower: none/such: no model of transformers",
+            1,
+        ),
     ],
 )
-def test_what_does_not_fit_is_said(videos, towers, tmp_path, options, message):
+def test_what_does_not_fit_is_said(videos, towers, tmp_path, options, message, code):
     common = {**OPTIONS, **towers, "dataset": videos, "cache_features": True, "output_dir": "model"}
-    assert message in run("run_pretraining.py", tmp_path, expect=1, **{**common, **options})
+    assert message in run("run_pretraining.py", tmp_path, expect=code, **{**common, **options})
 
 
 def test_what_is_fitted_needs_cached_features(videos, towers, tmp_path):
