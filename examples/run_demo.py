@@ -49,7 +49,7 @@ PRETRAINING = {
         }
     ),
     "window_seconds": 2.4,
-    "num_steps": 750 if HALF else 500,
+    "num_steps": 640 if HALF else 420,
     "mixed_precision": "bf16" if HALF else "no",
     "batch_size": 64,
     "num_captions": 2,
@@ -60,7 +60,7 @@ PRETRAINING = {
     "weight_decay": 0.1,
     "adam_beta2": 0.98,
     "log_every": 10,
-    "eval_every": 200,
+    "eval_every": 160,
     "save_every": 50,
     "num_workers": 1,
     "decode_once": True,
@@ -70,7 +70,7 @@ PRETRAINING = {
         {
             "scale_range": [1.0, 1.3],
             "max_brightness_delta": 0.09,
-            "saturation_range": [0.8, 1.2],
+            "saturation_range": [1, 1],
             "contrast_range": [0.75, 1.25],
             "max_hue_delta": 0,
         }
