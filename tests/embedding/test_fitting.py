@@ -120,7 +120,7 @@ def test_what_cannot_be_fitted(model):
         fit_projections(seeded(VattForPreTraining, small_config()), features, CAPTIONS)
     with pytest.raises(ValueError, match="video and text: lock both"):
         fit_projections(model, LockedFeatures(media=features.media), CAPTIONS)
-    with pytest.raises(ValueError, match="No clip has both"):
+    with pytest.raises(ValueError, match="needs clips with both"):
         fit_projections(model, features, [[] for _ in CAPTIONS])
     with pytest.raises(ValueError, match="`centres`"):
         model.config.set_use("video", projection="kernel")
