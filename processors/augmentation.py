@@ -191,7 +191,8 @@ def change_colors(pixels: torch.Tensor, colors: torch.Tensor) -> torch.Tensor:
             continue
         for part, target in zip(clip.split(count), result.split(count), strict=True):
             target.copy_(part).mul_(1 / 255).add_(brightness)
-            adjust_saturation(target, saturation)
+            if saturation != 1:
+                adjust_saturation(target, saturation)
             adjust_contrast(target, contrast)
             if hue:
                 adjust_hue(target, hue)
