@@ -7,6 +7,7 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,7 @@ def sound_of(file: str) -> str:
     return _data_url(kind, Path(file).read_bytes())
 
 
+@cache
 def thumbnail(file: str) -> str:
     """Three frames of a video side by side, as data URL."""
     frames = read_clip(file, duration=3.0, fps=1.0, audio=False, size=96).frames

@@ -12,6 +12,7 @@ import threading
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import processes
@@ -78,6 +79,13 @@ def videos(clips, tmp_path) -> Path:
 
 
 # --- windows and moments ---
+
+
+def assert_as_fresh(index: VattIndex, videos: Path, model: Path, folder: Path, **options: Any) -> None:
+    """The index holds what one made anew of the same videos, in `folder`, does."""
+    fresh = VideoSearch.create(videos, model, folder, **options)
+    fresh.update()
+    assert_same(index, fresh.index)
 
 
 @pytest.mark.parametrize(
@@ -456,9 +464,7 @@ def test_only_what_changed_is_embedded(videos, model_folder):
     assert not np.allclose(after["sub/clip3.mp4"][1][0], before["sub/clip3.mp4"][1][0], atol=1e-4)
     assert search.update().unchanged == 7
 
-    fresh = VideoSearch.create(videos, model_folder, videos.parent / "fresh", stride=0.4)
-    fresh.update()
-    assert_same(search.index, fresh.index)
+    assert_as_fresh(search.index, videos, model_folder, videos.parent / "fresh", stride=0.4)
 
 
 def test_content_that_changed_places(videos, model_folder):
@@ -468,9 +474,7 @@ def test_content_that_changed_places(videos, model_folder):
     shutil.move(videos / "clip4.mp4", videos / "new.mp4")
     write_clip(videos / "clip4.mp4", 15, 1.5)
     search.update()
-    fresh = VideoSearch.create(videos, model_folder, videos.parent / "fresh")
-    fresh.update()
-    assert_same(search.index, fresh.index)
+    assert_as_fresh(search.index, videos, model_folder, videos.parent / "fresh")
 
 
 def test_files_that_are_damaged_or_odd(videos, model_folder):
@@ -566,9 +570,7 @@ def test_killed_and_started_again(videos, model_folder, tmp_path):
     assert all(len(rows) == len(va) for rows, va, _ in content(search.index).values())
     report = search.update()
     assert (report.embedded, report.unchanged) == (4, 3)
-    whole = VideoSearch.create(videos, model_folder, tmp_path / "whole", stride=0.4)
-    whole.update()
-    assert_same(search.index, whole.index)
+    assert_as_fresh(search.index, videos, model_folder, tmp_path / "whole", stride=0.4)
 
 
 def test_two_processes_at_once(videos, model_folder, tmp_path):
@@ -590,9 +592,7 @@ def test_two_processes_at_once(videos, model_folder, tmp_path):
             reports.append(json.loads(output))
     assert sorted(report["embedded"] for report in reports) == [0, 7]
     assert sorted(report["unchanged"] for report in reports) == [0, 7]
-    fresh = VideoSearch.create(videos, model_folder, tmp_path / "fresh")
-    fresh.update()
-    assert_same(VattIndex.open(where), fresh.index)
+    assert_as_fresh(VattIndex.open(where), videos, model_folder, tmp_path / "fresh")
 
 
 def test_one_writer_at_a_time(tmp_path):
@@ -752,9 +752,7 @@ def test_interrupted_by_the_user(videos, model_folder, tmp_path):
     report = search.update()
     assert (report.unchanged, report.embedded) == (3, 4)
     assert [file for file in search.index.files() if file in done] == done
-    whole = VideoSearch.create(videos, model_folder, tmp_path / "whole")
-    whole.update()
-    assert_same(search.index, whole.index)
+    assert_as_fresh(search.index, videos, model_folder, tmp_path / "whole")
 
 
 @pytest.mark.parametrize("killed", [True, False])
@@ -865,9 +863,7 @@ def test_files_that_change_while_they_are_read(model_folder, tmp_path):
     assert content(search.index).keys() == {"c.mp4"}
     report = search.update()
     assert (report.embedded, report.errors) == (3, {})
-    whole = VideoSearch.create(root, model_folder, tmp_path / "whole", stride=0.1)
-    whole.update()
-    assert_same(search.index, whole.index)
+    assert_as_fresh(search.index, root, model_folder, tmp_path / "whole", stride=0.1)
 
 
 def test_a_copy_outlives_the_file_that_is_replaced(videos, model_folder):
