@@ -10,6 +10,7 @@ otherwise, and everywhere else: other devices and types, autocast, quantised and
 function transforms. On a GPU several layers with one input become one product ([`project`]).
 """
 
+import functools
 import os
 import platform
 import re
@@ -73,6 +74,14 @@ def set_fast_cpu(enabled: bool | None) -> None:
         _state["on"] = _suitable()
     else:
         _state["on"] = _PATHS if enabled and torch.backends.mkldnn.is_available() else ()
+
+
+@functools.cache
+def computes_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16, which is as slow as float32 or slower where it does not;
+    False where torch does not tell (before 2.7)."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def _is_plain(*tensors: torch.Tensor | None) -> bool:
