@@ -166,7 +166,7 @@ def time_demo(folder: str, steps: int) -> dict[str, Any]:
     from modeling_vatt.training import pretrainer
 
     clock = StepClock()
-    clock.watch("clips", ClipDataset, "__getitem__")
+    clock.watch("clips", ClipDataset, "__getitems__")
     clock.watch("collation", pretrainer, "collate_clips")
     clock.watch("to the device, colours", ClipBatch, "to")
     clock.watch("model", script.VattForPreTraining, "forward")
