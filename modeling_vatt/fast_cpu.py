@@ -83,7 +83,7 @@ def set_fast_cpu(enabled: bool | None) -> None:
 def computes_bfloat16() -> bool:
     """Whether the processor multiplies in bfloat16, which is as slow as float32 or slower where it does not;
     False where torch does not tell (before 2.7)."""
-    known = getattr(torch.cpu, "get_capabilities", dict)()
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
