@@ -82,7 +82,8 @@ class ClipDataset(Dataset):
         found = [self._media(item) for item in items]
         captions = [texts for item in found if not isinstance(item, SkippedClip) for texts in item[1]]
         rows = self.texts(captions) if captions else {}
-        first, result = 0, []
+        first = 0
+        result: list[BatchFeature | SkippedClip] = []
         for item in found:
             if isinstance(item, SkippedClip):
                 result.append(item)
