@@ -195,8 +195,6 @@ def load(
     source = Path(name)
     if not source.exists():
         source = _download(str(name), revision, token)
-    elif not (source / MANIFEST).is_file():
-        return VattIndex.open(source)
     temporary = None
     if folder is None:
         temporary = TemporaryDirectory(prefix="vatt-index-")
