@@ -202,6 +202,21 @@ class ClipFeatures:
         return [array[there] for array in arrays], np.flatnonzero(there)
 
 
+def each_space(
+    models: Mapping[str, ClipFeatures], spaces: Mapping[str, tuple[Place, tuple[str, ...]]]
+) -> Iterator[tuple[str, str, list[npt.NDArray[np.float32]], npt.NDArray[np.int64]]]:
+    """Model, space, vectors of its modalities and indices of their clips, for the spaces that a model has.
+
+    Args:
+        models: name -> features.
+        spaces: title -> place and modalities.
+    """
+    for model, features in models.items():
+        for space, (place, modalities) in spaces.items():
+            if set(modalities) <= set(features.modalities(place)):
+                yield model, space, *features.common(place, modalities)
+
+
 def extract_features(
     model: VattPreTrainedModel,
     batches: Iterable[Mapping[str, torch.Tensor]],
