@@ -27,12 +27,6 @@ from modeling_vatt.data import (
 from modeling_vatt.processors import MediaError, MediaLimits, VattAugmentation, read_picture
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    """`datasets` keeps what it prepares from these folders in a folder of the tests."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "cache")
-
-
 def write_sound(path: Path, *pitches: float, seconds: float = 1.0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     mixture = sum(tone(seconds, RATE, pitch) for pitch in pitches) / len(pitches)

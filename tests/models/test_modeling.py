@@ -53,6 +53,15 @@ def gradients(model) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+def step(model, inputs) -> dict[str, torch.Tensor]:
+    """Loss and gradients, with the random draws of a fixed seed."""
+    torch.manual_seed(0)
+    model.zero_grad()
+    loss = model(**inputs).loss
+    loss.backward()
+    return {"loss": loss.detach(), **gradients(model)}
+
+
 def assert_same(first, second, **tolerance) -> None:
     assert first.keys() == second.keys()
     for name in first:
@@ -845,11 +854,7 @@ def test_eager_and_sdpa_agree(variant):
     results = []
     for implementation in ("eager", "sdpa"):
         model.set_attn_implementation(implementation)
-        torch.manual_seed(0)
-        model.zero_grad()
-        loss = model(**inputs).loss
-        loss.backward()
-        results.append({"loss": loss.detach(), **gradients(model)})
+        results.append(step(model, inputs))
     assert_same(*results)
 
 
@@ -882,11 +887,7 @@ def test_gradient_checkpointing_agrees(variant, reentrant):
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": reentrant})
             assert model.is_gradient_checkpointing
-        torch.manual_seed(0)
-        model.zero_grad()
-        loss = model(**inputs).loss
-        loss.backward()
-        results.append({"loss": loss.detach(), **gradients(model)})
+        results.append(step(model, inputs))
     assert_same(*results)
 
 

@@ -4,12 +4,10 @@
 
 import numpy as np
 import pytest
-from clip_folders import small_processor, write_clip
+from clip_folders import save_model, write_clip
 from indexes import IDENTITY, clustered, synthetic
 from media_factory import tone, write_media
-from small_models import seeded, small_config
 
-from modeling_vatt import VattForPreTraining
 from modeling_vatt.retrieval import (
     STRENGTHS,
     Calibration,
@@ -174,9 +172,7 @@ def test_places_in_files(text, place):
 @pytest.fixture(scope="module")
 def search(tmp_path_factory) -> VideoSearch:
     folder = tmp_path_factory.mktemp("queries")
-    config = small_config()
-    seeded(VattForPreTraining, config).save_pretrained(folder / "model")
-    small_processor(config).save_pretrained(folder / "model")
+    save_model(folder / "model")
     (folder / "videos").mkdir()
     for number in range(6):
         write_clip(folder / "videos" / f"{number}.mp4", number, 2.0)
