@@ -14,11 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..models.modeling_vatt import MODALITIES, VattFeaturesOutput, VattModel, VattPreTrainedModel
+from ..models.modeling_vatt import (
+    INPUT_NAMES,
+    MODALITIES,
+    VattFeaturesOutput,
+    VattModel,
+    VattPreTrainedModel,
+)
 
 
 Place: TypeAlias = Literal["input", "pooled", "va", "vt"]
-INPUT_NAMES = {"video": "pixel_values_videos", "audio": "input_values", "text": "input_ids"}
 
 
 @dataclass

@@ -36,7 +36,7 @@ from ..data import (
 )
 from ..models.adapters import merged_state_dict
 from ..models.embeddings import VattPatchEmbeddings
-from ..models.modeling_vatt import VattForPreTraining, VattForPreTrainingOutput
+from ..models.modeling_vatt import INPUT_NAMES, VattForPreTraining, VattForPreTrainingOutput
 from .arguments import PretrainingArguments
 from .averaging import WeightAverage
 from .checkpoints import begin, commit, read_state, remove_old
@@ -61,11 +61,7 @@ _WORKER_DEATHS = 3
 # When reading: what says nothing about the file itself.
 _UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
 # Inputs of the model, by modality.
-_INPUTS = {
-    "video": ("pixel_values_videos", "video_pooler_output"),
-    "audio": ("input_values", "audio_pooler_output"),
-    "text": ("input_ids", "text_pooler_output"),
-}
+_INPUTS = {modality: (name, f"{modality}_pooler_output") for modality, name in INPUT_NAMES.items()}
 
 
 @dataclass
