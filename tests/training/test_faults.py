@@ -758,7 +758,9 @@ def test_half_written_checkpoints_of_fine_tuning_have_no_name(sounds, tmp_path, 
     assert found == ["checkpoint-4", "checkpoint-6"]
 
 
-def scored(sounds: Path, folder: Path, scores: Iterator[float], **options: Any) -> VattTrainer:
+def scored(
+    sounds: Path, folder: Path, scores: Iterator[float], *callbacks: Any, **options: Any
+) -> VattTrainer:
     """Eight steps, whose evaluations have these scores."""
     data = tones(sounds, several=False)
     return VattTrainer(
@@ -767,6 +769,7 @@ def scored(sounds: Path, folder: Path, scores: Iterator[float], **options: Any) 
         train_dataset=data,
         eval_dataset=data,
         compute_metrics=lambda _: {"score": next(scores)},
+        callbacks=list(callbacks),
     )
 
 
@@ -793,8 +796,8 @@ def test_stopping_saves_also_where_only_the_best_is_saved(sounds, tmp_path, stra
     """Evaluated after every step, the second of which is worse, or after the epoch, in the middle of which
     the run is stopped: that is no reason to evaluate."""
     options = {"save_strategy": "best", "eval_strategy": strategy, "eval_steps": 1}
-    trainer = scored(sounds, tmp_path, iter([0.9, 0.1]), **options, metric_for_best_model="score")
-    trainer.add_callback(At(2, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    stop = At(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    trainer = scored(sounds, tmp_path, iter([0.9, 0.1]), stop, metric_for_best_model="score", **options)
     with pytest.raises(RunStopped, match=r"Steps made: 2 of 8.*checkpoint-2 is whole"):
         trainer.train()
     state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
