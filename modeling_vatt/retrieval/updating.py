@@ -131,18 +131,18 @@ def find_videos(
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder. If it was moved, pass the new place.")
-    search = _Search(root, None if index is None else Path(index).resolve(), is_excluded)
-    for folder, folders, names in os.walk(root, onerror=search.pass_unreadable):
-        folders[:] = [name for name in folders if search.enters(Path(folder, name))]
+    walk = _Walk(root, None if index is None else Path(index).resolve(), is_excluded)
+    for folder, folders, names in os.walk(root, onerror=walk.pass_unreadable):
+        folders[:] = [name for name in folders if walk.enters(Path(folder, name))]
         for name in names:
-            search.look_at(Path(folder, name))
-    found = search.found
+            walk.look_at(Path(folder, name))
+    found = walk.found
     found.files = dict(sorted(found.files.items()))
-    found.passed_over = dict(sorted(search.passed_over.items()))
+    found.passed_over = dict(sorted(walk.passed_over.items()))
     return found
 
 
-class _Search:
+class _Walk:
     """What [`find_videos`] does with each folder and file, and what it has found so far."""
 
     def __init__(self, root: Path, index: Path | None, is_excluded: Callable[[str, bool], bool]) -> None:
