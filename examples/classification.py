@@ -358,12 +358,7 @@ def make_trainer(
         limits=limits,
     )
     eval_clips = splits.validation and LabelledDataset(
-        splits.validation,
-        processor,
-        media,
-        windows=data.eval_windows,
-        crops=data.eval_crops,
-        limits=limits,
+        splits.validation, processor, media, windows=data.eval_windows, crops=data.eval_crops, limits=limits
     )
     return VattTrainer(
         model,

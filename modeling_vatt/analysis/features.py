@@ -14,13 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..models.modeling_vatt import (
-    INPUT_NAMES,
-    MODALITIES,
-    VattFeaturesOutput,
-    VattModel,
-    VattPreTrainedModel,
-)
+from ..models.modeling_vatt import INPUT_NAMES, MODALITIES, VattFeaturesOutput, VattModel, VattPreTrainedModel
 
 
 Place: TypeAlias = Literal["input", "pooled", "va", "vt"]

@@ -177,11 +177,7 @@ class _Job:
         return inputs, spans, [int(_heard(window) is not None) for window in windows]
 
     def _keep(
-        self,
-        batch: list[Any],
-        items: list[_Read | MediaError],
-        caches: dict[str, FeatureCache],
-        windows: int,
+        self, batch: list[Any], items: list[_Read | MediaError], caches: dict[str, FeatureCache], windows: int
     ) -> None:
         """Pass clips through the towers, and into the caches; of those that cannot be read, why."""
         good = [item for item in items if not isinstance(item, MediaError)]

@@ -178,10 +178,7 @@ class VattEmbedder(InputModule):
         return tensors
 
     def forward(
-        self,
-        features: dict[str, Any],
-        spaces: str | Sequence[str] | None = None,
-        **kwargs: Any,
+        self, features: dict[str, Any], spaces: str | Sequence[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Adds `sentence_embedding`, float32 (inputs, width), to what [`~VattEmbedder.preprocess`] gave."""
         wanted = self.spaces if spaces is None else checked_spaces(spaces)

@@ -887,10 +887,7 @@ class VattForPreTraining(VattPreTrainedModel):
 def _check_rows(base: VattModelOutput, audio_mask: Mask, text_mask: Mask) -> None:
     """Raise ValueError unless there is one row per clip everywhere, and a mask for each axis of the texts."""
     several = base.text_vt_embeds is not None and base.text_vt_embeds.ndim == 3
-    for name, mask, axes in (
-        ("audio_mask", audio_mask, (1,)),
-        ("text_mask", text_mask, (1, 1 + several)),
-    ):
+    for name, mask, axes in (("audio_mask", audio_mask, (1,)), ("text_mask", text_mask, (1, 1 + several))):
         if mask is not None and mask.ndim not in axes:
             raise ValueError(f"`{name}` must be of shape (batch,), got {tuple(mask.shape)}.")
     sizes = {

@@ -45,11 +45,7 @@ from .faults import TrainingError, explain, is_worker_death, quiet_worker
 from .gradient_cache import average_gradients, cached_backward
 from .optimizers import pretraining_optimizer
 from .run import Run, SkippedClips, step_seed, sum_over_processes
-from .run_record import (
-    copy_run_record,
-    seed_everything,
-    seed_step,
-)
+from .run_record import copy_run_record, seed_everything, seed_step
 from .schedules import get_pretraining_schedule, steps_before_decay, warn_of_long_warmup
 
 

@@ -574,9 +574,7 @@ def wide_model() -> VattModel:
     wide = {"hidden_size": 512, "num_hidden_layers": 1, "head_dim": 16, "intermediate_size": 64}
     return VattModel(
         small_config(
-            every=wide,
-            video={"use_input_masking": True},
-            text={"vocab_size": 2000, "embedding_size": 300},
+            every=wide, video={"use_input_masking": True}, text={"vocab_size": 2000, "embedding_size": 300}
         )
     )
 
