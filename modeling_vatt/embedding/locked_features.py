@@ -25,7 +25,8 @@ from .embedding import _batched, _Item, _read_ahead
 from .identity import base_model, hash_tensors
 
 
-_ROWS_ON_CPU = 2  # at a time: activations of more fall out of the processor's cache
+# At a time: activations of more fall out of the processor's cache.
+_ROWS_ON_CPU = {"video": 1, "audio": 2, "text": 32}
 # What of a config changes no feature.
 _PASSING = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "architectures", "auto_map")
 
@@ -244,8 +245,11 @@ class _Job:
         cache = self._cache(folder, "text", 0)
         known = cache.keys()
         missing = [text for text in self._mine(texts) if repr(text) not in known]
+        config = self.model.config
+        masked = config.is_foreign("text") and config.use("text").use_attention_mask
+        padding = "longest" if masked else "max_length"  # as much as ever for a tower that looks at it
         for batch in _batched(missing, 256):
-            inputs = self.processor(text=batch, return_tensors="pt")
+            inputs = self.processor(text=batch, padding=padding, return_tensors="pt")
             features = self._features("text", inputs["input_ids"], inputs["attention_mask"])
             cache.save(batch, {"features": features, "text_mask": inputs["text_mask"].numpy()})
         wait()
@@ -263,7 +267,7 @@ class _Job:
         base, training = base_model(self.model), self.model.training
         base.eval()
         encode = getattr(base, f"get_{name}_features")
-        rows = _ROWS_ON_CPU if base.device.type == "cpu" else len(inputs[0])
+        rows = _ROWS_ON_CPU[name] if base.device.type == "cpu" else len(inputs[0])
         with torch.autocast(base.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
             pooled = [
                 encode(*(part.to(base.device) for part in parts), return_embeds=False).pooler_output
