@@ -25,6 +25,7 @@ from ..retrieval import IndexDamaged, IndexMismatch, VideoSearch
 from ..retrieval import Query as SearchQuery
 from ..retrieval.moments import Strength
 from ..retrieval.query import parse_weight
+from ..retrieval.store import Space
 from ..retrieval.video_search import IndexedMoment
 from .copies import MEDIA_TYPE as COPY_TYPE
 from .copies import Copies
@@ -32,7 +33,7 @@ from .desktop import show_in_folder
 from .guard import Guard
 from .library import MEDIA_TYPES, Library
 from .media import MediaFile, tagged
-from .service import Layout, SearchService, Space
+from .service import Layout, SearchService
 from .settings import WebSettings
 from .uploads import Uploads, shown_name
 

@@ -203,6 +203,11 @@ def test_parts_are_compared_in_their_spaces(search, tmp_path):
 def test_more_like_a_moment(search, tmp_path):
     index = search.index
     window, vectors = index.window_at("2.mp4", 1.0)
+    middles = [(m.start + m.end) / 2 for m in index.vectors("va")[0] if m.path == "2.mp4"]
+    for second in (None, 0.0, 1.0, 2.0):
+        nearest, _ = index.window_at("2.mp4", second)
+        place = nearest.duration / 2 if second is None else second
+        assert (nearest.start + nearest.end) / 2 == min(middles, key=lambda middle: abs(middle - place))
     found = search.find(Query(like=("2.mp4", 1.0)), top_k=100, merge=False)
     best = [m for m in index.search(vectors["va"], "va", top_k=100, merge=False) if not m.overlaps(window)]
     assert [(m.path, m.start) for m in found] == [(m.path, m.start) for m in best]
