@@ -102,9 +102,7 @@ def run_script(name: str, **options: object) -> None:
     command = [sys.executable, str(HERE / name)]
     for key, value in options.items():
         command += [f"--{key}", str(value)]
-    # Large blocks are kept instead of being returned to the system after every step (glibc).
-    environment = {"MALLOC_TRIM_THRESHOLD_": "-1", "MALLOC_MMAP_THRESHOLD_": "4294967296", **os.environ}
-    result = subprocess.run(command, env=environment, check=False)
+    result = subprocess.run(command, check=False)
     if result.returncode:
         sys.exit(f"{name} ended with {result.returncode}; see its message above.")
 

@@ -147,12 +147,15 @@ class VattIndex(SearchableIndex):
             FileExistsError: there is an index in `folder`.
             IndexDamaged, IndexMismatch: an index that cannot be used.
         """
-        source = Path(name)
-        if source.exists() and not (source / EXPORTED).is_file():
-            return cls.open(source)
+        if Path(name).exists() and not Path(name, EXPORTED).is_file():
+            return cls.open(name)
         from .exchange import load
 
-        return load(name, folder, root, revision, token)
+        store, temporary = load(name, folder, root, revision, token)
+        index = cls(store)
+        index._temporary = temporary
+        index.build()
+        return index
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write the index, without the videos, as Parquet that `datasets` reads, with settings and a card.
@@ -162,7 +165,7 @@ class VattIndex(SearchableIndex):
         """
         from .exchange import save
 
-        save(self, folder)
+        save(self.store, self.info(), folder)
 
     def push_to_hub(
         self,
@@ -184,7 +187,7 @@ class VattIndex(SearchableIndex):
         """
         from .exchange import push
 
-        return push(self, repo_id, private, token, commit_message)
+        return push(self.store, self.info(), repo_id, private, token, commit_message)
 
     def to_dataset(self) -> "Dataset":
         """All windows as a table in memory: `path`, `start`, `end`, `duration`, `va`, `vt`."""
@@ -192,7 +195,7 @@ class VattIndex(SearchableIndex):
 
         from .exchange import table
 
-        return Dataset(table(self))
+        return Dataset(table(self.store))
 
     def close(self) -> None:
         """Close the files of the index."""

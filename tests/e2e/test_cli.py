@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clip_folders import make_folder, small_processor, write_clip
+from clip_folders import make_folder, save_model, write_clip
 from media_factory import tone, write_media
 from PIL import Image
-from small_models import seeded, small_config
 from typer.testing import CliRunner, Result
 
 from modeling_vatt import VattForPreTraining, __version__
@@ -37,9 +36,7 @@ def vatt(*arguments: object, expect: int = 0) -> Result:
 def place(tmp_path_factory) -> Path:
     """`model`, `videos` (indexed), `bark.wav`."""
     folder = tmp_path_factory.mktemp("place")
-    config = small_config()
-    seeded(VattForPreTraining, config).save_pretrained(folder / "model")
-    small_processor(config).save_pretrained(folder / "model")
+    save_model(folder / "model")
     (folder / "videos" / "deep").mkdir(parents=True)
     for number in range(4):
         write_clip(folder / "videos" / ("deep" if number == 3 else "") / f"clip{number}.mp4", number, 2.0)
@@ -320,9 +317,7 @@ def test_queries_of_several_parts(place, tmp_path):
 
 def test_models_are_compared(place, tmp_path):
     videos = shutil.copytree(place / "videos", tmp_path / "videos", copy_function=shutil.copy2)
-    config = small_config()
-    seeded(VattForPreTraining, config, seed=5).save_pretrained(tmp_path / "another")
-    small_processor(config).save_pretrained(tmp_path / "another")
+    save_model(tmp_path / "another", seed=5)
     vatt("index", videos, "--model", tmp_path / "another", "--index", videos / ".vatt-another")
     both = (videos, videos / ".vatt-another")
     answers = json.loads(vatt("compare", "clip 3", *both, "-k", 2, "--json").stdout)["answers"]

@@ -13,10 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clip_folders import small_processor, write_clip
-from small_models import seeded, small_config
+from clip_folders import save_model, write_clip
 
-from modeling_vatt import VattForPreTraining
 from modeling_vatt.embedding import embedding
 from modeling_vatt.processors import MediaLimits
 from modeling_vatt.retrieval import VideoSearch, embed_windows, forget_files, remember_files
@@ -27,10 +25,7 @@ from modeling_vatt.retrieval.ignoring import IGNORE_FILE, Ignored
 @pytest.fixture(scope="module")
 def indexed(tmp_path_factory) -> Path:
     """Three videos, one of them in a subfolder, with their index."""
-    config = small_config()
-    model = tmp_path_factory.mktemp("model")
-    seeded(VattForPreTraining, config).save_pretrained(model)
-    small_processor(config).save_pretrained(model)
+    model = save_model(tmp_path_factory.mktemp("model"))
     videos = tmp_path_factory.mktemp("indexed") / "videos"
     (videos / "sub").mkdir(parents=True)
     for number, name in enumerate(("a.mp4", "b.mp4", "sub/c.mp4")):
