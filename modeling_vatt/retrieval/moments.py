@@ -51,7 +51,9 @@ class Moment:
 def check_second(moment: Moment, seconds: float | None) -> None:
     """Raise `ValueError` for a second that the file of a moment does not have."""
     if seconds is not None and not 0 <= seconds <= moment.duration:
-        raise ValueError(f"{moment.path} has no second {seconds:g}: it ends at {moment.duration:g}.")
+        raise ValueError(
+            f"{moment.path} has no second {seconds:g}: it ends at {moment.duration:g}. Take an earlier one."
+        )
 
 
 def timecode(seconds: float) -> str:

@@ -53,7 +53,7 @@ class Query:
             raise ValueError("Nothing to look for. Give one of `text`, `audio`, `video` and `like`.")
         for words in (self.text, *self.avoid):
             if words is not None and not words.strip():
-                raise ValueError(f"{words!r} holds no words. Say what you look for, and what you do not.")
+                raise ValueError(f"{words!r} holds no words. Give some, or leave it out.")
         for name, weight in self.weights.items():
             if name not in given:
                 raise ValueError(f"A weight of {name!r}, which the query has not. Take one of {given}.")
