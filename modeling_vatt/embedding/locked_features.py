@@ -16,13 +16,14 @@ from .._version import __version__
 from ..data import ClipDataset, SkippedClip, all_captions
 from ..data.reading import is_decoded, part_of, read_options, read_row, source_of
 from ..models.foreign import VattForeignTower
+from ..models.locking import hash_tensors
 from ..models.losses import caption_ids
 from ..models.modeling_vatt import MODALITIES, VattForPreTraining
 from ..processors import MediaClip, MediaError, VattProcessor
 from ..processors.windows import read_windows, window_places
 from .cache import Arrays, FeatureCache, content_of
 from .embedding import _batched, _Item, _read_ahead
-from .identity import base_model, hash_tensors
+from .identity import base_model
 
 
 INPUTS = {"video": "pixel_values_videos", "audio": "input_values"}
