@@ -272,7 +272,10 @@ class _Job:
         if name == "text":
             tokenizer = processor.tokenizer
             backend = getattr(tokenizer, "backend_tokenizer", None)
-            words = tokenizer.get_vocab() if backend is None else backend.to_str()
+            words = tokenizer.get_vocab()
+            if backend is not None:
+                passing = ("padding", "truncation")  # of the last call
+                words = {k: v for k, v in json.loads(backend.to_str()).items() if k not in passing}
             part: Any = [words, tokenizer.model_max_length, type(tokenizer).__name__]
         else:
             chosen = {"video": processor.video_processor, "audio": processor.feature_extractor}[name]
