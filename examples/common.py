@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers.hf_argparser import HfArg, HfArgumentParser
@@ -118,6 +118,16 @@ class MediaArguments:
         """The limits; ValueError if they are none."""
         with naming("--media_limits"):
             return MediaLimits.from_json(self.media_limits, isolated=self.isolate_decoding)
+
+
+@dataclass(kw_only=True)
+class WorkerArguments(MediaArguments):
+    """Who does the work."""
+
+    num_workers: int = HfArg(default=1, help="Processes, or Ray actors.")
+    engine: Literal["processes", "ray"] = HfArg(
+        default="processes", help="ray: Ray Data, on the cluster at RAY_ADDRESS or here."
+    )
 
 
 def check_output_dir(folder: str | Path, flag: str = "--output_dir") -> None:

@@ -56,11 +56,7 @@ from modeling_vatt.data import (
     open_clips,
 )
 from modeling_vatt.embedding.fitting import fit_projections
-from modeling_vatt.embedding.locked_features import (
-    FeatureDataset,
-    LockedFeatures,
-    compute_locked_features,
-)
+from modeling_vatt.embedding.locked_features import FeatureDataset, LockedFeatures, compute_locked_features
 from modeling_vatt.evaluation import clip_retrieval
 from modeling_vatt.hub.model_card import is_training_metric
 from modeling_vatt.hub.remote_code import save_remote_code

@@ -142,11 +142,7 @@ class TowerArguments:
         }
 
     def build(
-        self,
-        preset: str,
-        overrides: str | None,
-        make_tokenizer: Callable[[int], Any],
-        num_captions: int,
+        self, preset: str, overrides: str | None, make_tokenizer: Callable[[int], Any], num_captions: int
     ) -> tuple[VattForPreTraining, VattProcessor]:
         """Model and processor; towers without a checkpoint are those of the preset.
 

@@ -131,58 +131,78 @@ def find_videos(
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder. If it was moved, pass the new place.")
-    real, ours = root.resolve(), None if index is None else Path(index).resolve()
-    found = FoundVideos()
-    passed_over: Counter[str] = Counter()
-
-    def unreadable(error: OSError) -> None:
-        folder = Path(error.filename)
-        if folder == root:
-            raise error
-        shown = folder.relative_to(root).as_posix().encode(errors="replace").decode()
-        found.errors[shown] = _unopened(error)
-
-    for folder, folders, names in os.walk(root, onerror=unreadable):
-        for name in list(folders):
-            path = Path(folder, name)
-            kind = "hidden" if name.startswith(".") else "links" if path.is_symlink() else None
-            if kind is None and is_excluded(path.relative_to(root).as_posix(), True):
-                kind = "excluded"
-            if ours is not None and name == ours.name and path.resolve() == ours:
-                folders.remove(name)
-            elif kind is not None:
-                folders.remove(name)
-                passed_over[kind] += 1
+    walk = _Walk(root, None if index is None else Path(index).resolve(), is_excluded)
+    for folder, folders, names in os.walk(root, onerror=walk.pass_unreadable):
+        folders[:] = [name for name in folders if walk.enters(Path(folder, name))]
         for name in names:
-            path = Path(folder, name)
-            ending = path.suffix.lower()
-            if name.startswith(".") or ending not in VIDEO_SUFFIXES:
-                passed_over["hidden" if name.startswith(".") else ending] += 1
-                continue
-            relative = path.relative_to(root).as_posix()
-            if is_excluded(relative, False):
-                passed_over["excluded"] += 1
-                continue
-            try:
-                relative.encode()
-                if path.is_symlink() and real not in path.resolve().parents:
-                    passed_over["links"] += 1
-                    continue
-                stat = path.stat()
-                if S_ISREG(stat.st_mode):
-                    found.files[relative] = stat
-                else:  # a pipe would be waited for without end
-                    found.errors[relative] = "a pipe or a device, not a file. Remove it."
-            except UnicodeEncodeError:
-                shown = relative.encode(errors="replace").decode()
-                found.errors[shown] = "the name is not UTF-8. Rename the file."
-            except OSError as error:
-                found.errors[relative] = _unopened(error)
-            except RuntimeError:  # of Python before 3.13
-                found.errors[relative] = "a link that leads to itself. Remove it."
+            walk.look_at(Path(folder, name))
+    found = walk.found
     found.files = dict(sorted(found.files.items()))
-    found.passed_over = {kind: count for kind, count in sorted(passed_over.items()) if count}
+    found.passed_over = dict(sorted(walk.passed_over.items()))
     return found
+
+
+class _Walk:
+    """What [`find_videos`] does with each folder and file, and what it has found so far."""
+
+    def __init__(self, root: Path, index: Path | None, is_excluded: Callable[[str, bool], bool]) -> None:
+        self.root, self.index, self.is_excluded = root, index, is_excluded
+        self.real_root = root.resolve()
+        self.found = FoundVideos()
+        self.passed_over: Counter[str] = Counter()
+
+    def pass_unreadable(self, error: OSError) -> None:
+        """Note a folder that cannot be read; without the root there is nothing to find."""
+        folder = Path(error.filename)
+        if folder == self.root:
+            raise error
+        self.found.errors[_printable(self._relative(folder))] = _unopened(error)
+
+    def enters(self, folder: Path) -> bool:
+        """Whether a subfolder is to be looked through."""
+        if self.index is not None and folder.name == self.index.name and folder.resolve() == self.index:
+            return False
+        if folder.name.startswith("."):
+            return self._passes_over("hidden")
+        if folder.is_symlink():
+            return self._passes_over("links")
+        if self.is_excluded(self._relative(folder), True):
+            return self._passes_over("excluded")
+        return True
+
+    def look_at(self, path: Path) -> None:
+        """Note a file as a video, as passed over, or with what is wrong with it."""
+        ending, relative = path.suffix.lower(), self._relative(path)
+        if path.name.startswith(".") or ending not in VIDEO_SUFFIXES:
+            self._passes_over("hidden" if path.name.startswith(".") else ending)
+        elif self.is_excluded(relative, False):
+            self._passes_over("excluded")
+        elif relative != _printable(relative):
+            self.found.errors[_printable(relative)] = "the name is not UTF-8. Rename the file."
+        else:
+            try:
+                if path.is_symlink() and self.real_root not in path.resolve().parents:
+                    self._passes_over("links")
+                elif S_ISREG((stat := path.stat()).st_mode):
+                    self.found.files[relative] = stat
+                else:  # a pipe would be waited for without end
+                    self.found.errors[relative] = "a pipe or a device, not a file. Remove it."
+            except OSError as error:
+                self.found.errors[relative] = _unopened(error)
+            except RuntimeError:  # of Python before 3.13
+                self.found.errors[relative] = "a link that leads to itself. Remove it."
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def _passes_over(self, kind: str) -> bool:
+        self.passed_over[kind] += 1
+        return False
+
+
+def _printable(name: str) -> str:
+    """A name in which `?` stands for bytes that are no UTF-8."""
+    return name.encode(errors="replace").decode()
 
 
 def _unopened(error: OSError) -> str:

@@ -36,7 +36,7 @@ from ..data import (
 )
 from ..models.adapters import merged_state_dict
 from ..models.embeddings import VattPatchEmbeddings
-from ..models.modeling_vatt import VattForPreTraining, VattForPreTrainingOutput
+from ..models.modeling_vatt import INPUT_NAMES, VattForPreTraining, VattForPreTrainingOutput
 from .arguments import PretrainingArguments
 from .averaging import WeightAverage
 from .checkpoints import begin, commit, read_state, remove_old
@@ -45,11 +45,7 @@ from .faults import TrainingError, explain, is_worker_death, quiet_worker
 from .gradient_cache import average_gradients, cached_backward
 from .optimizers import pretraining_optimizer
 from .run import Run, SkippedClips, step_seed, sum_over_processes
-from .run_record import (
-    copy_run_record,
-    seed_everything,
-    seed_step,
-)
+from .run_record import copy_run_record, seed_everything, seed_step
 from .schedules import get_pretraining_schedule, steps_before_decay, warn_of_long_warmup
 
 
@@ -61,11 +57,7 @@ _WORKER_DEATHS = 3
 # When reading: what says nothing about the file itself.
 _UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
 # Inputs of the model, by modality.
-_INPUTS = {
-    "video": ("pixel_values_videos", "video_pooler_output"),
-    "audio": ("input_values", "audio_pooler_output"),
-    "text": ("input_ids", "text_pooler_output"),
-}
+_INPUTS = {modality: (name, f"{modality}_pooler_output") for modality, name in INPUT_NAMES.items()}
 
 
 @dataclass

@@ -5,7 +5,6 @@
 import json
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -24,12 +23,6 @@ from modeling_vatt.data import (
     load_clips,
 )
 from modeling_vatt.processors import VattAugmentation
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    """`datasets` keeps what it prepares from these folders in a folder of the test."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture

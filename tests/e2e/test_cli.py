@@ -15,16 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clip_folders import make_folder, small_processor, write_clip
+from clip_folders import make_folder, save_model, write_clip
 from media_factory import tone, write_media
 from PIL import Image
-from small_models import seeded, small_config
 from typer.testing import CliRunner, Result
 
 from modeling_vatt import VattForPreTraining, __version__
 from modeling_vatt.cli import app
 from modeling_vatt.data import folder_clips, prepare_shards
-from modeling_vatt.retrieval import VideoSearch, store, unit
+from modeling_vatt.retrieval import Query, VideoSearch, store, unit
 
 
 def vatt(*arguments: object, expect: int = 0) -> Result:
@@ -37,9 +36,7 @@ def vatt(*arguments: object, expect: int = 0) -> Result:
 def place(tmp_path_factory) -> Path:
     """`model`, `videos` (indexed), `bark.wav`."""
     folder = tmp_path_factory.mktemp("place")
-    config = small_config()
-    seeded(VattForPreTraining, config).save_pretrained(folder / "model")
-    small_processor(config).save_pretrained(folder / "model")
+    save_model(folder / "model")
     (folder / "videos" / "deep").mkdir(parents=True)
     for number in range(4):
         write_clip(folder / "videos" / ("deep" if number == 3 else "") / f"clip{number}.mp4", number, 2.0)
@@ -85,6 +82,33 @@ def test_what_needs_no_model_is_answered_without_torch(tmp_path):
         "flops": (2, "Give a model"),
         "flops ./m": (1, "./m: no such folder"),
     }
+    answered_without_torch(commands, tmp_path)
+
+
+def test_searches_need_torch_for_their_model_only(place):
+    """What can be known before it is loaded is; a moment of the index needs none."""
+    index = f"--index {place / 'videos'}"
+    like = f"search --like {place / 'videos/clip1.mp4'}@1 {index} -k 50 --at-least likely --json"
+    commands = {
+        like: (0, "clip"),
+        f"search clip {index} --folder none": (2, "no such folder"),
+        f"search clip {index} --model {place / 'none'}": (1, "no such folder"),
+        f"info {place / 'videos'}": (0, "windows"),
+        f"info {place / 'videos/clip1.mp4'}": (0, "media file"),
+    }
+    found = json.loads(answered_without_torch(commands, place)[0])["moments"]
+    search = VideoSearch.open(place / "videos")
+    options = {"top_k": 50, "at_least": "likely", "per_file": 3, "distinct": True}
+    expected = search.find(Query(like=("clip1.mp4", 1.0)), **options)
+    assert expected
+    names = ("path", "start", "end", "score", "share")
+    assert [[row[name] for name in names] for row in found] == [
+        [getattr(moment, name) for name in names] for moment in expected
+    ]
+
+
+def answered_without_torch(commands: dict[str, tuple[int, str]], folder: Path) -> list[str]:
+    """Outputs of commands, given with exit code and a part of what is said, in one process in this folder."""
     code = (
         "import json, sys; from typer.testing import CliRunner; from modeling_vatt.cli import app\n"
         "results = [CliRunner().invoke(app, command.split()) for command in sys.argv[1:]]\n"
@@ -92,11 +116,12 @@ def test_what_needs_no_model_is_answered_without_torch(tmp_path):
         "print(json.dumps([sorted(large), [(r.exit_code, r.output) for r in results]]))\n"
     )
     process = [sys.executable, "-c", code, *commands]
-    answer = subprocess.run(process, capture_output=True, text=True, cwd=tmp_path)
+    answer = subprocess.run(process, capture_output=True, text=True, cwd=folder)
     large, results = json.loads(answer.stdout)
     assert not large, answer.stderr
     for (command, (exit_code, text)), (code, output) in zip(commands.items(), results, strict=True):
         assert code == exit_code and text in output, (command, output)
+    return [output for _, output in results]
 
 
 def test_index_again(place, tmp_path):
@@ -292,9 +317,7 @@ def test_queries_of_several_parts(place, tmp_path):
 
 def test_models_are_compared(place, tmp_path):
     videos = shutil.copytree(place / "videos", tmp_path / "videos", copy_function=shutil.copy2)
-    config = small_config()
-    seeded(VattForPreTraining, config, seed=5).save_pretrained(tmp_path / "another")
-    small_processor(config).save_pretrained(tmp_path / "another")
+    save_model(tmp_path / "another", seed=5)
     vatt("index", videos, "--model", tmp_path / "another", "--index", videos / ".vatt-another")
     both = (videos, videos / ".vatt-another")
     answers = json.loads(vatt("compare", "clip 3", *both, "-k", 2, "--json").stdout)["answers"]

@@ -17,11 +17,7 @@ from tower_folders import bert_folder, clip_folder, wav2vec_folder
 from modeling_vatt.data import ClipDataset, collate_clips, decode_clips, load_clips
 from modeling_vatt.embedding import locked_features
 from modeling_vatt.embedding.building import build_from_towers
-from modeling_vatt.embedding.locked_features import (
-    FeatureDataset,
-    compute_locked_features,
-    locked_towers,
-)
+from modeling_vatt.embedding.locked_features import FeatureDataset, compute_locked_features, locked_towers
 from modeling_vatt.processors import VattAugmentation
 from modeling_vatt.training import Pretrainer, PretrainingArguments
 

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from small_models import AUDIO, TEXT, VIDEO, seeded
-from tower_folders import REMOTE, remote_folder
+from tower_folders import REMOTE, SMALL, remote_folder
 from transformers import (
     ASTConfig,
     ASTModel,
@@ -44,12 +44,6 @@ from modeling_vatt import VattConfig, VattForPreTraining, VattModel
 from modeling_vatt.models.adapters import add_lora, merged_state_dict
 
 
-SMALL: dict[str, Any] = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-}
 PICTURE = {**SMALL, "image_size": 8, "patch_size": 4}
 WORDS = {**SMALL, "vocab_size": 40, "max_position_embeddings": 8}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

@@ -4,12 +4,10 @@
 
 import numpy as np
 import pytest
-from clip_folders import small_processor, write_clip
+from clip_folders import save_model, write_clip
 from indexes import IDENTITY, clustered, synthetic
 from media_factory import tone, write_media
-from small_models import seeded, small_config
 
-from modeling_vatt import VattForPreTraining
 from modeling_vatt.retrieval import (
     STRENGTHS,
     Calibration,
@@ -174,9 +172,7 @@ def test_places_in_files(text, place):
 @pytest.fixture(scope="module")
 def search(tmp_path_factory) -> VideoSearch:
     folder = tmp_path_factory.mktemp("queries")
-    config = small_config()
-    seeded(VattForPreTraining, config).save_pretrained(folder / "model")
-    small_processor(config).save_pretrained(folder / "model")
+    save_model(folder / "model")
     (folder / "videos").mkdir()
     for number in range(6):
         write_clip(folder / "videos" / f"{number}.mp4", number, 2.0)
@@ -207,6 +203,11 @@ def test_parts_are_compared_in_their_spaces(search, tmp_path):
 def test_more_like_a_moment(search, tmp_path):
     index = search.index
     window, vectors = index.window_at("2.mp4", 1.0)
+    middles = [(m.start + m.end) / 2 for m in index.vectors("va")[0] if m.path == "2.mp4"]
+    for second in (None, 0.0, 1.0, 2.0):
+        nearest, _ = index.window_at("2.mp4", second)
+        place = nearest.duration / 2 if second is None else second
+        assert (nearest.start + nearest.end) / 2 == min(middles, key=lambda middle: abs(middle - place))
     found = search.find(Query(like=("2.mp4", 1.0)), top_k=100, merge=False)
     best = [m for m in index.search(vectors["va"], "va", top_k=100, merge=False) if not m.overlaps(window)]
     assert [(m.path, m.start) for m in found] == [(m.path, m.start) for m in best]
