@@ -45,6 +45,9 @@ _FIXED = (
     "max_grad_norm",
     "seed",
     "shuffle_shards",
+    "group_by",
+    "group_size",
+    "group_from",
 )
 # What versions and places add to a config.
 _PASSING = ("transformers_version", "_name_or_path", "dtype", "architectures")

@@ -303,7 +303,8 @@ class Pretrainer:
             self.accelerator.process_index,
             self.accelerator.num_processes,
             self.dataset.clips_per_video,
-            self.dataset.order(self.args.shuffle_shards),
+            self.dataset.order(self.args.shuffle_shards, self.args.group_by, self.args.group_size),
+            self.args.group_from,
         )
 
     def _batches(self) -> Iterator[list[ClipBatch]]:
