@@ -185,10 +185,9 @@ def time_demo(folder: str, steps: int) -> dict[str, Any]:
         "dataset": f"{folder}/corpus",
         "output_dir": f"{folder}/model",
     }
-    sys.argv = [
-        script.__file__,
-        *(word for name, value in options.items() for word in (f"--{name}", str(value))),
-    ]
+    sys.argv = [script.__file__]
+    for name, value in options.items():
+        sys.argv += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     torch.set_num_threads(1)
     script.main()
     timed = clock.steps[DEMO_WARM_UP:]
@@ -200,11 +199,8 @@ def time_demo(folder: str, steps: int) -> dict[str, Any]:
 
 
 def measure_demo(steps: int) -> dict[str, Any]:
-    """[`time_demo`] in a process of its own, with the environment of the demo."""
-    sys.path.insert(0, str(EXAMPLES))
-    from run_demo import script_environment
-
-    environment = script_environment() | {"OMP_NUM_THREADS": "1"}
+    """[`time_demo`] in a process of its own, on clips that are rendered first."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         corpus = f"--output_dir {folder}/corpus --train_clips 128 --validation_clips 1 --test_clips 1"
         for command in (

@@ -60,6 +60,12 @@ class VattTowerUse:
         known = cls.__dataclass_fields__
         if unknown := set(settings) - set(known):
             raise ValueError(f"{where} has no {', '.join(sorted(unknown))}: use {', '.join(known)}.")
+        for field, value in settings.items():
+            kind: Any = known[field].type
+            if not isinstance(value, (int, float) if kind is float else kind):
+                raise ValueError(
+                    f"{where}: `{field}` must be {getattr(kind, '__name__', kind)}, got {value!r}."
+                )
         use = cls(**settings)
         choices = {"projection": ("none", "mlp", "linear", "kernel"), "pooling": (None, *POOLINGS)}
         choices["kind"] = (None, *TOWER_KINDS[modality])

@@ -14,24 +14,8 @@ from mkdocs.plugins import event_priority
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "build" / "docs"
-# Where the names that users import are documented (docs/api).
-PUBLIC = (
-    "modeling_vatt",
-    "modeling_vatt.configuration",
-    "modeling_vatt.processors",
-    "modeling_vatt.data",
-    "modeling_vatt.training",
-    "modeling_vatt.evaluation",
-    "modeling_vatt.retrieval",
-    "modeling_vatt.retrieval.pgvector",
-    "modeling_vatt.web",
-    "modeling_vatt.analysis",
-    "modeling_vatt.analysis.figures",
-    "modeling_vatt.analysis.report",
-    "modeling_vatt.pipelines",
-    "modeling_vatt.convert",
-    "modeling_vatt.hub.remote_code",
-)
+# What the pages of docs/api document: modules, whose public names they list, and single names.
+DOCUMENTED = re.compile(r"^::: (\S+)$", re.MULTILINE)
 REFERENCE = re.compile(r"\[`~?([\w.]+)`\](?![\[(])")
 
 
@@ -58,11 +42,12 @@ class References(griffe.Extension):
     those that have a page, plain code for the others."""
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
+        pages = "".join(page.read_text() for page in sorted((ROOT / "docs" / "api").glob("*.md")))
         public = {}
-        for path in PUBLIC:
-            module = pkg if path == pkg.path else pkg[path.removeprefix(f"{pkg.path}.")]
-            for name in module.exports or ():
-                public.setdefault(str(name), f"{path}.{name}")
+        for path in DOCUMENTED.findall(pages):
+            documented = pkg[path.removeprefix(f"{pkg.path}.")]
+            names = documented.exports or () if documented.is_module else ()
+            public |= {str(name): f"{path}.{name}" for name in names} or {documented.name: path}
         self._rewrite(pkg, public, set())
 
     def _rewrite(self, item: Any, public: dict[str, str], seen: set[str]) -> None:

@@ -47,14 +47,7 @@ from modeling_vatt.analysis.figures import (
     plot_maps,
 )
 from modeling_vatt.analysis.report import Section, write_report
-from modeling_vatt.data import (
-    ClipDataset,
-    SkippedClip,
-    all_captions,
-    collate_clips,
-    load_clips,
-    skip_report,
-)
+from modeling_vatt.data import ClipDataset, SkippedClip, all_captions, collate_clips, load_clips, skip_report
 from modeling_vatt.evaluation import clip_retrieval
 from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import VattProcessor, VattTokenizer

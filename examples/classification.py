@@ -250,6 +250,7 @@ class Splits:
         names: of the classes.
         several: whether a clip may have several labels.
         skipped: name of a clip that cannot be read -> why.
+        total: clips that were found.
     """
 
     train: datasets.Dataset | None
@@ -257,6 +258,9 @@ class Splits:
     names: list[str]
     several: bool
     skipped: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.total = sum(len(split) for split in (self.train, self.validation) if split is not None)
 
     @classmethod
     def load(
@@ -354,12 +358,7 @@ def make_trainer(
         limits=limits,
     )
     eval_clips = splits.validation and LabelledDataset(
-        splits.validation,
-        processor,
-        media,
-        windows=data.eval_windows,
-        crops=data.eval_crops,
-        limits=limits,
+        splits.validation, processor, media, windows=data.eval_windows, crops=data.eval_crops, limits=limits
     )
     return VattTrainer(
         model,
@@ -429,17 +428,16 @@ def report(
 
 
 def save(
-    output_dir: Path,
     media: str,
     trainer: VattTrainer,
-    processor: VattProcessor,
     data: DataArguments,
     args: ModelArguments,
     metrics: dict[str, float],
     skipped: dict[str, str],
 ) -> None:
     """Model, processor, code and model card; upload them if asked to."""
-    training = trainer.args
+    training, processor = trainer.args, trainer.processing_class
+    output_dir = Path(training.output_dir)
     model = trainer.accelerator.unwrap_model(trainer.model)
     with files_at_once(output_dir) as folder:
         model.save_pretrained(folder)
@@ -476,22 +474,59 @@ def save(
         print(f"Uploaded to {trainer.hub_model_id}")
 
 
-def main(media: str, description: str) -> None:
-    """Run one of the scripts."""
-    data, args, training = parse(media, description)
+def set_up(training: FinetuningArguments) -> None:
+    """Messages, bars and random numbers of this process."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     transformers_logging.set_verbosity_error()  # it reports that the classifier is new, which is the point
     if training.disable_tqdm:
         transformers_logging.disable_progress_bar()
         datasets.disable_progress_bars()
     seed_everything(training.seed, training.full_determinism)
-    output_dir = Path(training.output_dir)
-    speed = None
+
+
+def finish(
+    media: str,
+    data: DataArguments,
+    args: ModelArguments,
+    splits: Splits,
+    trainer: VattTrainer,
+    prediction: PredictionOutput | None,
+    speed: float | None,
+) -> None:
+    """Write the results and the trained model, and say what came of the clips."""
+    output_dir = Path(trainer.args.output_dir)
+    skipped = splits.skipped | trainer.skipped
     metrics: dict[str, float] = {}
+    with explained(output_dir, "The training is done: the same command saves its result."):
+        output_dir.mkdir(parents=True, exist_ok=True)
+        if prediction is not None:
+            results = {
+                "dataset": without_secrets(data.dataset),
+                "split": data.validation_split,
+                "model": args.model or args.preset,
+                "classes": len(splits.names),
+                "views": data.eval_windows * data.eval_crops,
+                "skipped_clips": len(skipped),
+                "train_samples_per_second": speed,
+                "settings": without_secrets(trainer.settings),
+            }
+            metrics = report(output_dir, prediction, splits.names, results)
+        if splits.train is not None:
+            save(media, trainer, data, args, metrics, skipped)
+    if skipped:
+        print(skip_report(skipped, splits.total))
+    for name, value in metrics.items():
+        print(f"{name:>20}: {value:.4g}")
+    print(f"Saved to {output_dir}")
+
+
+def main(media: str, description: str) -> None:
+    """Run one of the scripts."""
+    data, args, training = parse(media, description)
+    set_up(training)
     try:
-        check_output_dir(output_dir)
+        check_output_dir(training.output_dir)
         splits = Splits.load(media, data, args, training)
-        total = sum(len(split) for split in (splits.train, splits.validation) if split is not None)
         model, processor = build(media, args, splits.names, splits.several)
         set_processor(processor, data, args)
         if data.decode_once and media != "image":
@@ -499,32 +534,9 @@ def main(media: str, description: str) -> None:
                 splits.decode(processor, media, max(1, training.dataloader_num_workers), data.limits())
         settings = run_settings(media, data, args, training, splits.train)
         trainer = make_trainer(media, model, processor, splits, data, training, settings)
-        if splits.train is not None:
-            speed = train(trainer)
+        speed = None if splits.train is None else train(trainer)
         prediction = evaluate(trainer, data.validation_split)
-        if training.process_index != 0:
-            return
-        skipped = splits.skipped | trainer.skipped
-        with explained(output_dir, "The training is done: the same command saves its result."):
-            output_dir.mkdir(parents=True, exist_ok=True)
-            if prediction is not None:
-                results = {
-                    "dataset": without_secrets(data.dataset),
-                    "split": data.validation_split,
-                    "model": args.model or args.preset,
-                    "classes": len(splits.names),
-                    "views": data.eval_windows * data.eval_crops,
-                    "skipped_clips": len(skipped),
-                    "train_samples_per_second": speed,
-                    "settings": without_secrets(settings),
-                }
-                metrics = report(output_dir, prediction, splits.names, results)
-            if splits.train is not None:
-                save(output_dir, media, trainer, processor, data, args, metrics, skipped)
+        if training.process_index == 0:
+            finish(media, data, args, splits, trainer, prediction, speed)
     except (OSError, ValueError, StrictDataclassError, HfHubHTTPError, TrainingError) as error:
         fail(error)
-    if skipped:
-        print(skip_report(skipped, total))
-    for name, value in metrics.items():
-        print(f"{name:>20}: {value:.4g}")
-    print(f"Saved to {output_dir}")

@@ -23,13 +23,13 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from common import MediaArguments, check_output_dir, parse
+from common import WorkerArguments, check_output_dir, parse
 from tqdm.auto import tqdm
 from transformers.hf_argparser import HfArg
 from transformers.utils import logging as transformers_logging
@@ -54,7 +54,7 @@ from modeling_vatt.retrieval import ModelIdentity, embed_batches
 
 
 @dataclass(kw_only=True)
-class EmbeddingArguments(MediaArguments):
+class EmbeddingArguments(WorkerArguments):
     """What to embed, and with what."""
 
     model: str = HfArg(help="Folder or Hub name of a pretrained model with its processor.")
@@ -66,10 +66,6 @@ class EmbeddingArguments(MediaArguments):
     batch_size: int = HfArg(default=16, help="Clips at a time.")
     clips_per_file: int = HfArg(default=1024, help="Clips of a Parquet file.")
     device: str = HfArg(default="cpu", help="cpu, cuda, ...")
-    num_workers: int = HfArg(default=1, help="Processes, or Ray actors.")
-    engine: Literal["processes", "ray"] = HfArg(
-        default="processes", help="ray: Ray Data, on the cluster at RAY_ADDRESS or here."
-    )
 
 
 COLUMNS = ("video_va_embeds", "video_vt_embeds", "audio_va_embeds")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
-from common import MediaArguments, check_output_dir, parse
+from common import WorkerArguments, check_output_dir, parse
 from tqdm.auto import tqdm
 from transformers.hf_argparser import HfArg
 
@@ -35,7 +35,7 @@ from modeling_vatt.data import (
 
 
 @dataclass(kw_only=True)
-class PreparationArguments(MediaArguments):
+class PreparationArguments(WorkerArguments):
     """From where, how and to where."""
 
     dataset: str = HfArg(help="Folder of videos.")
@@ -62,10 +62,6 @@ class PreparationArguments(MediaArguments):
     size: int = HfArg(default=256, help="Shorter side of re-encoded frames, pixels.")
     fps: float = HfArg(default=10.0, help="Frame rate of re-encoded parts.")
     sampling_rate: int = HfArg(default=48_000, help="Of the sound of re-encoded parts, Hz.")
-    num_workers: int = HfArg(default=1, help="Processes, or Ray actors.")
-    engine: Literal["processes", "ray"] = HfArg(
-        default="processes", help="ray: Ray Data, on the cluster at RAY_ADDRESS or here."
-    )
 
 
 def find_clips(args: PreparationArguments, split: str) -> list[RawClip]:

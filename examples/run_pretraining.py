@@ -27,7 +27,16 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration, gather_object
-from common import MediaArguments, check_output_dir, fail, naming, new_config, parse, refuse_with_model
+from common import (
+    MediaArguments,
+    check_output_dir,
+    fail,
+    json_object,
+    naming,
+    new_config,
+    parse,
+    refuse_with_model,
+)
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from torch.utils.data import DataLoader, Subset
@@ -47,11 +56,7 @@ from modeling_vatt.data import (
     open_clips,
 )
 from modeling_vatt.embedding.fitting import fit_projections
-from modeling_vatt.embedding.locked_features import (
-    FeatureDataset,
-    LockedFeatures,
-    compute_locked_features,
-)
+from modeling_vatt.embedding.locked_features import FeatureDataset, LockedFeatures, compute_locked_features
 from modeling_vatt.evaluation import clip_retrieval
 from modeling_vatt.hub.model_card import is_training_metric
 from modeling_vatt.hub.remote_code import save_remote_code
@@ -154,8 +159,9 @@ class ModelArguments:
         """--config_overrides with --loss."""
         if self.loss is None:
             return self.config_overrides
-        with naming("--config_overrides"):
-            return json.dumps({**json.loads(self.config_overrides or "{}"), "loss_type": self.loss})
+        return json.dumps(
+            {**json_object("--config_overrides", self.config_overrides), "loss_type": self.loss}
+        )
 
 
 @dataclass
@@ -306,6 +312,7 @@ def make_model(
         if args.normalize_audio:
             normalize_audio(model, processor)
         return model, processor
+    towers.refuse_idle()
 
     def make_tokenizer(length: int) -> VattTokenizer:
         size = args.vocab_size or 65_536
@@ -369,8 +376,9 @@ def make_augmentation(data: DataArguments, cached: list[str]) -> VattAugmentatio
         )
     else:
         settings |= {"crop_resize_style": "none", "flip_probability": 0, "color_probability": 0}
+    changes = json_object("--augmentation", data.augmentation)
     with naming("--augmentation"):
-        return VattAugmentation(**{**settings, **json.loads(data.augmentation or "{}")})
+        return VattAugmentation(**{**settings, **changes})
 
 
 def make_data_sets(

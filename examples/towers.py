@@ -2,12 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flags of `run_pretraining.py` for towers that are other models, and for locking towers."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from common import merge, naming
+from common import check_output_dir, json_object, merge, naming
 from transformers.hf_argparser import HfArg
 
 from modeling_vatt import VattConfig, VattForPreTraining
@@ -42,7 +41,9 @@ class TowerArguments:
         default=None, help="Settings of frames over those of the video tower's checkpoint, as JSON."
     )
     lock: list[str] = HfArg(
-        default_factory=list, help="Towers not to train: video, audio, text; text:4 for its first 4 blocks."
+        default_factory=list,
+        help="Towers not to train: video, audio, text; text:4 for its first 4 blocks; text:0 unlocks it in a "
+        "--model.",
     )
     lora: list[str] = HfArg(
         default_factory=list, help="Towers to train by LoRA only, with its rank: video:16 text:8. Needs PEFT."
@@ -65,11 +66,13 @@ class TowerArguments:
     )
 
     def __post_init__(self) -> None:
-        needed = {"video", "text"} - {name for name, blocks in self.locks().items() if blocks is None}
-        if self.fits and (needed or not self.cache_features):
+        locked = {name for name, blocks in self.locks().items() if blocks is None}
+        if self.fits and ({"video", "text"} - locked or not self.cache_features):
             raise ValueError(
                 "--projection kernel is fitted to cached features: give --cache_features --lock video text."
             )
+        if self.projection not in (None, "none") and not locked:
+            raise ValueError(f"--projection {self.projection} is for locked towers: give --lock video text.")
 
     @property
     def fits(self) -> bool:
@@ -80,6 +83,21 @@ class TowerArguments:
         """Modality -> checkpoint."""
         found = {name: getattr(self, f"{name}_tower") for name in MODALITIES}
         return {name: source for name, source in found.items() if source is not None}
+
+    def refuse_idle(self) -> None:
+        """ValueError for flags of a new model that concern a tower which is not given."""
+        if random := [name for name in self.locks() if name not in self.sources()]:
+            raise ValueError(
+                f"--lock {' '.join(random)}: VATT's own tower begins with random weights and keeps them. "
+                f"Give --{random[0]}_tower, or do not lock it."
+            )
+        idle = ["num_frames", "frames"] if self.video_tower is None else []
+        idle += [] if self.sources() else ["tower_settings", "projection"]
+        if given := [f"--{name}" for name in idle if getattr(self, name) is not None]:
+            raise ValueError(
+                f"{', '.join(given)}: for towers that are other models, such as --video_tower. Leave it out; "
+                "VATT's own are changed by --config_overrides."
+            )
 
     def locks(self) -> dict[str, int | None]:
         """Tower -> how many of its first blocks are locked, None for all of it."""
@@ -112,6 +130,8 @@ class TowerArguments:
         found = locked_towers(model) if self.cache_features else []
         if self.cache_features and not found:
             raise ValueError("--cache_features needs towers that are not trained: give --lock video text.")
+        if found and self.cache_dir:
+            check_output_dir(self.cache_dir, "--cache_dir")
         return found
 
     def of_new_models(self) -> dict[str, Any]:
@@ -122,11 +142,7 @@ class TowerArguments:
         }
 
     def build(
-        self,
-        preset: str,
-        overrides: str | None,
-        make_tokenizer: Callable[[int], Any],
-        num_captions: int,
+        self, preset: str, overrides: str | None, make_tokenizer: Callable[[int], Any], num_captions: int
     ) -> tuple[VattForPreTraining, VattProcessor]:
         """Model and processor; towers without a checkpoint are those of the preset.
 
@@ -147,14 +163,16 @@ class TowerArguments:
         fields |= {name: config.to_dict()[name] for name in of_preset}
         if self.projection in ("linear", "kernel"):
             fields |= {"head_type": "joint", "vt_projection_size": fields["va_projection_size"]}
+        changes = json_object("--config_overrides", overrides)
         with naming("--config_overrides"):
-            fields = merge(fields, json.loads(overrides or "{}"))
+            fields = merge(fields, changes)
         tokenizer = None
         if "text" not in sources:
             tokenizer = make_tokenizer(fields["text_config"]["max_position_embeddings"])
             fields["text_config"]["vocab_size"] = len(tokenizer)
-        with naming("--tower_settings"):
-            towers = json.loads(self.tower_settings or "{}")
+        towers = json_object("--tower_settings", self.tower_settings)
+        if not all(isinstance(use, dict) for use in towers.values()):
+            raise ValueError('--tower_settings: give an object for each tower: {"video": {"num_frames": 8}}.')
         if self.num_frames is not None:
             towers["video"] = {**towers.get("video", {}), "num_frames": self.num_frames}
         for name, blocks in self.locks().items():
@@ -164,8 +182,7 @@ class TowerArguments:
         processing: dict[str, Any] = {"tokenizer": tokenizer, "num_captions": num_captions}
         if self.window_seconds is not None:
             processing["seconds"] = self.window_seconds
-        with naming("--frames"):
-            processing["frames"] = json.loads(self.frames or "{}")
+        processing["frames"] = json_object("--frames", self.frames)
         return build_from_towers(
             **sources,
             towers=towers,

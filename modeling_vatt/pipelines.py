@@ -36,7 +36,7 @@ from transformers.utils import logging
 
 from .models.classification import VattForAudioClassification
 from .models.losses import normalize
-from .models.modeling_vatt import VattForPreTraining, VattModel
+from .models.modeling_vatt import MODALITIES, VattForPreTraining, VattModel
 from .processors import MediaError
 from .processors.inputs import RatedSound, unwrapped
 from .retrieval import Gallery
@@ -44,7 +44,6 @@ from .retrieval import Gallery
 
 logger = logging.get_logger(__name__)
 
-_MODALITIES = ("video", "audio", "text")
 _ZERO_SHOT_AUDIO = "zero-shot-audio-classification"
 
 
@@ -375,9 +374,9 @@ def _streamed(inputs: Any) -> Any:
 
 def _row(inputs: Any, default: str) -> dict[str, Any]:
     """Modalities of one input; what is no dict of modalities is of the modality `default`."""
-    if not isinstance(inputs, Mapping) or not set(inputs) & set(_MODALITIES):
+    if not isinstance(inputs, Mapping) or not set(inputs) & set(MODALITIES):
         return {default: inputs}
-    return {name: inputs[name] for name in _MODALITIES if inputs.get(name) is not None}
+    return {name: inputs[name] for name in MODALITIES if inputs.get(name) is not None}
 
 
 def _given(**parameters: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from transformers.utils.hub import cached_file
 
 
 # Of image and video processors, what is done with frames in the same way here.
-_FRAME_SETTINGS = (
+FRAME_SETTINGS = (
     "size",
     "crop_size",
     "resample",
@@ -91,7 +91,7 @@ def translate_frame_settings(settings: dict[str, Any], source: str) -> dict[str,
             f"video tower: the processor of {source} sets {', '.join(undone)}, which VATT's does not do. "
             "Choose another checkpoint, or pass `frames`."
         )
-    found = {name: settings[name] for name in _FRAME_SETTINGS if settings.get(name) is not None}
+    found = {name: settings[name] for name in FRAME_SETTINGS if settings.get(name) is not None}
     if settings.get("max_num_patches"):  # SigLIP 2: as many patches as fit; frames are made square
         side = int(settings["max_num_patches"] ** 0.5) * int(settings.get("patch_size", 16))
         found["size"] = {"height": side, "width": side}

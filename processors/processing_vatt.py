@@ -14,7 +14,7 @@ from transformers.processing_utils import AudioKwargs, TextKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from .augmentation import VattAugmentation, change_colors
-from .checkpoint_parts import frame_settings, load_extractor, load_tokenizer
+from .checkpoint_parts import FRAME_SETTINGS, frame_settings, load_extractor, load_tokenizer
 from .feature_extraction_vatt import VattFeatureExtractor
 from .image_processing_vatt import VattImageProcessor
 from .inputs import shown
@@ -142,6 +142,13 @@ class VattProcessor(ProcessorMixin):
         if not 0 < seconds < math.inf:
             raise ValueError(f"`seconds` of a window must be positive, got {seconds}.")
         fps = config.num_frames / seconds
+        known = (*FRAME_SETTINGS, "decode_size", "antialias", "do_convert_rgb") if video is not None else ()
+        if unknown := set(frames or {}) - set(known):
+            raise ValueError(
+                f"`frames` has no {', '.join(sorted(unknown))}: use {', '.join(known)}."
+                if known
+                else "`frames` is for a video tower of another model: leave it out."
+            )
         if video is None:
             videos = videos_of(config.video_config, fps)
         else:

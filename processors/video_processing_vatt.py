@@ -191,11 +191,7 @@ class VattVideoProcessor(PixelRules, VideoProcessorMixin):
         return metadata
 
     def load(
-        self,
-        clip: Any,
-        settings: dict[str, Any],
-        metadata: Any = None,
-        limits: MediaLimits = DEFAULT_LIMITS,
+        self, clip: Any, settings: dict[str, Any], metadata: Any = None, limits: MediaLimits = DEFAULT_LIMITS
     ) -> torch.Tensor:
         """One clip as tensor (T, C, H, W), in the type and size it comes in; of files, the centred window."""
         if is_media_source(clip):

@@ -6,12 +6,15 @@
 """
 
 import os
+import shutil
+import tempfile
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is, also in the processes that tests start
 if os.environ.get("VATT_TEST_GPU") != "1":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="vatt-tests-")  # before datasets is
 
 import pytest
 import support_table
@@ -27,6 +30,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     support_table.register(config)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["HF_DATASETS_CACHE"])
 
 
 @pytest.fixture(autouse=True)

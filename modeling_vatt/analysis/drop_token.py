@@ -12,9 +12,8 @@ import pandas as pd
 import torch
 
 from ..models.embeddings import VattPatchEmbeddings
-from ..models.modeling_vatt import MODALITIES, VattPreTrainedModel
+from ..models.modeling_vatt import INPUT_NAMES, MODALITIES, VattPreTrainedModel
 from .cost import CostCounter, InputSize
-from .features import INPUT_NAMES
 
 
 @contextmanager

@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..models.modeling_vatt import MODALITIES, VattFeaturesOutput, VattModel, VattPreTrainedModel
+from ..models.modeling_vatt import INPUT_NAMES, MODALITIES, VattFeaturesOutput, VattModel, VattPreTrainedModel
 
 
 Place: TypeAlias = Literal["input", "pooled", "va", "vt"]
-INPUT_NAMES = {"video": "pixel_values_videos", "audio": "input_values", "text": "input_ids"}
 
 
 @dataclass
@@ -200,6 +199,21 @@ class ClipFeatures:
         arrays = [self.vectors[place, name] for name in modalities]
         there = np.all([np.isfinite(array).all(axis=1) for array in arrays], axis=0)
         return [array[there] for array in arrays], np.flatnonzero(there)
+
+
+def each_space(
+    models: Mapping[str, ClipFeatures], spaces: Mapping[str, tuple[Place, tuple[str, ...]]]
+) -> Iterator[tuple[str, str, list[npt.NDArray[np.float32]], npt.NDArray[np.int64]]]:
+    """Model, space, vectors of its modalities and indices of their clips, for the spaces that a model has.
+
+    Args:
+        models: name -> features.
+        spaces: title -> place and modalities.
+    """
+    for model, features in models.items():
+        for space, (place, modalities) in spaces.items():
+            if set(modalities) <= set(features.modalities(place)):
+                yield model, space, *features.common(place, modalities)
 
 
 def extract_features(

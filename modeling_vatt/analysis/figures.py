@@ -193,10 +193,4 @@ def plot_drop_token(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     return figure
 
 
-__all__ = [
-    "plot_activation_summary",
-    "plot_activations",
-    "plot_densities",
-    "plot_drop_token",
-    "plot_maps",
-]
+__all__ = ["plot_activation_summary", "plot_activations", "plot_densities", "plot_drop_token", "plot_maps"]

@@ -12,7 +12,7 @@ from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from .features import ClipFeatures, Place
+from .features import ClipFeatures, Place, each_space
 
 
 # Spaces of the modality maps: title -> place and modalities. FAC has no space for all three.
@@ -175,17 +175,13 @@ def modality_maps(
         ValueError: if no model has two modalities.
     """
     maps, summary = [], []
-    for model, features in models.items():
-        for space, (place, modalities) in SPACES.items():
-            if not set(modalities) <= set(features.modalities(place)):
-                continue
-            arrays, clips = features.common(place, modalities)
-            vectors = np.concatenate(pad_width([normalize(array) for array in arrays]))
-            names = np.repeat(modalities, len(clips))
-            maps.append(_points(model, space, vectors, np.tile(clips, len(modalities)), names, method, seed))
-            share, chance = neighbour_agreement(vectors, names)
-            mixing = (1 - share) / (1 - chance)
-            summary.append({"model": model, "space": space, "points": len(names), "mixing": mixing})
+    for model, space, arrays, clips in each_space(models, SPACES):
+        vectors = np.concatenate(pad_width([normalize(array) for array in arrays]))
+        names = np.repeat(SPACES[space][1], len(clips))
+        maps.append(_points(model, space, vectors, np.tile(clips, len(arrays)), names, method, seed))
+        share, chance = neighbour_agreement(vectors, names)
+        mixing = (1 - share) / (1 - chance)
+        summary.append({"model": model, "space": space, "points": len(names), "mixing": mixing})
     if not maps:
         raise ValueError(f"None of the models {', '.join(models)} has two modalities to compare: add one.")
     return pd.concat(maps, ignore_index=True), pd.DataFrame(summary)

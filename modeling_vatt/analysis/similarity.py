@@ -12,7 +12,7 @@ from scipy.stats import gaussian_kde, norm
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import normalize
 
-from .features import ClipFeatures, Place
+from .features import ClipFeatures, Place, each_space
 
 
 # Spaces in which pairs are compared: title -> place and the two modalities.
@@ -108,30 +108,20 @@ def similarity_densities(
         ValueError: if no model has two modalities.
     """
     curves, summary = [], []
-    for model, features in models.items():
-        for space, (place, modalities) in PAIRS.items():
-            if not set(modalities) <= set(features.modalities(place)):
-                continue
-            (one, other), _ = features.common(place, modalities)
-            if one.shape != other.shape:
-                continue
-            pairs = pair_similarities(one, other, seed=seed)
-            both = np.concatenate([pairs.positive, pairs.random])
-            margin = 0.05 + 0.1 * np.ptp(both)
-            places = np.linspace(both.min() - margin, both.max() + margin, 400)
-            for name, values in (("positive", pairs.positive), ("random", pairs.random)):
-                columns = {"pair": name, "similarity": places, "density": density(values, places)}
-                curves.append(pd.DataFrame({"model": model, "space": space, **columns}))
-            summary.append(
-                {
-                    "model": model,
-                    "space": space,
-                    "clips": len(pairs.positive),
-                    "positive_mean": pairs.positive.mean(),
-                    "random_mean": pairs.random.mean(),
-                    "auc": pairs.auc,
-                }
-            )
+    for model, space, (one, other), _ in each_space(models, PAIRS):
+        if one.shape != other.shape:
+            continue
+        pairs = pair_similarities(one, other, seed=seed)
+        both = np.concatenate([pairs.positive, pairs.random])
+        margin = 0.05 + 0.1 * np.ptp(both)
+        places = np.linspace(both.min() - margin, both.max() + margin, 400)
+        for name, values in (("positive", pairs.positive), ("random", pairs.random)):
+            columns = {"pair": name, "similarity": places, "density": density(values, places)}
+            curves.append(pd.DataFrame({"model": model, "space": space, **columns}))
+        means = {"positive_mean": pairs.positive.mean(), "random_mean": pairs.random.mean()}
+        summary.append(
+            {"model": model, "space": space, "clips": len(pairs.positive), **means, "auc": pairs.auc}
+        )
     if not curves:
         raise ValueError(f"None of the models {', '.join(models)} has two modalities to compare: add one.")
     return pd.concat(curves, ignore_index=True), pd.DataFrame(summary)

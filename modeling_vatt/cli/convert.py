@@ -3,12 +3,17 @@
 """`vatt convert`."""
 
 import json
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .common import explained, say
+
+
+if TYPE_CHECKING:
+    from ..convert import Conversion
 
 
 def _nested(assignments: list[str]) -> dict[str, Any]:
@@ -123,52 +128,52 @@ def convert(
     from ..convert.variables import checkpoint_prefix, open_variables
 
     if list_names:
-        width = max(map(len, RELEASES))
-        for name, entry in RELEASES.items():
-            say(f"{name:<{width}}  {entry.summary}" + (f" ({entry.metrics})" if entry.metrics else ""))
+        _list_releases()
         return
     given = (checkpoint is not None) + (output is not None)
     if given < (1 if verify else 2):
         raise typer.BadParameter("Give a checkpoint and --output DIR, one of them to --verify, or --list.")
-    overrides = _nested(override or [])
-    base_url = base_url or BASE_URL
-    cache = cache_dir or _default_cache()
-    bar = _DownloadBar()
+    options: dict[str, Any] = {
+        "vocabulary": vocabulary,
+        "labels": labels,
+        "head_dim": head_dim,
+        "overrides": _nested(override or []),
+        "overwrite": overwrite,
+    }
+    where = (cache_dir or _default_cache(), base_url or BASE_URL)
     release = RELEASES.get(checkpoint or "")  # ./NAME is a path
-    source, done = None, None
-    try:
+    with closing(_DownloadBar()) as bar:
+        source = None
         if checkpoint is not None:
-            source = Path(checkpoint) if release is None else fetch_release(checkpoint, cache, base_url, bar)
+            source = Path(checkpoint) if release is None else fetch_release(checkpoint, *where, bar)
             if verify and source.suffix != ".npz":
                 prefix = checkpoint_prefix(source)
                 say(f"{prefix}: {check_sizes(prefix):,} bytes of data, as its index says.")
         there = verify and not overwrite and output is not None and (output / FINGERPRINT).is_file()
         if source is not None and output is not None and not there:
             if misc_data == "download":
-                misc_data = str(fetch_part(MISC_DATA, cache, base_url, bar))
+                misc_data = str(fetch_part(MISC_DATA, *where, bar))
             bar.close()
             variables = open_variables(source)
             from ..convert import convert_checkpoint
 
-            done = convert_checkpoint(
-                variables,
-                output,
-                release=release,
-                misc_data=misc_data,
-                vocabulary=vocabulary,
-                labels=labels,
-                head_dim=head_dim,
-                overrides=overrides,
-                overwrite=overwrite,
-            )
-    finally:
-        bar.close()
-    if done is not None:
-        say(
-            f"{done.output}: {done.model_class}, {done.num_variables} variables with {done.num_values:,} "
-            f"values ({done.num_skipped} entries that are not the model were skipped)"
-        )
-        for note in done.notes:
-            say(f"note: {note}")
+            _tell(convert_checkpoint(variables, output, release=release, misc_data=misc_data, **options))
     if verify and output is not None:
         say(f"{output}: {check_fingerprint(output)} files are as they were converted.")
+
+
+def _list_releases() -> None:
+    from ..convert.release import RELEASES
+
+    width = max(map(len, RELEASES))
+    for name, entry in RELEASES.items():
+        say(f"{name:<{width}}  {entry.summary}" + (f" ({entry.metrics})" if entry.metrics else ""))
+
+
+def _tell(done: "Conversion") -> None:
+    say(
+        f"{done.output}: {done.model_class}, {done.num_variables} variables with {done.num_values:,} "
+        f"values ({done.num_skipped} entries that are not the model were skipped)"
+    )
+    for note in done.notes:
+        say(f"note: {note}")

@@ -16,8 +16,7 @@ def forget(
         list[str], typer.Argument(help="Files or folders, as found or as they lie on the disk.")
     ],
     index_dir: Annotated[
-        Path,
-        typer.Option("--index", "-i", help="Folder of the index or of the videos.", envvar="VATT_INDEX"),
+        Path, typer.Option("--index", "-i", help="Folder of the index or of the videos.", envvar="VATT_INDEX")
     ] = Path("."),
     undo: Annotated[bool, typer.Option("--undo", help="Let `vatt index` take them in again.")] = False,
 ) -> None:

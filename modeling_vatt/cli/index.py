@@ -91,6 +91,7 @@ def index(
         )
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder. Check the path.")
+    from ..retrieval.ignoring import Ignored, read_patterns
     from ..retrieval.store import DEFAULT_FOLDER, find_index
 
     where = folder / DEFAULT_FOLDER if index_dir is None else index_dir
@@ -99,6 +100,7 @@ def index(
     elif find_index(where) is None:
         raise ValueError(f"{where}: no index yet. Name the model to make one: --model DIR_OR_HUB_ID.")
     limits = media_limits_of(media_limits, isolate)
+    Ignored([*read_patterns(folder), *(exclude or [])])
     quiet()
     from tqdm import tqdm
 
@@ -166,7 +168,7 @@ def _tell(where: Path, report: "IndexReport", facts: dict[str, Any]) -> None:
     if report.passed_over:
         names = {"": "without an ending", "links": "links out of the folder or to folders"}
         counts = (f"{count} {names.get(kind, kind)}" for kind, count in report.passed_over.items())
-        say(f"Passed over, as no videos: {', '.join(counts)}.")
+        say(f"Passed over: {', '.join(counts)}.")
     if report.errors:
         say(f"{len(report.errors)} files could not be read, or not wholly:")
         _list([f"{path}: {reason}" for path, reason in sorted(report.errors.items())])

@@ -15,14 +15,7 @@ from ..configuration import VattConfig
 from ..models.classification import VattForAudioClassification, VattForVideoClassification
 from ..models.modeling_vatt import VattForPreTraining, VattPreTrainedModel
 from .errors import ConversionError
-from .mapping import (
-    AGNOSTIC_PATH,
-    CLASSIFIER_PATH,
-    FINETUNED_PATH,
-    HEAD_PATH,
-    PATCH_NAMES,
-    TOWER_PATHS,
-)
+from .mapping import AGNOSTIC_PATH, CLASSIFIER_PATH, FINETUNED_PATH, HEAD_PATH, PATCH_NAMES, TOWER_PATHS
 
 
 Shape = tuple[int, ...]
@@ -311,10 +304,7 @@ def _finetuned(
     # The paper fine-tunes without DropToken (A.2.1).
     overrides = {"drop_token_rate": 0.0, **given[modality]}
     tower = _patch_tower(reader, FINETUNED_PATH, modality, head_dim, overrides)
-    fields = {
-        f"{modality}_config": tower,
-        "num_labels": reader.get(CLASSIFIER_PATH + "kernel", 2)[1],
-    }
+    fields = {f"{modality}_config": tower, "num_labels": reader.get(CLASSIFIER_PATH + "kernel", 2)[1]}
     if modality == "video":
         return VattForVideoClassification, {**fields, "problem_type": "single_label_classification"}
     return VattForAudioClassification, {

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import ModelCardData
+from huggingface_hub import ModelCard
 
 from .._version import __version__
+from ..hub.model_card import build_model_card
 from ..models.classification import VattClassifier
 from ..models.modeling_vatt import VattPreTrainedModel
 from ..processors import VattProcessor, VattTokenizer
@@ -114,8 +115,8 @@ def convert_checkpoint(
             notes.append("Classes have no names: give a list of them with labels (`--labels`).")
         model.save_pretrained(folder)
         notes += _save_processor(model, tokenizer, release, folder)
-        card = _model_card(model, variables, release, notes)
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        card = _model_card(model, output.name, variables, release, notes, tokenizer is not None)
+        card.save(folder / "README.md")
         write_fingerprint(folder)
     return Conversion(
         output=output,
@@ -231,45 +232,28 @@ def _save_processor(
 
 
 def _model_card(
-    model: VattPreTrainedModel, variables: Variables, release: Release | None, notes: list[str]
-) -> str:
+    model: VattPreTrainedModel,
+    name: str,
+    variables: Variables,
+    release: Release | None,
+    notes: list[str],
+    has_processor: bool,
+) -> ModelCard:
     kind = type(model).__name__
-    tags = {
-        "VattForVideoClassification": "video-classification",
-        "VattForAudioClassification": "audio-classification",
-    }
-    data = ModelCardData(
-        license=None if release is None else "apache-2.0",
-        library_name="modeling_vatt",
-        pipeline_tag=tags.get(kind, "feature-extraction"),
-        tags=["vatt", "video", "audio", "text"],
-    )
-    lines = ["---", data.to_yaml(), "---", ""]
+    converted = f"converted by modeling_vatt {__version__}; numbers are as they were."
     if release is None:
-        lines += ["# VATT", "", f"Converted from the TensorFlow checkpoint `{Path(variables.source).name}`"]
+        origin = f"Weights of the TensorFlow checkpoint `{Path(variables.source).name}`, {converted}"
     else:
-        lines += [
-            f"# {release.summary}",
-            "",
-            'Weights of "VATT: Transformers for Multimodal Self-Supervised Learning from Raw Video, Audio',
-            'and Text" (Akbari et al., NeurIPS 2021, arXiv 2104.11178), published by Google Research under',
-            f"Apache-2.0 as `{release.stem}`, converted",
-        ]
-    lines += [
-        f"by modeling_vatt {__version__}; numbers are as they were.",
-        "",
-        f"- Class: `{kind}`; {sum(p.numel() for p in model.parameters()):,} parameters",
-    ]
-    if release is not None and release.metrics:
-        lines.append(f"- Published figures: {release.metrics}")
-    lines += [f"- {note}" for note in notes]
-    lines += [
-        "",
-        "```python",
-        f"from modeling_vatt import {kind}",
-        "",
-        f'model = {kind}.from_pretrained("PATH OR NAME OF THIS REPOSITORY")',
-        "```",
-        "",
-    ]
-    return "\n".join(lines)
+        origin = (
+            f"{release.summary}: weights published by Google Research under Apache-2.0 as `{release.stem}`, "
+            f"{converted}"
+        )
+        notes = [*([f"Published figures: {release.metrics}"] if release.metrics else []), *notes]
+    load = f'from modeling_vatt import {kind}\n\nmodel = {kind}.from_pretrained("{name}").eval()\n'
+    return build_model_card(
+        model,
+        name,
+        license=None if release is None else "apache-2.0",
+        origin="\n- ".join([f"{origin}\n", *notes]).rstrip(),
+        use=None if has_processor else load,
+    )

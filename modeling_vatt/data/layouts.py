@@ -245,14 +245,7 @@ def _understood(file: Path, dataset: str) -> Iterator[Path]:
     except FileNotFoundError as error:
         raise _LayoutError(f"{file}: no such file. Unpack {dataset}'s annotations there.") from error
     # What parsing of odd content raises; pyarrow refuses numbers and text that fit no column.
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise _LayoutError(
             f"{file}: not as {dataset} has it ({type(error).__name__}: {error}). Download or mend it."
         ) from error

@@ -65,7 +65,7 @@ def check_parts(model: VattForPreTraining, processor: VattProcessor) -> None:
             continue
         try:
             features = getattr(model, f"get_{name}_features")(
-                *(part.to(model.device) for part in inputs[name])
+                *(part.to(model.device) for part in inputs[name]), return_embeds=False
             )
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise ValueError(

@@ -16,17 +16,18 @@ from .._version import __version__
 from ..data import ClipDataset, SkippedClip, all_captions
 from ..data.reading import is_decoded, part_of, read_options, read_row, source_of
 from ..models.foreign import VattForeignTower
+from ..models.locking import hash_tensors
 from ..models.losses import caption_ids
-from ..models.modeling_vatt import MODALITIES, VattForPreTraining
+from ..models.modeling_vatt import INPUT_NAMES, MODALITIES, VattForPreTraining
 from ..processors import MediaClip, MediaError, VattProcessor
 from ..processors.windows import read_windows, window_places
 from .cache import Arrays, FeatureCache, content_of
 from .embedding import _batched, _Item, _read_ahead
-from .identity import base_model, hash_tensors
+from .identity import base_model
 
 
-INPUTS = {"video": "pixel_values_videos", "audio": "input_values"}
-_ROWS_ON_CPU = 2  # at a time: activations of more fall out of the processor's cache
+# At a time: activations of more fall out of the processor's cache.
+_ROWS_ON_CPU = {"video": 1, "audio": 2, "text": 32}
 # What of a config changes no feature.
 _PASSING = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "architectures", "auto_map")
 
@@ -120,8 +121,14 @@ def compute_locked_features(
     return result
 
 
+# Inputs of the windows of a clip, their (start, end), and 1 for each that has sound.
+_Read = tuple[BatchFeature, list[list[float]], list[int]]
+
+
 @dataclass
 class _Job:
+    """Passes what the caches lack through the towers; arguments as of [`compute_locked_features`]."""
+
     model: VattForPreTraining
     processor: VattProcessor
     dtype: str
@@ -146,39 +153,50 @@ class _Job:
         known = [caches[name].keys() for name in names]
         missing = [key for key in self._mine(wanted) if any(repr(key) not in there for there in known)]
         reading = {**read_options(self.processor), **options}
-        places = window_places(windows)
 
-        def read(key: Any) -> tuple[BatchFeature, list[list[float]], list[int]] | MediaError:
-            try:
-                read_clips = read_row(clips[wanted[key]], "video", reading, places)
-                inputs = self.processor(
-                    videos=read_clips, start=0.0, load_audio_from_video="audio" in names, return_tensors="pt"
-                )
-            except MediaError as error:
-                return error
-            spans = [[clip.start, clip.start + clip.duration] for clip in read_clips]
-            return inputs, spans, [int(_heard(clip) is not None) for clip in read_clips]
+        def read(key: Any) -> _Read | MediaError:
+            return self._read(clips[wanted[key]], names, reading, window_places(windows))
 
         for batch, items in _read_ahead(_batched(missing, self.batch_size), self.num_workers, read):
-            good = [item for item in items if not isinstance(item, MediaError)]
-            errors = ["" if not isinstance(item, MediaError) else json.dumps(item.args) for item in items]
-            rows = [place for place, item in enumerate(items) if not isinstance(item, MediaError)]
-            common: Arrays = {
-                "errors": np.array(errors),
-                "rows": np.array(rows, dtype=np.int64),
-                "spans": np.array([spans for _, spans, _ in good]).reshape(len(good), -1, 2),
-                "audio_mask": np.array([heard for *_, heard in good]).reshape(len(good), -1),
-            }
-            for name in names:
-                arrays = dict(common)
-                if good:
-                    inputs = torch.cat([item[INPUTS[name]] for item, *_ in good])
-                    arrays["features"] = self._features(name, inputs).reshape(len(good), windows, -1)
-                caches[name].save(batch, arrays)
+            self._keep(batch, items, caches, windows)
             progress(len(batch))
         wait()
         for name in names:
             self._collect(result, name, caches[name], clips, [repr(source) for source in sources], windows)
+
+    def _read(
+        self, row: dict[str, Any], names: list[str], options: dict[str, Any], places: list[float]
+    ) -> _Read | MediaError:
+        """Inputs, spans and whether there is sound, of the windows of a clip."""
+        try:
+            windows = read_row(row, "video", options, places)
+            inputs = self.processor(
+                videos=windows, start=0.0, load_audio_from_video="audio" in names, return_tensors="pt"
+            )
+        except MediaError as error:
+            return error
+        spans = [[window.start, window.start + window.duration] for window in windows]
+        return inputs, spans, [int(_heard(window) is not None) for window in windows]
+
+    def _keep(
+        self, batch: list[Any], items: list[_Read | MediaError], caches: dict[str, FeatureCache], windows: int
+    ) -> None:
+        """Pass clips through the towers, and into the caches; of those that cannot be read, why."""
+        good = [item for item in items if not isinstance(item, MediaError)]
+        errors = ["" if not isinstance(item, MediaError) else json.dumps(item.args) for item in items]
+        rows = [place for place, item in enumerate(items) if not isinstance(item, MediaError)]
+        common: Arrays = {
+            "errors": np.array(errors),
+            "rows": np.array(rows, dtype=np.int64),
+            "spans": np.array([spans for _, spans, _ in good]).reshape(len(good), -1, 2),
+            "audio_mask": np.array([heard for *_, heard in good]).reshape(len(good), -1),
+        }
+        for name, cache in caches.items():
+            arrays = dict(common)
+            if good:
+                inputs = torch.cat([item[INPUT_NAMES[name]] for item, *_ in good])
+                arrays["features"] = self._features(name, inputs).reshape(len(good), windows, -1)
+            cache.save(batch, arrays)
 
     def _mine(self, items: Iterable[_Item]) -> list[_Item]:
         """This process's part: of all, as those that are missing change while others work."""
@@ -228,8 +246,11 @@ class _Job:
         cache = self._cache(folder, "text", 0)
         known = cache.keys()
         missing = [text for text in self._mine(texts) if repr(text) not in known]
+        config = self.model.config
+        masked = config.is_foreign("text") and config.use("text").use_attention_mask
+        padding = "longest" if masked else "max_length"  # as much as ever for a tower that looks at it
         for batch in _batched(missing, 256):
-            inputs = self.processor(text=batch, return_tensors="pt")
+            inputs = self.processor(text=batch, padding=padding, return_tensors="pt")
             features = self._features("text", inputs["input_ids"], inputs["attention_mask"])
             cache.save(batch, {"features": features, "text_mask": inputs["text_mask"].numpy()})
         wait()
@@ -247,7 +268,7 @@ class _Job:
         base, training = base_model(self.model), self.model.training
         base.eval()
         encode = getattr(base, f"get_{name}_features")
-        rows = _ROWS_ON_CPU if base.device.type == "cpu" else len(inputs[0])
+        rows = _ROWS_ON_CPU[name] if base.device.type == "cpu" else len(inputs[0])
         with torch.autocast(base.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
             pooled = [
                 encode(*(part.to(base.device) for part in parts), return_embeds=False).pooler_output
@@ -267,7 +288,10 @@ class _Job:
         if name == "text":
             tokenizer = processor.tokenizer
             backend = getattr(tokenizer, "backend_tokenizer", None)
-            words = tokenizer.get_vocab() if backend is None else backend.to_str()
+            words = tokenizer.get_vocab()
+            if backend is not None:
+                passing = ("padding", "truncation")  # of the last call
+                words = {k: v for k, v in json.loads(backend.to_str()).items() if k not in passing}
             part: Any = [words, tokenizer.model_max_length, type(tokenizer).__name__]
         else:
             chosen = {"video": processor.video_processor, "audio": processor.feature_extractor}[name]

@@ -25,7 +25,7 @@ from sentence_transformers.util import load_file_path
 from ..hub.sentence_transformers import EMBEDDER
 from ..models.loading import load_pretrained
 from ..models.losses import normalize
-from ..models.modeling_vatt import VattModel
+from ..models.modeling_vatt import INPUT_NAMES, VattModel
 from ..processors import DEFAULT_LIMITS, VattProcessor
 from ..processors.inputs import RatedSound, sound_of, unwrapped
 from ..processors.media import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
@@ -33,8 +33,6 @@ from ..processors.media.source import is_url
 
 
 SPACES = ("vt", "va")
-# Modality -> the model's input; those are names by which the Trainer of sentence-transformers knows inputs.
-_INPUTS = {"video": "pixel_values_videos", "audio": "input_values", "text": "input_ids"}
 
 
 class VattEmbedder(InputModule):
@@ -58,7 +56,8 @@ class VattEmbedder(InputModule):
         spaces: those of which vectors consist, of `"vt"` and `"va"`; in this order, whatever the order given.
         windows: windows spread over each clip, of whose embeddings the mean is taken; one is centred.
 
-    `encode(..., spaces="vt", windows=4)` sets both for a call.
+    `encode(..., spaces="vt", windows=4)` sets both for a call. Saved models say themselves that their
+    similarity is the dot product; `SentenceTransformer(modules=[VattEmbedder(...)])` has to be told.
     """
 
     config_file_name = "vatt_embedder_config.json"
@@ -94,6 +93,10 @@ class VattEmbedder(InputModule):
     def max_seq_length(self) -> int:
         """Words of a text that are read."""
         return self.tokenizer.model_max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        self.tokenizer.model_max_length = value
 
     @property
     def modalities(self) -> list[Any]:
@@ -145,7 +148,7 @@ class VattEmbedder(InputModule):
                 clips.setdefault(modality, []).append((index, values))
         features: dict[str, Any] = {"inputs": torch.tensor(len(inputs))}
         for modality, parts in clips.items():
-            features[_INPUTS[modality]] = torch.cat([values for _, values in parts])
+            features[INPUT_NAMES[modality]] = torch.cat([values for _, values in parts])
             rows = [torch.full((len(values),), index) for index, values in parts]
             features[f"{modality}_rows"] = torch.cat(rows)
         if texts:
@@ -174,16 +177,13 @@ class VattEmbedder(InputModule):
             limits=self.limits,
             **options,
         )
-        tensors = {modality: batch[name] for modality, name in _INPUTS.items() if name in batch}
+        tensors = {modality: batch[name] for modality, name in INPUT_NAMES.items() if name in batch}
         if "audio" in tensors:
             tensors["audio"] = tensors["audio"][batch["audio_mask"].bool()]
         return tensors
 
     def forward(
-        self,
-        features: dict[str, Any],
-        spaces: str | Sequence[str] | None = None,
-        **kwargs: Any,
+        self, features: dict[str, Any], spaces: str | Sequence[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Adds `sentence_embedding`, float32 (inputs, width), to what [`~VattEmbedder.preprocess`] gave."""
         wanted = self.spaces if spaces is None else checked_spaces(spaces)
@@ -195,7 +195,7 @@ class VattEmbedder(InputModule):
             )
             for space in wanted
         }
-        for modality, name in _INPUTS.items():
+        for modality, name in INPUT_NAMES.items():
             if name not in features:
                 continue
             masks = (features["attention_mask"],) if modality == "text" else ()
@@ -257,11 +257,11 @@ def split_modalities(item: Any) -> dict[str, Any]:
     messages = item if isinstance(item, list | tuple) and item and is_message_dict(item[0]) else [item]
     if is_message_dict(messages[0]):
         return _message_modalities(messages)
-    if not isinstance(item, Mapping) or not set(item) & {*_INPUTS, "image"}:
+    if not isinstance(item, Mapping) or not set(item) & {*INPUT_NAMES, "image"}:
         item = {_modality(item): item}
     row: dict[str, Any] = {}
     for name, value in item.items():
-        if name not in (*_INPUTS, "image"):
+        if name not in (*INPUT_NAMES, "image"):
             raise ValueError(
                 f"An input has `text`, `audio`, `video` or `image`, not {name!r}: put what belongs to a "
                 "medium into its value."

@@ -2,12 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics and evaluation protocols."""
 
-from .classification import (
-    classification_metrics,
-    per_class_table,
-    plot_confusion,
-    write_per_class_table,
-)
+from .classification import classification_metrics, per_class_table, plot_confusion, write_per_class_table
 from .metrics import (
     RetrievalMetrics,
     TaggingMetrics,

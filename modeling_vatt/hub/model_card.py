@@ -87,6 +87,8 @@ def build_model_card(
     license: str | None = None,
     processor: Any = None,
     training: Mapping[str, float] | None = None,
+    origin: str | None = None,
+    use: str | None = None,
 ) -> ModelCard:
     """The card of a model, with the metrics also as the Hub's `model-index`.
 
@@ -105,6 +107,9 @@ def build_model_card(
         processor: for the rates at which it reads video and sound.
         training: last values that the training logged; if left out, losses, learning rate and speed among
             the metrics are taken for them.
+        origin: where weights come from that were trained elsewhere, in Markdown; takes the place of what the
+            card says of data, training and results.
+        use: code that loads the model, if it is not saved with a whole processor.
     """
     kind = type(model).__name__
     task, purpose = _KINDS.get(kind, _EMBEDDING)
@@ -126,21 +131,25 @@ def build_model_card(
         model_name=name if results else None,
         eval_results=_eval_results(results, task, shown, local, split),
     )
-    sections = [
-        f"# {name}",
-        f"A VATT (Video-Audio-Text Transformer, [arXiv 2104.11178](https://arxiv.org/abs/2104.11178)) that "
-        f"{purpose.format(labels=model.config.num_labels)}. Made with `modeling_vatt`.",
-        _table({"": ""}, _facts(model, processor)),
-        "## Use",
-        "Needs the package `modeling_vatt`. `clip.mp4` stands for your file.",
-        f"```python\n{_use(kind, task, name, model)}```",
-        *([_spaces(model)] if task == _EMBEDDING[0] else []),
+    history = [
         "## Data",
         _data_section(shown, data),
         "## Training",
         _training_section(settings, training, bases),
         "## Results",
         _results_section(results, shown, split),
+    ]
+    sections = [
+        f"# {name}",
+        f"A VATT (Video-Audio-Text Transformer, [arXiv 2104.11178](https://arxiv.org/abs/2104.11178)) that "
+        f"{purpose.format(labels=model.config.num_labels)}. Made with `modeling_vatt`.",
+        *([origin] if origin else []),
+        _table({"": ""}, _facts(model, processor)),
+        "## Use",
+        "Needs the package `modeling_vatt`. `clip.mp4` stands for your file.",
+        f"```python\n{use or _use(kind, task, name, model)}```",
+        *([_spaces(model)] if task == _EMBEDDING[0] else []),
+        *([] if origin else history),
         "## Limits",
         "The model reflects what was in its training data, including gaps and biases. Captions taken from "
         "speech recognition describe what is said, which is not always what is seen.",

@@ -11,11 +11,7 @@ from transformers import (
 )
 
 from ..configuration import VattConfig
-from .classification import (
-    VattForAudioClassification,
-    VattForImageClassification,
-    VattForVideoClassification,
-)
+from .classification import VattForAudioClassification, VattForImageClassification, VattForVideoClassification
 from .modeling_vatt import VattForPreTraining, VattModel
 
 

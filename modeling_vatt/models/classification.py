@@ -180,10 +180,7 @@ class VattForImageClassification(VattClassifier):
 
     @can_return_tuple
     def forward(
-        self,
-        pixel_values: torch.FloatTensor | None = None,
-        labels: torch.Tensor | None = None,
-        **kwargs: Any,
+        self, pixel_values: torch.FloatTensor | None = None, labels: torch.Tensor | None = None, **kwargs: Any
     ) -> ImageClassifierOutput:
         r"""
         Logits of images, and the loss if there are labels.
@@ -209,10 +206,7 @@ class VattForAudioClassification(VattClassifier):
 
     @can_return_tuple
     def forward(
-        self,
-        input_values: torch.FloatTensor | None = None,
-        labels: torch.Tensor | None = None,
-        **kwargs: Any,
+        self, input_values: torch.FloatTensor | None = None, labels: torch.Tensor | None = None, **kwargs: Any
     ) -> SequenceClassifierOutput:
         r"""
         Logits of sounds, and the loss if there are labels.

@@ -35,7 +35,8 @@ from .towers import VattConvolutionalTower, VattLinearTextTower, make_tower
 logger = logging.get_logger(__name__)
 
 Mask: TypeAlias = torch.Tensor | None
-MODALITIES = ("video", "audio", "text")
+INPUT_NAMES = {"video": "pixel_values_videos", "audio": "input_values", "text": "input_ids"}
+MODALITIES = tuple(INPUT_NAMES)
 _SPACES = ("va_embeds", "vt_embeds")
 # For GPUs: there Triton failed on what Inductor made of the loss (torch 2.11, 128 clips).
 _uncompiled_loss = torch.compiler.disable(contrastive_loss)
@@ -836,30 +837,10 @@ class VattForPreTraining(VattPreTrainedModel):
         video_ids: torch.Tensor | None,
         caption_ids: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
+        _check_rows(base, audio_mask, text_mask)
         config = self.config
         video_va, audio_va = base.video_va_embeds, base.audio_va_embeds
         video_vt, text_vt = base.video_vt_embeds, base.text_vt_embeds
-        several = text_vt is not None and text_vt.ndim == 3
-        for name, mask, axes in (
-            ("audio_mask", audio_mask, (1,)),
-            ("text_mask", text_mask, (1, 1 + several)),
-        ):
-            if mask is not None and mask.ndim not in axes:
-                raise ValueError(f"`{name}` must be of shape (batch,), got {tuple(mask.shape)}.")
-        sizes = {
-            "pixel_values_videos": video_va,
-            "input_values": audio_va,
-            "input_ids": text_vt,
-            "audio_mask": audio_mask,
-            "text_mask": text_mask,
-        }
-        rows = {name: value.shape[0] for name, value in sizes.items() if value is not None}
-        first = next(iter(rows.values()), 0)
-        if any(count != first for count in rows.values()):  # a set would fix the size in compiled code
-            raise ValueError(
-                f"The loss needs one row per clip, got {rows}. Several texts of a clip are `input_ids` of "
-                "shape (batch, candidates, words)."
-            )
         if not config.mask_false_negatives:
             video_ids = caption_ids = None
         # (pair, anchor, its mask, other, its mask, ids of captions); every clip has video
@@ -901,3 +882,25 @@ class VattForPreTraining(VattPreTrainedModel):
             )
         losses["loss"] = total / weights if config.loss_reduction == "mean" else total
         return losses
+
+
+def _check_rows(base: VattModelOutput, audio_mask: Mask, text_mask: Mask) -> None:
+    """Raise ValueError unless there is one row per clip everywhere, and a mask for each axis of the texts."""
+    several = base.text_vt_embeds is not None and base.text_vt_embeds.ndim == 3
+    for name, mask, axes in (("audio_mask", audio_mask, (1,)), ("text_mask", text_mask, (1, 1 + several))):
+        if mask is not None and mask.ndim not in axes:
+            raise ValueError(f"`{name}` must be of shape (batch,), got {tuple(mask.shape)}.")
+    sizes = {
+        "pixel_values_videos": base.video_va_embeds,
+        "input_values": base.audio_va_embeds,
+        "input_ids": base.text_vt_embeds,
+        "audio_mask": audio_mask,
+        "text_mask": text_mask,
+    }
+    rows = {name: value.shape[0] for name, value in sizes.items() if value is not None}
+    first = next(iter(rows.values()), 0)
+    if any(count != first for count in rows.values()):  # a set would fix the size in compiled code
+        raise ValueError(
+            f"The loss needs one row per clip, got {rows}. Several texts of a clip are `input_ids` of "
+            "shape (batch, candidates, words)."
+        )

@@ -29,8 +29,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from ..embedding.identity import ModelIdentity
 from ..hub.repositories import require_repository
 from .errors import IndexDamaged, IndexMismatch
-from .index import VattIndex
-from .store import DATABASE, EXPORTED, SPACES, FileRecord, Store, check_path
+from .store import DATABASE, EXPORTED, SPACES, FileRecord, Space, Store, check_path
 
 
 MANIFEST, FILES, DATA = EXPORTED, "files.parquet", "data"
@@ -50,6 +49,12 @@ _FILE_SCHEMA = pa.schema(
 )
 
 
+def dims_of(store: Store) -> dict[Space, int]:
+    """Numbers of a vector in each space."""
+    dims = store.meta("settings")["model"]["dims"]
+    return {space: int(dims[space]) for space in SPACES}
+
+
 def _schema(dims: dict[Any, int]) -> pa.Schema:
     spans = {name: pa.float64() for name in ("start", "end", "duration")}
     vectors = {str(space): pa.list_(pa.float32(), dims[space]) for space in SPACES}
@@ -57,15 +62,16 @@ def _schema(dims: dict[Any, int]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _batches(index: VattIndex) -> Iterator[pa.RecordBatch]:
+def _batches(store: Store) -> Iterator[pa.RecordBatch]:
     """Windows in the order of their numbers: those of a file are together."""
-    schema = _schema(index.dims)
-    with index.store.reading():
-        blocks = (index.store.vectors(space, index.dims[space]) for space in SPACES)
+    dims = dims_of(store)
+    schema = _schema(dims)
+    with store.reading():
+        blocks = (store.vectors(space, dim) for space, dim in dims.items())
         for (ids, va), (others, vt) in zip(*blocks, strict=True):
-            known = index.store.describe(ids)
+            known = store.describe(ids)
             if not np.array_equal(ids, others) or len(known) != len(ids):
-                raise IndexDamaged(f"{index.store.file}: windows without vectors. Index again.")
+                raise IndexDamaged(f"{store.file}: windows without vectors. Index again.")
             rows = [known[number] for number in ids.tolist()]
             # path, start, end, duration: the first columns
             columns = [
@@ -79,46 +85,48 @@ def _batches(index: VattIndex) -> Iterator[pa.RecordBatch]:
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def table(index: VattIndex) -> pa.Table:
+def table(store: Store) -> pa.Table:
     """All windows in memory."""
-    return pa.Table.from_batches(_batches(index), _schema(index.dims))
+    return pa.Table.from_batches(_batches(store), _schema(dims_of(store)))
 
 
-def save(index: VattIndex, folder: str | os.PathLike, shared: bool = False) -> None:
+def save(store: Store, facts: dict[str, Any], folder: str | os.PathLike, shared: bool = False) -> None:
     """See [`VattIndex.save_pretrained`].
 
     Args:
-        index: to write.
+        store: of the index.
+        facts: about it, of [`VattIndex.info`], for the card.
         folder: to make.
         shared: for other people: without the places of folders on this machine.
     """
     folder = Path(folder)
     (folder / DATA).mkdir(parents=True, exist_ok=True)
-    with index.store.reading():  # one state of the index for all files
-        windows = len(index)
-        names = _write_windows(index, folder / DATA, windows)
-        records = [file for file, _ in index.store.files()]
+    with store.reading():  # one state of the index for all files
+        windows = store.count()
+        names = _write_windows(store, folder / DATA, windows)
+        records = [file for file, _ in store.files()]
         columns = {name: [getattr(file, name) for file in records] for name in _FILE_SCHEMA.names}
-        if shared and index.root is not None:
-            place = f"{index.root}{os.sep}"
+        if shared and facts["root"] is not None:
+            place = f"{facts['root']}{os.sep}"
             columns["error"] = [error and error.replace(place, "") for error in columns["error"]]
         pq.write_table(pa.table(columns, _FILE_SCHEMA), folder / FILES)
-    settings = {key: value for key, value in index.settings.items() if key != "root"}
+    settings = {key: value for key, value in store.meta("settings").items() if key != "root"}
     if shared:
-        settings["model"] = {**settings["model"], "name": _shared_name(index)}
+        facts = {**facts, "model": _shared_name(facts["model"])}
+        settings["model"] = {**settings["model"], "name": facts["model"]}
     manifest = {"format": _FORMAT, "files": len(records), "windows": windows, "shards": names}
     (folder / MANIFEST).write_text(json.dumps({**manifest, "settings": settings}, indent=2) + "\n")
     for other in (folder / DATA).glob("windows-*.parquet"):  # of a larger index that was saved here before
         if other.name not in names:
             other.unlink()
-    _card(index, shared).save(folder / "README.md")
+    _card(facts).save(folder / "README.md")
 
 
-def _write_windows(index: VattIndex, folder: Path, windows: int) -> list[str]:
+def _write_windows(store: Store, folder: Path, windows: int) -> list[str]:
     """Write so many windows as Parquet; returns the names of the files."""
     count = max(1, math.ceil(windows / _SHARD_WINDOWS))
     names = [f"windows-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
-    batches, schema = _batches(index), _schema(index.dims)
+    batches, schema = _batches(store), _schema(dims_of(store))
     rest = nothing = pa.RecordBatch.from_pylist([], schema)
     for name in names:
         with pq.ParquetWriter(folder / name, schema, compression="zstd") as writer:
@@ -130,16 +138,12 @@ def _write_windows(index: VattIndex, folder: Path, windows: int) -> list[str]:
     return names
 
 
-def _shared_name(index: VattIndex) -> str:
+def _shared_name(name: str) -> str:
     """The model's name on the Hub, or of its folder."""
-    name = index.identity.name
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def _card(index: VattIndex, shared: bool) -> DatasetCard:
-    facts = index.info()
-    if shared:
-        facts["model"] = _shared_name(index)
+def _card(facts: dict[str, Any]) -> DatasetCard:
     data = DatasetCardData(
         configs=[{"config_name": "default", "data_files": f"{DATA}/windows-*.parquet"}],
         tags=["vatt", "video", "retrieval", "embeddings", "modeling_vatt"],
@@ -168,12 +172,14 @@ print(search.text("a dog barks"))
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
 
-def push(index: VattIndex, repo_id: str, private: bool, token: str | None, commit_message: str) -> str:
+def push(
+    store: Store, facts: dict[str, Any], repo_id: str, private: bool, token: str | None, commit_message: str
+) -> str:
     """See [`VattIndex.push_to_hub`]."""
     api = HfApi(token=token)
     name = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
     with TemporaryDirectory() as folder:
-        save(index, folder, shared=True)
+        save(store, facts, folder, shared=True)
         done = api.upload_folder(
             repo_id=name,
             folder_path=folder,
@@ -190,25 +196,19 @@ def load(
     root: str | os.PathLike | None,
     revision: str | None,
     token: str | None,
-) -> VattIndex:
-    """See [`VattIndex.from_pretrained`]."""
-    source = Path(name)
-    if not source.exists():
-        source = _download(str(name), revision, token)
-    elif not (source / MANIFEST).is_file():
-        return VattIndex.open(source)
+) -> tuple[Store, TemporaryDirectory | None]:
+    """Store of a new index, and what it lies in if `folder` is None; see [`VattIndex.from_pretrained`]."""
+    source = Path(name) if Path(name).exists() else _download(str(name), revision, token)
     temporary = None
     if folder is None:
         temporary = TemporaryDirectory(prefix="vatt-index-")
         folder = Path(temporary.name) / "index"
     try:
-        index = _read(source, Path(folder), root)
+        return _read(source, Path(folder), root), temporary
     except BaseException:
         if temporary is not None:
             temporary.cleanup()
         raise
-    index._temporary = temporary
-    return index
 
 
 def _download(name: str, revision: str | None, token: str | None) -> Path:
@@ -259,8 +259,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read(source: Path, folder: Path, root: str | os.PathLike | None) -> VattIndex:
-    """The files of a stranger as an index of one's own."""
+def _read(source: Path, folder: Path, root: str | os.PathLike | None) -> Store:
+    """The files of a stranger in a store of one's own."""
     manifest = _manifest(source)
     settings = {**manifest["settings"], "root": None if root is None else str(Path(root).absolute())}
     schema = _schema(settings["model"]["dims"])
@@ -278,9 +278,7 @@ def _read(source: Path, folder: Path, root: str | os.PathLike | None) -> VattInd
                 store.put(files.pop(path), starts, ends, vectors)
             none = {space: np.zeros((0, schema.field(space).type.list_size), np.float32) for space in SPACES}
             store.put_many((file, [], [], none) for file in files.values())
-            index = VattIndex(store)
-            index.build()
-            return index
+            return store
         except BaseException:
             store.close()
             for file in folder.glob(f"{DATABASE}*"):

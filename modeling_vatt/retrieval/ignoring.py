@@ -1,21 +1,30 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which files of a folder are left out of its index: patterns as in `.gitignore`."""
+"""Which files of a folder are left out of its index: those that fit patterns as in `.gitignore`, and those
+that were forgotten by name."""
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from .index import VattIndex
 
 
 IGNORE_FILE = ".vattignore"  # in the folder of the videos
-_PARTS = re.compile(r"/?\*\*/|/\*\*$|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+FORGOTTEN = "forgotten"  # note in the index: paths
+_PARTS = re.compile(
+    r"/\*\*+/|(?:^|(?<=/))\*\*+/|/\*\*+$|\*|\?|\[[!^]?+\]?+(?:\\.|[^\]\\])*\]|\\.|.", re.DOTALL
+)
+_SPECIAL = re.compile(r"(?=[*?\[\\])")
+_BLANK_END = re.compile(r"(?<!\\)\s+$")
 
 
 class Ignored:
-    """Whether patterns leave a file or folder out; the last one that fits decides.
+    r"""Whether patterns leave a file or folder out; the last one that fits decides.
 
     A pattern without `/` fits a name at any depth, others fit paths from the root; one that ends with `/`
-    fits folders alone; `*`, `?`, `[a-z]` stay within a name, `**` does not; `!` takes back.
+    fits folders alone; `*`, `?`, `[a-z]` stay within a name, `**` as a whole name does not; `!` takes back,
+    and `\` makes the sign after it a plain one.
 
     Args:
         patterns: one or more.
@@ -24,14 +33,18 @@ class Ignored:
     def __init__(self, patterns: Iterable[str]) -> None:
         self._rules: list[tuple[bool, bool, re.Pattern[str]]] = []
         for line in patterns:
-            pattern = line.strip()
+            pattern = _BLANK_END.sub("", line)
             leaves_out = not pattern.startswith("!")
             pattern = pattern.removeprefix("!")
             folders_only = pattern.endswith("/")
             pattern = pattern.rstrip("/")
+            if "[:" in pattern:
+                raise ValueError(f"{line!r}: classes such as [[:alpha:]] are not known. Write the signs.")
             if pattern:
                 begin = "" if "/" in pattern else "(?:.*/)?"
-                text = begin + "".join(map(_translated, _PARTS.findall(pattern.lstrip("/"))))
+                # Plain text is compared first, as by git, so that what follows is a beginning.
+                plain, *rest = _SPECIAL.split(pattern.lstrip("/"), maxsplit=1)
+                text = begin + re.escape(plain) + "".join(map(_translated, _PARTS.findall("".join(rest))))
                 self._rules.append((leaves_out, folders_only, _compiled(line, text)))
 
     def __call__(self, path: str, is_folder: bool = False) -> bool:
@@ -65,12 +78,15 @@ def _compiled(line: str, text: str) -> re.Pattern[str]:
 def _translated(part: str) -> str:
     if part.endswith("**/"):
         return "/(?:.*/)?" if part.startswith("/") else "(?:.*/)?"
-    if part == "/**":
+    if part.startswith("/**"):
         return "/.*"
     if part.startswith("[") and len(part) > 1:
-        inside = part[1:-1].replace("\\", "\\\\").replace("[", "\\[")
-        return f"[^/{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
-    return {"*": "[^/]*", "?": "[^/]"}.get(part, re.escape(part))
+        inside = part[1:-1]
+        negated = inside[0] in "!^"
+        signs = re.findall(r"\\?.", inside[negated:], re.DOTALL)
+        chosen = "".join(sign if sign == "-" else re.escape(sign[-1]) for sign in signs)
+        return f"(?!/)[{'^' * negated}{chosen}]"
+    return {"*": "[^/]*", "?": "[^/]"}.get(part, re.escape(part[-1]))
 
 
 def read_patterns(root: Path) -> list[str]:
@@ -87,3 +103,44 @@ def read_patterns(root: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: must be UTF-8 text ({error.reason}).") from None
     return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+def forget_files(index: VattIndex, paths: Iterable[str]) -> int:
+    """Remove files, or all in folders, and leave them out from now on. The caller holds [`writer_lock`].
+
+    Args:
+        index: of any folder.
+        paths: as the index names them.
+
+    Returns:
+        number of files that were removed.
+
+    Raises:
+        ValueError: a path that the index does not hold; nothing is removed then.
+    """
+    paths = [str(PurePosixPath(path)) for path in paths]
+    known = [file["path"] for file in index.files()]
+    found = {path: [file for file in known if path in with_parents(file)] for path in paths}
+    if lost := [path for path, files in found.items() if not files]:
+        raise ValueError(f"The index holds no {lost[0]!r}. Check the path, below the folder of the videos.")
+    index.store.set_meta(FORGOTTEN, sorted({*(index.store.meta(FORGOTTEN) or []), *paths}))
+    return index.remove({file for files in found.values() for file in files})
+
+
+def remember_files(index: VattIndex, paths: Iterable[str]) -> None:
+    """Take files in again that were left out by [`forget_files`], with the next update.
+
+    Raises:
+        ValueError: a path that was not forgotten.
+    """
+    forgotten = set(index.store.meta(FORGOTTEN) or [])
+    paths = {str(PurePosixPath(path)) for path in paths}
+    if lost := sorted(paths - forgotten):
+        shown = ", ".join(map(repr, sorted(forgotten))) or "none"
+        raise ValueError(f"{lost[0]!r} was not forgotten. Take one of {shown}.")
+    index.store.set_meta(FORGOTTEN, sorted(forgotten - paths))
+
+
+def with_parents(path: str) -> list[str]:
+    """A path and the folders above it."""
+    return [path, *map(str, PurePosixPath(path).parents)]

@@ -20,12 +20,7 @@ _PATIENCE = 120.0  # seconds; a sound or clip has to be decoded
 HASH = "sha256:"  # before the hash of a file in place of its name
 
 
-def ask_server(
-    address: str,
-    query: Query,
-    top_k: int = 10,
-    **options: Any,
-) -> tuple[list[Moment], list[str]]:
+def ask_server(address: str, query: Query, top_k: int = 10, **options: Any) -> tuple[list[Moment], list[str]]:
     """Moments that a server finds, and the words that its model does not know.
 
     Args:

@@ -46,12 +46,7 @@ _TABLES = {
 _FILE_COLUMNS = "path, size, mtime_ns, hash, duration, error"
 _INDEXES = {"windows_file": "windows(file)", "files_hash": "files(hash)"}
 _PAGE_SIZE = 16_384  # 7 vectors of 512; with 4096 a quarter of every page would be empty
-_NO_ROOM = (
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_READONLY,
-)
+_NO_ROOM = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
 _WAIT = 60.0  # seconds for the transaction of another process to end
 
 

@@ -8,15 +8,13 @@ kept meanwhile, so a run that was stopped goes on where it stopped. One process 
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from .._version import __version__
 from ..embedding.embedding import WindowEmbeddings, embed_windows
@@ -24,20 +22,15 @@ from ..files import hash_file
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
 from ..processors.media import VIDEO_SUFFIXES
-from .ignoring import Ignored, read_patterns
+from .ignoring import FORGOTTEN, Ignored, read_patterns, with_parents
 from .index import VattIndex
 from .store import SPACES, FileRecord
 from .unfinished import Unfinished
 
 
-LOCK = "index.lock"
 UNFINISHED = "unfinished"  # folder in that of the index
 CHANGED = "it, or a copy of it, changed while it was read. Index again when it is whole."
-EXCLUDED, FORGOTTEN = "excluded", "forgotten"  # notes in the index: patterns, paths
-
-
-class IndexBusy(RuntimeError):
-    """Another process writes to the index."""
+EXCLUDED = "excluded"  # note in the index: patterns
 
 
 @dataclass
@@ -63,35 +56,6 @@ class IndexReport:
     missing: list[str] = field(default_factory=list)
     passed_over: dict[str, int] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
-
-
-@contextmanager
-def writer_lock(index: VattIndex, wait: bool, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the right to write; the system takes it back when the process ends, however it ends.
-
-    Args:
-        index: to write to.
-        wait: for another process that holds it.
-        waiting: called once before waiting.
-
-    Raises:
-        IndexBusy: another process writes and `wait` is false.
-    """
-    lock = FileLock(index.store.folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if not wait:
-            raise IndexBusy(
-                f"{index.store.folder}: another process writes to this index. Wait until it has ended."
-            ) from None
-        if waiting is not None:
-            waiting()
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @dataclass
@@ -131,58 +95,78 @@ def find_videos(
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder. If it was moved, pass the new place.")
-    real, ours = root.resolve(), None if index is None else Path(index).resolve()
-    found = FoundVideos()
-    passed_over: Counter[str] = Counter()
-
-    def unreadable(error: OSError) -> None:
-        folder = Path(error.filename)
-        if folder == root:
-            raise error
-        shown = folder.relative_to(root).as_posix().encode(errors="replace").decode()
-        found.errors[shown] = _unopened(error)
-
-    for folder, folders, names in os.walk(root, onerror=unreadable):
-        for name in list(folders):
-            path = Path(folder, name)
-            kind = "hidden" if name.startswith(".") else "links" if path.is_symlink() else None
-            if kind is None and is_excluded(path.relative_to(root).as_posix(), True):
-                kind = "excluded"
-            if ours is not None and name == ours.name and path.resolve() == ours:
-                folders.remove(name)
-            elif kind is not None:
-                folders.remove(name)
-                passed_over[kind] += 1
+    walk = _Walk(root, None if index is None else Path(index).resolve(), is_excluded)
+    for folder, folders, names in os.walk(root, onerror=walk.pass_unreadable):
+        folders[:] = [name for name in folders if walk.enters(Path(folder, name))]
         for name in names:
-            path = Path(folder, name)
-            ending = path.suffix.lower()
-            if name.startswith(".") or ending not in VIDEO_SUFFIXES:
-                passed_over["hidden" if name.startswith(".") else ending] += 1
-                continue
-            relative = path.relative_to(root).as_posix()
-            if is_excluded(relative, False):
-                passed_over["excluded"] += 1
-                continue
-            try:
-                relative.encode()
-                if path.is_symlink() and real not in path.resolve().parents:
-                    passed_over["links"] += 1
-                    continue
-                stat = path.stat()
-                if S_ISREG(stat.st_mode):
-                    found.files[relative] = stat
-                else:  # a pipe would be waited for without end
-                    found.errors[relative] = "a pipe or a device, not a file. Remove it."
-            except UnicodeEncodeError:
-                shown = relative.encode(errors="replace").decode()
-                found.errors[shown] = "the name is not UTF-8. Rename the file."
-            except OSError as error:
-                found.errors[relative] = _unopened(error)
-            except RuntimeError:  # of Python before 3.13
-                found.errors[relative] = "a link that leads to itself. Remove it."
+            walk.look_at(Path(folder, name))
+    found = walk.found
     found.files = dict(sorted(found.files.items()))
-    found.passed_over = {kind: count for kind, count in sorted(passed_over.items()) if count}
+    found.passed_over = dict(sorted(walk.passed_over.items()))
     return found
+
+
+class _Walk:
+    """What [`find_videos`] does with each folder and file, and what it has found so far."""
+
+    def __init__(self, root: Path, index: Path | None, is_excluded: Callable[[str, bool], bool]) -> None:
+        self.root, self.index, self.is_excluded = root, index, is_excluded
+        self.real_root = root.resolve()
+        self.found = FoundVideos()
+        self.passed_over: Counter[str] = Counter()
+
+    def pass_unreadable(self, error: OSError) -> None:
+        """Note a folder that cannot be read; without the root there is nothing to find."""
+        folder = Path(error.filename)
+        if folder == self.root:
+            raise error
+        self.found.errors[_printable(self._relative(folder))] = _unopened(error)
+
+    def enters(self, folder: Path) -> bool:
+        """Whether a subfolder is to be looked through."""
+        if self.index is not None and folder.name == self.index.name and folder.resolve() == self.index:
+            return False
+        if folder.name.startswith("."):
+            return self._passes_over("hidden")
+        if folder.is_symlink():
+            return self._passes_over("links")
+        if self.is_excluded(self._relative(folder), True):
+            return self._passes_over("excluded")
+        return True
+
+    def look_at(self, path: Path) -> None:
+        """Note a file as a video, as passed over, or with what is wrong with it."""
+        ending, relative = path.suffix.lower(), self._relative(path)
+        if path.name.startswith(".") or ending not in VIDEO_SUFFIXES:
+            self._passes_over("hidden" if path.name.startswith(".") else ending)
+        elif self.is_excluded(relative, False):
+            self._passes_over("excluded")
+        elif relative != _printable(relative):
+            self.found.errors[_printable(relative)] = "the name is not UTF-8. Rename the file."
+        else:
+            try:
+                if path.is_symlink() and self.real_root not in path.resolve().parents:
+                    self._passes_over("links")
+                elif S_ISREG((stat := path.stat()).st_mode):
+                    self.found.files[relative] = stat
+                else:  # a pipe would be waited for without end
+                    self.found.errors[relative] = "a pipe or a device, not a file. Remove it."
+            except OSError as error:
+                self.found.errors[relative] = _unopened(error)
+            except RuntimeError:  # of Python before 3.13
+                self.found.errors[relative] = "a link that leads to itself. Remove it."
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def _passes_over(self, kind: str) -> bool:
+        self.passed_over[kind] += 1
+        return False
+
+
+def _printable(name: str) -> str:
+    """A name in which `?` stands for bytes that are no UTF-8."""
+    return name.encode(errors="replace").decode()
 
 
 def _unopened(error: OSError) -> str:
@@ -287,7 +271,7 @@ class _Update:
         forgotten = set(self.store.meta(FORGOTTEN) or [])
 
         def is_excluded(path: str, is_folder: bool) -> bool:
-            return ignored(path, is_folder) or not forgotten.isdisjoint(_with_parents(path))
+            return ignored(path, is_folder) or not forgotten.isdisjoint(with_parents(path))
 
         found = find_videos(root, self.store.folder, is_excluded)
         self.files = found.files
@@ -491,49 +475,9 @@ class _Update:
         self.report.embedded += 1
 
 
-def forget_files(index: VattIndex, paths: Iterable[str]) -> int:
-    """Remove files, or all in folders, and leave them out from now on. The caller holds [`writer_lock`].
-
-    Args:
-        index: of any folder.
-        paths: as the index names them.
-
-    Returns:
-        number of files that were removed.
-
-    Raises:
-        ValueError: a path that the index does not hold; nothing is removed then.
-    """
-    paths = [str(PurePosixPath(path)) for path in paths]
-    known = [file["path"] for file in index.files()]
-    found = {path: [file for file in known if path in _with_parents(file)] for path in paths}
-    if lost := [path for path, files in found.items() if not files]:
-        raise ValueError(f"The index holds no {lost[0]!r}. Check the path, below the folder of the videos.")
-    index.store.set_meta(FORGOTTEN, sorted({*(index.store.meta(FORGOTTEN) or []), *paths}))
-    return index.remove({file for files in found.values() for file in files})
-
-
-def remember_files(index: VattIndex, paths: Iterable[str]) -> None:
-    """Take files in again that were left out by [`forget_files`], with the next update.
-
-    Raises:
-        ValueError: a path that was not forgotten.
-    """
-    forgotten = set(index.store.meta(FORGOTTEN) or [])
-    paths = {str(PurePosixPath(path)) for path in paths}
-    if lost := sorted(paths - forgotten):
-        shown = ", ".join(map(repr, sorted(forgotten))) or "none"
-        raise ValueError(f"{lost[0]!r} was not forgotten. Take one of {shown}.")
-    index.store.set_meta(FORGOTTEN, sorted(forgotten - paths))
-
-
-def _with_parents(path: str) -> list[str]:
-    return [path, *map(str, PurePosixPath(path).parents)]
-
-
 def _hidden(path: str, errors: dict[str, str]) -> bool:
     """Whether a file, or a folder it lies in, could not be read: it may still be there."""
-    return any(place in errors for place in _with_parents(path))
+    return any(place in errors for place in with_parents(path))
 
 
 def _as_found(file: FileRecord, path: str, stat: os.stat_result) -> FileRecord:

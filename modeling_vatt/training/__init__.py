@@ -5,34 +5,14 @@
 from ..hub.model_card import build_model_card, write_model_card
 from .arguments import PretrainingArguments
 from .checkpoints import files_at_once
-from .faults import (
-    EXIT_STOPPED,
-    NonFiniteLossError,
-    RunStopped,
-    StopSignals,
-    TrainingError,
-    explained,
-)
+from .faults import EXIT_STOPPED, NonFiniteLossError, RunStopped, StopSignals, TrainingError, explained
 from .gradient_cache import average_gradients, cached_backward
 from .pretrainer import Pretrainer
 from .recipes import CLASSIFIERS, RECIPES, FinetuningRecipe, finetuning_config
 from .recomputation import recompute_activations
-from .run_record import (
-    read_run_record,
-    seed_everything,
-    table_fingerprint,
-    without_secrets,
-    write_run_record,
-)
+from .run_record import read_run_record, seed_everything, table_fingerprint, without_secrets, write_run_record
 from .schedules import finetuning_learning_rate, get_pretraining_schedule, pretraining_learning_rate
-from .trainer import (
-    FinetuningArguments,
-    VattTrainer,
-    collate_labelled,
-    last_checkpoint,
-    mixup,
-    smooth_labels,
-)
+from .trainer import FinetuningArguments, VattTrainer, collate_labelled, last_checkpoint, mixup, smooth_labels
 
 
 __all__ = [

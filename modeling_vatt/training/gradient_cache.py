@@ -54,21 +54,7 @@ def cached_backward(
         ValueError: a tower has batch norms, whose statistics would be those of a part; or the processes of
             FSDP2 have different numbers of parts.
     """
-    base = model.vatt
-    for name in MODALITIES:
-        if any(isinstance(module, VattBatchNorm) for module in getattr(base, f"{name}_model").modules()):
-            raise ValueError(
-                f"The {name} tower normalises over the batch, so its batch cannot be cut: leave "
-                "`micro_batch_size` at 0."
-            )
-    if is_distributed() and isinstance(model, FSDPModule):
-        count = torch.tensor([len(parts), -len(parts)], device=next(model.parameters()).device)
-        most, least = all_reduce_max(count).tolist()
-        if most != -least:
-            raise ValueError(
-                f"FSDP makes the processes pass through the model together, but one has {-least} parts and "
-                f"another {most}: choose `batch_size` so that all get equally many clips."
-            )
+    _check_parts(model, len(parts))
     features: list[dict[str, torch.Tensor]] = []
     present: list[dict[str, torch.Tensor]] = []
     last = len(parts) - 1
@@ -100,6 +86,24 @@ def cached_backward(
         trained = [name for name in grads if found[name].requires_grad]
         torch.autograd.backward([found[name] for name in trained], [grads[name][index] for name in trained])
     return output
+
+
+def _check_parts(model: VattForPreTraining, count: int) -> None:
+    """Raise ValueError if the batch cannot be cut, or another process cuts it differently."""
+    for name, tower in model.towers.items():
+        if any(isinstance(module, VattBatchNorm) for module in tower.modules()):
+            raise ValueError(
+                f"The {name} tower normalises over the batch, so its batch cannot be cut: leave "
+                "`micro_batch_size` at 0."
+            )
+    if is_distributed() and isinstance(model, FSDPModule):
+        counts = torch.tensor([count, -count], device=next(model.parameters()).device)
+        most, least = all_reduce_max(counts).tolist()
+        if most != -least:
+            raise ValueError(
+                f"FSDP makes the processes pass through the model together, but one has {-least} parts and "
+                f"another {most}: choose `batch_size` so that all get equally many clips."
+            )
 
 
 def _features(

@@ -36,20 +36,16 @@ from ..data import (
 )
 from ..models.adapters import merged_state_dict
 from ..models.embeddings import VattPatchEmbeddings
-from ..models.modeling_vatt import VattForPreTraining, VattForPreTrainingOutput
+from ..models.modeling_vatt import INPUT_NAMES, VattForPreTraining, VattForPreTrainingOutput
 from .arguments import PretrainingArguments
 from .averaging import WeightAverage
 from .checkpoints import begin, commit, read_state, remove_old
-from .continuing import check_unchanged, forget_others, run_fingerprint, starting_point
+from .continuing import check_unchanged, forget_others, hash_locked, run_fingerprint, starting_point
 from .faults import TrainingError, explain, is_worker_death, quiet_worker
 from .gradient_cache import average_gradients, cached_backward
 from .optimizers import pretraining_optimizer
 from .run import Run, SkippedClips, step_seed, sum_over_processes
-from .run_record import (
-    copy_run_record,
-    seed_everything,
-    seed_step,
-)
+from .run_record import copy_run_record, seed_everything, seed_step
 from .schedules import get_pretraining_schedule, steps_before_decay, warn_of_long_warmup
 
 
@@ -61,11 +57,7 @@ _WORKER_DEATHS = 3
 # When reading: what says nothing about the file itself.
 _UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
 # Inputs of the model, by modality.
-_INPUTS = {
-    "video": ("pixel_values_videos", "video_pooler_output"),
-    "audio": ("input_values", "audio_pooler_output"),
-    "text": ("input_ids", "text_pooler_output"),
-}
+_INPUTS = {modality: (name, f"{modality}_pooler_output") for modality, name in INPUT_NAMES.items()}
 
 
 @dataclass
@@ -169,6 +161,8 @@ class Pretrainer:
             args.schedule,
             args.decay_steps,
         )
+        locked = [hash_locked(model) if self.accelerator.is_main_process else ""]
+        self._locked = str(broadcast_object_list(locked)[0])
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         if self.accelerator.distributed_type == DistributedType.FSDP:
             if args.ema_decay:
@@ -309,7 +303,8 @@ class Pretrainer:
             self.accelerator.process_index,
             self.accelerator.num_processes,
             self.dataset.clips_per_video,
-            self.dataset.order(self.args.shuffle_shards),
+            self.dataset.order(self.args.shuffle_shards, self.args.group_by, self.args.group_size),
+            self.args.group_from,
         )
 
     def _batches(self) -> Iterator[list[ClipBatch]]:
@@ -529,7 +524,7 @@ class Pretrainer:
     @cached_property
     def _fingerprint(self) -> dict[str, Any]:
         model = self.accelerator.unwrap_model(self.model)
-        return run_fingerprint(self.args, self.dataset, model, self.accelerator.mixed_precision)
+        return run_fingerprint(self.args, self.dataset, model, self.accelerator.mixed_precision, self._locked)
 
     def _resume(self) -> None:
         self.run.prepare_folder()

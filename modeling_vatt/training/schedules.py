@@ -48,12 +48,7 @@ def finetuning_learning_rate(step: int, total_steps: int, warmup_steps: int, pea
 
 
 def stable_learning_rate(
-    step: int,
-    total_steps: int,
-    warmup_steps: int,
-    decay_steps: int,
-    peak: float = 1e-4,
-    final: float = 0.0,
+    step: int, total_steps: int, warmup_steps: int, decay_steps: int, peak: float = 1e-4, final: float = 0.0
 ) -> float:
     """Linear warm-up from 0 to `peak`, which then stays; over the last `decay_steps` (0: never) a straight
     line down to `final`, reached at `total_steps`."""

@@ -169,10 +169,7 @@ class VattTrainer(Trainer):
         folder = Path(args.output_dir or ".")
         self.skipped = SkippedClips(file=folder / "skipped.jsonl")
         self.run = Run(
-            folder,
-            lambda: (self.state.global_step, self.state.max_steps),
-            "--save_steps",
-            TRAINER_STATE_NAME,
+            folder, lambda: (self.state.global_step, self.state.max_steps), "--save_steps", TRAINER_STATE_NAME
         )
         self._input_name = model.main_input_name
         self._num_labels = int(model.config.num_labels)

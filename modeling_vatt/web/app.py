@@ -23,16 +23,17 @@ from starlette.types import ASGIApp
 from ..processors import MediaError
 from ..retrieval import IndexDamaged, IndexMismatch, VideoSearch
 from ..retrieval import Query as SearchQuery
-from ..retrieval.moments import Strength
+from ..retrieval.moments import Strength, check_second
 from ..retrieval.query import parse_weight
-from ..retrieval.video_search import IndexedMoment
+from ..retrieval.searchable import IndexedMoment
+from ..retrieval.store import Space
 from .copies import MEDIA_TYPE as COPY_TYPE
 from .copies import Copies
 from .desktop import show_in_folder
 from .guard import Guard
-from .library import MEDIA_TYPES
+from .library import MEDIA_TYPES, Library
 from .media import MediaFile, tagged
-from .service import Layout, SearchService, Space
+from .service import Layout, SearchService
 from .settings import WebSettings
 from .uploads import Uploads, shown_name
 
@@ -62,12 +63,7 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
     """
     settings = settings or WebSettings()
     service = SearchService(search, settings)
-    library = service.library
-    uploads = Uploads(settings)
-    # A page of results asks for dozens of pictures at once; files that play must not wait for all of them.
-    decoders = anyio.CapacityLimiter(_DECODERS)
     copies = Copies(settings.copy_seconds, settings.max_copies_bytes, settings.copy_limits)
-    copying = anyio.CapacityLimiter(1)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -85,15 +81,63 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
         redirect_slashes=False,
     )
     _add_error_answers(app)
-    get = partial(app.api_route, methods=["GET", "HEAD"])
+    _add_page(app, service)
+    _add_search(app, service, settings)
+    _add_media(app, service.library)
+    _add_copies(app, service.library, copies)
+    _add_places(app, service.library, settings)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    return Guard(app, settings)  # around everything, the answers to failures included
+
+
+def _getter(app: FastAPI) -> Any:
+    return partial(app.api_route, methods=["GET", "HEAD"])
+
+
+def _refuse(library: Library, path: str) -> NoReturn:
+    if library.is_gone(path):
+        name = path.rpartition("/")[2]
+        raise HTTPException(404, f"{name} is gone: moved or deleted since it was indexed.")
+    raise HTTPException(404, "No such file in the index.")
+
+
+def _located(library: Library, path: str) -> Path:
+    file = library.locate(path)
+    if file is None:
+        _refuse(library, path)
+    return file
+
+
+def _add_page(app: FastAPI, service: SearchService) -> None:
+    """The page itself, and what it shows before anything is asked."""
+    get, library = _getter(app), service.library
     home = (STATIC / "index.html").read_bytes()
     home_version = hashlib.sha256(home).hexdigest()[:16]
 
-    def refuse(path: str) -> NoReturn:
-        if library.is_gone(path):
-            name = path.rpartition("/")[2]
-            raise HTTPException(404, f"{name} is gone: moved or deleted since it was indexed.")
-        raise HTTPException(404, "No such file in the index.")
+    @get("/")
+    def page(request: Request) -> Response:
+        return tagged(request.headers, home, "text/html; charset=utf-8", home_version, "no-cache")
+
+    @get("/api/info")
+    async def info() -> dict[str, Any]:
+        return await service.info()
+
+    @get("/api/state")
+    async def state() -> dict[str, Any]:
+        return {"generation": await asyncio.to_thread(library.generation)}
+
+    @get("/api/sample")
+    async def sample() -> dict[str, Any]:
+        return await service.sample(12)
+
+    @get("/api/map")
+    async def embedding_map(space: Space = "vt", layout: Layout = "tsne") -> dict[str, Any]:
+        return await service.map(space, layout)
+
+
+def _add_search(app: FastAPI, service: SearchService, settings: WebSettings) -> None:
+    """Queries by words, moments of the index and uploaded files."""
+    get, library, uploads = _getter(app), service.library, Uploads(settings)
 
     async def options(
         folder: Folder = None,
@@ -120,18 +164,6 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
         }
 
     Options = Annotated[dict[str, Any], Depends(options)]
-
-    @get("/")
-    def page(request: Request) -> Response:
-        return tagged(request.headers, home, "text/html; charset=utf-8", home_version, "no-cache")
-
-    @get("/api/info")
-    async def info() -> dict[str, Any]:
-        return await service.info()
-
-    @get("/api/state")
-    async def state() -> dict[str, Any]:
-        return {"generation": await asyncio.to_thread(library.generation)}
 
     async def asked(
         q: str | None = None,
@@ -184,14 +216,13 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
 
     async def indexed(path: str, seconds: float | None) -> IndexedMoment:
         # What the index holds is enough: the file itself may be gone, and no other is ever opened.
-        entry = (await asyncio.to_thread(library.files)).get(path)
-        if entry is not None and seconds is not None and seconds > entry["duration"]:
-            raise HTTPException(
-                400, f"{path.rpartition('/')[2]} has no second {seconds:g}: it ends at {entry['duration']:g}."
-            )
         moment = await service.moment(path, seconds)
         if moment is None:
             raise HTTPException(404, "No such file in the index.")
+        try:
+            check_second(moment[0], seconds)
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from None
         return moment
 
     @get("/api/search")
@@ -217,19 +248,16 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
                 files["like"] = (files["like"], t)
             return await find(parts | files, moment, chosen, name)
 
-    @get("/api/sample")
-    async def sample() -> dict[str, Any]:
-        return await service.sample(12)
 
-    @get("/api/map")
-    async def embedding_map(space: Space = "vt", layout: Layout = "tsne") -> dict[str, Any]:
-        return await service.map(space, layout)
+def _add_media(app: FastAPI, library: Library) -> None:
+    """Files as they are, and pictures of them."""
+    get = _getter(app)
+    # A page of results asks for dozens of pictures at once; files that play must not wait for all of them.
+    decoders = anyio.CapacityLimiter(_DECODERS)
 
     @get("/media/{path:path}")
     def play(path: str) -> Response:
-        file = library.locate(path)
-        if file is None:
-            refuse(path)
+        file = _located(library, path)
         media_type = MEDIA_TYPES.get(Path(path).suffix.lower(), "application/octet-stream")
         # Answers requests for ranges, which is how browsers jump to a moment.
         return MediaFile(file, media_type)
@@ -241,17 +269,22 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
         except MediaError:
             raise HTTPException(404, "No picture there.") from None
         if found is None:
-            refuse(path)
+            _refuse(library, path)
         content, version = found
         # An address without the version may show another file tomorrow.
         cache = f"private, max-age={_PICTURES_KEPT}" if v == version else "private, no-cache"
         return tagged(request.headers, content, "image/jpeg", f"{version}-{t:g}", cache)
 
+
+def _add_copies(app: FastAPI, library: Library, copies: Copies) -> None:
+    """Copies of videos that a browser cannot show."""
+    get, copying = _getter(app), anyio.CapacityLimiter(1)
+
     @app.post("/api/copy")
     async def make_copy(path: FilePath, t: Seconds) -> dict[str, Any]:
-        file, version = library.locate(path), library.version(path)
-        if file is None or version is None:
-            refuse(path)
+        file, version = _located(library, path), library.version(path)
+        if version is None:
+            _refuse(library, path)
         if copying.statistics().tasks_waiting >= _WAITING_COPIES:
             raise HTTPException(503, "Too many copies are being made. Try again.", {"Retry-After": "30"})
         try:
@@ -268,27 +301,24 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
             raise HTTPException(404, "No such copy, or no longer. Make it again.")
         return MediaFile(file, COPY_TYPE)
 
+
+def _add_places(app: FastAPI, library: Library, settings: WebSettings) -> None:
+    """Where files lie, for people at this machine."""
+    get = _getter(app)
+
     @get("/api/place")
     def place(path: FilePath) -> dict[str, str]:
-        file = library.locate(path)
-        if file is None:
-            refuse(path)
+        file = _located(library, path)
         # Where the folder lies is nobody else's business.
         return {"place": str(file) if settings.local else path}
 
     @app.post("/api/open")
     def open_folder(path: FilePath) -> dict[str, bool]:
-        file = library.locate(path)
         if not settings.local:
             raise HTTPException(403, "Folders are opened for people at this machine only.")
-        if file is None:
-            refuse(path)
-        if not show_in_folder(file):
+        if not show_in_folder(_located(library, path)):
             raise HTTPException(404, "This machine has no file manager.")
         return {"opened": True}
-
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    return Guard(app, settings)  # around everything, the answers to failures included
 
 
 def _add_error_answers(app: FastAPI) -> None:

@@ -16,13 +16,13 @@ from fastapi import HTTPException
 
 from ..retrieval import Moment, Query, VideoSearch, strength
 from ..retrieval.remote import HASH
-from ..retrieval.video_search import IndexedMoment
+from ..retrieval.searchable import IndexedMoment
+from ..retrieval.store import Space
 from .desktop import can_show
 from .library import Library
 from .settings import WebSettings
 
 
-Space = Literal["va", "vt"]
 Layout = Literal["tsne", "pca"]
 Result = TypeVar("Result")
 _DECODERS = 2  # uploads that are decoded at the same time

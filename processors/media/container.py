@@ -141,14 +141,28 @@ class MediaReader:
     def _open(self) -> None:
         if self._container is not None:
             self._container.close()
-        pixels = {"max_pixels": str(self.limits.max_pixels)}
+        options = {"max_pixels": str(self.limits.max_pixels)}
+        self._container = self._open_container(options)
+        self._fresh = True
+        self.streams = self._choose_streams()
+        self.tick = {kind: float(stream.time_base) for kind, stream in self.streams.items()}
+        starts = {kind: (stream.start_time or 0) * self.tick[kind] for kind, stream in self.streams.items()}
+        self.origin = min(starts.values())
+        self.begin = {kind: moment - self.origin for kind, moment in starts.items()}
+        for stream in self.streams.values():
+            stream.codec_context.thread_count = 1  # data loaders run a reader on each core
+            stream.codec_context.options = options
+        if "video" in self.streams:
+            self._check_size(self.streams["video"])
+
+    def _open_container(self, options: dict[str, str]) -> Any:
         try:
             self._file.seek(0)
             # A playlist must not make the decoder open other files or addresses: no protocol is allowed.
-            self._container = av.open(
+            return av.open(
                 _WatchedFile(self._file, self.check_time),
                 mode="r",
-                options=pixels,
+                options=options,
                 container_options={"protocol_whitelist": "none"},
                 metadata_errors="replace",
             )
@@ -158,8 +172,10 @@ class MediaReader:
             raise self.error(
                 f"not a readable media file ({error_message(error)})", "Check the file."
             ) from error
-        self._fresh = True
-        self.streams: dict[Kind, Any] = {}
+
+    def _choose_streams(self) -> dict[Kind, Any]:
+        """Of each kind the one that the file marks as its default, else the first; no attached pictures."""
+        chosen: dict[Kind, Any] = {}
         for kind in _KINDS:
             streams = [
                 stream
@@ -167,28 +183,24 @@ class MediaReader:
                 if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic
             ]
             if streams:
-                self.streams[kind] = max(streams, key=lambda s: bool(s.disposition & Disposition.default))
+                chosen[kind] = max(streams, key=lambda s: bool(s.disposition & Disposition.default))
         # "tty" draws the characters of a text file as if on a terminal.
-        if not self.streams or self._container.format.name == "tty":
+        if not chosen or self._container.format.name == "tty":
             raise self.error("no video and no audio stream that can be decoded", "Check the file.")
-        self.tick = {kind: float(stream.time_base) for kind, stream in self.streams.items()}
-        starts = {kind: (stream.start_time or 0) * self.tick[kind] for kind, stream in self.streams.items()}
-        self.origin = min(starts.values())
-        self.begin = {kind: moment - self.origin for kind, moment in starts.items()}
-        for kind, stream in self.streams.items():
-            context = stream.codec_context
-            context.thread_count = 1  # data loaders run a reader on each core
-            context.options = pixels
-            if kind == "video":
-                # The container's word on the shape of pixels counts, unless it only repeats the codec's.
-                stated = stream.sample_aspect_ratio
-                self._pixel_shape = None if stated == context.sample_aspect_ratio else stated
-                width, height = max(context.width, self.display_width(context.width)), context.height
-                if width * height > self.limits.max_pixels:
-                    raise self.error(
-                        f"{width} x {height} is more than {self.limits.max_pixels} pixels",
-                        "Raise MediaLimits.max_pixels if the source can be trusted.",
-                    )
+        return chosen
+
+    def _check_size(self, stream: Any) -> None:
+        """Note the shape of pixels, and refuse frames that are too large before any is decoded."""
+        context = stream.codec_context
+        # The container's word on the shape of pixels counts, unless it only repeats the codec's.
+        stated = stream.sample_aspect_ratio
+        self._pixel_shape = None if stated == context.sample_aspect_ratio else stated
+        width, height = max(context.width, self.display_width(context.width)), context.height
+        if width * height > self.limits.max_pixels:
+            raise self.error(
+                f"{width} x {height} is more than {self.limits.max_pixels} pixels",
+                "Raise MediaLimits.max_pixels if the source can be trusted.",
+            )
 
     def close(self) -> None:
         if self._container is not None:

@@ -52,9 +52,7 @@ from modeling_vatt.cli import app
 
 def seeded_model(variant: str = "specific", **overrides) -> VattModel:
     torch.manual_seed(0)
-    return VattModel(
-        small_config(variant, **overrides),
-    ).eval()
+    return VattModel(small_config(variant, **overrides)).eval()
 
 
 def batches_of(inputs: dict[str, torch.Tensor], size: int) -> list[dict[str, torch.Tensor]]:

@@ -8,6 +8,7 @@ import http.server
 import io
 import json
 import pickle
+import re
 import sys
 import tarfile
 import threading
@@ -270,7 +271,9 @@ def test_converted_folder(tmp_path):
     assert VattFeatureExtractor.from_pretrained(done.output).num_samples == 1024
     assert VattModel.from_pretrained(done.output).config.video_config.head_dim == 8
     card = (done.output / "README.md").read_text()
-    assert card.startswith("---\n") and "library_name: modeling_vatt" in card and "license" not in card
+    assert card.startswith("---\n") and "library_name: transformers" in card and "license" not in card
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1].replace('"out"', repr(str(done.output)))
+    exec(code, {})
 
 
 def test_classifiers(tmp_path):

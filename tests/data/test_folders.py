@@ -28,11 +28,6 @@ from modeling_vatt.data import (
 from modeling_vatt.processors.media import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """Names of videos, without content: nothing here opens them."""

@@ -27,15 +27,9 @@ from modeling_vatt.data import (
 from modeling_vatt.processors import MediaError, MediaLimits, VattAugmentation, read_picture
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    """`datasets` keeps what it prepares from these folders in a folder of the tests."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "cache")
-
-
-def write_sound(path: Path, *pitches: float, seconds: float = 1.0) -> Path:
+def write_sound(path: Path, *pitches: float) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    mixture = sum(tone(seconds, RATE, pitch) for pitch in pitches) / len(pitches)
+    mixture = sum(tone(1.0, RATE, pitch) for pitch in pitches) / len(pitches)
     return write_media(path, waveform=mixture, sampling_rate=RATE, audio_codec="pcm_s16le")
 
 

@@ -66,14 +66,6 @@ COUNT = 12
 SHARD_BYTES = 20_000  # a few clips
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _cache(tmp_path_factory):
-    """`datasets` keeps what it prepares in a folder of these tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        yield
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Raw videos; the sixth is cut off."""

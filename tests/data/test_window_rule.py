@@ -4,7 +4,6 @@
 
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -26,11 +25,6 @@ from modeling_vatt.retrieval import embed_files
 
 
 RATE = 8000
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def ramp(seconds: float) -> np.ndarray:

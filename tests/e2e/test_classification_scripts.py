@@ -15,14 +15,14 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from clip_folders import small_processor, write_clip
+from clip_folders import save_model, write_clip
 from PIL import Image
 from safetensors.torch import load_file
 from scripts import CLASSIFICATION, EXAMPLES, start
 from small_models import AUDIO, TEXT, VIDEO, small_config
 from transformers import AutoModelForVideoClassification, AutoProcessor, pipeline
 
-from modeling_vatt import VattForAudioClassification, VattForPreTraining
+from modeling_vatt import VattForAudioClassification
 from modeling_vatt.data import LabelledDataset, load_labelled
 
 
@@ -33,10 +33,9 @@ SMALL = json.dumps({"video_config": VIDEO, "audio_config": AUDIO, "text_config":
 
 @pytest.fixture(autouse=True)
 def _place(tmp_path, monkeypatch):
-    """Scripts run in a folder of the test, and `datasets` keeps what it prepares there."""
+    """Scripts run in a folder of the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture
@@ -68,14 +67,7 @@ def run(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pretrained")
-    config = small_config("agnostic")
-    processor = small_processor(config)
-    config.text_config.vocab_size = len(processor.tokenizer)
-    torch.manual_seed(0)
-    VattForPreTraining(config).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save_model(tmp_path_factory.mktemp("pretrained"), small_config("agnostic"))
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clip_folders import make_folder, small_processor, write_clip
+from clip_folders import make_folder, save_model, write_clip
 from media_factory import tone, write_media
 from PIL import Image
-from small_models import seeded, small_config
 from typer.testing import CliRunner, Result
 
 from modeling_vatt import VattForPreTraining, __version__
 from modeling_vatt.cli import app
 from modeling_vatt.data import folder_clips, prepare_shards
-from modeling_vatt.retrieval import VideoSearch, store, unit
+from modeling_vatt.retrieval import Query, VideoSearch, store, unit
 
 
 def vatt(*arguments: object, expect: int = 0) -> Result:
@@ -37,9 +36,7 @@ def vatt(*arguments: object, expect: int = 0) -> Result:
 def place(tmp_path_factory) -> Path:
     """`model`, `videos` (indexed), `bark.wav`."""
     folder = tmp_path_factory.mktemp("place")
-    config = small_config()
-    seeded(VattForPreTraining, config).save_pretrained(folder / "model")
-    small_processor(config).save_pretrained(folder / "model")
+    save_model(folder / "model")
     (folder / "videos" / "deep").mkdir(parents=True)
     for number in range(4):
         write_clip(folder / "videos" / ("deep" if number == 3 else "") / f"clip{number}.mp4", number, 2.0)
@@ -70,12 +67,14 @@ def test_what_needs_no_model_is_answered_without_torch(tmp_path):
         "search --help": (0, "--export"),
         "search --nonsense": (2, "--nonsense"),
         "search": (2, "Nothing to look for"),
+        "search a --not=": (2, "holds no words"),
         "search a --index missing": (1, "missing: no index here"),
         "search a --index . ": (1, ".: no index here"),
         "index missing --model m": (1, "missing: no such folder"),
         "index .": (1, "--model DIR_OR_HUB_ID"),
         "index . --model ./m": (1, "./m: no such folder"),
         "index . --model . --media-limits {}x": (1, "must be a JSON object"),
+        "index . --model . --exclude x[[:alpha:]]": (1, "classes such as"),
         "embed a.mp4 --audio b.wav --model .": (1, "a.mp4, b.wav: no such file"),
         "embed --text a --model m": (1, "m: no such folder"),
         "info clip.mp4": (1, "clip.mp4: no such folder"),
@@ -85,6 +84,35 @@ def test_what_needs_no_model_is_answered_without_torch(tmp_path):
         "flops": (2, "Give a model"),
         "flops ./m": (1, "./m: no such folder"),
     }
+    answered_without_torch(commands, tmp_path)
+
+
+def test_searches_need_torch_for_their_model_only(place):
+    """What can be known before it is loaded is; a moment of the index needs none."""
+    index = f"--index {place / 'videos'}"
+    like = f"search --like {place / 'videos/clip1.mp4'}@1 {index} -k 50 --at-least likely --json"
+    commands = {
+        like: (0, "clip"),
+        f"search --like none.mp4@1 {index}": (1, "none.mp4: neither in the index nor a file"),
+        f"search clip {index} --folder none": (2, "no such folder"),
+        f"search clip {index} --model {place / 'none'}": (1, "no such folder"),
+        f"forget none.mp4 {index}": (1, "holds no 'none.mp4'"),
+        f"info {place / 'videos'}": (0, "windows"),
+        f"info {place / 'videos/clip1.mp4'}": (0, "media file"),
+    }
+    found = json.loads(answered_without_torch(commands, place)[0])["moments"]
+    search = VideoSearch.open(place / "videos")
+    options = {"top_k": 50, "at_least": "likely", "per_file": 3, "distinct": True}
+    expected = search.find(Query(like=("clip1.mp4", 1.0)), **options)
+    assert expected
+    names = ("path", "start", "end", "score", "share")
+    assert [[row[name] for name in names] for row in found] == [
+        [getattr(moment, name) for name in names] for moment in expected
+    ]
+
+
+def answered_without_torch(commands: dict[str, tuple[int, str]], folder: Path) -> list[str]:
+    """Outputs of commands, given with exit code and a part of what is said, in one process in this folder."""
     code = (
         "import json, sys; from typer.testing import CliRunner; from modeling_vatt.cli import app\n"
         "results = [CliRunner().invoke(app, command.split()) for command in sys.argv[1:]]\n"
@@ -92,11 +120,12 @@ def test_what_needs_no_model_is_answered_without_torch(tmp_path):
         "print(json.dumps([sorted(large), [(r.exit_code, r.output) for r in results]]))\n"
     )
     process = [sys.executable, "-c", code, *commands]
-    answer = subprocess.run(process, capture_output=True, text=True, cwd=tmp_path)
+    answer = subprocess.run(process, capture_output=True, text=True, cwd=folder)
     large, results = json.loads(answer.stdout)
     assert not large, answer.stderr
     for (command, (exit_code, text)), (code, output) in zip(commands.items(), results, strict=True):
         assert code == exit_code and text in output, (command, output)
+    return [output for _, output in results]
 
 
 def test_index_again(place, tmp_path):
@@ -110,7 +139,7 @@ def test_index_again(place, tmp_path):
     told = vatt("index", videos).output
     assert "0 embedded, 0 known by their content, 10 unchanged, 0 removed" in told
     assert "1 files are gone and kept" in told and "\n  clip0.mp4\n" in told
-    assert "Passed over, as no videos: 1 .jpg, 1 .txt." in told
+    assert "Passed over: 1 .jpg, 1 .txt." in told
     assert "10 unchanged, 1 removed" in vatt("index", videos, "--prune").output
 
 
@@ -292,9 +321,7 @@ def test_queries_of_several_parts(place, tmp_path):
 
 def test_models_are_compared(place, tmp_path):
     videos = shutil.copytree(place / "videos", tmp_path / "videos", copy_function=shutil.copy2)
-    config = small_config()
-    seeded(VattForPreTraining, config, seed=5).save_pretrained(tmp_path / "another")
-    small_processor(config).save_pretrained(tmp_path / "another")
+    save_model(tmp_path / "another", seed=5)
     vatt("index", videos, "--model", tmp_path / "another", "--index", videos / ".vatt-another")
     both = (videos, videos / ".vatt-another")
     answers = json.loads(vatt("compare", "clip 3", *both, "-k", 2, "--json").stdout)["answers"]
@@ -309,8 +336,15 @@ def test_models_are_compared(place, tmp_path):
             assert row["shared"] == bool(common)
     told = vatt("compare", "clip 3", *both).output
     assert told.count("(1 of 1)") == 8 and str(tmp_path / "another") in told
+    answers = json.loads(vatt("compare", "clip zebra", *both, "--json").stdout)["answers"]
+    assert [answer["unknown_words"] for answer in answers] == [["zebra"], ["zebra"]]
+    assert f"{tmp_path / 'another'} does not know 'zebra'" in vatt("compare", "clip zebra", *both).output
     vatt("compare", "clip 3", videos, expect=2)
     vatt("compare", "clip 3", videos, tmp_path, expect=1)
+    (tmp_path / "another").rename(tmp_path / "away")
+    given = f"compare clip {videos} {videos / '.vatt-another'}"
+    commands = {f"{given} --folder none": (2, "no such folder"), given: (1, "another: no such folder")}
+    answered_without_torch(commands, tmp_path)
 
 
 def test_a_running_server_is_asked(place, tmp_path):
@@ -351,6 +385,8 @@ def test_a_running_server_is_asked(place, tmp_path):
         for wrong, code, message in (
             (("clip", "--folder", "none"), 1, "no such folder"),
             (("--like", "nowhere.mp4"), 1, "No such file in the index"),
+            (("--like", f"{place / 'videos/clip1.mp4'}@9"), 1, "clip1.mp4 has no second 9: it ends at 2"),
+            (("--like", f"{tmp_path / 'other.mp4'}@9"), 1, "it has no second 9"),
             (("clip", "--thumbnails", tmp_path), 2, "takes neither"),
         ):
             assert message in vatt("search", *wrong, *ask, expect=code).output

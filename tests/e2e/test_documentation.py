@@ -28,7 +28,7 @@ import typer
 from clip_folders import make_folder, small_processor
 from hub_stand_in import TOKEN, HubStandIn
 from media_factory import numbered_frames, tone, write_media
-from public_modules import MODULES
+from public_modules import public_modules
 from scripts import CLASSIFICATION, PRETRAINING
 from transformers import HfArgumentParser
 
@@ -288,8 +288,7 @@ def test_code_of_page_runs(page, files, tmp_path):
 def public_objects() -> dict[str, Any]:
     """Public classes and functions of the package, and the public methods that these classes define."""
     found: dict[str, Any] = {}
-    for module_name in MODULES:
-        module = importlib.import_module(module_name)
+    for module_name, module in public_modules().items():
         names = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
         for name in names:
             value = getattr(module, name)

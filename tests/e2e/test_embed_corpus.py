@@ -7,15 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from clip_folders import make_folder, small_processor
+from clip_folders import make_folder, save_model
 from media_factory import truncate
 from scripts import EXAMPLES
-from small_models import small_config
 
 from modeling_vatt import VattForPreTraining
 
@@ -26,12 +24,8 @@ def embed(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     import embed_corpus
 
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(embed_corpus, "run_tasks", lambda function, tasks, *_: map(function, tasks))
-    torch.manual_seed(0)
-    config = small_config()
-    VattForPreTraining(config).save_pretrained(tmp_path / "model")
-    small_processor(config).save_pretrained(tmp_path / "model")
+    save_model(tmp_path / "model")
     make_folder(tmp_path / "videos", 4)
     make_folder(tmp_path / "videos", 4, split="test", first=4)
 

@@ -10,11 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clip_folders import small_processor, write_clip
+from clip_folders import save_model, write_clip
 from media_factory import numbered_frames, tone, write_media
-from small_models import seeded, small_config
-
-from modeling_vatt import VattForPreTraining
 
 
 pytestmark = pytest.mark.slow
@@ -22,13 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    processor = small_processor()
-    config = small_config()
-    config.text_config.vocab_size = len(processor.tokenizer)
-    seeded(VattForPreTraining, config).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from clip_folders import RATE, losses, make_folder, small_processor
 from media_factory import tone, truncate, write_media
 from processes import FORKS, ranks
+from scripts import EXAMPLES
 from training_runs import At, arguments, classifier, pretrainer
 
 from modeling_vatt.data import ClipDataset, LabelledDataset, load_clips, load_labelled
@@ -27,7 +28,6 @@ from modeling_vatt.training import TrainingError, VattTrainer, last_checkpoint
 
 pytestmark = pytest.mark.slow  # every test starts processes of its own
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 # Seconds that the processes wait for each other, and that the test waits for them all.
 PATIENCE, LIMIT = 8, 150
 

@@ -13,16 +13,7 @@ import torch.multiprocessing as mp
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from clip_folders import losses, make_folder, small_processor
-from small_models import (
-    EVERY_TOKEN,
-    TOWER,
-    VARIANTS,
-    outcome,
-    seeded,
-    shard,
-    small_config,
-    small_inputs,
-)
+from small_models import EVERY_TOKEN, TOWER, VARIANTS, outcome, seeded, shard, small_config, small_inputs
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -233,11 +224,7 @@ def test_pretraining_continues_to_the_same_losses(clips, tmp_path, precision, mi
         )
         settings = {"num_steps": 6, "batch_size": 6, "learning_rate": 1e-2, "warmup_steps": 1, "log_every": 1}
         arguments = PretrainingArguments(
-            str(tmp_path / folder),
-            **settings,
-            save_every=2,
-            micro_batch_size=micro_batch_size,
-            num_workers=1,
+            str(tmp_path / folder), **settings, save_every=2, micro_batch_size=micro_batch_size, num_workers=1
         )
         trainer = Pretrainer(
             VattForPreTraining(config), dataset, arguments, Accelerator(mixed_precision=precision), **options

@@ -66,14 +66,8 @@ ALLOWED = {
         "modeling_vatt/_renamed.py",
         "importlib.import_module",
     ): "modules of this package, from a constant table",
-    (
-        "modeling_vatt/hub/remote_code.py",
-        "compile",
-    ): "checks the package's own source, never run",
-    (
-        "modeling_vatt/hub/remote_code.py",
-        "importlib.import_module",
-    ): "the package's own, by constant names",
+    ("modeling_vatt/hub/remote_code.py", "compile"): "checks the package's own source, never run",
+    ("modeling_vatt/hub/remote_code.py", "importlib.import_module"): "the package's own, by constant names",
     ("modeling_vatt/embedding/cache.py", "zipfile"): "only its exception",
     ("modeling_vatt/embedding/cache.py", "np.load"): "own cache; pickle is off by default",
     ("modeling_vatt/training/faults.py", "pickle"): "only its exception",

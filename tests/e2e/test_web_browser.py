@@ -183,9 +183,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.03)
 
 
-def picture_time(page: Page, level: int = LEVEL) -> float:
+def picture_time(page: Page) -> float:
     """Second of the file whose picture is on the screen, give or take a half."""
-    return (state(page)["pixel"][0] - level) * SECONDS / 30
+    return (state(page)["pixel"][0] - LEVEL) * SECONDS / 30
 
 
 def check_playing(page: Page, path: str, start: float) -> None:

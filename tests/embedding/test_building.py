@@ -123,6 +123,12 @@ def test_bad_parts_are_named(sources, tmp_path):
         build_from_towers(text=str(bare))
     with pytest.raises(ValueError, match=r"video tower: it does not take .* \(1, 4, 3, 12, 12\)"):
         build_from_towers(**sources, processing={"frames": {"size": 12, "crop_size": 12}})
+    with pytest.raises(ValueError, match=r"`frames` has no num_frames, sizes: use size"):
+        build_from_towers(**sources, processing={"frames": {"sizes": 8, "num_frames": 2}})
+    with pytest.raises(ValueError, match=r"`frames` is for a video tower of another model"):
+        build_from_towers(text=sources["text"], processing={"frames": {"size": 8}}, audio_config=AUDIO)
+    with pytest.raises(ValueError, match=r"video tower: its features are 16 wide, the config says 9"):
+        build_from_towers(**sources, towers={"video": {"output_size": 9}}, **SIZES)
     rated = wav2vec_folder(tmp_path / "rated", sampling_rate=100)
     with pytest.raises(ValueError, match=r"audio tower: it does not take what its processor makes"):
         build_from_towers(**{**sources, "audio": str(rated)}, processing={"seconds": 0.2}, **SIZES)

@@ -4,31 +4,31 @@
 
 import json
 import math
-from pathlib import Path
 
 import evaluate
 import numpy as np
 import pytest
+from goldens import GOLDENS
 from transformers import EvalPrediction
 
 from modeling_vatt.evaluation import (
     RetrievalMetrics,
     TaggingMetrics,
     TopKAccuracy,
+    average_windows,
+    clip_retrieval,
     pretraining_metrics,
     retrieval_metrics,
+    retrieval_ranks,
     tagging_metrics,
     top_k_accuracy,
 )
 
 
-GOLDENS = Path(__file__).parents[1] / "fixtures" / "goldens" / "small"
-
-
 @pytest.fixture(scope="module")
 def golden() -> tuple[dict, dict]:
-    with np.load(GOLDENS / "metrics.npz") as arrays:
-        return dict(arrays), json.loads((GOLDENS / "metrics.json").read_text())
+    with np.load(GOLDENS / "small" / "metrics.npz") as arrays:
+        return dict(arrays), json.loads((GOLDENS / "small" / "metrics.json").read_text())
 
 
 def test_tagging_metrics_are_the_releases(golden):
@@ -113,3 +113,54 @@ def test_scores_that_are_no_numbers_are_refused():
         top_k_accuracy(scores, [0, 1, 2])
     with pytest.raises(ValueError, match="NaN"):
         retrieval_metrics(scores)
+
+
+def test_retrieval_metrics_are_the_releases(golden):
+    arrays, expected = golden
+    assert retrieval_metrics(arrays["similarity"]) == pytest.approx(expected["retrieval"])
+
+
+@pytest.mark.parametrize("average", ["embeddings", "similarities"])
+def test_window_averages_are_the_releases(golden, average):
+    arrays, _ = golden
+    windows = arrays["video_windows"].reshape(len(arrays["text"]), -1, arrays["text"].shape[1])
+    found = average_windows(arrays["text"], windows, average)
+    np.testing.assert_allclose(found, arrays[f"similarity_{average}_averaged"], atol=1e-6)
+
+
+def test_metrics_of_the_specifications_example():
+    similarity = [[0.9, 0.1, 0.2, 0.3], [0.8, 0.5, 0.1, 0.2], [0.1, 0.9, 0.3, 0.6], [0.2, 0.3, 0.9, 0.1]]
+    assert retrieval_ranks(np.array(similarity)).tolist() == [0, 1, 2, 3]
+    expected = {"x_R1": 0.25, "x_R5": 1.0, "x_R10": 1.0, "x_MedianRank": 2.5}
+    assert retrieval_metrics(np.array(similarity), prefix="x_") == expected
+
+
+def test_ties_are_broken_by_order_and_constant_scores_are_chance():
+    assert retrieval_ranks(np.zeros((3, 3))).tolist() == [0, 1, 2]
+    assert retrieval_ranks(np.zeros((2, 3)), targets=[2, 0]).tolist() == [2, 0]
+    with pytest.raises(ValueError, match="one entry per query"):
+        retrieval_ranks(np.zeros((2, 3)), targets=[1])
+
+
+def test_zero_vectors_are_similar_to_nothing():
+    found = average_windows(np.zeros((1, 3)), np.ones((2, 2, 3)), "similarities")
+    assert found.tolist() == [[0.0, 0.0]]
+    with pytest.raises(ValueError, match="average"):
+        average_windows(np.zeros((1, 3)), np.ones((2, 2, 3)), "both")
+
+
+def test_clips_without_caption_or_sound_ask_nothing_but_stay_in_the_gallery():
+    video = np.eye(4)
+    embeddings = {
+        "video_va_embeds": video,
+        "video_vt_embeds": video,
+        "audio_va_embeds": video[[1, 1, 2, 3]],  # the first clip's sound is wrong ...
+        "text_vt_embeds": video[:, None],
+        "audio_mask": np.array([0, 1, 1, 1]),  # ... and absent
+        "text_mask": np.array([1, 0, 0, 0]),
+    }
+    metrics = clip_retrieval(embeddings)
+    assert metrics["aud2vid_R1"] == 1.0 and metrics["txt2vid_R1"] == 1.0
+    assert metrics["gallery_size"] == 4 and metrics["mean_recall"] == 1.0
+    with pytest.raises(ValueError, match="nothing asks"):
+        clip_retrieval({**embeddings, "audio_mask": np.zeros(4), "text_mask": np.zeros(4)})

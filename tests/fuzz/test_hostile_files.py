@@ -99,14 +99,7 @@ def test_class_lists_of_any_text(ending: str, text: str) -> None:
 _KEYS = ["videos", "sentences", "database", "video_id", "split", "subset", "annotations", "segment", "id"]
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(_KEYS),
-            inner,
-            max_size=4,
-        )
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_KEYS), inner, max_size=4),
     max_leaves=12,
 )
 

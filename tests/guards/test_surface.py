@@ -22,7 +22,7 @@ import pytest
 import typer
 from clip_folders import small_processor
 from every_model import MODELS
-from public_modules import MODULES
+from public_modules import public_modules
 from scripts import EXAMPLES
 from small_models import VARIANTS, small_config
 from transformers import HfArgumentParser, TrainingArguments
@@ -37,8 +37,7 @@ FIXTURE = Path(__file__).parents[1] / "fixtures" / "surface.json"
 
 def names() -> dict[str, list[str]]:
     """Package -> public names, every one of which is there."""
-    modules = {name: importlib.import_module(name) for name in MODULES}
-    modules = {name: module for name, module in modules.items() if hasattr(module, "__path__")}
+    modules = {name: module for name, module in public_modules().items() if hasattr(module, "__path__")}
     return {name: sorted(n for n in module.__all__ if hasattr(module, n)) for name, module in modules.items()}
 
 

@@ -7,6 +7,7 @@ import math
 import pytest
 import reference_losses as reference
 import torch
+from every_model import CLASSES
 from small_models import VARIANTS, seeded, small_config
 from torch import nn
 
@@ -19,7 +20,6 @@ from modeling_vatt import (
 )
 
 
-CLASSES = 5
 CLASSIFIERS = {
     "video": VattForVideoClassification,
     "image": VattForImageClassification,

@@ -58,11 +58,7 @@ CASES: dict[str, dict[str, Any]] = {
         f"{loss}_false_negatives": {
             "sizes": {2: (2, 4), 3: (1, 3, 2)},
             "masks": (FIRST, SECOND),
-            "config": {
-                "loss_type": loss,
-                "mask_false_negatives": True,
-                "false_negative_similarity": 0.1,
-            },
+            "config": {"loss_type": loss, "mask_false_negatives": True, "false_negative_similarity": 0.1},
             "cached": loss == "symmetric_learned",
         }
         for loss in ("symmetric_learned", "sigmoid")

@@ -6,11 +6,11 @@ for a class is marked there and not repeated here. Compilation and export: test_
 test_trainer.py."""
 
 import logging
-import shutil
 
 import pytest
 import torch
 from every_model import CLASSIFIERS, MODELS, answer_of, build, inputs_of, loss_of, shallow, towers_of
+from small_models import needs_compiler
 from torch import nn
 from transformers.utils import is_flash_attn_2_available
 
@@ -19,9 +19,6 @@ from modeling_vatt import VattForPreTraining, VattModel, VattPreTrainedModel
 
 every_model = pytest.mark.parametrize("model_class", MODELS)
 every_classifier = pytest.mark.parametrize("model_class", CLASSIFIERS)
-needs_compiler = pytest.mark.skipif(
-    not (shutil.which("c++") or shutil.which("g++")), reason="no C++ compiler"
-)
 
 
 # --- common model checks ---------------------------------------------------------------------------------

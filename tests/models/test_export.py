@@ -3,21 +3,14 @@
 """torch.compile, torch.export and ONNX for every model class. What test_modeling.py shows for the towers and
 the pretraining step is marked there and not repeated here."""
 
-import shutil
-
 import pytest
 import torch
 from every_model import CLASSIFIERS, EMBEDDINGS, answer_of, inputs_of, loss_of, shallow
-from small_models import OneTower
+from small_models import OneTower, needs_compiler
 from torch import nn
 
 from modeling_vatt import VattForPreTraining, VattModel
-
-
-INPUT_OF = {"video": "pixel_values_videos", "audio": "input_values", "text": "input_ids"}
-needs_compiler = pytest.mark.skipif(
-    not (shutil.which("c++") or shutil.which("g++")), reason="no C++ compiler"
-)
+from modeling_vatt.models.modeling_vatt import INPUT_NAMES
 
 
 class Embeddings(nn.Module):
@@ -131,7 +124,7 @@ def check_onnx(module: nn.Module, model, names: list[str], path) -> None:
 @pytest.mark.support("ONNX, free batch size", "VattModel")
 def test_onnx_of_towers(variant, modality, tmp_path):
     model = shallow(VattModel, variant)
-    check_onnx(OneTower(model, modality), model, [INPUT_OF[modality]], tmp_path / "tower.onnx")
+    check_onnx(OneTower(model, modality), model, [INPUT_NAMES[modality]], tmp_path / "tower.onnx")
 
 
 @pytest.mark.slow

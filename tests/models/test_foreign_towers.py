@@ -10,7 +10,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from small_models import AUDIO, TEXT, VIDEO, seeded
-from tower_folders import REMOTE, remote_folder
+from tower_folders import REMOTE, SMALL, remote_folder
 from transformers import (
     ASTConfig,
     ASTModel,
@@ -44,12 +44,6 @@ from modeling_vatt import VattConfig, VattForPreTraining, VattModel
 from modeling_vatt.models.adapters import add_lora, merged_state_dict
 
 
-SMALL: dict[str, Any] = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-}
 PICTURE = {**SMALL, "image_size": 8, "patch_size": 4}
 WORDS = {**SMALL, "vocab_size": 40, "max_position_embeddings": 8}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -321,6 +315,16 @@ def test_what_cannot_serve_is_refused_with_the_reason(tmp_path):
         VattModel.from_video_audio_text_pretrained()
     with pytest.raises(ValueError, match=r"`towers\['text'\]`: `pooling` must be one of"):
         _whole(text=bert, towers={"text": {"pooling": "best"}})
+    with pytest.raises(ValueError, match=r"`towers\['text'\]`: `temporal_layers` must be int, got '4'"):
+        _whole(text=bert, towers={"text": {"temporal_layers": "4"}})
+    bert.save_pretrained(tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"text tower: .*cut: it cannot be loaded \("):
+        _whole(text=str(tmp_path / "cut"))
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"text tower: .*cut: it cannot be loaded \(Error no file"):
+        _whole(text=str(tmp_path / "cut"))
     with pytest.raises(ValueError, match="share an encoder"):
         VattConfig(video_config=CLIP.vision_config, modality_agnostic=True)
 
@@ -335,6 +339,12 @@ def test_a_tower_with_code_of_its_own(tmp_path):
     source = remote_folder(tmp_path / "source")
     with pytest.raises(ValueError, match=r"code of the video tower .*source comes with its checkpoint"):
         _whole(video=str(source))
+    code = source / "tiny_pictures.py"
+    right = code.read_text()
+    code.write_text(f"import no_such_package\n{right}")
+    with pytest.raises(ValueError, match=r"video tower: .*packages .* not found .*: no_such_package"):
+        _whole(video=str(source), trust_remote_code=True)
+    code.write_text(right)
     model = _whole(video=str(source), trust_remote_code=True)
     tensors = load_file(source / "model.safetensors")
     places = torch.conv2d(_pixels().flatten(0, 1), tensors["layer.weight"], tensors["layer.bias"], stride=4)

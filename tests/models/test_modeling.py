@@ -5,7 +5,6 @@ test_parity.py; here is what must hold for every variant, and what users of tran
 
 import itertools
 import math
-import shutil
 import sys
 import warnings
 from fractions import Fraction
@@ -20,6 +19,7 @@ from small_models import (
     VARIANTS,
     VIDEO,
     OneTower,
+    needs_compiler,
     seeded,
     small_config,
     small_inputs,
@@ -28,17 +28,13 @@ from torch import nn
 
 from modeling_vatt import VattAudioConfig, VattConfig, VattForPreTraining, VattModel, VattVideoConfig
 from modeling_vatt.models.embeddings import VattPatchEmbeddings, drop_token_count
+from modeling_vatt.models.modeling_vatt import INPUT_NAMES, MODALITIES
 from modeling_vatt.models.positions import resample_positions
 
 
-INPUT_OF = {"video": "pixel_values_videos", "audio": "input_values", "text": "input_ids"}
 TOKENS = {"video": 16, "audio": 12, "text": NUM_WORDS}
 OTHER_TOKENS = {("spectrogram", "audio"): 6, ("mmv", "video"): 1, ("mmv", "audio"): 1}
 WITHOUT_AGG = ("linear", "i3d", "resnet50")
-MODALITIES = tuple(INPUT_OF)
-needs_compiler = pytest.mark.skipif(
-    not (shutil.which("c++") or shutil.which("g++")), reason="no C++ compiler"
-)
 
 
 def evaluated(variant: str = "specific", model_class: type = VattModel, **overrides):
@@ -46,11 +42,20 @@ def evaluated(variant: str = "specific", model_class: type = VattModel, **overri
 
 
 def features(model, modality: str, inputs, **kwargs):
-    return getattr(model, f"get_{modality}_features")(inputs[INPUT_OF[modality]], **kwargs)
+    return getattr(model, f"get_{modality}_features")(inputs[INPUT_NAMES[modality]], **kwargs)
 
 
 def gradients(model) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def step(model, inputs) -> dict[str, torch.Tensor]:
+    """Loss and gradients, with the random draws of a fixed seed."""
+    torch.manual_seed(0)
+    model.zero_grad()
+    loss = model(**inputs).loss
+    loss.backward()
+    return {"loss": loss.detach(), **gradients(model)}
 
 
 def assert_same(first, second, **tolerance) -> None:
@@ -105,7 +110,7 @@ def test_any_subset_of_modalities(variant, subset):
     model = evaluated(variant)
     inputs = small_inputs(model.config)
     everything = model(**inputs)
-    output = model(**{INPUT_OF[name]: inputs[INPUT_OF[name]] for name in subset})
+    output = model(**{INPUT_NAMES[name]: inputs[INPUT_NAMES[name]] for name in subset})
     for key, modality in (
         ("video_va_embeds", "video"),
         ("video_vt_embeds", "video"),
@@ -211,7 +216,7 @@ def test_drop_token_keeps_exactly_the_drawn_tokens(variant, modality, rate):
     of the full sequence. The AGG token is never dropped and stands first."""
     config = small_config(variant, **{modality: {"drop_token_rate": rate}})
     embeddings = getattr(seeded(VattModel, config).double(), f"{modality}_model").embeddings
-    values = small_inputs(config, dtype=torch.float64)[INPUT_OF[modality]]
+    values = small_inputs(config, dtype=torch.float64)[INPUT_NAMES[modality]]
     full, info = embeddings.eval()(values)
     assert not info
     kept_embeddings, info = embeddings.train()(values)
@@ -569,9 +574,7 @@ def wide_model() -> VattModel:
     wide = {"hidden_size": 512, "num_hidden_layers": 1, "head_dim": 16, "intermediate_size": 64}
     return VattModel(
         small_config(
-            every=wide,
-            video={"use_input_masking": True},
-            text={"vocab_size": 2000, "embedding_size": 300},
+            every=wide, video={"use_input_masking": True}, text={"vocab_size": 2000, "embedding_size": 300}
         )
     )
 
@@ -845,11 +848,7 @@ def test_eager_and_sdpa_agree(variant):
     results = []
     for implementation in ("eager", "sdpa"):
         model.set_attn_implementation(implementation)
-        torch.manual_seed(0)
-        model.zero_grad()
-        loss = model(**inputs).loss
-        loss.backward()
-        results.append({"loss": loss.detach(), **gradients(model)})
+        results.append(step(model, inputs))
     assert_same(*results)
 
 
@@ -882,11 +881,7 @@ def test_gradient_checkpointing_agrees(variant, reentrant):
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": reentrant})
             assert model.is_gradient_checkpointing
-        torch.manual_seed(0)
-        model.zero_grad()
-        loss = model(**inputs).loss
-        loss.backward()
-        results.append({"loss": loss.detach(), **gradients(model)})
+        results.append(step(model, inputs))
     assert_same(*results)
 
 
@@ -936,7 +931,7 @@ def test_towers_compile(variant, modality):
     model = evaluated(variant, every={"num_hidden_layers": 1})
     inputs = small_inputs(model.config)
     expected = features(model, modality, inputs)
-    output = compiled(getattr(model, f"get_{modality}_features"), "eager")(inputs[INPUT_OF[modality]])
+    output = compiled(getattr(model, f"get_{modality}_features"), "eager")(inputs[INPUT_NAMES[modality]])
     torch.testing.assert_close(output.pooler_output, expected.pooler_output)
 
 
@@ -980,8 +975,9 @@ def test_towers_compile_with_inductor(modality):
     model = evaluated()
     inputs = small_inputs(model.config)
     expected = features(model, modality, inputs).pooler_output.detach()
+    tower = compiled(getattr(model, f"get_{modality}_features"), "inductor")
     with torch.no_grad():
-        output = compiled(getattr(model, f"get_{modality}_features"), "inductor")(inputs[INPUT_OF[modality]])
+        output = tower(inputs[INPUT_NAMES[modality]])
     torch.testing.assert_close(output.pooler_output, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -990,7 +986,7 @@ def test_drop_token_compiles(modality):
     """Its draw has a fixed size, so it does not break the graph."""
     model = seeded(VattModel, small_config(every={"num_hidden_layers": 1})).train()
     run = compiled(getattr(model, f"get_{modality}_features"), "eager")
-    output = run(small_inputs(model.config)[INPUT_OF[modality]])
+    output = run(small_inputs(model.config)[INPUT_NAMES[modality]])
     assert output.kept_tokens.shape == (TOKENS[modality] // 2,) and output.pooler_output.isfinite().all()
 
 
@@ -1007,10 +1003,10 @@ def test_drop_token_compiles(modality):
 def test_towers_export(variant, modality):
     """`torch.export` with a free batch size."""
     tower = OneTower(evaluated(variant, every={"num_hidden_layers": 1}), modality)
-    values = small_inputs(tower.model.config, 3)[INPUT_OF[modality]]
+    values = small_inputs(tower.model.config, 3)[INPUT_NAMES[modality]]
     program = torch.export.export(tower, (values,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
     for batch in (1, 3, 5):
-        some = small_inputs(tower.model.config, batch, seed=batch)[INPUT_OF[modality]]
+        some = small_inputs(tower.model.config, batch, seed=batch)[INPUT_NAMES[modality]]
         torch.testing.assert_close(program.module()(some), tower(some), rtol=1e-4, atol=1e-5)
 
 

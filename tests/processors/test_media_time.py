@@ -14,15 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from media_factory import (
-    click_times,
-    clicks,
-    frame_number,
-    frame_numbers,
-    numbered_frames,
-    retime,
-    tone,
-)
+from media_factory import click_times, clicks, frame_number, frame_numbers, numbered_frames, retime, tone
 
 from modeling_vatt.processors.media import probe, read_clip, read_clips, read_duration
 

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import processes
 import pytest
-from clip_folders import small_processor, write_clip
+from clip_folders import save_model, small_processor, write_clip
 from filelock import FileLock
 from indexes import IDENTITY, add, assert_same, clustered, content, synthetic
 from media_factory import truncate
-from small_models import seeded, small_config
 
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.embedding import embedding
@@ -49,16 +48,13 @@ from modeling_vatt.retrieval import (
 )
 from modeling_vatt.retrieval import index as index_module
 from modeling_vatt.retrieval import updating as indexing
+from modeling_vatt.retrieval.locking import LOCK
 from modeling_vatt.retrieval.store import DATABASE
 
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    config = small_config()
-    seeded(VattForPreTraining, config).save_pretrained(folder)
-    small_processor(config).save_pretrained(folder)
-    return folder
+    return save_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -517,13 +513,10 @@ def test_an_index_outside_its_folder_and_a_folder_that_is_gone(videos, model_fol
 
 def test_another_model_is_refused(videos, model_folder, tmp_path):
     VideoSearch.create(videos, model_folder, tmp_path / "index")
-    other = tmp_path / "other"
-    config = small_config()
-    seeded(VattForPreTraining, config, seed=1).save_pretrained(other)
-    small_processor(config).save_pretrained(other)
+    other = save_model(tmp_path / "other", seed=1)
     with pytest.raises(IndexMismatch, match=r"differs .* the weights.*another folder"):
         VideoSearch.open(tmp_path / "index", other)
-    processor = small_processor(config)
+    processor = small_processor()
     processor.video_processor.fps = 5.0
     loaded = VattForPreTraining.from_pretrained(model_folder).eval()
     with pytest.raises(IndexMismatch, match="video setting `fps`"):
@@ -580,7 +573,7 @@ def test_two_processes_at_once(videos, model_folder, tmp_path):
     command = ["-m", "modeling_vatt.cli", "index", videos, "--model", model_folder]
     command += ["--index", where, "--json"]
     reports = []
-    with FileLock(where / indexing.LOCK) as lock:
+    with FileLock(where / LOCK) as lock:
         both = [processes.Program(*command) for _ in range(2)]
         for process in both:
             process.wait_for("waiting for it to end")

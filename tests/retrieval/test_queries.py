@@ -4,12 +4,10 @@
 
 import numpy as np
 import pytest
-from clip_folders import small_processor, write_clip
+from clip_folders import save_model, write_clip
 from indexes import IDENTITY, clustered, synthetic
 from media_factory import tone, write_media
-from small_models import seeded, small_config
 
-from modeling_vatt import VattForPreTraining
 from modeling_vatt.retrieval import (
     STRENGTHS,
     Calibration,
@@ -145,6 +143,8 @@ def test_queries_that_make_no_sense():
     for arguments, message in (
         ({}, "Nothing to look for"),
         ({"avoid": ("a",)}, "Nothing to look for"),
+        ({"text": " "}, "' ' holds no words"),
+        ({"text": "a", "avoid": ("b", "")}, "'' holds no words"),
         ({"text": "a", "weights": {"audio": 1.0}}, "'audio', which the query has not"),
         ({"text": "a", "weights": {"text": 0.0}}, "positive"),
         ({"text": "a", "weights": {"text": float("nan")}}, "positive"),
@@ -174,9 +174,7 @@ def test_places_in_files(text, place):
 @pytest.fixture(scope="module")
 def search(tmp_path_factory) -> VideoSearch:
     folder = tmp_path_factory.mktemp("queries")
-    config = small_config()
-    seeded(VattForPreTraining, config).save_pretrained(folder / "model")
-    small_processor(config).save_pretrained(folder / "model")
+    save_model(folder / "model")
     (folder / "videos").mkdir()
     for number in range(6):
         write_clip(folder / "videos" / f"{number}.mp4", number, 2.0)
@@ -207,6 +205,11 @@ def test_parts_are_compared_in_their_spaces(search, tmp_path):
 def test_more_like_a_moment(search, tmp_path):
     index = search.index
     window, vectors = index.window_at("2.mp4", 1.0)
+    middles = [(m.start + m.end) / 2 for m in index.vectors("va")[0] if m.path == "2.mp4"]
+    for second in (None, 0.0, 1.0, 2.0):
+        nearest, _ = index.window_at("2.mp4", second)
+        place = nearest.duration / 2 if second is None else second
+        assert (nearest.start + nearest.end) / 2 == min(middles, key=lambda middle: abs(middle - place))
     found = search.find(Query(like=("2.mp4", 1.0)), top_k=100, merge=False)
     best = [m for m in index.search(vectors["va"], "va", top_k=100, merge=False) if not m.overlaps(window)]
     assert [(m.path, m.start) for m in found] == [(m.path, m.start) for m in best]
@@ -221,6 +224,11 @@ def test_more_like_a_moment(search, tmp_path):
     assert len(almost) == len(index) and almost[0].path == "2.mp4" and almost[0].score > 0.9
     with pytest.raises(ValueError, match=r"none\.mp4"):
         search.find(Query(like=("none.mp4", None)))
+    for seconds in (2.45, 100.0, -1.0):  # the nearest window would be another moment
+        with pytest.raises(ValueError, match=rf"2\.mp4 has no second {seconds:g}: it ends at 2"):
+            search.find(Query(like=("2.mp4", seconds)))
+        with pytest.raises(ValueError, match=rf"other\.mp4: it has no second {seconds:g}"):
+            search.find(Query(like=(other, seconds)))
 
 
 def test_a_moment_is_left_out_of_its_copies_too(tmp_path):

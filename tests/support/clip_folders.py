@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from media_factory import tone, write_media
-from small_models import small_config
+from small_models import seeded, small_config
 
-from modeling_vatt import VattConfig
+from modeling_vatt import VattConfig, VattForPreTraining
 from modeling_vatt.processors import VattProcessor, VattTokenizer
 
 
@@ -50,6 +50,14 @@ def small_processor(config: VattConfig | None = None) -> VattProcessor:
     words = ["clip grey number a tone", *(str(number) for number in range(20))]
     tokenizer = VattTokenizer.train_from_iterator(words, 40, model_max_length=5)
     return VattProcessor.from_config(config or small_config(), tokenizer, num_captions=2)
+
+
+def save_model(folder: Path, config: VattConfig | None = None, seed: int = 0) -> Path:
+    """A small pretraining model with its processor, as scripts and indexes take it."""
+    config = config or small_config()
+    seeded(VattForPreTraining, config, seed).save_pretrained(folder)
+    small_processor(config).save_pretrained(folder)
+    return folder
 
 
 def losses(output_dir: Path) -> list[tuple[int, float]]:

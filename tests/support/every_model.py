@@ -5,7 +5,7 @@
 from typing import Any
 
 import torch
-from small_models import seeded, small_config, small_inputs
+from small_models import EVERY_TOKEN, seeded, small_config, small_inputs
 
 from modeling_vatt import (
     VattForAudioClassification,
@@ -19,13 +19,11 @@ from modeling_vatt import (
 CLASSES = 5
 CLASSIFIERS = (VattForVideoClassification, VattForAudioClassification, VattForImageClassification)
 MODELS = (VattModel, VattForPreTraining, *CLASSIFIERS)
-# No DropToken: its draw would hide what is compared in training mode.
-EVERY_TOKEN = {"video": {"drop_token_rate": 0.0}, "audio": {"drop_token_rate": 0.0}}
 EMBEDDINGS = ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_embeds")
 
 
 def build(model_class: type, variant: str = "specific", **overrides: Any) -> Any:
-    """A small model in evaluation mode."""
+    """A small model in evaluation mode; without DropToken, whose draw would hide what is compared."""
     fields = {"num_labels": CLASSES, **EVERY_TOKEN, **overrides}
     return seeded(model_class, small_config(variant, **fields)).eval()
 

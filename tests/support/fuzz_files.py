@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from clip_folders import small_processor, write_clip
+from goldens import GOLDENS
 from mutations import mutate
 from small_models import seeded, small_config
 from transformers.utils import logging as transformers_logging
@@ -58,7 +59,6 @@ from modeling_vatt.retrieval import FileRecord, IndexDamaged, IndexMismatch, Mod
 
 
 INTACT = "intact"
-GOLDENS = Path(__file__).parents[1] / "fixtures" / "goldens"
 Files = dict[str, bytes]
 _ODD: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 2**31, 2**63, 2**80, 1e308, -1e-308, float("nan"), float("inf"), 0.5),

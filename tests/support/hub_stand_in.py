@@ -139,22 +139,24 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """No access log."""
 
-    def _answer(self, method: str) -> None:
+    def do_GET(self) -> None:
         path = urlsplit(self.path).path
-        self.server_hub.requests.append((method, path))
+        self.server_hub.requests.append((self.command, path))
         self.body = self._read_body()
         self.known = self.headers.get("Authorization") == f"Bearer {TOKEN}"
         try:
             for expected, pattern, handle in ROUTES:
                 match = re.fullmatch(pattern, path)
-                if match and method in expected:
+                if match and self.command in expected:
                     arguments = {name: unquote(value) for name, value in match.groupdict().items() if value}
                     handle(self, **arguments)
                     return
-            raise HubError(501, "NotImplemented", f"The stand-in does not know {method} {path}")
+            raise HubError(501, "NotImplemented", f"The stand-in does not know {self.command} {path}")
         except HubError as error:
             headers = {"X-Error-Code": error.code, "X-Error-Message": str(error)}
             self._send(error.status, json.dumps({"error": str(error)}).encode(), headers)
+
+    do_HEAD = do_POST = do_PUT = do_GET
 
     def _read_body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
@@ -165,18 +167,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.readline()
         self.rfile.readline()
         return b"".join(parts)
-
-    def do_GET(self) -> None:
-        self._answer("GET")
-
-    def do_HEAD(self) -> None:
-        self._answer("HEAD")
-
-    def do_POST(self) -> None:
-        self._answer("POST")
-
-    def do_PUT(self) -> None:
-        self._answer("PUT")
 
     def _send(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

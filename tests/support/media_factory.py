@@ -244,10 +244,10 @@ def truncate(source: Path, target: Path, fraction: float = 0.5) -> Path:
     return target
 
 
-def damage(source: Path, target: Path, first: float = 0.4, last: float = 0.6, seed: int = 0) -> Path:
+def damage(source: Path, target: Path, first: float = 0.4, last: float = 0.6) -> Path:
     """A copy whose bytes between two fractions of its length are noise."""
     data = bytearray(source.read_bytes())
     begin, end = int(len(data) * first), int(len(data) * last)
-    data[begin:end] = np.random.default_rng(seed).bytes(end - begin)
+    data[begin:end] = np.random.default_rng(0).bytes(end - begin)
     target.write_bytes(bytes(data))
     return target

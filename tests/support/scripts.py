@@ -54,8 +54,7 @@ def start(script: str, cwd: Path, more: dict[str, str] | None = None, **options:
     for name, value in options.items():
         values = value if isinstance(value, list) else [value]
         words += [f"--{name}", *map(str, values)]
-    environment = {**os.environ, "HF_DATASETS_CACHE": str(cwd / "cache"), **(more or {})}
-    return processes.Program(*words, cwd=cwd, env=environment, merged=True)
+    return processes.Program(*words, cwd=cwd, env={**os.environ, **(more or {})}, merged=True)
 
 
 def run(script: str, cwd: Path, expect: int = 0, count: int = 1, **options: object) -> str:

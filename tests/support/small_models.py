@@ -3,8 +3,10 @@
 """Models and inputs far smaller than the `tiny` preset, for tests. A module rather than fixtures, because the
 processes of `test_distributed.py` need it too."""
 
+import shutil
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -39,6 +41,9 @@ SPECTROGRAM = {
     "drop_token_rate": 0.0,
 }
 NUM_WORDS = 5
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("c++") or shutil.which("g++")), reason="no C++ compiler"
+)
 # For `small_config`, where runs in several processes or on several devices are to see the same tokens.
 EVERY_TOKEN: dict[str, Any] = {"video": {"drop_token_rate": 0.0}, "audio": {"drop_token_rate": 0.0}}
 

@@ -70,11 +70,11 @@ NOTES = """## Notes
 - ONNX: export in evaluation mode under `torch.no_grad()` with `dynamo=True`. With gradients on, torch picks
   another attention kernel for the text tower, whose export fails.
 - Of `VattModel` the towers are compiled and exported one by one, of `VattForPreTraining` the whole.
-- flash attention knows no position bias: the T5-style text tower then uses SDPA.
+- flash attention takes no position bias: the T5-style text tower then uses SDPA.
 - `Trainer` on `VattForPreTraining` gathers the four embeddings only. `compute_metrics` can be
   `modeling_vatt.evaluation.pretraining_metrics`; with `label_names=["audio_mask", "text_mask"]` clips without
-  sound or caption ask no query. The contrastive loss depends on the batch size: a smaller last batch has
-  a smaller loss.
+  sound or caption are not used as queries. The contrastive loss depends on the batch size: a smaller last
+  batch has a smaller loss.
 - int8: weights of dense layers, on CPU, by torchao; the word table stays as it is.
 """
 

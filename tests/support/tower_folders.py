@@ -35,7 +35,7 @@ IDS: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 WORDS = ["red", "green", "blue", "square", "circle", "a", "moves", "left", "right", "sounds"]
 
 
-def small_tokenizer(length: int = 16) -> PreTrainedTokenizerFast:
+def small_tokenizer() -> PreTrainedTokenizerFast:
     """Whole words, with marks of begin and end."""
     names = ["<pad>", "<unk>", "<s>", "</s>", *WORDS]
     backend = Tokenizer(models.WordLevel({word: place for place, word in enumerate(names)}, "<unk>"))
@@ -44,7 +44,7 @@ def small_tokenizer(length: int = 16) -> PreTrainedTokenizerFast:
         single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
     )
     tokens = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=length, **tokens)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=16, **tokens)
 
 
 def clip_folder(folder: Path) -> Path:

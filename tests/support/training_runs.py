@@ -87,6 +87,19 @@ def arguments(folder: Path, **overrides: Any) -> FinetuningArguments:
     return FinetuningArguments(**{**fields, **overrides})
 
 
+def best_kept(every: int, metric: str) -> dict[str, Any]:
+    """Options of a run that evaluates and saves every so many steps, and ends with the best model."""
+    return {
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "eval_steps": every,
+        "save_steps": every,
+        "save_total_limit": 1,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": metric,
+    }
+
+
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: values.clone() for name, values in model.state_dict().items()}
 

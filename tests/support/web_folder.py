@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import uvicorn
-from clip_folders import RATE, small_processor
+from clip_folders import RATE, save_model
 from media_factory import tone, write_media
-from small_models import small_config
 from starlette.types import ASGIApp
 
-from modeling_vatt import VattForPreTraining
 from modeling_vatt.retrieval import VideoSearch
 
 
@@ -67,13 +64,7 @@ def make_videos(root: Path) -> Path:
 
 def make_search(root: Path, model_dir: Path) -> VideoSearch:
     """An index of `root` with a small model that was saved in `model_dir`."""
-    config = small_config()
-    processor = small_processor(config)
-    config.text_config.vocab_size = len(processor.tokenizer)
-    torch.manual_seed(0)
-    VattForPreTraining(config).save_pretrained(model_dir)
-    processor.save_pretrained(model_dir)
-    search = VideoSearch.create(root, model_dir)
+    search = VideoSearch.create(root, save_model(model_dir))
     search.update()
     return search
 

@@ -21,7 +21,6 @@ PITCHES = {"low": 300.0, "middle": 900.0, "high": 2400.0}
 def sounds(tmp_path_factory) -> Path:
     """Mixtures of one to three tones, labelled with the tones."""
     folder = tmp_path_factory.mktemp("sounds")
-    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("cache")
     random = np.random.default_rng(0)
     rows = []
     for number in range(13):

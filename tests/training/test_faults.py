@@ -4,6 +4,7 @@
 
 import ast
 import contextlib
+import copy
 import dataclasses
 import errno
 import json
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -26,13 +28,14 @@ import torch
 from clip_folders import losses, make_folder, write_clip
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from training_runs import At, arguments, classifier, pretrainer, tones, weights
+from training_runs import At, arguments, best_kept, classifier, pretrainer, tones, weights
 
 from modeling_vatt.data import LabelledDataset, load_clips
 from modeling_vatt.data.reading import DECODED
 from modeling_vatt.training import (
     EXIT_STOPPED,
     NonFiniteLossError,
+    Pretrainer,
     PretrainingArguments,
     RunStopped,
     StopSignals,
@@ -590,6 +593,20 @@ def test_other_views_and_another_model_are_refused_on_resuming(clips, tmp_path):
         pretrainer(clips, tmp_path, drop_token_rate=0.25)._resume()
 
 
+def test_other_locked_towers_are_refused_on_resuming(clips, tmp_path):
+    """The checkpoint would bring back the towers of before, to features of those of now."""
+    first = pretrainer(clips, tmp_path)
+    first.model.lock("video", "audio", "text")
+    runs = [Pretrainer(copy.deepcopy(first.model), first.dataset, first.args) for _ in range(2)]
+    runs[0]._resume()
+    runs[0]._save_checkpoint()
+    runs[1]._resume()
+    with torch.no_grad():
+        next(first.model.vatt.encoder.parameters()).add_(0.1)
+    with pytest.raises(ValueError, match="locked_towers="):
+        Pretrainer(first.model, first.dataset, first.args)._resume()
+
+
 @pytest.mark.parametrize(
     "options",
     [{"seed": -1}, {"keep_checkpoints": -1}, {"num_steps": 0}, {"batch_size": 0}, {"micro_batch_size": -3}],
@@ -757,35 +774,32 @@ def test_half_written_checkpoints_of_fine_tuning_have_no_name(sounds, tmp_path, 
     assert found == ["checkpoint-4", "checkpoint-6"]
 
 
-def test_the_best_checkpoint_is_known_by_its_place(sounds, tmp_path):
-    """It is written elsewhere first, and kept with the newest."""
-    scores = iter([0.2, 0.9, 0.1, 0.3])
+def scored(
+    sounds: Path, folder: Path, scores: Iterator[float], *callbacks: Any, **options: Any
+) -> VattTrainer:
+    """Eight steps, whose evaluations have these scores."""
     data = tones(sounds, several=False)
-    args = arguments(
-        tmp_path,
-        max_steps=8,
-        save_strategy="steps",
-        eval_strategy="steps",
-        save_steps=2,
-        eval_steps=2,
-        save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model="score",
-        greater_is_better=True,
-    )
-    trainer = VattTrainer(
+    return VattTrainer(
         classifier(data),
-        args,
+        arguments(folder, max_steps=8, greater_is_better=True, **options),
         train_dataset=data,
         eval_dataset=data,
         compute_metrics=lambda _: {"score": next(scores)},
+        callbacks=list(callbacks),
     )
+
+
+def test_the_best_checkpoint_is_known_by_its_place(sounds, tmp_path):
+    """It is written elsewhere first, and kept with the newest."""
+    scores = iter([0.2, 0.9, 0.1, 0.3])
+    options = {**best_kept(2, "score"), "save_total_limit": 2}
+    trainer = scored(sounds, tmp_path, scores, **options)
     trainer.train()
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-4")
     state = json.loads((tmp_path / "checkpoint-8" / "trainer_state.json").read_text())
     assert state["best_model_checkpoint"] == str(tmp_path / "checkpoint-4")
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-8"]
-    again = VattTrainer(classifier(data), args, train_dataset=data, eval_dataset=data)
+    again = scored(sounds, tmp_path, scores, **options)
     again.train(resume_from_checkpoint=last_checkpoint(tmp_path))  # finished: the best is loaded again
     best, last = (load_file(tmp_path / f"checkpoint-{step}" / "model.safetensors") for step in (4, 8))
     assert not torch.equal(best["classifier.weight"], last["classifier.weight"])
@@ -797,25 +811,9 @@ def test_the_best_checkpoint_is_known_by_its_place(sounds, tmp_path):
 def test_stopping_saves_also_where_only_the_best_is_saved(sounds, tmp_path, strategy):
     """Evaluated after every step, the second of which is worse, or after the epoch, in the middle of which
     the run is stopped: that is no reason to evaluate."""
-    data = tones(sounds, several=False)
-    scores = iter([0.9, 0.1])
-    args = arguments(
-        tmp_path,
-        max_steps=8,
-        save_strategy="best",
-        eval_strategy=strategy,
-        eval_steps=1,
-        metric_for_best_model="score",
-        greater_is_better=True,
-    )
-    trainer = VattTrainer(
-        classifier(data),
-        args,
-        train_dataset=data,
-        eval_dataset=data,
-        compute_metrics=lambda _: {"score": next(scores)},
-        callbacks=[At(2, lambda: os.kill(os.getpid(), signal.SIGTERM))],
-    )
+    options = {"save_strategy": "best", "eval_strategy": strategy, "eval_steps": 1}
+    stop = At(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    trainer = scored(sounds, tmp_path, iter([0.9, 0.1]), stop, metric_for_best_model="score", **options)
     with pytest.raises(RunStopped, match=r"Steps made: 2 of 8.*checkpoint-2 is whole"):
         trainer.train()
     state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())

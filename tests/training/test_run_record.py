@@ -217,7 +217,6 @@ def test_scripts_do_not_repeat_tokens(tmp_path, monkeypatch, capsys):
     """Neither in files, among them the Trainer's own, nor in messages."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     videos = make_folder(tmp_path / "videos", 4)
     lines = (videos / "train" / "metadata.jsonl").read_text().splitlines()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from every_model import CLASSES, CLASSIFIERS, EVERY_TOKEN, build, inputs_of, loss_of
 from small_models import seeded, small_config
+from training_runs import best_kept
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 from modeling_vatt import VattForPreTraining, VattModel
@@ -62,17 +63,7 @@ def test_fine_tuning(model_class, tmp_path):
     data, metric = two_classes(model), TopKAccuracy(top_k=(1,))
     trainer = Trainer(
         model,
-        arguments(
-            tmp_path,
-            max_steps=40,
-            eval_strategy="steps",
-            save_strategy="steps",
-            eval_steps=5,
-            save_steps=5,
-            save_total_limit=1,
-            load_best_model_at_end=True,
-            metric_for_best_model="top1",
-        ),
+        arguments(tmp_path, max_steps=40, **best_kept(5, "top1")),
         train_dataset=data,
         eval_dataset=data,
         compute_metrics=lambda p: metric.compute(predictions=p.predictions, references=p.label_ids),
@@ -161,16 +152,7 @@ def test_pretraining(tmp_path):
     """The loss falls; evaluation returns loss and retrieval over the whole set, of clips that have the
     modality; early stopping watches the loss."""
     trainer = pretraining(
-        tmp_path,
-        max_steps=12,
-        eval_strategy="steps",
-        save_strategy="steps",
-        eval_steps=4,
-        save_steps=4,
-        save_total_limit=1,
-        load_best_model_at_end=True,
-        metric_for_best_model="loss",
-        label_names=["audio_mask", "text_mask"],
+        tmp_path, max_steps=12, label_names=["audio_mask", "text_mask"], **best_kept(4, "loss")
     )
     trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=5))
     trainer.train()

@@ -95,18 +95,10 @@ def make_pairs(
         )
     batch, per_clip = candidate.shape[:2]
     per_candidate = (batch,) if candidates.ndim == 2 else (batch, per_clip)
-    for name, given, shape in (
-        ("anchor_mask", anchor_mask, (batch,)),
-        ("video_ids", video_ids, (batch,)),
-        ("caption_ids", caption_ids, per_candidate),
-    ):
-        if given is not None and given.shape != shape:
-            raise ValueError(f"`{name}` must be of shape {shape}, got {tuple(given.shape)}.")
-    if candidate_mask is not None and candidate_mask.shape not in ((batch,), per_candidate):
-        raise ValueError(
-            f"`candidate_mask` must be of shape {(batch,)} or, for each candidate, {(batch, per_clip)}, got "
-            f"{tuple(candidate_mask.shape)}."
-        )
+    _check_shape("anchor_mask", anchor_mask, (batch,))
+    _check_shape("candidate_mask", candidate_mask, (batch,), per_candidate)
+    _check_shape("video_ids", video_ids, (batch,))
+    _check_shape("caption_ids", caption_ids, per_candidate)
 
     def as_vector(value: float | torch.Tensor) -> torch.Tensor:
         return value.view(1) if isinstance(value, torch.Tensor) else anchor.new_full((1,), value)
@@ -153,6 +145,12 @@ def make_pairs(
         start,
         as_vector(bias),
     )
+
+
+def _check_shape(name: str, given: torch.Tensor | None, *shapes: tuple[int, ...]) -> None:
+    if given is not None and given.shape not in shapes:
+        allowed = " or, for each candidate, ".join(map(str, dict.fromkeys(shapes)))
+        raise ValueError(f"`{name}` must be of shape {allowed}, got {tuple(given.shape)}.")
 
 
 def caption_ids(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,8 @@ import { clock, fileOf, folderOf, mediaUrl, span } from "./format.js";
 
 const at = (id) => document.getElementById(id);
 const NEAR = 0.25; // seconds
-const SETTLING = 100; // milliseconds
+const LATE = 0.5; // seconds
+const [SETTLING, SETTLING_PICTURES] = [100, 2000]; // milliseconds at most
 
 export class Player {
   /** `move` is called with the moment to go to, `leave` when the player was closed. */
@@ -68,20 +69,35 @@ export class Player {
     this.copying?.abort();
     this.first = first;
     at("player-alert").hidden = true;
-    if (this.video.getAttribute("src") === url && this.video.readyState > 1) this.begin();
-    else this.video.src = url;
+    if (this.video.getAttribute("src") === url && this.video.readyState > 1) {
+      this.begin();
+      return;
+    }
+    this.video.src = url;
+    const { src } = this.video;
+    this.picture = undefined;
+    this.video.requestVideoFrameCallback?.((now, { mediaTime }) => {
+      if (this.video.src === src) this.picture = mediaTime;
+    });
   }
 
   loaded() {
-    const { src } = this.video;
+    const { video } = this;
+    const { src } = video;
+    const until = performance.now() + (video.videoWidth && video.requestVideoFrameCallback ? SETTLING_PICTURES : SETTLING);
     // Some browsers count from the file's own clock, which may begin late; moments count from its beginning.
-    // A busy browser says so a little after this event.
-    setTimeout(() => {
-      if (this.video.src !== src || !this.moment) return;
-      this.origin = this.video.currentTime - this.first;
-      if (!this.video.videoWidth) this.warn(`This browser plays the sound of ${fileOf(this.moment.path)}, but cannot show its pictures.`);
+    // A busy browser says 0 for a while after this event: the time of the first picture tells when it is done.
+    const settle = () => {
+      if (video.src !== src || !this.moment) return;
+      if (!(video.currentTime > this.picture - LATE) && performance.now() < until) {
+        setTimeout(settle, 20);
+        return;
+      }
+      this.origin = video.currentTime - this.first;
+      if (!video.videoWidth) this.warn(`This browser plays the sound of ${fileOf(this.moment.path)}, but cannot show its pictures.`);
       this.begin();
-    }, SETTLING);
+    };
+    settle();
   }
 
   begin() {

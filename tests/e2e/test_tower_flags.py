@@ -1,0 +1,36 @@
+# Copyright 2026 The modeling_vatt authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Flags of towers that would have no effect, or hold no settings, are refused before anything is loaded."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def flags(monkeypatch) -> Any:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
+    return importlib.import_module("towers").TowerArguments
+
+
+@pytest.mark.parametrize(
+    "given,message",
+    [
+        ({"video_tower": "a", "projection": "mlp", "lock": ["text:4"]}, "--projection mlp is for locked"),
+        ({"video_tower": "a", "lock": ["text"]}, "--lock text: VATT's own tower begins with random"),
+        ({"text_tower": "a", "num_frames": 8}, "--num_frames: for towers that are other models"),
+        ({"frames": "{}", "tower_settings": "{}"}, "--frames, --tower_settings: for towers that are other"),
+        ({"video_tower": "a", "tower_settings": "[1]"}, "--tower_settings: expected a JSON object"),
+        ({"video_tower": "a", "tower_settings": '{"video": 3}'}, "give an object for each tower"),
+        ({"video_tower": "a", "frames": "[8]"}, "--frames: expected a JSON object"),
+        ({"video_tower": "a", "text_tower": "b"}, "--config_overrides: expected a JSON object"),
+    ],
+)
+def test_what_is_no_setting_is_refused(flags, given, message):
+    overrides = "[1]" if "text_tower" in given and "video_tower" in given else None
+    with pytest.raises(ValueError, match=message):
+        towers = flags(**given)
+        towers.refuse_idle()
+        towers.build("tiny", overrides, lambda length: range(10), 1)
