@@ -230,7 +230,7 @@ VattModel(small_config()).push_to_hub("nobody")
 
 def pretraining_script(options: dict[str, object], name: str, *flags: str) -> str:
     """A program that calls the pretraining script with `--push_to_hub`."""
-    arguments = [text for key, value in options.items() for text in (f"--{key}", str(value))]
+    arguments = flags(**options)
     arguments += ["--push_to_hub", "--hub_model_id", name, *flags]
     examples = str(SUPPORT.parents[1] / "examples")
     return f"""
