@@ -5,7 +5,8 @@
     python benchmarks/bench_startup.py [--runs 9]
 
 Prints the median processor time, user and system, of whole processes. Ends with code 1 if one of the
-commands that need no model takes more than `GOAL` seconds or loads torch or transformers.
+commands that need no model takes more than `GOAL` seconds or loads torch or transformers, or if a search
+takes more than `SEARCH_GOAL` before it loads those two for its model.
 """
 
 import argparse
@@ -15,9 +16,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
+
+import numpy as np
 
 
-GOAL = 0.4
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
+from clip_folders import small_processor
+from small_models import small_config
+
+from modeling_vatt import VattForPreTraining
+from modeling_vatt.retrieval import FileRecord, VideoSearch
+
+
+GOAL, SEARCH_GOAL = 0.4, 1.5
 QUICK = {  # needs neither torch nor transformers
     "vatt --help": ["--help"],
     "vatt --version": ["--version"],
@@ -33,6 +45,8 @@ QUICK = {  # needs neither torch nor transformers
     "vatt serve of no index": ["serve", "missing"],
 }
 LARGE = {
+    "import torch": "import torch",
+    "import torch, transformers.modeling_utils": "import torch, transformers.modeling_utils",
     "import modeling_vatt": "import modeling_vatt",
     "from modeling_vatt import VattConfig": "from modeling_vatt import VattConfig",
     "from modeling_vatt import VattModel": "from modeling_vatt import VattModel",
@@ -45,6 +59,39 @@ try:
 finally:
     sys.exit(99 if {"torch", "transformers"} & set(sys.modules) else 0)
 """
+
+
+# Ends where torch or transformers would be loaded.
+BEGINNING = """
+import os, sys
+class End:
+    def find_spec(name, path=None, target=None):
+        if name in ("torch", "transformers"):
+            os._exit(0)
+sys.meta_path.insert(0, End)
+from modeling_vatt.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    sys.exit(1)
+"""
+SEARCHES = {  # in the index of `make_index`
+    "`vatt search WORDS`, before torch and transformers": (BEGINNING, ["search", "clip 1"]),
+    "`vatt search --like` a moment of the index, whole": (COMMAND, ["search", "--like", "a.mp4@1"]),
+}
+
+
+def make_index(folder: Path) -> None:
+    """A model, and an index of a file whose embeddings are random."""
+    config = small_config()
+    VattForPreTraining(config).save_pretrained(folder / "model")
+    small_processor(config).save_pretrained(folder / "model")
+    (folder / "a.mp4").touch()
+    index = VideoSearch.create(folder, folder / "model").index
+    generator = np.random.default_rng(0)
+    va, vt = (generator.standard_normal((50, index.dims[space])) for space in ("va", "vt"))
+    index.add(FileRecord("a.mp4", 1, 1, "0", 50.0), range(50), range(1, 51), va, vt)
+    index.close()
 
 
 def seconds(arguments: list[str], runs: int) -> tuple[float, int]:
@@ -71,6 +118,11 @@ def main() -> None:
             print(
                 f"| `{name}` | {taken:.2f} s |" + (" loads torch or transformers" if code else ""), flush=True
             )
+        make_index(Path(folder))
+        for name, (program, arguments) in SEARCHES.items():
+            taken, code = seconds([program, *arguments], runs)
+            failed |= code != 0 or taken > SEARCH_GOAL
+            print(f"| {name} | {taken:.2f} s |", flush=True)
         for name, line in LARGE.items():
             print(f"| `{name}` | {seconds([line], runs)[0]:.2f} s |", flush=True)
     sys.exit(failed)

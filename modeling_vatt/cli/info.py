@@ -32,7 +32,6 @@ def info(
     """
     if not Path(path).is_file():
         require_repository(path)
-    quiet()
     facts = _facts(Path(path), path, files)
     if as_json:
         say_json(facts)
@@ -79,6 +78,7 @@ def _facts(path: Path, name: str, files: bool) -> dict[str, Any]:
 
 
 def _model_facts(name: str) -> dict[str, Any]:
+    quiet()
     from transformers import AutoConfig
 
     from ..configuration import VattConfig

@@ -182,16 +182,25 @@ def _search_here(
 ) -> tuple[list["Moment"], list[str], Path | None]:
     """Moments, words that the model does not know, and the folder of the videos."""
     require_index(index_dir)
-    if model is not None:
-        require_repository(model)
-    quiet()
-    from ..retrieval import VattIndex, VideoSearch
+    from ..retrieval import Calibration, VattIndex, combined
 
     index = VattIndex.from_pretrained(index_dir)
     _check_folder(index, options["folder"])
+    moment = None
+    if query.like is not None:
+        file, seconds = query.like
+        moment = index.window_at(index.path_of(file), seconds)
+        if moment is not None and query.parts == ["like"]:
+            queries = combined([("va", moment[1]["va"], 1.0)])
+            found = Calibration(index).near(queries, other_than=moment[0], **options)
+            return found, [], index.root
+    require_repository(index.identity.name if model is None else model)
+    quiet()
+    from ..retrieval import VideoSearch
+
     opened = VideoSearch.load(index, model, device, trust_remote_code)
     unknown = [] if query.text is None else opened.unknown_words(query.text)
-    return opened.find(query, **options), unknown, index.root
+    return opened.find(opened.read(query, moment=moment), **options), unknown, index.root
 
 
 def _tell(

@@ -36,6 +36,7 @@ from ..processors.media.source import source_name
 from ..processors.windows import is_media_source, iterate_strided_starts, read_windows, window_places
 from .cache import FeatureCache, content_of
 from .identity import base_model, hash_weights
+from .vectors import unit  # noqa: F401 (by this name since the first version)
 
 
 logger = logging.get_logger(__name__)
@@ -55,13 +56,6 @@ _SILENCE = 1e-4  # between the extremes of a sound, of which full scale has 2: -
 # rest of a file is left out.
 _MOST_MISSING = 500
 _MOST_WINDOWS = 1_000_000
-
-
-def unit(vectors: npt.NDArray) -> npt.NDArray[np.float32]:
-    """Vectors of length 1, in the directions of those given; zeros stay zeros."""
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore"):  # infinite ones become NaN, for the caller to refuse
-        return (vectors / np.where(norms == 0, 1, norms)).astype(np.float32)
 
 
 @torch.no_grad()

@@ -1,23 +1,31 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which model embeddings come from: two models of equal identity give the same embeddings."""
+"""Which model embeddings come from: two models of equal identity give the same embeddings.
+
+An index knows its model by this; torch and transformers are loaded for those that are at hand only.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import PreTrainedConfig
 
-from ..models.modeling_vatt import VattForPreTraining, VattModel
-from ..processors import VattProcessor
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig
+
+    from ..models.modeling_vatt import VattForPreTraining, VattModel
+    from ..processors import VattProcessor
 
 
 def base_model(model: VattModel | VattForPreTraining) -> VattModel:
     """The model without its loss."""
-    return model.vatt if isinstance(model, VattForPreTraining) else model
+    base: Any = model.base_model
+    return base
 
 
 def hash_weights(model: VattModel | VattForPreTraining) -> str:
@@ -27,6 +35,8 @@ def hash_weights(model: VattModel | VattForPreTraining) -> str:
 
 def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     """SHA-256 of names and values."""
+    import torch
+
     digest = hashlib.sha256()
     for name, tensor in tensors:
         digest.update(name.encode())
@@ -68,7 +78,7 @@ class ModelIdentity:
     @classmethod
     def of(
         cls, model: VattModel | VattForPreTraining, processor: VattProcessor, name: str | None = None
-    ) -> "ModelIdentity":
+    ) -> ModelIdentity:
         """Identity of a loaded model.
 
         Args:
@@ -88,7 +98,7 @@ class ModelIdentity:
             config=_model_settings(config),
         )
 
-    def differences(self, other: "ModelIdentity") -> list[str]:
+    def differences(self, other: ModelIdentity) -> list[str]:
         """What of the other changes embeddings, in words; names and revisions do not."""
         found = []
         if self.weights != other.weights:
@@ -117,6 +127,8 @@ class ModelIdentity:
 
 def _model_settings(config: PreTrainedConfig) -> dict[str, Any]:
     """Settings of a VATT and its towers (`video_config.hidden_act`), without those that all models have."""
+    from transformers import PreTrainedConfig
+
     common = PreTrainedConfig().to_dict().keys() | {"model_type"}
     found: dict[str, Any] = {}
     for key, value in json.loads(json.dumps(config.to_dict(), default=str)).items():

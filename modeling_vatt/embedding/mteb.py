@@ -59,10 +59,12 @@ class VattEncoder(AbsEncoder):
         Raises:
             ValueError: a comparison of text with sound by a model without a common space of both.
         """
+        self._check_spaces(task_metadata)
         table: Any = inputs.dataset
         if isinstance(table, datasets.Dataset):
-            self._check_spaces(task_metadata, table.column_names)
-            for name in set(table.column_names) & set(_MODALITIES):
+            # Others may be sound and video, too, and would be decoded.
+            table = table.select_columns([name for name in _MODALITIES if name in table.column_names])
+            for name in table.column_names:
                 feature = table.features[name]
                 if isinstance(feature, datasets.Audio | datasets.Video):
                     table = table.cast_column(name, type(feature)(decode=False))
@@ -74,13 +76,11 @@ class VattEncoder(AbsEncoder):
             parts.append(self.model.encode(items, batch_size=len(items), show_progress_bar=False))
         return np.concatenate(parts)
 
-    def _check_spaces(self, task: Any, columns: list[str]) -> None:
-        heard_or_read = {"audio", "text"} & set(columns)
-        if (
-            set(task.modalities) == {"audio", "text"}
-            and len(heard_or_read) == 1
-            and self.model.config.head_type != "joint"
-        ):
+    def _check_spaces(self, task: Any) -> None:
+        """A category such as `va2t` names what is compared with what, by its first letters."""
+        names = {name[0]: name for name in task.modalities}
+        sides = [{*map(names.get, side)} for side in (task.category or "").split("2")]
+        if {"audio"} in sides and {"text"} in sides and self.model.config.head_type != "joint":
             raise ValueError(
                 f"{task.name} compares sound with text, for which the FAC head has no common space: choose "
                 'another task, or a model pretrained with `head_type="joint"`.'

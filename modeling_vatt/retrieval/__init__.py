@@ -16,9 +16,9 @@ if TYPE_CHECKING:
         embed_query,
         embed_texts,
         embed_windows,
-        unit,
     )
     from ..embedding.identity import ModelIdentity, hash_weights
+    from ..embedding.vectors import unit
     from ..processors.windows import strided_starts
     from .calibration import Calibration
     from .comparing import Answer, compare_searches
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from .moments import STRENGTHS, Moment, merge_windows, moment_records, strength, timecode
     from .query import Query, parse_place
     from .remote import ask_server
+    from .searchable import combined
     from .store import FileRecord
     from .thumbnails import thumbnail
     from .updating import IndexBusy, IndexReport, forget_files, remember_files, update_index, writer_lock
-    from .video_search import VideoSearch, combined
+    from .video_search import VideoSearch
 else:
     __getattr__, __dir__ = lazy_names(__name__)
 

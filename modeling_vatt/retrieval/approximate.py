@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..embedding.embedding import unit
+from ..embedding.vectors import unit
 from ..files import whole_file
 from .store import SPACES, Space, Store
 

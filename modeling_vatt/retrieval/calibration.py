@@ -9,13 +9,13 @@ and then compared with what pairs of windows of different files have, seen in th
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .moments import Moment
+from .moments import STRENGTHS, Moment, Strength
 from .store import SPACES, Space
 
 
@@ -63,6 +63,26 @@ class Calibration:
         if len(random) < _FEWEST_PAIRS or not np.std(scores) > 0:
             return None
         return Scale(float(np.mean(scores)), float(np.std(scores)), random)
+
+    def near(
+        self, queries: Mapping[Space, npt.NDArray[np.float32]], at_least: Strength = "weak", **options: Any
+    ) -> list[Moment]:
+        """Moments that fit embeddings, with what their scores mean. Takes no model.
+
+        Args:
+            queries: in each space, see [`combined`].
+            at_least: leave out what fits less, see [`strength`].
+            **options: of [`VattIndex.search`].
+        """
+        scale = self.scale(queries)
+        if scale is not None and at_least != "weak":
+            least = scale.score(STRENGTHS[at_least])
+            given = options.get("min_score")
+            options["min_score"] = float(np.clip(least, -1.0 if given is None else given, 1.0))
+        moments = self.index.search(queries, **options)
+        return [
+            replace(moment, share=None if scale is None else scale.share(moment.score)) for moment in moments
+        ]
 
     def _draw(self) -> None:
         while True:  # another process may write between the two

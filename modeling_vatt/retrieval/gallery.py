@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..embedding.embedding import embed_files, embed_query, unit
+from ..embedding.embedding import embed_files, embed_query
+from ..embedding.vectors import unit
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import MediaError, MediaSource, VattProcessor
 from .store import SPACES, Space

@@ -8,14 +8,19 @@ from pathlib import Path
 
 
 IGNORE_FILE = ".vattignore"  # in the folder of the videos
-_PARTS = re.compile(r"/?\*\*/|/\*\*$|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+_PARTS = re.compile(
+    r"/\*\*+/|(?:^|(?<=/))\*\*+/|/\*\*+$|\*|\?|\[[!^]?+\]?+(?:\\.|[^\]\\])*\]|\\.|.", re.DOTALL
+)
+_SPECIAL = re.compile(r"(?=[*?\[\\])")
+_BLANK_END = re.compile(r"(?<!\\)\s+$")
 
 
 class Ignored:
-    """Whether patterns leave a file or folder out; the last one that fits decides.
+    r"""Whether patterns leave a file or folder out; the last one that fits decides.
 
     A pattern without `/` fits a name at any depth, others fit paths from the root; one that ends with `/`
-    fits folders alone; `*`, `?`, `[a-z]` stay within a name, `**` does not; `!` takes back.
+    fits folders alone; `*`, `?`, `[a-z]` stay within a name, `**` as a whole name does not; `!` takes back,
+    and `\` makes the sign after it a plain one.
 
     Args:
         patterns: one or more.
@@ -24,14 +29,18 @@ class Ignored:
     def __init__(self, patterns: Iterable[str]) -> None:
         self._rules: list[tuple[bool, bool, re.Pattern[str]]] = []
         for line in patterns:
-            pattern = line.strip()
+            pattern = _BLANK_END.sub("", line)
             leaves_out = not pattern.startswith("!")
             pattern = pattern.removeprefix("!")
             folders_only = pattern.endswith("/")
             pattern = pattern.rstrip("/")
+            if "[:" in pattern:
+                raise ValueError(f"{line!r}: classes such as [[:alpha:]] are not known. Spell the signs out.")
             if pattern:
                 begin = "" if "/" in pattern else "(?:.*/)?"
-                text = begin + "".join(map(_translated, _PARTS.findall(pattern.lstrip("/"))))
+                # Plain text is compared first, as by git, so that what follows is a beginning.
+                plain, *rest = _SPECIAL.split(pattern.lstrip("/"), maxsplit=1)
+                text = begin + re.escape(plain) + "".join(map(_translated, _PARTS.findall("".join(rest))))
                 self._rules.append((leaves_out, folders_only, _compiled(line, text)))
 
     def __call__(self, path: str, is_folder: bool = False) -> bool:
@@ -65,12 +74,15 @@ def _compiled(line: str, text: str) -> re.Pattern[str]:
 def _translated(part: str) -> str:
     if part.endswith("**/"):
         return "/(?:.*/)?" if part.startswith("/") else "(?:.*/)?"
-    if part == "/**":
+    if part.startswith("/**"):
         return "/.*"
     if part.startswith("[") and len(part) > 1:
-        inside = part[1:-1].replace("\\", "\\\\").replace("[", "\\[")
-        return f"[^/{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
-    return {"*": "[^/]*", "?": "[^/]"}.get(part, re.escape(part))
+        inside = part[1:-1]
+        negated = inside[0] in "!^"
+        signs = re.findall(r"\\?.", inside[negated:], re.DOTALL)
+        chosen = "".join(sign if sign == "-" else re.escape(sign[-1]) for sign in signs)
+        return f"(?!/)[{'^' * negated}{chosen}]"
+    return {"*": "[^/]*", "?": "[^/]"}.get(part, re.escape(part[-1]))
 
 
 def read_patterns(root: Path) -> list[str]:

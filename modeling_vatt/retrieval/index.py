@@ -1,7 +1,11 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""An index of moments on disk: embedded windows of videos, and the search among them."""
+"""An index of moments on disk: embedded windows of videos, and the search among them.
 
+Loads neither torch nor transformers.
+"""
+
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -12,11 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from transformers.utils import logging
 
 from .._version import __version__
 from ..embedding.identity import ModelIdentity
-from ..files import hash_file
 from . import approximate
 from .approximate import ApproximateIndex
 from .errors import IndexDamaged
@@ -28,7 +30,7 @@ from .store import EXPORTED, SPACES, FileRecord, Space, Store, check_path
 if TYPE_CHECKING:
     from datasets import Dataset
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 EXACT_LIMIT = 100_000  # windows up to which all are compared with a query
 _FEW = 20_000  # windows of a folder that are compared one by one in a large index
@@ -277,17 +279,19 @@ class VattIndex(SearchableIndex):
     def _copies(self, path: str) -> tuple[str, ...]:
         return self.store.copies(path)
 
-    def path_of(self, file: str | os.PathLike) -> str:
-        """A file or folder as the index names it, if it lies in its folder; a file of the content of one of
-        the index by the name of that; else as it is given."""
-        place = Path(file)
-        path = place.as_posix()
-        if self.root is not None and place.exists() and place.resolve().is_relative_to(self.root.resolve()):
-            path = place.resolve().relative_to(self.root.resolve()).as_posix()
-        known = len(self.store.window_ids(path=path)) > 0
-        if not known and place.is_file() and self.store.has_size(place.stat().st_size):
-            path = self.store.path_of(hash_file(place)) or path
-        return path
+    def _has_windows(self, path: str) -> bool:
+        return len(self.store.window_ids(path=path)) > 0
+
+    def _has_size(self, size: int) -> bool:
+        return self.store.has_size(size)
+
+    def _path_of(self, content: str) -> str | None:
+        return self.store.path_of(content)
+
+    def _place(self, file: Path) -> str:
+        if self.root is not None and file.exists() and file.resolve().is_relative_to(self.root.resolve()):
+            file = file.resolve().relative_to(self.root.resolve())
+        return file.as_posix()
 
     def window_at(self, path: str, seconds: float | None = None) -> tuple[Moment, Vectors] | None:
         """The window whose middle is nearest to a second of a file, by default to its middle, with its

@@ -175,6 +175,7 @@ class PgVectorIndex(SearchableIndex):
             vt=vt,
         )
         self._run("CREATE INDEX ON {windows}(file)")
+        self._run("CREATE INDEX ON {files}(hash)")
         self._run("INSERT INTO {meta} VALUES ('settings', %s)", (Jsonb(settings),))
 
     def _run(self, statement: str, values: tuple[Any, ...] = (), **parts: sql.Composable) -> psycopg.Cursor:
@@ -349,6 +350,16 @@ class PgVectorIndex(SearchableIndex):
             return work()
 
         return self._transaction(see_one_state)
+
+    def _has_windows(self, path: str) -> bool:
+        statement = "SELECT 1 FROM {files} f JOIN {windows} w ON w.file = f.id WHERE path = %s LIMIT 1"
+        return self._one(statement, (path,)) is not None
+
+    def _has_size(self, size: int) -> bool:
+        return self._one("SELECT 1 FROM {files} WHERE size = %s LIMIT 1", (size,)) is not None
+
+    def _path_of(self, content: str) -> str | None:
+        return self._one("SELECT min(path) FROM {files} WHERE hash = %s", (content,))[0]
 
     def _content(self, path: str) -> str:
         return self._one("SELECT hash FROM {files} WHERE path = %s", (path,))[0]

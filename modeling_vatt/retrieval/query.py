@@ -47,7 +47,7 @@ class Query:
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        given = [name for name in PARTS if getattr(self, name) not in (None, ())]
+        given = self.parts
         if not set(given) - {"avoid"}:
             raise ValueError("Nothing to look for. Give one of `text`, `audio`, `video` and `like`.")
         for name, weight in self.weights.items():
@@ -55,6 +55,11 @@ class Query:
                 raise ValueError(f"A weight of {name!r}, which the query has not. Take one of {given}.")
             if not 0 < weight < math.inf:
                 raise ValueError(f"The weight of {name!r} must be positive, got {weight}.")
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the parts that it has."""
+        return [name for name in PARTS if getattr(self, name) not in (None, ())]
 
     def weight(self, part: str) -> float:
         """Weight of a part."""

@@ -8,14 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from pathlib import PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ..embedding.embedding import unit
 from ..embedding.identity import ModelIdentity
+from ..embedding.vectors import unit
+from ..files import hash_file
 from .moments import MARGIN, Moment, find_moments
 from .store import SPACES, Space, check_path
 
@@ -55,6 +56,18 @@ class SearchableIndex(ABC):
     @abstractmethod
     def _has_folder(self, folder: str) -> bool:
         """Whether files lie in a folder that is spelled so."""
+
+    @abstractmethod
+    def _has_windows(self, path: str) -> bool:
+        """Whether there are windows of a file."""
+
+    @abstractmethod
+    def _has_size(self, size: int) -> bool:
+        """Whether there are files of so many bytes."""
+
+    @abstractmethod
+    def _path_of(self, content: str) -> str | None:
+        """The first file of a hash."""
 
     @abstractmethod
     def _content(self, path: str) -> str:
@@ -152,8 +165,16 @@ class SearchableIndex(ABC):
         return rows
 
     def path_of(self, file: str | os.PathLike) -> str:
-        """A file as the index names it."""
-        return PurePath(file).as_posix()
+        """A file or folder as the index names it: one in its folder by its place there, a file of the content
+        of one of the index by the name of that, any other as it is given."""
+        place, path = Path(file), self._place(Path(file))
+        if place.is_file() and not self._has_windows(path) and self._has_size(place.stat().st_size):
+            path = self._path_of(hash_file(place)) or path
+        return path
+
+    def _place(self, file: Path) -> str:
+        """A file or folder by its place in the folder of the index, if it lies in there."""
+        return file.as_posix()
 
     def folders(self, folder: str | None) -> list[str] | None:
         """The folders of the root that are meant by a name, as the paths of their files begin; None for the
@@ -173,6 +194,19 @@ class SearchableIndex(ABC):
             spelled = [f"{above}{form}" for above in found for form in forms]
             found = [f"{place}/" for place in spelled if self._has_folder(place)]
         return [path.rstrip("/") for path in found]
+
+
+def combined(parts: Sequence[tuple[Space, npt.NDArray, float]]) -> Vectors:
+    """Weighted embeddings as one query: its score with a window is the weighted mean of the cosines.
+
+    Args:
+        parts: (space, embedding, weight); what is to be avoided has a negative one.
+    """
+    total = sum(abs(weight) for _, _, weight in parts)
+    queries: Vectors = {}
+    for space, vector, weight in parts:
+        queries[space] = queries.get(space, np.float32(0)) + np.float32(weight / total) * unit(vector)
+    return queries
 
 
 def folder_prefix(folder: str | None) -> str | None:

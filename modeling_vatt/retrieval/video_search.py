@@ -4,16 +4,15 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from transformers import BatchFeature
 
-from ..embedding.embedding import embed_query, embed_read_query, read_query, unit
+from ..embedding.embedding import embed_query, embed_read_query, read_query
 from ..embedding.identity import ModelIdentity
 from ..hub.repositories import require_repository
 from ..models.loading import load_pretrained
@@ -22,9 +21,9 @@ from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
 from .calibration import Calibration
 from .errors import IndexMismatch
 from .index import VattIndex
-from .moments import STRENGTHS, Moment, Strength
+from .moments import Moment, Strength
 from .query import Query
-from .searchable import Vectors
+from .searchable import Vectors, combined
 from .store import DEFAULT_FOLDER, Space, find_index
 from .updating import IndexReport, update_index, writer_lock
 
@@ -281,22 +280,8 @@ class VideoSearch:
     def near(
         self, queries: Mapping[Space, npt.NDArray], at_least: Strength = "weak", **options: Any
     ) -> list[Moment]:
-        """Moments that fit embeddings, with what their scores mean.
-
-        Args:
-            queries: in each space, see [`combined`].
-            at_least: see [`VideoSearch.find`].
-            **options: of [`VattIndex.search`].
-        """
-        scale = self.calibration.scale(queries)
-        if scale is not None and at_least != "weak":
-            least = scale.score(STRENGTHS[at_least])
-            given = options.get("min_score")
-            options["min_score"] = float(np.clip(least, -1.0 if given is None else given, 1.0))
-        moments = self.index.search(queries, **options)
-        return [
-            replace(moment, share=None if scale is None else scale.share(moment.score)) for moment in moments
-        ]
+        """Moments that fit embeddings, see [`Calibration.near`]."""
+        return self.calibration.near(queries, at_least, **options)
 
     def text(self, query: str, **options: Any) -> list[Moment]:
         """Moments that words describe.
@@ -350,19 +335,6 @@ class VideoSearch:
             MediaError: the file cannot be read.
         """
         return self.find(Query(video=source), limits, **options)
-
-
-def combined(parts: Sequence[tuple[Space, npt.NDArray, float]]) -> dict[Space, npt.NDArray[np.float32]]:
-    """Weighted embeddings as one query: its score with a window is the weighted mean of the cosines.
-
-    Args:
-        parts: (space, embedding, weight); what is to be avoided has a negative one.
-    """
-    total = sum(abs(weight) for _, _, weight in parts)
-    queries: dict[Space, npt.NDArray[np.float32]] = {}
-    for space, vector, weight in parts:
-        queries[space] = queries.get(space, np.float32(0)) + np.float32(weight / total) * unit(vector)
-    return queries
 
 
 def load_model(

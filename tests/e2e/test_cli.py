@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 from modeling_vatt import VattForPreTraining, __version__
 from modeling_vatt.cli import app
 from modeling_vatt.data import folder_clips, prepare_shards
-from modeling_vatt.retrieval import VideoSearch, store, unit
+from modeling_vatt.retrieval import Query, VideoSearch, store, unit
 
 
 def vatt(*arguments: object, expect: int = 0) -> Result:
@@ -82,6 +82,33 @@ def test_what_needs_no_model_is_answered_without_torch(tmp_path):
         "flops": (2, "Give a model"),
         "flops ./m": (1, "./m: no such folder"),
     }
+    answered_without_torch(commands, tmp_path)
+
+
+def test_searches_need_torch_for_their_model_only(place):
+    """What can be known before it is loaded is; a moment of the index needs none."""
+    index = f"--index {place / 'videos'}"
+    like = f"search --like {place / 'videos/clip1.mp4'}@1 {index} -k 50 --at-least likely --json"
+    commands = {
+        like: (0, "clip"),
+        f"search clip {index} --folder none": (2, "no such folder"),
+        f"search clip {index} --model {place / 'none'}": (1, "no such folder"),
+        f"info {place / 'videos'}": (0, "windows"),
+        f"info {place / 'videos/clip1.mp4'}": (0, "media file"),
+    }
+    found = json.loads(answered_without_torch(commands, place)[0])["moments"]
+    search = VideoSearch.open(place / "videos")
+    options = {"top_k": 50, "at_least": "likely", "per_file": 3, "distinct": True}
+    expected = search.find(Query(like=("clip1.mp4", 1.0)), **options)
+    assert expected
+    names = ("path", "start", "end", "score", "share")
+    assert [[row[name] for name in names] for row in found] == [
+        [getattr(moment, name) for name in names] for moment in expected
+    ]
+
+
+def answered_without_torch(commands: dict[str, tuple[int, str]], folder: Path) -> list[str]:
+    """Outputs of commands, given with exit code and a part of what is said, in one process in this folder."""
     code = (
         "import json, sys; from typer.testing import CliRunner; from modeling_vatt.cli import app\n"
         "results = [CliRunner().invoke(app, command.split()) for command in sys.argv[1:]]\n"
@@ -89,11 +116,12 @@ def test_what_needs_no_model_is_answered_without_torch(tmp_path):
         "print(json.dumps([sorted(large), [(r.exit_code, r.output) for r in results]]))\n"
     )
     process = [sys.executable, "-c", code, *commands]
-    answer = subprocess.run(process, capture_output=True, text=True, cwd=tmp_path)
+    answer = subprocess.run(process, capture_output=True, text=True, cwd=folder)
     large, results = json.loads(answer.stdout)
     assert not large, answer.stderr
     for (command, (exit_code, text)), (code, output) in zip(commands.items(), results, strict=True):
         assert code == exit_code and text in output, (command, output)
+    return [output for _, output in results]
 
 
 def test_index_again(place, tmp_path):

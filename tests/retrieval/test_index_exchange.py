@@ -21,6 +21,7 @@ from clip_folders import write_clip
 from hub_stand_in import TOKEN, HubStandIn
 from indexes import IDENTITY, add, assert_same, clustered, synthetic
 
+from modeling_vatt.files import hash_file
 from modeling_vatt.retrieval import (
     FileRecord,
     IndexDamaged,
@@ -466,3 +467,28 @@ def test_folders_in_postgres_are_found_however_their_letters_are_composed(postgr
             assert len(server.search(np.ones(12), "va", folder=folder)) == 2
         assert len(server.search(np.ones(12), "va", folder="Arger")) == 1
         assert server.search(np.ones(12), "va", folder="none") == []
+
+
+def test_a_file_is_known_by_its_content_in_postgres_too(postgres, tmp_path):
+    """So that a moment is left out whichever copy of its file it is looked for by."""
+    from modeling_vatt.retrieval.pgvector import PgVectorIndex
+
+    copy, other = tmp_path / "copy.mp4", tmp_path / "other.mp4"
+    copy.write_bytes(b"abc")
+    other.write_bytes(b"abd")
+    local = VattIndex.create(tmp_path / "index", None, IDENTITY, 1.0)
+    vectors = np.random.default_rng(0).standard_normal((3, 12)), np.ones((3, 6))
+    for path in ("d/a.mp4", "d/b.mp4"):
+        local.add(FileRecord(path, 3, 1, hash_file(copy), 3.0), range(3), range(1, 4), *vectors)
+    with PgVectorIndex.create(postgres, IDENTITY, 1.0, name="contents") as server:
+        server.copy_from(local)
+        for index in (local, server):
+            assert index.path_of(copy) == "d/a.mp4"
+            assert index.path_of("d/b.mp4") == "d/b.mp4"
+            assert index.path_of(other) == other.as_posix()
+            assert index.path_of(tmp_path / "none.mp4") == (tmp_path / "none.mp4").as_posix()
+            moment, rows = index.window_at(index.path_of(copy), 1.4)
+            assert (moment.path, moment.start) == ("d/a.mp4", 1.0)
+            found = index.search(rows, merge=False, distinct=True, other_than=moment)
+            assert [(m.start, m.copies) for m in found] == [(m.start, ("d/b.mp4",)) for m in found]
+            assert sorted(m.start for m in found) == [0.0, 2.0]

@@ -200,6 +200,19 @@ def test_forgotten_files_stay_out_until_they_are_remembered(search):
         (["a?.[m-o]p4", "[!a]b.mp4"], ["ab.mp4", "ac.np4", "cb.mp4"], ["a.mp4", "ac.zp4"]),
         (["(x+)|.mp4"], ["(x+)|.mp4"], ["ab.mp4", "xx.mp4"]),
         (["", "   ", "!"], [], ["a.mp4"]),
+        # Stars stand for folders as a whole name only; elsewhere they stay within a name.
+        (["?**/b.mp4", "c**d.mp4"], ["a/b.mp4", "ax/b.mp4", "cxd.mp4"], ["ab.mp4", "a/x/b.mp4", "c/d.mp4"]),
+        (
+            ["a**/b.mp4", "***/c.mp4"],
+            ["a/b.mp4", "ab.mp4", "a/x/b.mp4", "x/y/c.mp4"],
+            ["xb.mp4"],
+        ),  # odd, but git's
+        (["x/**/**/a.mp4"], ["x/a.mp4", "x/y/z/a.mp4"], ["a.mp4"]),
+        # A backslash takes signs as they are.
+        (["\\!a.mp4", "\\#b.mp4", "c\\*.mp4"], ["!a.mp4", "#b.mp4", "c*.mp4"], ["a.mp4", "cx.mp4"]),
+        (["[\\]]a.mp4", "[\\d]b.mp4"], ["]a.mp4", "db.mp4"], ["5b.mp4", "\\a.mp4"]),
+        (["x[^b]a.mp4", "y[.-0]a.mp4"], ["xca.mp4", "y.a.mp4"], ["xba.mp4", "x/a.mp4", "y/a.mp4"]),
+        ([" a.mp4", "b.mp4  "], [" a.mp4", "b.mp4"], ["a.mp4"]),
     ],
 )
 def test_patterns_are_those_of_gitignore(tmp_path, patterns, out, stays):
@@ -212,6 +225,11 @@ def test_patterns_are_those_of_gitignore(tmp_path, patterns, out, stays):
         given = "\n".join((*out, *stays))
         told = subprocess.run(command, cwd=tmp_path, input=given, capture_output=True, text=True)
         assert told.stdout.splitlines() == out
+
+
+def test_classes_by_name_are_refused():
+    with pytest.raises(ValueError, match=r"\[\[:alpha:\]\]"):
+        Ignored(["x[[:alpha:]].mp4"])
 
 
 def test_changes_are_indexed_as_they_come(search):
