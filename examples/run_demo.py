@@ -46,6 +46,12 @@ PRETRAINING = {
         {
             "video_config": {"num_frames": 12, "tubelet_size": 2, "patch_size": 8, "drop_token_rate": 0.75},
             "audio_config": {"num_samples": 38400},
+            # One space for all three, led by the captions: they say what is heard as well as what is seen.
+            "head_type": "joint",
+            "va_projection_size": 128,
+            "vt_projection_size": 128,
+            "audio_text_loss_weight": 1.0,
+            "video_audio_loss_weight": 0.5,
         }
     ),
     "window_seconds": 2.4,
@@ -53,6 +59,9 @@ PRETRAINING = {
     "mixed_precision": "bf16" if HALF else "no",
     "batch_size": 64,
     "num_captions": 2,
+    # Colour and size are found first; from then on, clips that share both make shape and motion count.
+    "group_by": ["colour", "size"],
+    "group_from": 250,
     "optimizer": "muon",
     "learning_rate": 2e-3,
     "final_learning_rate": 5e-5,
@@ -101,7 +110,7 @@ def run_script(name: str, **options: object) -> None:
     """Run another example with this interpreter; its output goes to the terminal."""
     command = [sys.executable, str(HERE / name)]
     for key, value in options.items():
-        command += [f"--{key}", str(value)]
+        command += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     result = subprocess.run(command, check=False)
     if result.returncode:
         sys.exit(f"{name} ended with {result.returncode}; see its message above.")

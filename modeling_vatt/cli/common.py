@@ -19,7 +19,7 @@ from ..hub.repositories import is_hub_name
 
 if TYPE_CHECKING:
     from ..processors import MediaLimits
-    from ..retrieval import Moment
+    from ..retrieval import Moment, VattIndex
 
 
 Isolate = Annotated[
@@ -133,6 +133,25 @@ def require_index(folder: Path) -> None:
 
     if not (folder / EXPORTED).is_file() and (folder.exists() or not is_hub_name(str(folder))):
         index_folder(folder)
+
+
+def check_folder(index: "VattIndex", folder: str | None) -> None:
+    """Wrong usage, if there is no such folder: one without moments finds nothing."""
+    try:
+        known = index.folders(folder)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--folder") from None
+    if known == [] and not (index.root is not None and (index.root / str(folder)).is_dir()):
+        raise typer.BadParameter(
+            f"{folder}: the index holds no such folder. Give one below that of the videos.",
+            param_hint="--folder",
+        )
+
+
+def say_unknown(words: list[str], model: str = "the model") -> None:
+    """Print the words of a query that a model does not know, if there are any."""
+    if words:
+        say(f"note: {model} does not know {', '.join(map(repr, words))}", err=True)
 
 
 def say_moment(rank: int, moment: "Moment", note: str = "") -> None:

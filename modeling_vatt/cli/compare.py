@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Trust, explained, nothing_found, quiet, require_index, say, say_json, say_moment
+from ..hub.repositories import require_repository
+from .common import (
+    Trust,
+    check_folder,
+    explained,
+    nothing_found,
+    quiet,
+    require_index,
+    say,
+    say_json,
+    say_moment,
+    say_unknown,
+)
 
 
 if TYPE_CHECKING:
@@ -43,9 +55,17 @@ def compare(
         raise typer.BadParameter(f"Give two indexes or more, not {len(indexes)}.", param_hint="indexes")
     for place in indexes:
         require_index(place)
-    quiet()
-    from ..retrieval import Query, VattIndex, VideoSearch, compare_searches
+    from ..retrieval import Query, VattIndex
     from ..retrieval.moments import moment_records
+    from ..retrieval.store import find_index
+
+    query = Query(text)
+    for place in filter(find_index, indexes):  # before a model is loaded
+        with VattIndex.open(place) as index:
+            check_folder(index, folder)
+            require_repository(index.identity.name)
+    quiet()
+    from ..retrieval import VideoSearch, compare_searches
 
     def opened() -> Iterator["VideoSearch"]:
         for place in indexes:
@@ -53,18 +73,21 @@ def compare(
                 yield VideoSearch.load(index, None, device, trust_remote_code)
 
     options: dict[str, Any] = {"top_k": top_k, "folder": folder, "per_file": per_file, "distinct": True}
-    answers = compare_searches(opened(), Query(text), **options)
+    answers = compare_searches(opened(), query, **options)
     if as_json:
         models = []
         for place, answer in zip(indexes, answers, strict=True):
             records = zip(moment_records(answer.moments), answer.shared, strict=True)
             moments = [{**record, "shared": shared} for record, shared in records]
-            models.append({"index": str(place), "model": answer.model, "moments": moments})
+            facts = {"index": str(place), "model": answer.model, "unknown_words": answer.unknown}
+            models.append({**facts, "moments": moments})
         say_json({"query": text, "answers": models})
     else:
         for place, answer in zip(indexes, answers, strict=True):
             say(f"{place}: {answer.model}")
             for rank, (moment, shared) in enumerate(zip(answer.moments, answer.shared, strict=True), start=1):
                 say_moment(rank, moment, f"  ({shared} of {len(indexes) - 1})")
+    for answer in answers:
+        say_unknown(answer.unknown, answer.model)
     if not any(answer.moments for answer in answers):
         raise nothing_found()

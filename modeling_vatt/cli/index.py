@@ -166,7 +166,7 @@ def _tell(where: Path, report: "IndexReport", facts: dict[str, Any]) -> None:
     if report.passed_over:
         names = {"": "without an ending", "links": "links out of the folder or to folders"}
         counts = (f"{count} {names.get(kind, kind)}" for kind, count in report.passed_over.items())
-        say(f"Passed over, as no videos: {', '.join(counts)}.")
+        say(f"Passed over: {', '.join(counts)}.")
     if report.errors:
         say(f"{len(report.errors)} files could not be read, or not wholly:")
         _list([f"{path}: {reason}" for path, reason in sorted(report.errors.items())])

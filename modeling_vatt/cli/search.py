@@ -12,6 +12,7 @@ import typer
 from ..hub.repositories import require_repository
 from .common import (
     Trust,
+    check_folder,
     explained,
     finite,
     nothing_found,
@@ -20,11 +21,12 @@ from .common import (
     say,
     say_json,
     say_moment,
+    say_unknown,
 )
 
 
 if TYPE_CHECKING:
-    from ..retrieval import Moment, Query, VattIndex
+    from ..retrieval import Moment, Query
 
 
 class Strength(StrEnum):
@@ -185,11 +187,12 @@ def _search_here(
     from ..retrieval import Calibration, VattIndex, combined
 
     index = VattIndex.from_pretrained(index_dir)
-    _check_folder(index, options["folder"])
+    check_folder(index, options["folder"])
     moment = None
     if query.like is not None:
-        file, seconds = query.like
-        moment = index.window_at(index.path_of(file), seconds)
+        moment = index.moment_of(*query.like)
+        if moment is None and not Path(query.like[0]).is_file():
+            raise FileNotFoundError(f"{query.like[0]}: neither in the index nor a file here. Check the path.")
         if moment is not None and query.parts == ["like"]:
             queries = combined([("va", moment[1]["va"], 1.0)])
             found = Calibration(index).near(queries, other_than=moment[0], **options)
@@ -216,24 +219,11 @@ def _tell(
         say_json({"query": name, "unknown_words": unknown, "moments": records})
     else:
         for rank, moment in enumerate(found, start=1):
-            say_moment(rank, moment, f" (and {len(moment.copies)} copies)" if moment.copies else "")
-    if unknown:
-        say(f"note: the model does not know {', '.join(map(repr, unknown))}", err=True)
+            count = len(moment.copies)
+            say_moment(rank, moment, f" (and {count} {'copy' if count == 1 else 'copies'})" if count else "")
+    say_unknown(unknown)
     if not found:
         raise nothing_found()
-
-
-def _check_folder(index: "VattIndex", folder: str | None) -> None:
-    """Wrong usage, if there is no such folder: one without moments finds nothing."""
-    try:
-        known = index.folders(folder)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--folder") from None
-    if known == [] and not (index.root is not None and (index.root / str(folder)).is_dir()):
-        raise typer.BadParameter(
-            f"{folder}: the index holds no such folder. Give one below that of the videos.",
-            param_hint="--folder",
-        )
 
 
 def _save_thumbnails(moments: "Sequence[Moment]", root: Path | None, folder: Path) -> dict[int, str]:

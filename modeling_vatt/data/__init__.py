@@ -8,7 +8,7 @@ from .labelled import LabelledDataset, class_names, has_several_labels, load_lab
 from .layouts import Split, cross_validation, load_esc50, load_hmdb51, load_msrvtt, load_ucf101, load_youcook2
 from .preparation import RawClip, ShardSettings, audioset_clips, folder_clips, howto100m_clips, prepare_shards
 from .reading import SkippedClip, decode_clips, is_decoded, read_options, read_row, source_of
-from .sampler import ChunkSampler, EpochSampler, StepSampler, shuffle_shards
+from .sampler import ChunkSampler, EpochSampler, StepSampler, group_alike, shuffle_shards
 from .shards import ShardDataset, ShardError, open_clips, write_index, write_shard
 from .tables import VIDEO_SUFFIXES, all_captions, clip_name, load_clips, nearest_sentences, open_table
 
@@ -35,6 +35,7 @@ __all__ = [
     "cross_validation",
     "decode_clips",
     "folder_clips",
+    "group_alike",
     "has_several_labels",
     "howto100m_clips",
     "is_decoded",

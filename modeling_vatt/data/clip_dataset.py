@@ -20,7 +20,7 @@ from ..processors.processing_vatt import VattProcessor
 from ..processors.windows import window_places
 from .captions import usable_captions, usable_sentences
 from .reading import SkippedClip, read_options, read_row
-from .sampler import Order, shuffle_shards
+from .sampler import Order, group_alike, shuffle_shards
 from .tables import ClipTable, all_captions, clip_name, nearest_sentences, video_paths
 
 
@@ -151,16 +151,28 @@ class ClipDataset(Dataset):
                 digest.update(repr((name, list(clips[name]))).encode())
         return digest.hexdigest()
 
-    def order(self, shuffle: int = 0) -> Order | None:
+    def order(self, shuffle: int = 0, group_by: Sequence[str] = (), group_size: int = 16) -> Order | None:
         """The order function for [`StepSampler`].
 
         Args:
             shuffle: shards of which clips are mixed at a time, see [`shuffle_shards`]; 0 for all, the
                 sampler's default.
+            group_by, group_size: columns of a table, see [`group_alike`].
 
         Raises:
-            ValueError: the clips are not in shards.
+            ValueError: the clips are not in shards, or lack the columns.
         """
+        if group_by:
+            clips: Any = self.clips
+            known = getattr(clips, "column_names", [])
+            if missing := sorted(set(group_by) - set(known)):
+                raise ValueError(
+                    f"`group_by`: the clips have no column {', '.join(missing)}; there are "
+                    f"{', '.join(known) or 'none, as in all shards'}."
+                )
+            if shuffle:
+                raise ValueError("`group_by` and `shuffle_shards` exclude each other: leave one out.")
+            return group_alike(list(zip(*(clips[name] for name in group_by), strict=True)), group_size)
         if not shuffle:
             return None
         sizes = getattr(self.clips, "shard_sizes", None)

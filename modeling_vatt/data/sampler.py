@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which clips make up which training step: a pure function of the seed, so that a run can be resumed."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -45,6 +45,32 @@ def shuffle_shards(shard_sizes: Sequence[int], together: int) -> Order:
     return order
 
 
+def group_alike(keys: Sequence[Hashable], together: int) -> Order:
+    """An order in which clips of one key come one after the other, so that the loss has to tell them apart.
+
+    Args:
+        keys: of each clip.
+        together: clips of a group; what a key has left over makes a smaller one.
+
+    Returns:
+        The order function for [`StepSampler`].
+    """
+    if together < 1:
+        raise ValueError(f"A group has at least one clip: `together` must be 1 or more, got {together}.")
+    places: dict[Hashable, list[int]] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, []).append(place)
+
+    def order(random: np.random.Generator) -> npt.NDArray[np.int64]:
+        groups = []
+        for clips in places.values():
+            mixed = random.permutation(clips)
+            groups += [mixed[first : first + together] for first in range(0, len(mixed), together)]
+        return np.concatenate([groups[place] for place in random.permutation(len(groups))])
+
+    return order
+
+
 @dataclass(eq=False)
 class StepSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, clip index) for the steps from `start_step` to `num_steps`.
@@ -62,6 +88,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         rank, world_size: this process takes every `world_size`-th item of a batch.
         clips_per_video: clips that each item of the dataset holds.
         order: makes the order of an epoch from its random numbers; a permutation of all by default.
+        order_from: the first epoch that begins at this step or later is the first one in that order.
     """
 
     num_clips: int
@@ -73,6 +100,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
     world_size: int = 1
     clips_per_video: int = 1
     order: Order | None = None
+    order_from: int = 0
 
     def __post_init__(self) -> None:
         if self.batch_size % self.clips_per_video:
@@ -106,7 +134,10 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             if step // self.steps_per_epoch != epoch:
                 epoch = step // self.steps_per_epoch
                 random = np.random.default_rng((self.seed, epoch))
-                order = random.permutation(self.num_clips) if self.order is None else self.order(random)
+                if self.order is None or epoch * self.steps_per_epoch < self.order_from:
+                    order = random.permutation(self.num_clips)
+                else:
+                    order = self.order(random)
             first = step % self.steps_per_epoch * self.items_per_step
             batch = order[first : first + self.items_per_step]
             yield [(epoch, int(index)) for index in batch[self.rank :: self.world_size]]

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedConfig
 
     from ..models.modeling_vatt import VattForPreTraining, VattModel
@@ -30,18 +29,9 @@ def base_model(model: VattModel | VattForPreTraining) -> VattModel:
 
 def hash_weights(model: VattModel | VattForPreTraining) -> str:
     """SHA-256 of names and values of all weights."""
+    from ..models.locking import hash_tensors  # brings torch
+
     return hash_tensors(base_model(model).state_dict().items())
-
-
-def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """SHA-256 of names and values."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in tensors:
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from .._version import __version__
 from ..data import ClipDataset, SkippedClip, all_captions
 from ..data.reading import is_decoded, name_of, part_of, read_options, read_row, source_of
 from ..models.foreign import VattForeignTower
+from ..models.locking import hash_tensors
 from ..models.losses import caption_ids
 from ..models.modeling_vatt import INPUT_NAMES, MODALITIES, VattForPreTraining
 from ..processors import MediaClip, MediaError, VattProcessor
 from ..processors.windows import read_windows, window_places
 from .cache import Arrays, FeatureCache, content_of
 from .embedding import _batched, _Item, _read_ahead
-from .identity import base_model, hash_tensors
+from .identity import base_model
 
 
 # At a time: activations of more fall out of the processor's cache.
@@ -287,7 +288,10 @@ class _Job:
         if name == "text":
             tokenizer = processor.tokenizer
             backend = getattr(tokenizer, "backend_tokenizer", None)
-            words = tokenizer.get_vocab() if backend is None else backend.to_str()
+            words = tokenizer.get_vocab()
+            if backend is not None:
+                passing = ("padding", "truncation")  # of the last call
+                words = {k: v for k, v in json.loads(backend.to_str()).items() if k not in passing}
             part: Any = [words, tokenizer.model_max_length, type(tokenizer).__name__]
         else:
             chosen = {"video": processor.video_processor, "audio": processor.feature_extractor}[name]

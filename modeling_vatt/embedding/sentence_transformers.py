@@ -56,7 +56,8 @@ class VattEmbedder(InputModule):
         spaces: those of which vectors consist, of `"vt"` and `"va"`; in this order, whatever the order given.
         windows: windows spread over each clip, of whose embeddings the mean is taken; one is centred.
 
-    `encode(..., spaces="vt", windows=4)` sets both for a call.
+    `encode(..., spaces="vt", windows=4)` sets both for a call. Saved models say themselves that their
+    similarity is the dot product; `SentenceTransformer(modules=[VattEmbedder(...)])` has to be told.
     """
 
     config_file_name = "vatt_embedder_config.json"
@@ -92,6 +93,10 @@ class VattEmbedder(InputModule):
     def max_seq_length(self) -> int:
         """Words of a text that are read."""
         return self.tokenizer.model_max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        self.tokenizer.model_max_length = value
 
     @property
     def modalities(self) -> list[Any]:

@@ -3,8 +3,11 @@
 """Locked towers: parameters without gradients (so without optimizer state), modules that stay in evaluation
 mode."""
 
+import hashlib
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
 from .foreign import VattForeignTower
@@ -50,6 +53,15 @@ def locked_parameters(tower: nn.Module, locked: bool | int) -> list[nn.Parameter
     last = max(place for place, parameter in enumerate(parameters) if id(parameter) in inside)
     later = {id(parameter) for block in blocks[locked:] for parameter in block.parameters()}
     return [parameter for parameter in parameters[: last + 1] if id(parameter) not in later]
+
+
+def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """SHA-256 of names and values."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def hold_in_evaluation(tower: nn.Module, covered: set[int]) -> None:

@@ -19,11 +19,13 @@ class Answer:
         model: folder or Hub id.
         moments: found, best first.
         shared: of each of these, by how many of the other models it is found too.
+        unknown: words of the query that the model does not know.
     """
 
     model: str
     moments: list[Moment]
     shared: list[int]
+    unknown: list[str]
 
 
 def compare_searches(searches: Iterable[VideoSearch], query: Query, **options: Any) -> list[Answer]:
@@ -34,16 +36,14 @@ def compare_searches(searches: Iterable[VideoSearch], query: Query, **options: A
         query: what is looked for.
         **options: of [`VideoSearch.find`].
     """
-    found: list[tuple[str, list[Moment]]] = []
+    found: list[tuple[str, list[Moment], list[str]]] = []
     for search in searches:
-        found.append((search.index.identity.name, search.find(query, **options)))
+        unknown = [] if query.text is None else search.unknown_words(query.text)
+        found.append((search.index.identity.name, search.find(query, **options), unknown))
+    lists = [moments for _, moments, _ in found]
     return [
-        Answer(
-            model,
-            moments,
-            _shared(moments, [others for other, (_, others) in enumerate(found) if other != place]),
-        )
-        for place, (model, moments) in enumerate(found)
+        Answer(model, moments, _shared(moments, lists[:place] + lists[place + 1 :]), unknown)
+        for place, (model, moments, unknown) in enumerate(found)
     ]
 
 

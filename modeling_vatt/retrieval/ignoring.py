@@ -35,7 +35,7 @@ class Ignored:
             folders_only = pattern.endswith("/")
             pattern = pattern.rstrip("/")
             if "[:" in pattern:
-                raise ValueError(f"{line!r}: classes such as [[:alpha:]] are not known. Spell the signs out.")
+                raise ValueError(f"{line!r}: classes such as [[:alpha:]] are not known. Write the signs.")
             if pattern:
                 begin = "" if "/" in pattern else "(?:.*/)?"
                 # Plain text is compared first, as by git, so that what follows is a beginning.

@@ -23,7 +23,7 @@ from . import approximate
 from .approximate import ApproximateIndex
 from .errors import IndexDamaged
 from .moments import Moment
-from .searchable import Result, SearchableIndex, Vectors
+from .searchable import IndexedMoment, Result, SearchableIndex, Vectors
 from .store import EXPORTED, SPACES, FileRecord, Space, Store, check_path
 
 
@@ -293,9 +293,8 @@ class VattIndex(SearchableIndex):
             file = file.resolve().relative_to(self.root.resolve())
         return file.as_posix()
 
-    def window_at(self, path: str, seconds: float | None = None) -> tuple[Moment, Vectors] | None:
-        """The window whose middle is nearest to a second of a file, by default to its middle, with its
-        embeddings; None if the index holds no such file, or no window of it."""
+    def window_at(self, path: str, seconds: float | None = None) -> IndexedMoment | None:
+        """See [`SearchableIndex.window_at`]."""
         with self.store.reading():
             known = self.store.describe(self.store.window_ids(path=path))
             if not known:

@@ -48,6 +48,14 @@ class Moment:
         return self.start < other.end and other.start < self.end
 
 
+def check_second(moment: Moment, seconds: float | None) -> None:
+    """Raise `ValueError` for a second that the file of a moment does not have."""
+    if seconds is not None and not 0 <= seconds <= moment.duration:
+        raise ValueError(
+            f"{moment.path} has no second {seconds:g}: it ends at {moment.duration:g}. Take an earlier one."
+        )
+
+
 def timecode(seconds: float) -> str:
     """`83.25` -> `"1:23.2"`, with hours where there are any."""
     tenths = int(seconds * 10 + 1e-6)

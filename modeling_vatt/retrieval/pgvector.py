@@ -23,7 +23,7 @@ from ..embedding.identity import ModelIdentity
 from .errors import IndexMismatch
 from .index import EXACT_LIMIT, VattIndex
 from .moments import Moment
-from .searchable import Result, SearchableIndex, Vectors, folder_prefix
+from .searchable import IndexedMoment, Result, SearchableIndex, Vectors, folder_prefix
 from .store import SPACES, FileRecord, Space, check_path, folder_bounds
 
 
@@ -372,8 +372,8 @@ class PgVectorIndex(SearchableIndex):
         )
         return tuple(row[0] for row in rows)
 
-    def window_at(self, path: str, seconds: float | None = None) -> tuple[Moment, Vectors] | None:
-        """See [`VattIndex.window_at`]."""
+    def window_at(self, path: str, seconds: float | None = None) -> IndexedMoment | None:
+        """See [`SearchableIndex.window_at`]."""
         row = self._one(
             "SELECT path, first, last, 1.0, duration, va::real[], vt::real[] "
             "FROM {windows} w JOIN {files} f ON f.id = w.file WHERE path = %s "

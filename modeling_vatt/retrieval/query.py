@@ -36,7 +36,8 @@ class Query:
         weights: of the parts by their names; 1 by default, and 0.5 for each of `avoid`.
 
     Raises:
-        ValueError: nothing to look for, or weights that are not positive, or of parts that are not there.
+        ValueError: nothing to look for, blank texts, or weights that are not positive, or of parts that are
+            not there.
     """
 
     text: str | None = None
@@ -50,6 +51,9 @@ class Query:
         given = self.parts
         if not set(given) - {"avoid"}:
             raise ValueError("Nothing to look for. Give one of `text`, `audio`, `video` and `like`.")
+        for words in (self.text, *self.avoid):
+            if words is not None and not words.strip():
+                raise ValueError(f"{words!r} holds no words. Give some, or leave it out.")
         for name, weight in self.weights.items():
             if name not in given:
                 raise ValueError(f"A weight of {name!r}, which the query has not. Take one of {given}.")

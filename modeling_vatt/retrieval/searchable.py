@@ -17,12 +17,13 @@ import numpy.typing as npt
 from ..embedding.identity import ModelIdentity
 from ..embedding.vectors import unit
 from ..files import hash_file
-from .moments import MARGIN, Moment, find_moments
+from .moments import MARGIN, Moment, check_second, find_moments
 from .store import SPACES, Space, check_path
 
 
 Result = TypeVar("Result")
 Vectors = dict[Space, npt.NDArray[np.float32]]
+IndexedMoment = tuple[Moment, Vectors]  # a window with its embeddings
 
 
 class SearchableIndex(ABC):
@@ -171,6 +172,22 @@ class SearchableIndex(ABC):
         if place.is_file() and not self._has_windows(path) and self._has_size(place.stat().st_size):
             path = self._path_of(hash_file(place)) or path
         return path
+
+    @abstractmethod
+    def window_at(self, path: str, seconds: float | None = None) -> IndexedMoment | None:
+        """The window whose middle is nearest to a second of a file, by default to its middle, with its
+        embeddings; None if the index holds no such file, or no window of it."""
+
+    def moment_of(self, file: str | os.PathLike, seconds: float | None) -> IndexedMoment | None:
+        """[`window_at`] of a file in any place.
+
+        Raises:
+            ValueError: a second that the file does not have.
+        """
+        found = self.window_at(self.path_of(file), seconds)
+        if found is not None:
+            check_second(found[0], seconds)
+        return found
 
     def _place(self, file: Path) -> str:
         """A file or folder by its place in the folder of the index, if it lies in there."""

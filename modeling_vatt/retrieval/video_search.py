@@ -17,18 +17,16 @@ from ..embedding.identity import ModelIdentity
 from ..hub.repositories import require_repository
 from ..models.loading import load_pretrained
 from ..models.modeling_vatt import VattForPreTraining, VattModel
-from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
+from ..processors import DEFAULT_LIMITS, MediaError, MediaLimits, MediaSource, VattProcessor, read_duration
+from ..processors.media.source import source_name
 from .calibration import Calibration
 from .errors import IndexMismatch
 from .index import VattIndex
 from .moments import Moment, Strength
 from .query import Query
-from .searchable import Vectors, combined
+from .searchable import IndexedMoment, Vectors, combined
 from .store import DEFAULT_FOLDER, Space, find_index
 from .updating import IndexReport, update_index, writer_lock
-
-
-IndexedMoment = tuple[Moment, Vectors]
 
 
 @dataclass(frozen=True)
@@ -215,8 +213,8 @@ class VideoSearch:
             moment: of the index, as [`VattIndex.window_at`] gives it, for `query.like`; looked up by default.
 
         Raises:
-            ValueError: a silent sound.
-            MediaError: a file cannot be read.
+            ValueError: a second of `query.like` that a file of the index does not have.
+            MediaError: a file cannot be read, has no such second, or is silent.
         """
         sources: dict[str, dict[str, Any]] = {}
         if query.audio is not None:
@@ -225,10 +223,15 @@ class VideoSearch:
             sources["video"] = {"video": query.video}
         if query.like is not None and moment is None:
             file, seconds = query.like
-            moment = self.index.window_at(self.index.path_of(file), seconds)
+            moment = self.index.moment_of(file, seconds)
             if moment is None:
-                half = self.processor.video_processor.window_seconds / 2
-                start = None if seconds is None else max(0.0, seconds - half)
+                start = None
+                if seconds is not None:
+                    length = read_duration(file, limits)
+                    if not 0 <= seconds <= length:
+                        reason = f"it has no second {seconds:g}, but {length:g} in all"
+                        raise MediaError(source_name(file), reason, "Take another moment of it.")
+                    start = max(0.0, seconds - self.processor.video_processor.window_seconds / 2)
                 sources["like"] = {"video": file, "start": start}
         inputs = {
             part: read_query(self.processor, limits=limits, **source) for part, source in sources.items()

@@ -39,6 +39,9 @@ class PretrainingArguments:
         prefetch_factor: batches that each worker process loads ahead.
         shuffle_shards: shards of which clips are mixed at a time, for storage that is slow at random access;
             0 mixes all (see [`shuffle_shards`]).
+        group_by, group_size: columns of a table of clips; clips that agree in all of them come in groups of
+            this size, so that more than what they share has to be told apart (see [`group_alike`]).
+        group_from: step from whose epoch on there are groups.
         log_every, eval_every, save_every: in steps; 0 for never (but at the end metrics, evaluation and
             checkpoint are made all the same).
         keep_checkpoints: older ones are deleted; 0 keeps all.
@@ -72,6 +75,9 @@ class PretrainingArguments:
     num_workers: int = 0
     prefetch_factor: int = 4
     shuffle_shards: int = 0
+    group_by: list[str] = field(default_factory=list)
+    group_size: int = 16
+    group_from: int = 0
     log_every: int = 50
     eval_every: int = 0
     save_every: int = 1000

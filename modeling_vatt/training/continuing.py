@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 
 from ..data import ClipDataset, is_decoded
+from ..models.locking import hash_tensors
 from ..models.modeling_vatt import VattForPreTraining
 from .arguments import PretrainingArguments
 from .checkpoints import checkpoints, is_whole, read_state
@@ -44,16 +45,37 @@ _FIXED = (
     "max_grad_norm",
     "seed",
     "shuffle_shards",
+    "group_by",
+    "group_size",
+    "group_from",
 )
 # What versions and places add to a config.
 _PASSING = ("transformers_version", "_name_or_path", "dtype", "architectures")
 
 
+def hash_locked(model: VattForPreTraining) -> str:
+    """What tells locked towers of equal configs apart: their features are those of one checkpoint. Before the
+    model is put on devices, or split."""
+    parts = {name: tower for name, tower in model.towers.items() if model.config.use(name).locked}
+    if parts and model.config.modality_agnostic:
+        parts["encoder"] = model.base_model.encoder
+    return hash_tensors(
+        (f"{name}.{key}", weight)
+        for name, part in parts.items()
+        for key, weight in part.named_parameters()
+        if not weight.requires_grad
+    )
+
+
 def run_fingerprint(
-    args: PretrainingArguments, dataset: ClipDataset, model: VattForPreTraining, mixed_precision: str
+    args: PretrainingArguments,
+    dataset: ClipDataset,
+    model: VattForPreTraining,
+    mixed_precision: str,
+    locked: str,
 ) -> dict[str, Any]:
     """What must not change between the parts of a run; `data`: names, captions and sizes of files, or every
-    byte of shards."""
+    byte of shards; `locked`: of [`hash_locked`]."""
     clips: Any = dataset.clips
     files = table_fingerprint(clips, "video") if isinstance(clips, datasets.Dataset) else ""
     processor = dataset.processor
@@ -76,6 +98,7 @@ def run_fingerprint(
         "tokenizer": settings_digest(processor.tokenizer.get_vocab()),
         "decoded_once": is_decoded(clips),
         "model_config": settings_digest(config),
+        "locked_towers": locked,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 

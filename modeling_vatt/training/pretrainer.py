@@ -40,7 +40,7 @@ from ..models.modeling_vatt import INPUT_NAMES, VattForPreTraining, VattForPreTr
 from .arguments import PretrainingArguments
 from .averaging import WeightAverage
 from .checkpoints import begin, commit, read_state, remove_old
-from .continuing import check_unchanged, forget_others, run_fingerprint, starting_point
+from .continuing import check_unchanged, forget_others, hash_locked, run_fingerprint, starting_point
 from .faults import TrainingError, explain, is_worker_death, quiet_worker
 from .gradient_cache import average_gradients, cached_backward
 from .optimizers import pretraining_optimizer
@@ -161,6 +161,8 @@ class Pretrainer:
             args.schedule,
             args.decay_steps,
         )
+        locked = [hash_locked(model) if self.accelerator.is_main_process else ""]
+        self._locked = str(broadcast_object_list(locked)[0])
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         if self.accelerator.distributed_type == DistributedType.FSDP:
             if args.ema_decay:
@@ -301,7 +303,8 @@ class Pretrainer:
             self.accelerator.process_index,
             self.accelerator.num_processes,
             self.dataset.clips_per_video,
-            self.dataset.order(self.args.shuffle_shards),
+            self.dataset.order(self.args.shuffle_shards, self.args.group_by, self.args.group_size),
+            self.args.group_from,
         )
 
     def _batches(self) -> Iterator[list[ClipBatch]]:
@@ -521,7 +524,7 @@ class Pretrainer:
     @cached_property
     def _fingerprint(self) -> dict[str, Any]:
         model = self.accelerator.unwrap_model(self.model)
-        return run_fingerprint(self.args, self.dataset, model, self.accelerator.mixed_precision)
+        return run_fingerprint(self.args, self.dataset, model, self.accelerator.mixed_precision, self._locked)
 
     def _resume(self) -> None:
         self.run.prepare_folder()

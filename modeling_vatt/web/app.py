@@ -23,10 +23,10 @@ from starlette.types import ASGIApp
 from ..processors import MediaError
 from ..retrieval import IndexDamaged, IndexMismatch, VideoSearch
 from ..retrieval import Query as SearchQuery
-from ..retrieval.moments import Strength
+from ..retrieval.moments import Strength, check_second
 from ..retrieval.query import parse_weight
+from ..retrieval.searchable import IndexedMoment
 from ..retrieval.store import Space
-from ..retrieval.video_search import IndexedMoment
 from .copies import MEDIA_TYPE as COPY_TYPE
 from .copies import Copies
 from .desktop import show_in_folder
@@ -216,14 +216,13 @@ def _add_search(app: FastAPI, service: SearchService, settings: WebSettings) -> 
 
     async def indexed(path: str, seconds: float | None) -> IndexedMoment:
         # What the index holds is enough: the file itself may be gone, and no other is ever opened.
-        entry = (await asyncio.to_thread(library.files)).get(path)
-        if entry is not None and seconds is not None and seconds > entry["duration"]:
-            raise HTTPException(
-                400, f"{path.rpartition('/')[2]} has no second {seconds:g}: it ends at {entry['duration']:g}."
-            )
         moment = await service.moment(path, seconds)
         if moment is None:
             raise HTTPException(404, "No such file in the index.")
+        try:
+            check_second(moment[0], seconds)
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from None
         return moment
 
     @get("/api/search")

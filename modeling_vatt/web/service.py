@@ -16,8 +16,8 @@ from fastapi import HTTPException
 
 from ..retrieval import Moment, Query, VideoSearch, strength
 from ..retrieval.remote import HASH
+from ..retrieval.searchable import IndexedMoment
 from ..retrieval.store import Space
-from ..retrieval.video_search import IndexedMoment
 from .desktop import can_show
 from .library import Library
 from .settings import WebSettings

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clip tables, datasets and samplers: what is found, what is skipped, what is random and what is not."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from modeling_vatt.data import (
     StepSampler,
     collate_clips,
     decode_clips,
+    group_alike,
     load_clips,
 )
 from modeling_vatt.processors import VattAugmentation
@@ -191,6 +193,21 @@ def test_sampler_resumes_and_divides_among_processes():
         assert sorted(whole) == sorted(one + other)
     with pytest.raises(ValueError, match="3 clips for batches of 4"):
         StepSampler(num_clips=3, batch_size=4, num_steps=1)
+
+
+def test_clips_that_agree_come_in_groups_from_a_step_on():
+    keys = [(place % 3, "ab"[place % 2]) for place in range(40)]  # six keys, of 6 or 7 clips
+    order = group_alike(keys, 3)
+    steps = list(StepSampler(40, 20, 8, seed=2, order=order, order_from=3))
+    epochs = [[index for step in steps[first : first + 2] for _, index in step] for first in (0, 2, 4, 6)]
+    assert all(sorted(epoch) == list(range(40)) for epoch in epochs)
+    for epoch, seen in enumerate(epochs):
+        grouped = seen == order(np.random.default_rng((2, epoch))).tolist()
+        assert grouped == (epoch >= 2)  # the first epoch that begins at step 3 or later
+        borders = sum(keys[one] != keys[other] for one, other in itertools.pairwise(seen))
+        assert borders < 18 if grouped else borders > 25  # 2 or 3 groups a key
+    with pytest.raises(ValueError, match="at least one clip"):
+        group_alike(keys, 0)
 
 
 def test_sampler_order_is_fixed_forever():

@@ -67,6 +67,7 @@ def test_what_needs_no_model_is_answered_without_torch(tmp_path):
         "search --help": (0, "--export"),
         "search --nonsense": (2, "--nonsense"),
         "search": (2, "Nothing to look for"),
+        "search a --not=": (2, "holds no words"),
         "search a --index missing": (1, "missing: no index here"),
         "search a --index . ": (1, ".: no index here"),
         "index missing --model m": (1, "missing: no such folder"),
@@ -91,6 +92,7 @@ def test_searches_need_torch_for_their_model_only(place):
     like = f"search --like {place / 'videos/clip1.mp4'}@1 {index} -k 50 --at-least likely --json"
     commands = {
         like: (0, "clip"),
+        f"search --like none.mp4@1 {index}": (1, "none.mp4: neither in the index nor a file"),
         f"search clip {index} --folder none": (2, "no such folder"),
         f"search clip {index} --model {place / 'none'}": (1, "no such folder"),
         f"info {place / 'videos'}": (0, "windows"),
@@ -135,7 +137,7 @@ def test_index_again(place, tmp_path):
     told = vatt("index", videos).output
     assert "0 embedded, 0 known by their content, 10 unchanged, 0 removed" in told
     assert "1 files are gone and kept" in told and "\n  clip0.mp4\n" in told
-    assert "Passed over, as no videos: 1 .jpg, 1 .txt." in told
+    assert "Passed over: 1 .jpg, 1 .txt." in told
     assert "10 unchanged, 1 removed" in vatt("index", videos, "--prune").output
 
 
@@ -332,8 +334,15 @@ def test_models_are_compared(place, tmp_path):
             assert row["shared"] == bool(common)
     told = vatt("compare", "clip 3", *both).output
     assert told.count("(1 of 1)") == 8 and str(tmp_path / "another") in told
+    answers = json.loads(vatt("compare", "clip zebra", *both, "--json").stdout)["answers"]
+    assert [answer["unknown_words"] for answer in answers] == [["zebra"], ["zebra"]]
+    assert f"{tmp_path / 'another'} does not know 'zebra'" in vatt("compare", "clip zebra", *both).output
     vatt("compare", "clip 3", videos, expect=2)
     vatt("compare", "clip 3", videos, tmp_path, expect=1)
+    (tmp_path / "another").rename(tmp_path / "away")
+    given = f"compare clip {videos} {videos / '.vatt-another'}"
+    commands = {f"{given} --folder none": (2, "no such folder"), given: (1, "another: no such folder")}
+    answered_without_torch(commands, tmp_path)
 
 
 def test_a_running_server_is_asked(place, tmp_path):
@@ -374,6 +383,8 @@ def test_a_running_server_is_asked(place, tmp_path):
         for wrong, code, message in (
             (("clip", "--folder", "none"), 1, "no such folder"),
             (("--like", "nowhere.mp4"), 1, "No such file in the index"),
+            (("--like", f"{place / 'videos/clip1.mp4'}@9"), 1, "clip1.mp4 has no second 9: it ends at 2"),
+            (("--like", f"{tmp_path / 'other.mp4'}@9"), 1, "it has no second 9"),
             (("clip", "--thumbnails", tmp_path), 2, "takes neither"),
         ):
             assert message in vatt("search", *wrong, *ask, expect=code).output

@@ -117,6 +117,9 @@ def test_spaces_windows_and_saving(saved, tmp_path):
     mean = embed_files(model, processor, clips, windows=3).arrays["video_va_embeds"].mean(1)
     np.testing.assert_allclose(theirs.encode(clips, windows=3, spaces="va"), unit(mean), atol=1e-6)
 
+    theirs.max_seq_length = 2
+    np.testing.assert_allclose(theirs.encode("clip 1 grey number"), theirs.encode("clip 1"), atol=1e-6)
+    theirs.max_seq_length = 5
     theirs[0].spaces, theirs[0].windows, theirs.prompts["query"] = ("va",), 3, "grey "
     theirs.save(str(tmp_path))
     again = SentenceTransformer(str(tmp_path), device="cpu")

@@ -143,6 +143,8 @@ def test_queries_that_make_no_sense():
     for arguments, message in (
         ({}, "Nothing to look for"),
         ({"avoid": ("a",)}, "Nothing to look for"),
+        ({"text": " "}, "' ' holds no words"),
+        ({"text": "a", "avoid": ("b", "")}, "'' holds no words"),
         ({"text": "a", "weights": {"audio": 1.0}}, "'audio', which the query has not"),
         ({"text": "a", "weights": {"text": 0.0}}, "positive"),
         ({"text": "a", "weights": {"text": float("nan")}}, "positive"),
@@ -222,6 +224,11 @@ def test_more_like_a_moment(search, tmp_path):
     assert len(almost) == len(index) and almost[0].path == "2.mp4" and almost[0].score > 0.9
     with pytest.raises(ValueError, match=r"none\.mp4"):
         search.find(Query(like=("none.mp4", None)))
+    for seconds in (2.45, 100.0, -1.0):  # the nearest window would be another moment
+        with pytest.raises(ValueError, match=rf"2\.mp4 has no second {seconds:g}: it ends at 2"):
+            search.find(Query(like=("2.mp4", seconds)))
+        with pytest.raises(ValueError, match=rf"other\.mp4: it has no second {seconds:g}"):
+            search.find(Query(like=(other, seconds)))
 
 
 def test_a_moment_is_left_out_of_its_copies_too(tmp_path):

@@ -4,6 +4,7 @@
 
 import ast
 import contextlib
+import copy
 import dataclasses
 import errno
 import json
@@ -34,6 +35,7 @@ from modeling_vatt.data.reading import DECODED
 from modeling_vatt.training import (
     EXIT_STOPPED,
     NonFiniteLossError,
+    Pretrainer,
     PretrainingArguments,
     RunStopped,
     StopSignals,
@@ -589,6 +591,20 @@ def test_other_views_and_another_model_are_refused_on_resuming(clips, tmp_path):
         other._resume()
     with pytest.raises(ValueError, match="model_config="):
         pretrainer(clips, tmp_path, drop_token_rate=0.25)._resume()
+
+
+def test_other_locked_towers_are_refused_on_resuming(clips, tmp_path):
+    """The checkpoint would bring back the towers of before, to features of those of now."""
+    first = pretrainer(clips, tmp_path)
+    first.model.lock("video", "audio", "text")
+    runs = [Pretrainer(copy.deepcopy(first.model), first.dataset, first.args) for _ in range(2)]
+    runs[0]._resume()
+    runs[0]._save_checkpoint()
+    runs[1]._resume()
+    with torch.no_grad():
+        next(first.model.vatt.encoder.parameters()).add_(0.1)
+    with pytest.raises(ValueError, match="locked_towers="):
+        Pretrainer(first.model, first.dataset, first.args)._resume()
 
 
 @pytest.mark.parametrize(
