@@ -22,11 +22,12 @@ from ..processors.media.source import source_name
 from .calibration import Calibration
 from .errors import IndexMismatch
 from .index import VattIndex
+from .locking import writer_lock
 from .moments import Moment, Strength
 from .query import Query
 from .searchable import IndexedMoment, Vectors, combined
 from .store import DEFAULT_FOLDER, Space, find_index
-from .updating import IndexReport, update_index, writer_lock
+from .updating import IndexReport, update_index
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,9 @@ _PASSING = ("transformers_version", "_name_or_path", "dtype", "architectures")
 def hash_locked(model: VattForPreTraining) -> str:
     """What tells locked towers of equal configs apart: their features are those of one checkpoint. Before the
     model is put on devices, or split."""
-    parts = {name: tower for name, tower in model.towers.items() if model.config.use(name).locked}
+    parts: dict[str, Any] = {
+        name: tower for name, tower in model.towers.items() if model.config.use(name).locked
+    }
     if parts and model.config.modality_agnostic:
         parts["encoder"] = model.base_model.encoder
     return hash_tensors(
