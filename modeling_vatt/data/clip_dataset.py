@@ -167,8 +167,8 @@ class ClipDataset(Dataset):
             known = getattr(clips, "column_names", [])
             if missing := sorted(set(group_by) - set(known)):
                 raise ValueError(
-                    f"`group_by`: the clips have no column {', '.join(missing)}; there are "
-                    f"{', '.join(known) or 'none, as in all shards'}."
+                    f"`group_by`: the clips have no column {', '.join(missing)}; take "
+                    f"some of these: {', '.join(known) or 'none, as in all shards'}."
                 )
             if shuffle:
                 raise ValueError("`group_by` and `shuffle_shards` exclude each other: leave one out.")
