@@ -207,11 +207,7 @@ RETRIEVAL = [
     *("t2v", "v2t", "a2v", "v2a", "t2va", "va2t", "at2v", "vt2a", "vt2v", "v2v", "a2a", "va2va", "i2v"),
     *("v2i", "a2i", "it2v", "at2a", "at2t"),
 ]
-SCORES = {
-    AbsTaskRetrieval: "ndcg_at_10",
-    AbsTaskClustering: "v_measure",
-    AbsTaskPairClassification: "max_ap",
-}
+SCORES = {AbsTaskRetrieval: "ndcg_at_10", AbsTaskClustering: "v_measure", AbsTaskPairClassification: "max_ap"}
 CLASSIFIERS = [
     (AbsTaskClassification, "AudioClassification", "a2c", {"input_column_name": "recording"}),
     (AbsTaskClassification, "VideoClassification", "v2c", {"input_column_name": "video"}),
