@@ -91,7 +91,6 @@ def index(
         )
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder. Check the path.")
-    from ..retrieval.ignoring import Ignored, read_patterns
     from ..retrieval.store import DEFAULT_FOLDER, find_index
 
     where = folder / DEFAULT_FOLDER if index_dir is None else index_dir
@@ -100,6 +99,8 @@ def index(
     elif find_index(where) is None:
         raise ValueError(f"{where}: no index yet. Name the model to make one: --model DIR_OR_HUB_ID.")
     limits = media_limits_of(media_limits, isolate)
+    from ..retrieval.ignoring import Ignored, read_patterns
+
     Ignored([*read_patterns(folder), *(exclude or [])])
     quiet()
     from tqdm import tqdm

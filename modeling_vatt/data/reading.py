@@ -56,9 +56,13 @@ def part_of(row: Mapping[str, Any]) -> Part:
     Raises:
         MediaError: `start` and `end` of the row are no part of a file.
     """
+    return check_part(row.get("start"), row.get("end"), name_of(row))
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """What messages call the clip of a row."""
     media = row.get("video") or row.get("audio") or {}
-    name = row.get("name") or media.get("path") or row.get("source") or "a clip"
-    return check_part(row.get("start"), row.get("end"), name)
+    return row.get("name") or media.get("path") or row.get("source") or "a clip"
 
 
 def read_options(processor: VattProcessor, media: str | None = None) -> dict[str, Any]:

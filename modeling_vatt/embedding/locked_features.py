@@ -14,7 +14,7 @@ from transformers import BatchFeature
 
 from .._version import __version__
 from ..data import ClipDataset, SkippedClip, all_captions
-from ..data.reading import is_decoded, part_of, read_options, read_row, source_of
+from ..data.reading import is_decoded, name_of, part_of, read_options, read_row, source_of
 from ..models.foreign import VattForeignTower
 from ..models.locking import hash_tensors
 from ..models.losses import caption_ids
@@ -227,7 +227,7 @@ class _Job:
                 for place in places.get(key, []):
                     if number not in row:
                         _, *reason = json.loads(str(arrays["errors"][number]))
-                        error = MediaError(_name_of(clips[place]), *reason)
+                        error = MediaError(name_of(clips[place]), *reason)
                         result.skipped[place] = SkippedClip(error.source, str(error))
                         continue
                     features[place] = self._tensor(arrays["features"][row[number]])
@@ -319,10 +319,6 @@ def _media_key(row: dict[str, Any]) -> Any:
     except MediaError:
         part = (row.get("start"), row.get("end"))
     return (*content_of(source_of(row["video"])), *part)
-
-
-def _name_of(row: dict[str, Any]) -> str:
-    return row.get("name") or row["video"].get("path") or row.get("source") or "a clip"
 
 
 class FeatureDataset(ClipDataset):

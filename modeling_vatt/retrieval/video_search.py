@@ -342,10 +342,7 @@ class VideoSearch:
 
 
 def load_model(
-    name: str | os.PathLike,
-    device: str = "cpu",
-    revision: str | None = None,
-    trust_remote_code: bool = False,
+    name: str | os.PathLike, device: str = "cpu", revision: str | None = None, trust_remote_code: bool = False
 ) -> tuple[VattForPreTraining, VattProcessor]:
     """A model in evaluation mode, and its processor.
 
