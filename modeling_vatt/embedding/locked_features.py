@@ -364,13 +364,13 @@ class FeatureDataset(ClipDataset):
                 "do not cache features."
             )
 
-    def __getitem__(self, item: int | tuple[int, int]) -> BatchFeature | SkippedClip:
+    def _media(self, item: int | tuple[int, int]) -> tuple[Mapping[str, Any], list[list[str]]] | SkippedClip:
         index, random = self.draws(item)
         features = self.features
         if index in features.skipped:
             return features.skipped[index]
         if not features.media:
-            return super().__getitem__(item)
+            return super()._media(item)
         chosen = self.choose(random) if self.random_window else list(range(self.clips_per_video))
         assert features.spans is not None and features.audio_mask is not None
         spans = features.spans[index, chosen].tolist()
@@ -386,7 +386,7 @@ class FeatureDataset(ClipDataset):
             inputs[f"{name}_pooler_output"] = values[index, chosen]
         if "audio" in features.media:
             inputs["audio_mask"] = features.audio_mask[index, chosen]
-        return BatchFeature({**inputs, **self.texts(captions), **self.ids(index, len(spans))})
+        return {**inputs, **self.ids(index, len(spans))}, captions
 
     def _read_others(
         self,
