@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import platform
 import resource
@@ -77,6 +78,13 @@ def make_data(folder: Path, moments: int, dim: int) -> None:
 def blocks(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     for first in range(0, len(rows), BLOCK):
         yield first, np.ascontiguousarray(rows[first : first + BLOCK])
+        forget(rows)
+
+
+def forget(rows: Any) -> None:
+    """Let go of what was read of a file that is mapped, lest it counts for the memory of the process."""
+    if isinstance(rows, np.memmap):
+        rows._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 # --- engines: build(folder, data, dim, threads), then open(folder, data, dim, threads) -> [(setting, search)]
@@ -99,6 +107,9 @@ def build_ours(folder: Path, data: Path, dims: list[int], threads: int) -> None:
             starts = 3.2 * np.arange(count)
             file = FileRecord(f"{number // 1000:04d}/{number:07d}.mp4", 1, 1, str(number), 3.2 * count)
             index.add(file, starts, starts + 3.2, va[first : first + count], vt[first : first + count])
+            if number % 1000 == 999:
+                forget(va)
+                forget(vt)
         stored = time.perf_counter()
         if len(va) > EXACT_LIMIT:
             index.build()

@@ -20,12 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
-from clip_folders import small_processor
-from small_models import small_config
-
-from modeling_vatt import VattForPreTraining
+from modeling_vatt import VattConfig, VattForPreTraining
+from modeling_vatt.processors import VattProcessor, VattTokenizer
 from modeling_vatt.retrieval import FileRecord, VideoSearch
 
 
@@ -83,9 +79,10 @@ SEARCHES = {  # in the index of `make_index`
 
 def make_index(folder: Path) -> None:
     """A model, and an index of a file whose embeddings are random."""
-    config = small_config()
+    config = VattConfig.from_preset("tiny")
     VattForPreTraining(config).save_pretrained(folder / "model")
-    small_processor(config).save_pretrained(folder / "model")
+    tokenizer = VattTokenizer.train_from_iterator(["clip 1"], 40)
+    VattProcessor.from_config(config, tokenizer).save_pretrained(folder / "model")
     (folder / "a.mp4").touch()
     index = VideoSearch.create(folder, folder / "model").index
     generator = np.random.default_rng(0)

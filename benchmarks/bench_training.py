@@ -1,16 +1,22 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Training steps with the same global batch, cut in different ways: time and memory.
+"""Training steps with the same global batch, cut in different ways: time and memory. And the demo's step.
 
     python benchmarks/bench_training.py                       # tiny model; a few minutes on two cores
     python benchmarks/bench_training.py --preset mbs --batch_size 64 --micro_batch_sizes 0 16 --bf16   # GPU
+    python benchmarks/bench_training.py --demo                # one minute
 
 First one process with micro batches (gradient caching) of several sizes, then with recomputed activations,
 then several processes (gloo, or nccl on CUDA), each on its share of the cores or a GPU of its own. Random
 inputs; every measurement starts processes of its own, because memory is the peak of a process.
+
+`--demo` runs the pretraining of `examples/run_demo.py` on clips that it renders, in one process with one
+thread, and takes its steps apart: JSON with the milliseconds of processor time, medians over the steps, and
+the whole step as a multiple of the model's own time (forward and backward pass).
 """
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -19,7 +25,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -30,6 +39,8 @@ from modeling_vatt.training import average_gradients, cached_backward, recompute
 
 
 TEXTS = 5  # of a clip
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+DEMO_WARM_UP = 4  # steps
 
 
 def random_part(config: VattConfig, clips: int, device: torch.device) -> dict[str, torch.Tensor]:
@@ -110,6 +121,100 @@ def measure(processes: int, micro: int, recompute: str, options: dict) -> dict[s
         return json.loads(Path(folder, "result.json").read_text())
 
 
+class StepClock:
+    """Processor time of the parts of steps.
+
+    Attributes:
+        steps: seconds of each step: parts by name, and all of it as `whole step`.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[Counter[str]] = []
+        self.parts: Counter[str] = Counter()
+        self.began = time.process_time()
+
+    def watch(self, part: str, owner: Any, name: str) -> None:
+        """Let calls of a function of `owner` count for a part."""
+        function: Callable[..., Any] = getattr(owner, name)
+
+        @functools.wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began = time.process_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.parts[part] += time.process_time() - began
+
+        setattr(owner, name, timed)
+
+    def end_step(self, *_: Any) -> None:
+        """A step is over."""
+        now = time.process_time()
+        self.parts["whole step"] = now - self.began
+        self.steps.append(self.parts)
+        self.parts, self.began = Counter(), time.process_time()
+
+
+def time_demo(folder: str, steps: int) -> dict[str, Any]:
+    """Run the demo's pretraining in this process; milliseconds of a step."""
+    sys.path.insert(0, str(EXAMPLES))
+    import run_pretraining as script
+    from accelerate.optimizer import AcceleratedOptimizer
+    from run_demo import PRETRAINING
+
+    from modeling_vatt.data import ClipBatch, ClipDataset
+    from modeling_vatt.training import pretrainer
+
+    clock = StepClock()
+    clock.watch("clips", ClipDataset, "__getitems__")
+    clock.watch("collation", pretrainer, "collate_clips")
+    clock.watch("to the device, colours", ClipBatch, "to")
+    clock.watch("model", script.VattForPreTraining, "forward")
+    clock.watch("model", script.Accelerator, "backward")
+    clock.watch("optimizer", AcceleratedOptimizer, "step")
+    script.Progress.step = clock.end_step
+    options = {
+        **PRETRAINING,
+        "num_steps": DEMO_WARM_UP + steps,
+        "num_workers": 0,
+        "eval_every": 0,
+        "save_every": 0,
+        "validation_split": "",
+        "report_to": "none",
+        "remote_code": False,
+        "dataset": f"{folder}/corpus",
+        "output_dir": f"{folder}/model",
+    }
+    sys.argv = [script.__file__]
+    for name, value in options.items():
+        sys.argv += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    torch.set_num_threads(1)
+    script.main()
+    timed = clock.steps[DEMO_WARM_UP:]
+    found = {name: 1000 * statistics.median(step[name] for step in timed) for name in timed[0]}
+    whole = found.pop("whole step")
+    ratio = statistics.median(step["whole step"] / step["model"] for step in timed)
+    found |= {"rest": whole - sum(found.values()), "whole step": whole}
+    return {name: round(value, 1) for name, value in found.items()} | {"whole step / model": round(ratio, 3)}
+
+
+def measure_demo(steps: int) -> dict[str, Any]:
+    """[`time_demo`] in a process of its own, on clips that are rendered first."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = f"--output_dir {folder}/corpus --train_clips 128 --validation_clips 1 --test_clips 1"
+        for command in (
+            [EXAMPLES / "make_corpus.py", *corpus.split()],
+            [__file__, "--steps", str(steps), "--one_demo", folder],
+        ):
+            found = subprocess.run(
+                [sys.executable, *command], env=environment, capture_output=True, text=True
+            )
+            if found.returncode:
+                sys.exit(found.stderr)
+        return json.loads(Path(folder, "result.json").read_text())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="ma_tiny")
@@ -117,15 +222,26 @@ def main() -> None:
     parser.add_argument("--micro_batch_sizes", type=int, nargs="+", default=[0, 64, 32, 16, 8])
     parser.add_argument("--recompute", nargs="*", default=["full", "selective"])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--steps", type=int, default=3, help="Timed steps, after one to warm up.")
+    parser.add_argument(
+        "--steps", type=int, help="Timed steps, after one to warm up: 3; with --demo 24 after 4."
+    )
     parser.add_argument("--bf16", action="store_true", help="Autocast.")
+    parser.add_argument("--demo", action="store_true", help="The demo's step in parts instead.")
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--one_demo", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.demo:
+        print(json.dumps(measure_demo(args.steps or 24), indent=1))
+        return
+    if args.one_demo:
+        Path(args.one_demo, "result.json").write_text(json.dumps(time_demo(args.one_demo, args.steps)))
+        return
     if args.one:
         processes, *rest = json.loads(args.one)
         mp.spawn(work, (processes, *rest), nprocs=processes)
         return
-    options = {name: getattr(args, name) for name in ("preset", "batch_size", "steps", "bf16")}
+    options = {name: getattr(args, name) for name in ("preset", "batch_size", "bf16")}
+    options["steps"] = args.steps or 3
     print(f"{args.preset}, {args.batch_size} clips a step, torch {torch.__version__}\n")
     print(
         "| processes | micro batch | recomputed | s/step | against the first | clips/s | peak of a process |"

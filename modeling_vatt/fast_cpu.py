@@ -10,6 +10,7 @@ otherwise, and everywhere else: other devices and types, autocast, quantised and
 function transforms. On a GPU several layers with one input become one product ([`project`]).
 """
 
+import functools
 import os
 import platform
 import re
@@ -26,6 +27,9 @@ _SMALLEST_PRODUCT = 2**24  # multiplications
 _SMALLEST_DROPOUT = 2**14  # elements
 # From so many rows on, a GPU computes one product for several layers (measured with 50,000).
 _FEWEST_ROWS_TO_PACK = 4096
+# Under autocast the CPU does where there are so many rows for each of their values: each then costs more to
+# convert, and gradients to add, than weights to join.
+_FEWEST_ROWS_OF_WIDTH = 4
 _PATHS = ("products", "dropout")
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch 2.6 lacks it
 
@@ -75,6 +79,14 @@ def set_fast_cpu(enabled: bool | None) -> None:
         _state["on"] = _PATHS if enabled and torch.backends.mkldnn.is_available() else ()
 
 
+@functools.cache
+def computes_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16, which is as slow as float32 or slower where it does not;
+    False where torch does not tell (before 2.7)."""
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
 def _is_plain(*tensors: torch.Tensor | None) -> bool:
     """Whether nothing but a float32 computation on the CPU is asked for: no subclass (quantised, sharded,
     fake), no autocast, and nobody who watches or transforms the operations."""
@@ -87,10 +99,13 @@ def _is_plain(*tensors: torch.Tensor | None) -> bool:
             return False
     if torch.compiler.is_compiling():
         return not _is_exporting()
-    return not (
-        torch.is_autocast_enabled("cpu")
-        or not torch.backends.mkldnn.enabled
-        or torch.jit.is_tracing()
+    return not (torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.enabled or _is_watched())
+
+
+def _is_watched() -> bool:
+    """Whether somebody watches or transforms the operations."""
+    return (
+        torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
         or _python_dispatch.is_in_torch_dispatch_mode()
@@ -182,18 +197,22 @@ def _is_bare(layer: Any) -> bool:
     )
 
 
+def _is_worth_packing(inputs: torch.Tensor) -> bool:
+    """Whether several products of the same input are slower than one."""
+    width = inputs.shape[-1]
+    if inputs.is_cuda:
+        return inputs.numel() >= _FEWEST_ROWS_TO_PACK * width
+    converts = inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not _is_watched()
+    return converts and inputs.numel() >= _FEWEST_ROWS_OF_WIDTH * width**2
+
+
 def project(inputs: torch.Tensor, *layers: Any) -> Sequence[torch.Tensor]:
     """What each dense layer makes of the same input; all have a bias or none has.
 
-    On a GPU by one product, if it is large: that is faster than several, and under autocast the input is
-    converted once. Generated code gains nothing from it. Results differ by rounding.
+    By one product on a GPU, if it is large, and on the CPU where autocast would convert the input for each,
+    if that outweighs joining the weights. Generated code gains nothing from it. Results differ by rounding.
     """
-    if (
-        not inputs.is_cuda
-        or torch.compiler.is_compiling()
-        or inputs.numel() < _FEWEST_ROWS_TO_PACK * inputs.shape[-1]
-        or not all(map(_is_bare, layers))
-    ):
+    if torch.compiler.is_compiling() or not all(map(_is_bare, layers)) or not _is_worth_packing(inputs):
         return [layer(inputs) for layer in layers]
     biases = [layer.bias for layer in layers if layer.bias is not None]
     weight = torch.cat([layer.weight for layer in layers])
@@ -211,6 +230,59 @@ def attends_slowly(query: torch.Tensor) -> bool:
         and torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )
+
+
+def attends_short(query: torch.Tensor) -> bool:
+    """Whether [`attend`] is faster than SDPA in float32, where [`attends_slowly`], and keeps no more memory:
+    short sequences on a processor that multiplies in bfloat16."""
+    length, width = query.shape[-2:]
+    return query.dtype == torch.bfloat16 and length <= 5 * width and computes_bfloat16() and not _is_watched()
+
+
+class _Attention(torch.autograd.Function):
+    """Attention whose scores are float32 and whose other products are bfloat16, backwards too."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        scaling: float,
+    ) -> torch.Tensor:
+        shape = query.shape
+        query, key, value = (part.reshape(-1, *part.shape[2:]) for part in (query, key, value))
+        scores = torch.bmm(query.float().mul_(scaling), key.float().mT)
+        if mask is not None:
+            by_head = scores.view(*shape[:3], -1)
+            if mask.dtype == torch.bool:
+                by_head.masked_fill_(~mask, torch.finfo(scores.dtype).min)
+            else:
+                by_head.add_(mask)
+        weights = scores.softmax(-1).bfloat16()
+        ctx.save_for_backward(query, key, value, weights)
+        ctx.scaling = scaling
+        return torch.bmm(weights, value).view(shape)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, weights = ctx.saved_tensors
+        shape, rows = gradient.shape, gradient.reshape(query.shape)
+        of_value = torch.bmm(weights.mT, rows)
+        of_weights = torch.bmm(rows, value.mT)
+        of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(ctx.scaling)
+        of_query, of_key = torch.bmm(of_scores, key), torch.bmm(of_scores.mT, query)
+        return of_query.view(shape), of_key.view(shape), of_value.view(shape), None, None
+
+
+def attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float
+) -> torch.Tensor:
+    """Attention of bfloat16 (batch, heads, length, head_dim), (batch, length, heads, head_dim) out; masks as
+    of SDPA."""
+    return _Attention.apply(query, key, value, mask, scaling).transpose(1, 2)
 
 
 def drops_fast(inputs: torch.Tensor) -> bool:

@@ -125,10 +125,13 @@ class VattAugmentation:
 
     def audio(self, waveform: np.ndarray, generator: torch.Generator | None = None) -> np.ndarray:
         """float32 (samples,) plus Gaussian noise of `noise` times its peak."""
-        peak = float(np.abs(waveform).max(initial=0.0))
+        peak = float(max(waveform.max(initial=0.0), -waveform.min(initial=0.0)))
         if self.noise == 0 or peak == 0:
             return waveform
-        return waveform + self.noise * peak * torch.randn(waveform.shape, generator=generator).numpy()
+        noise = torch.randn(waveform.shape, generator=generator).numpy()
+        noise *= self.noise * peak
+        noise += waveform
+        return noise
 
     def vgg_box(
         self, height: int, width: int, crop_size: tuple[int, int], generator: torch.Generator | None = None

@@ -188,12 +188,14 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
         self.check_sampling_rate(sampling_rate)
         features = [self.fit(self.load(item, limits)) for item in self.split(raw_audio)]
         if self.do_normalize:
-            features = [(x - x.mean()) / max(float(x.std()), 1e-5) for x in features]
+            features = [_normalized(waveform) for waveform in features]
         if self.feature_type == "extractor":
             features = self._extract(features)
         elif self.feature_type == "spectrogram":
             features = list(self.log_mel(np.stack(features)))
-        data = {"input_values": np.stack(features) if return_tensors else features}
+        if return_tensors:  # one sound is not copied
+            features = np.stack(features) if len(features) > 1 else features[0][None]
+        data = {"input_values": features}
         return BatchFeature(data, tensor_type=return_tensors)
 
     def check_fitting(self, **kwargs: Any) -> None:
@@ -285,6 +287,13 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
 def _noise(samples: int) -> np.ndarray:
     """A sound that is never the same, float32 (samples,)."""
     return np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32)
+
+
+def _normalized(waveform: np.ndarray) -> np.ndarray:
+    """(samples,) of mean 0 and variance 1; silence stays."""
+    centred = waveform - waveform.mean()
+    centred /= max(float(np.sqrt(np.square(centred).mean())), 1e-5)
+    return centred
 
 
 @lru_cache(maxsize=8)

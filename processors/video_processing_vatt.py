@@ -122,7 +122,8 @@ class VattVideoProcessor(PixelRules, VideoProcessorMixin):
         unknown = set(kwargs) - set(self.valid_kwargs.__annotations__)
         if unknown:
             raise TypeError(f"{type(self).__name__} knows no argument {', '.join(sorted(unknown))}.")
-        validate_typed_dict(self.valid_kwargs, kwargs)
+        if kwargs:
+            validate_typed_dict(self.valid_kwargs, kwargs)
         given = {name: value for name, value in kwargs.items() if value is not None}
         own = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__}
         settings = self._standardize_kwargs(**{**own, **given})

@@ -99,6 +99,9 @@ def index(
     elif find_index(where) is None:
         raise ValueError(f"{where}: no index yet. Name the model to make one: --model DIR_OR_HUB_ID.")
     limits = media_limits_of(media_limits, isolate)
+    from ..retrieval.ignoring import Ignored, read_patterns
+
+    Ignored([*read_patterns(folder), *(exclude or [])])
     quiet()
     from tqdm import tqdm
 

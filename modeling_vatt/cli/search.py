@@ -65,14 +65,12 @@ def search(
         ),
     ] = None,
     index_dir: Annotated[
-        Path,
-        typer.Option("--index", "-i", help="Folder of the index or of the videos.", envvar="VATT_INDEX"),
+        Path, typer.Option("--index", "-i", help="Folder of the index or of the videos.", envvar="VATT_INDEX")
     ] = Path("."),
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="Number of results.", min=1)] = 10,
     folder: Annotated[str | None, typer.Option(help="Only below this subfolder of the videos.")] = None,
     min_score: Annotated[
-        float | None,
-        typer.Option(help="Leave out what fits less (-1 to 1).", min=-1, max=1, callback=finite),
+        float | None, typer.Option(help="Leave out what fits less (-1 to 1).", min=-1, max=1, callback=finite)
     ] = None,
     at_least: Annotated[
         Strength, typer.Option(help="Leave out what fits less than this.", show_default=False)
@@ -137,12 +135,7 @@ def search(
         raise typer.BadParameter(str(error), param_hint="--weight") from None
     try:
         query = Query(
-            text,
-            audio,
-            video,
-            None if like is None else parse_place(like),
-            tuple(avoid or ()),
-            weights,
+            text, audio, video, None if like is None else parse_place(like), tuple(avoid or ()), weights
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None

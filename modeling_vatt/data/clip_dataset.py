@@ -19,7 +19,7 @@ from ..processors.media import DEFAULT_LIMITS, MediaClip, MediaError, MediaLimit
 from ..processors.processing_vatt import VattProcessor
 from ..processors.windows import window_places
 from .captions import usable_captions, usable_sentences
-from .reading import SkippedClip, read_options, read_row
+from .reading import SkippedClip, decoded_row, is_decoded, read_options, read_row
 from .sampler import Order, group_alike, shuffle_shards
 from .tables import ClipTable, all_captions, clip_name, nearest_sentences, video_paths
 
@@ -75,15 +75,36 @@ class ClipDataset(Dataset):
         return len(self.clips)
 
     def __getitem__(self, item: int | tuple[int, int]) -> BatchFeature | SkippedClip:
+        return self.__getitems__([item])[0]
+
+    def __getitems__(self, items: Sequence[int | tuple[int, int]]) -> list[BatchFeature | SkippedClip]:
+        """Items of a batch, as `DataLoader` asks for them: their captions are tokenized together."""
+        found = [self._media(item) for item in items]
+        captions = [texts for item in found if not isinstance(item, SkippedClip) for texts in item[1]]
+        rows = self.texts(captions) if captions else {}
+        first = 0
+        result: list[BatchFeature | SkippedClip] = []
+        for item in found:
+            if isinstance(item, SkippedClip):
+                result.append(item)
+                continue
+            last = first + len(item[1])
+            texts = {name: values[first:last] for name, values in rows.items()}
+            result.append(BatchFeature({**item[0], **texts}))
+            first = last
+        return result
+
+    def _media(self, item: int | tuple[int, int]) -> tuple[Mapping[str, Any], list[list[str]]] | SkippedClip:
+        """Model inputs of an item without its captions, and the captions of each window."""
         index, random = self.draws(item)
         try:
-            row = self.clips[index]
+            row = self._row(index)
             clips = self._read(row, random)
         except MediaError as error:
             return SkippedClip(error.source, str(error))
         captions = [self.captions_of(row, (clip.start, clip.start + clip.duration), random) for clip in clips]
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
-        found = self.processor(
+        inputs = self.processor(
             videos=clips,
             start=0.0,
             augmentation=self.augmentation,
@@ -91,7 +112,15 @@ class ClipDataset(Dataset):
             late_colors=self.late_colors,
             return_tensors="pt",
         )
-        return BatchFeature({**found, **self.texts(captions), **self.ids(index, len(clips))})
+        return {**inputs, **self.ids(index, len(clips))}, captions
+
+    def _row(self, index: int) -> dict[str, Any]:
+        return self.clips[index] if self._decoded is None else decoded_row(self._decoded, index)
+
+    @cached_property
+    def _decoded(self) -> Any:
+        """The table of [`decode_clips`], such that rows are parts of Arrow's tables; None of others."""
+        return self.clips.with_format("arrow") if is_decoded(self.clips) else None  # type: ignore[attr-defined]
 
     def ids(self, index: int, windows: int) -> Mapping[str, Any]:
         """Number of the file, for each window."""
@@ -167,8 +196,8 @@ class ClipDataset(Dataset):
             known = getattr(clips, "column_names", [])
             if missing := sorted(set(group_by) - set(known)):
                 raise ValueError(
-                    f"`group_by`: the clips have no column {', '.join(missing)}; there are "
-                    f"{', '.join(known) or 'none, as in all shards'}."
+                    f"`group_by`: the clips have no column {', '.join(missing)}; take "
+                    f"some of these: {', '.join(known) or 'none, as in all shards'}."
                 )
             if shuffle:
                 raise ValueError("`group_by` and `shuffle_shards` exclude each other: leave one out.")

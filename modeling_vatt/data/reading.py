@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 
 from ..processors.media import (
     DEFAULT_LIMITS,
@@ -55,9 +56,13 @@ def part_of(row: Mapping[str, Any]) -> Part:
     Raises:
         MediaError: `start` and `end` of the row are no part of a file.
     """
+    return check_part(row.get("start"), row.get("end"), name_of(row))
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """What messages call the clip of a row."""
     media = row.get("video") or row.get("audio") or {}
-    name = row.get("name") or media.get("path") or row.get("source") or "a clip"
-    return check_part(row.get("start"), row.get("end"), name)
+    return row.get("name") or media.get("path") or row.get("source") or "a clip"
 
 
 def read_options(processor: VattProcessor, media: str | None = None) -> dict[str, Any]:
@@ -109,6 +114,18 @@ def with_pictures(clip: MediaClip) -> MediaClip:
 def is_decoded(clips: Any) -> bool:
     """Whether a table is one of [`decode_clips`]."""
     return DECODED in (getattr(clips, "column_names", None) or ())
+
+
+def decoded_row(table: datasets.Dataset, index: int) -> dict[str, Any]:
+    """A row of [`decode_clips`] in Arrow's format, whose frames and sound are not copied."""
+    row = table[index]
+    cells = {name: row.column(name)[0] for name in row.column_names}
+    clip = cells.pop(DECODED)
+    views = {
+        name: cell.as_buffer() if type(cell) is pa.BinaryScalar else cell.as_py()
+        for name, cell in clip.items()
+    }
+    return {**{name: cell.as_py() for name, cell in cells.items()}, DECODED: views}
 
 
 def decode_clips(

@@ -60,9 +60,7 @@ _MOST_WINDOWS = 1_000_000
 
 @torch.no_grad()
 def embed_batches(
-    model: VattModel | VattForPreTraining,
-    batches: Iterable[Mapping[str, torch.Tensor]],
-    pooled: bool = False,
+    model: VattModel | VattForPreTraining, batches: Iterable[Mapping[str, torch.Tensor]], pooled: bool = False
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Embeddings of all clips, in order; not normalised.
 

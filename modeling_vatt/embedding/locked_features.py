@@ -14,7 +14,7 @@ from transformers import BatchFeature
 
 from .._version import __version__
 from ..data import ClipDataset, SkippedClip, all_captions
-from ..data.reading import is_decoded, part_of, read_options, read_row, source_of
+from ..data.reading import is_decoded, name_of, part_of, read_options, read_row, source_of
 from ..models.foreign import VattForeignTower
 from ..models.locking import hash_tensors
 from ..models.losses import caption_ids
@@ -227,7 +227,7 @@ class _Job:
                 for place in places.get(key, []):
                     if number not in row:
                         _, *reason = json.loads(str(arrays["errors"][number]))
-                        error = MediaError(_name_of(clips[place]), *reason)
+                        error = MediaError(name_of(clips[place]), *reason)
                         result.skipped[place] = SkippedClip(error.source, str(error))
                         continue
                     features[place] = self._tensor(arrays["features"][row[number]])
@@ -321,10 +321,6 @@ def _media_key(row: dict[str, Any]) -> Any:
     return (*content_of(source_of(row["video"])), *part)
 
 
-def _name_of(row: dict[str, Any]) -> str:
-    return row.get("name") or row["video"].get("path") or row.get("source") or "a clip"
-
-
 class FeatureDataset(ClipDataset):
     """[`ClipDataset`] of which the features of locked towers are known: the same windows and captions, but
     nothing is read that only locked towers see.
@@ -368,13 +364,13 @@ class FeatureDataset(ClipDataset):
                 "do not cache features."
             )
 
-    def __getitem__(self, item: int | tuple[int, int]) -> BatchFeature | SkippedClip:
+    def _media(self, item: int | tuple[int, int]) -> tuple[Mapping[str, Any], list[list[str]]] | SkippedClip:
         index, random = self.draws(item)
         features = self.features
         if index in features.skipped:
             return features.skipped[index]
         if not features.media:
-            return super().__getitem__(item)
+            return super()._media(item)
         chosen = self.choose(random) if self.random_window else list(range(self.clips_per_video))
         assert features.spans is not None and features.audio_mask is not None
         spans = features.spans[index, chosen].tolist()
@@ -390,7 +386,7 @@ class FeatureDataset(ClipDataset):
             inputs[f"{name}_pooler_output"] = values[index, chosen]
         if "audio" in features.media:
             inputs["audio_mask"] = features.audio_mask[index, chosen]
-        return BatchFeature({**inputs, **self.texts(captions), **self.ids(index, len(spans))})
+        return {**inputs, **self.ids(index, len(spans))}, captions
 
     def _read_others(
         self,

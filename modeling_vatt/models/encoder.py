@@ -21,7 +21,16 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..configuration import VattTextConfig
 from ..configuration.configuration_vatt import VattTowerConfig
-from ..fast_cpu import VattDropout, VattLinear, attends_slowly, drop_out, drops_fast, project
+from ..fast_cpu import (
+    VattDropout,
+    VattLinear,
+    attend,
+    attends_short,
+    attends_slowly,
+    drop_out,
+    drops_fast,
+    project,
+)
 
 
 class VattRMSNorm(nn.Module):
@@ -129,6 +138,11 @@ class VattAttention(nn.Module):
             # SDPA's kernel for the CPU has no dropout: it would do the same, with slow dropout.
             attention = eager_attention_forward
         half = attends_slowly(query)
+        bare = attention is sdpa_attention_forward and not dropout and not kwargs.get("output_attentions")
+        if half and bare and position_bias is None and attends_short(query):
+            with torch.autocast("cpu", enabled=False):
+                context = attend(query, key, value, attention_mask, self.scaling)
+            return self.o_proj(context.reshape(*hidden_states.shape[:-1], -1)), None
         with torch.autocast("cpu", enabled=False) if half else nullcontext():
             if half:
                 query, key, value = query.float(), key.float(), value.float()

@@ -25,14 +25,16 @@ if TYPE_CHECKING:
     from .errors import IndexDamaged, IndexMismatch
     from .export import export_moments
     from .gallery import Gallery, Hit
+    from .ignoring import forget_files, remember_files
     from .index import VattIndex
+    from .locking import IndexBusy, writer_lock
     from .moments import STRENGTHS, Moment, merge_windows, moment_records, strength, timecode
     from .query import Query, parse_place
     from .remote import ask_server
     from .searchable import combined
     from .store import FileRecord
     from .thumbnails import thumbnail
-    from .updating import IndexBusy, IndexReport, forget_files, remember_files, update_index, writer_lock
+    from .updating import IndexReport, update_index
     from .video_search import VideoSearch
 else:
     __getattr__, __dir__ = lazy_names(__name__)

@@ -88,7 +88,11 @@ def _build_space(
     began = time.perf_counter()
     lists = 1 << max(0, round(math.log2(4 * math.sqrt(len(ids)))))
     sample = ids[np.linspace(0, len(ids) - 1, min(len(ids), _SAMPLES_PER_LIST * lists)).astype(np.int64)]
-    rows = np.concatenate([block for _, block in store.vectors(space, dim, ids=sample)])
+    rows, filled = np.empty((len(sample), dim), np.float32), 0
+    for _, block in store.vectors(space, dim, ids=sample):  # never twice in memory
+        rows[filled : filled + len(block)] = block
+        filled += len(block)
+    rows = rows[:filled]
     metric = faiss.METRIC_INNER_PRODUCT
     quantizer = faiss.IndexFlatIP(dim)
     index = faiss.IndexIVFScalarQuantizer(quantizer, dim, lists, faiss.ScalarQuantizer.QT_8bit, metric)

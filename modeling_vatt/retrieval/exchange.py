@@ -49,7 +49,7 @@ _FILE_SCHEMA = pa.schema(
 )
 
 
-def dims_of(store: Store) -> dict[Space, int]:
+def _dims(store: Store) -> dict[Space, int]:
     """Numbers of a vector in each space."""
     dims = store.meta("settings")["model"]["dims"]
     return {space: int(dims[space]) for space in SPACES}
@@ -64,7 +64,7 @@ def _schema(dims: dict[Any, int]) -> pa.Schema:
 
 def _batches(store: Store) -> Iterator[pa.RecordBatch]:
     """Windows in the order of their numbers: those of a file are together."""
-    dims = dims_of(store)
+    dims = _dims(store)
     schema = _schema(dims)
     with store.reading():
         blocks = (store.vectors(space, dim) for space, dim in dims.items())
@@ -87,7 +87,7 @@ def _batches(store: Store) -> Iterator[pa.RecordBatch]:
 
 def table(store: Store) -> pa.Table:
     """All windows in memory."""
-    return pa.Table.from_batches(_batches(store), _schema(dims_of(store)))
+    return pa.Table.from_batches(_batches(store), _schema(_dims(store)))
 
 
 def save(store: Store, facts: dict[str, Any], folder: str | os.PathLike, shared: bool = False) -> None:
@@ -126,7 +126,7 @@ def _write_windows(store: Store, folder: Path, windows: int) -> list[str]:
     """Write so many windows as Parquet; returns the names of the files."""
     count = max(1, math.ceil(windows / _SHARD_WINDOWS))
     names = [f"windows-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
-    batches, schema = _batches(store), _schema(dims_of(store))
+    batches, schema = _batches(store), _schema(_dims(store))
     rest = nothing = pa.RecordBatch.from_pylist([], schema)
     for name in names:
         with pq.ParquetWriter(folder / name, schema, compression="zstd") as writer:

@@ -1,13 +1,17 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which files of a folder are left out of its index: patterns as in `.gitignore`."""
+"""Which files of a folder are left out of its index: those that fit patterns as in `.gitignore`, and those
+that were forgotten by name."""
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from .index import VattIndex
 
 
 IGNORE_FILE = ".vattignore"  # in the folder of the videos
+FORGOTTEN = "forgotten"  # note in the index: paths
 _PARTS = re.compile(
     r"/\*\*+/|(?:^|(?<=/))\*\*+/|/\*\*+$|\*|\?|\[[!^]?+\]?+(?:\\.|[^\]\\])*\]|\\.|.", re.DOTALL
 )
@@ -99,3 +103,44 @@ def read_patterns(root: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: must be UTF-8 text ({error.reason}).") from None
     return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+def forget_files(index: VattIndex, paths: Iterable[str]) -> int:
+    """Remove files, or all in folders, and leave them out from now on. The caller holds [`writer_lock`].
+
+    Args:
+        index: of any folder.
+        paths: as the index names them.
+
+    Returns:
+        number of files that were removed.
+
+    Raises:
+        ValueError: a path that the index does not hold; nothing is removed then.
+    """
+    paths = [str(PurePosixPath(path)) for path in paths]
+    known = [file["path"] for file in index.files()]
+    found = {path: [file for file in known if path in with_parents(file)] for path in paths}
+    if lost := [path for path, files in found.items() if not files]:
+        raise ValueError(f"The index holds no {lost[0]!r}. Check the path, below the folder of the videos.")
+    index.store.set_meta(FORGOTTEN, sorted({*(index.store.meta(FORGOTTEN) or []), *paths}))
+    return index.remove({file for files in found.values() for file in files})
+
+
+def remember_files(index: VattIndex, paths: Iterable[str]) -> None:
+    """Take files in again that were left out by [`forget_files`], with the next update.
+
+    Raises:
+        ValueError: a path that was not forgotten.
+    """
+    forgotten = set(index.store.meta(FORGOTTEN) or [])
+    paths = {str(PurePosixPath(path)) for path in paths}
+    if lost := sorted(paths - forgotten):
+        shown = ", ".join(map(repr, sorted(forgotten))) or "none"
+        raise ValueError(f"{lost[0]!r} was not forgotten. Take one of {shown}.")
+    index.store.set_meta(FORGOTTEN, sorted(forgotten - paths))
+
+
+def with_parents(path: str) -> list[str]:
+    """A path and the folders above it."""
+    return [path, *map(str, PurePosixPath(path).parents)]

@@ -294,7 +294,8 @@ class VattIndex(SearchableIndex):
         return file.as_posix()
 
     def window_at(self, path: str, seconds: float | None = None) -> IndexedMoment | None:
-        """See [`SearchableIndex.window_at`]."""
+        """The window whose middle is nearest to a second of a file, by default to its middle, with its
+        embeddings; None if the index holds no such file, or no window of it."""
         with self.store.reading():
             known = self.store.describe(self.store.window_ids(path=path))
             if not known:

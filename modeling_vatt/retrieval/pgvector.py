@@ -373,7 +373,7 @@ class PgVectorIndex(SearchableIndex):
         return tuple(row[0] for row in rows)
 
     def window_at(self, path: str, seconds: float | None = None) -> IndexedMoment | None:
-        """See [`SearchableIndex.window_at`]."""
+        """See [`VattIndex.window_at`]."""
         row = self._one(
             "SELECT path, first, last, 1.0, duration, va::real[], vt::real[] "
             "FROM {windows} w JOIN {files} f ON f.id = w.file WHERE path = %s "

@@ -175,11 +175,10 @@ class SearchableIndex(ABC):
 
     @abstractmethod
     def window_at(self, path: str, seconds: float | None = None) -> IndexedMoment | None:
-        """The window whose middle is nearest to a second of a file, by default to its middle, with its
-        embeddings; None if the index holds no such file, or no window of it."""
+        """See [`VattIndex.window_at`]."""
 
     def moment_of(self, file: str | os.PathLike, seconds: float | None) -> IndexedMoment | None:
-        """[`window_at`] of a file in any place.
+        """The window at a second of a file in any place, as [`VattIndex.window_at`] gives it.
 
         Raises:
             ValueError: a second that the file does not have.

@@ -8,15 +8,13 @@ kept meanwhile, so a run that was stopped goes on where it stopped. One process 
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from .._version import __version__
 from ..embedding.embedding import WindowEmbeddings, embed_windows
@@ -24,20 +22,15 @@ from ..files import hash_file
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
 from ..processors.media import VIDEO_SUFFIXES
-from .ignoring import Ignored, read_patterns
+from .ignoring import FORGOTTEN, Ignored, read_patterns, with_parents
 from .index import VattIndex
 from .store import SPACES, FileRecord
 from .unfinished import Unfinished
 
 
-LOCK = "index.lock"
 UNFINISHED = "unfinished"  # folder in that of the index
 CHANGED = "it, or a copy of it, changed while it was read. Index again when it is whole."
-EXCLUDED, FORGOTTEN = "excluded", "forgotten"  # notes in the index: patterns, paths
-
-
-class IndexBusy(RuntimeError):
-    """Another process writes to the index."""
+EXCLUDED = "excluded"  # note in the index: patterns
 
 
 @dataclass
@@ -63,35 +56,6 @@ class IndexReport:
     missing: list[str] = field(default_factory=list)
     passed_over: dict[str, int] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
-
-
-@contextmanager
-def writer_lock(index: VattIndex, wait: bool, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the right to write; the system takes it back when the process ends, however it ends.
-
-    Args:
-        index: to write to.
-        wait: for another process that holds it.
-        waiting: called once before waiting.
-
-    Raises:
-        IndexBusy: another process writes and `wait` is false.
-    """
-    lock = FileLock(index.store.folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if not wait:
-            raise IndexBusy(
-                f"{index.store.folder}: another process writes to this index. Wait until it has ended."
-            ) from None
-        if waiting is not None:
-            waiting()
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @dataclass
@@ -307,7 +271,7 @@ class _Update:
         forgotten = set(self.store.meta(FORGOTTEN) or [])
 
         def is_excluded(path: str, is_folder: bool) -> bool:
-            return ignored(path, is_folder) or not forgotten.isdisjoint(_with_parents(path))
+            return ignored(path, is_folder) or not forgotten.isdisjoint(with_parents(path))
 
         found = find_videos(root, self.store.folder, is_excluded)
         self.files = found.files
@@ -511,49 +475,9 @@ class _Update:
         self.report.embedded += 1
 
 
-def forget_files(index: VattIndex, paths: Iterable[str]) -> int:
-    """Remove files, or all in folders, and leave them out from now on. The caller holds [`writer_lock`].
-
-    Args:
-        index: of any folder.
-        paths: as the index names them.
-
-    Returns:
-        number of files that were removed.
-
-    Raises:
-        ValueError: a path that the index does not hold; nothing is removed then.
-    """
-    paths = [str(PurePosixPath(path)) for path in paths]
-    known = [file["path"] for file in index.files()]
-    found = {path: [file for file in known if path in _with_parents(file)] for path in paths}
-    if lost := [path for path, files in found.items() if not files]:
-        raise ValueError(f"The index holds no {lost[0]!r}. Check the path, below the folder of the videos.")
-    index.store.set_meta(FORGOTTEN, sorted({*(index.store.meta(FORGOTTEN) or []), *paths}))
-    return index.remove({file for files in found.values() for file in files})
-
-
-def remember_files(index: VattIndex, paths: Iterable[str]) -> None:
-    """Take files in again that were left out by [`forget_files`], with the next update.
-
-    Raises:
-        ValueError: a path that was not forgotten.
-    """
-    forgotten = set(index.store.meta(FORGOTTEN) or [])
-    paths = {str(PurePosixPath(path)) for path in paths}
-    if lost := sorted(paths - forgotten):
-        shown = ", ".join(map(repr, sorted(forgotten))) or "none"
-        raise ValueError(f"{lost[0]!r} was not forgotten. Take one of {shown}.")
-    index.store.set_meta(FORGOTTEN, sorted(forgotten - paths))
-
-
-def _with_parents(path: str) -> list[str]:
-    return [path, *map(str, PurePosixPath(path).parents)]
-
-
 def _hidden(path: str, errors: dict[str, str]) -> bool:
     """Whether a file, or a folder it lies in, could not be read: it may still be there."""
-    return any(place in errors for place in _with_parents(path))
+    return any(place in errors for place in with_parents(path))
 
 
 def _as_found(file: FileRecord, path: str, stat: os.stat_result) -> FileRecord:

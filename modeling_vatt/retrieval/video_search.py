@@ -22,11 +22,12 @@ from ..processors.media.source import source_name
 from .calibration import Calibration
 from .errors import IndexMismatch
 from .index import VattIndex
+from .locking import writer_lock
 from .moments import Moment, Strength
 from .query import Query
 from .searchable import IndexedMoment, Vectors, combined
 from .store import DEFAULT_FOLDER, Space, find_index
-from .updating import IndexReport, update_index, writer_lock
+from .updating import IndexReport, update_index
 
 
 @dataclass(frozen=True)
@@ -341,10 +342,7 @@ class VideoSearch:
 
 
 def load_model(
-    name: str | os.PathLike,
-    device: str = "cpu",
-    revision: str | None = None,
-    trust_remote_code: bool = False,
+    name: str | os.PathLike, device: str = "cpu", revision: str | None = None, trust_remote_code: bool = False
 ) -> tuple[VattForPreTraining, VattProcessor]:
     """A model in evaluation mode, and its processor.
 

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimizers of pretraining by name: Adam (release), and Muon for the matrices of the network."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
+
+from ..fast_cpu import computes_bfloat16
 
 
 def pretraining_optimizer(
@@ -20,13 +23,11 @@ def pretraining_optimizer(
     """Optimizer of all that trains in `model`; temperatures and biases of the loss do not decay.
 
     Args:
-        name: `"adam"`, or `"muon"`, which needs torch 2.9 and is for matrices of linear layers; the rest
-            stays with Adam. Its updates are scaled to the size of Adam's, so both take the same rate
-            (`match_rms_adamw`).
+        name: `"adam"`, or `"muon"` for the matrices of linear layers ([`Muon`]); the rest stays with Adam.
         betas, eps: of Adam.
 
     Raises:
-        ValueError: this torch has no Muon, or nothing trains that is for Muon.
+        ValueError: nothing trains that is for Muon.
     """
     trained = {key: value for key, value in model.named_parameters() if value.requires_grad}
     matrices = {}
@@ -37,10 +38,6 @@ def pretraining_optimizer(
             if isinstance(part, nn.Linear)
         }
         matrices = {key: value for key, value in trained.items() if key in linear}
-        if not hasattr(torch.optim, "Muon"):
-            raise ValueError(
-                f'`optimizer="muon"` needs torch 2.9, this is {torch.__version__}: use "adam", or update it.'
-            )
         if not matrices:
             raise ValueError('`optimizer="muon"`: no linear layer trains. Use "adam".')
     scales = [value for key, value in trained.items() if key.startswith("loss_scales.")]
@@ -53,10 +50,74 @@ def pretraining_optimizer(
     settings: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
     parts: list[torch.optim.Optimizer] = []
     if matrices:
-        parts.append(torch.optim.Muon(matrices.values(), adjust_lr_fn="match_rms_adamw", **settings))
+        parts.append(Muon(matrices.values(), **settings))
     if groups:
         parts.append(torch.optim.AdamW(groups, betas=betas, eps=eps, fused=True, **settings))
     return parts[0] if len(parts) == 1 else JoinedOptimizer(parts)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum of matrices, made orthogonal (https://kellerjordan.github.io/posts/muon/), as
+    `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")` computes it: updates have the size of Adam's, so both
+    take the same rate (arXiv 2502.16982). Matrices of one shape are computed together.
+
+    Args:
+        params: matrices.
+        lr, weight_decay: as of AdamW.
+        momentum: Nesterov's.
+    """
+
+    def __init__(
+        self, params: Iterable[torch.Tensor], lr: float, weight_decay: float, momentum: float = 0.95
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """See torch."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._step(group)
+        return loss
+
+    def _step(self, group: dict[str, Any]) -> None:
+        rate, momentum = group["lr"], group["momentum"]
+        matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
+        gradients = [matrix.grad for matrix in matrices]
+        if not matrices:
+            return
+        for matrix in matrices:
+            if "momentum_buffer" not in self.state[matrix]:
+                self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+        means = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
+        torch._foreach_lerp_(means, gradients, 1 - momentum)
+        updates = torch._foreach_lerp(gradients, means, momentum)
+        torch._foreach_mul_(matrices, 1 - rate * group["weight_decay"])
+        alike: dict[Any, list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
+        for matrix, update in zip(matrices, updates, strict=True):
+            if matrix.shape[0] > matrix.shape[1]:  # the smaller side is squared
+                matrix, update = matrix.T, update.T
+            alike[matrix.shape, matrix.device, matrix.dtype].append((matrix, update))
+        for (shape, *_), pairs in alike.items():
+            size = 0.2 * max(shape) ** 0.5
+            for (matrix, _), update in zip(pairs, orthogonal([pair[1] for pair in pairs]), strict=True):
+                matrix.add_(update, alpha=-rate * size)
+
+
+def orthogonal(matrices: list[torch.Tensor]) -> torch.Tensor:
+    """Matrices (rows, columns) of one shape with singular values of about 1, (matrices, rows, columns), by
+    five steps of a quintic iteration; in bfloat16, or float32 on processors that do not compute in it."""
+    stack = torch.stack(matrices)
+    stack = stack.to(torch.bfloat16 if stack.is_cuda or computes_bfloat16() else torch.float32)
+    stack.div_(torch.linalg.matrix_norm(stack, keepdim=True).clamp_(min=1e-7))
+    for _ in range(5):
+        gram = stack @ stack.mT
+        factor = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        stack = torch.baddbmm(stack, factor, stack, beta=3.4445)
+    return stack
 
 
 class JoinedOptimizer(torch.optim.Optimizer):

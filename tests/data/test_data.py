@@ -24,6 +24,7 @@ from modeling_vatt.data import (
     group_alike,
     load_clips,
 )
+from modeling_vatt.data.reading import DECODED
 from modeling_vatt.processors import VattAugmentation
 
 
@@ -143,6 +144,25 @@ def test_unreadable_clips_are_skipped_with_their_reason(folder):
     assert collate_clips([SkippedClip("a", "b")]).inputs == {}
 
 
+def test_items_of_a_batch_are_those_asked_for_one_by_one(folder):
+    """Captions, tokenized together, stay with their clips and windows, beside one that is skipped."""
+    (folder / "train" / "clip01.mp4").write_bytes(b"")
+    clips = load_clips(folder, "train")
+    settings = {"clips_per_video": 2, "with_ids": True, "mask_captions": True}
+    items = ClipDataset(clips, small_processor(), True, VattAugmentation(), **settings)
+    wanted = [(3, 4), (3, 1), (3, 0), (3, 2)]
+    together = items.__getitems__(wanted)
+    assert [isinstance(item, SkippedClip) for item in together] == [False, True, False, False]
+    for item, one in zip(wanted, together, strict=True):
+        alone = items[item]
+        if isinstance(one, SkippedClip):
+            assert one == alone
+            continue
+        assert one.keys() == alone.keys() and {len(value) for value in one.values()} == {2}
+        assert all(torch.equal(value, alone[name]) for name, value in one.items())
+    assert all(isinstance(item, SkippedClip) for item in items.__getitems__([1]))
+
+
 def test_short_clips_and_foreign_captions(tmp_path):
     folder = tmp_path / "odd" / "train"
     folder.mkdir(parents=True)
@@ -164,6 +184,12 @@ def test_decoded_clips_give_the_same_items(folder):
     decoded, skipped = decode_clips(clips, processor)
     assert len(decoded) == 4 and [Path(clip.name).name for clip in skipped] == ["clip01.mp4"]
     fresh, cached = ClipDataset(clips, processor), ClipDataset(decoded, processor)
+    plain, view = decoded[0], cached._row(0)
+    assert view.keys() == plain.keys()
+    for name, value in plain.pop(DECODED).items():
+        found = view[DECODED][name]
+        assert (found.to_pybytes() if isinstance(value, bytes) else found) == value
+    assert all(view[name] == value for name, value in plain.items())
     for here, there in ((0, 0), (2, 1), (4, 3)):
         one, other = fresh[here], cached[there]
         # The window begins at a frame instead of between two, so the sound may be shifted by up to a frame.

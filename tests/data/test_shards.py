@@ -652,18 +652,9 @@ def train(shards: Path, output_dir: Path) -> None:
     clips = ClipDataset(
         open_clips(shards, "train"), small_processor(config), True, VattAugmentation(), 3, clips_per_video=2
     )
-    arguments = PretrainingArguments(
-        str(output_dir),
-        num_steps=9,
-        batch_size=8,
-        learning_rate=1e-2,
-        warmup_steps=2,
-        num_workers=2,
-        prefetch_factor=2,
-        shuffle_shards=2,
-        log_every=1,
-        save_every=2,
-    )
+    steps = {"num_steps": 9, "batch_size": 8, "warmup_steps": 2, "log_every": 1, "save_every": 2}
+    loading = {"num_workers": 2, "prefetch_factor": 2, "shuffle_shards": 2}
+    arguments = PretrainingArguments(str(output_dir), learning_rate=1e-2, **steps, **loading)
     Counting(VattForPreTraining(config), clips, arguments).train()
 
 

@@ -18,7 +18,7 @@ import torch
 from clip_folders import save_model, write_clip
 from PIL import Image
 from safetensors.torch import load_file
-from scripts import CLASSIFICATION, EXAMPLES, start
+from scripts import CLASSIFICATION, EXAMPLES, call, start
 from small_models import AUDIO, TEXT, VIDEO, small_config
 from transformers import AutoModelForVideoClassification, AutoProcessor, pipeline
 
@@ -39,7 +39,7 @@ def _place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(capsys):
     """Runs a script with options; returns what it printed, and the message it ended with.
 
     On one thread, as the processes of `start`: sums of several threads differ in the last bits.
@@ -47,21 +47,17 @@ def run(monkeypatch, capsys):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 
-    def call(script: str, **options: Any) -> str:
-        words = [script]
-        for name, value in {**CLASSIFICATION, **options}.items():
-            words += [f"--{name}", str(value)]
-        monkeypatch.setattr(sys, "argv", words)
+    def run(script: str, **options: Any) -> str:
         message = ""
         try:
-            importlib.import_module(script).main()
+            call(script, **{**CLASSIFICATION, **options})
         except SystemExit as end:
             message = str(end)
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err
         return captured.out + captured.err * bool(message) + message
 
-    yield call
+    yield run
     torch.set_num_threads(threads)
 
 

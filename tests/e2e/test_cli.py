@@ -74,6 +74,7 @@ def test_what_needs_no_model_is_answered_without_torch(tmp_path):
         "index .": (1, "--model DIR_OR_HUB_ID"),
         "index . --model ./m": (1, "./m: no such folder"),
         "index . --model . --media-limits {}x": (1, "must be a JSON object"),
+        "index . --model . --exclude x[[:alpha:]]": (1, "classes such as"),
         "embed a.mp4 --audio b.wav --model .": (1, "a.mp4, b.wav: no such file"),
         "embed --text a --model m": (1, "m: no such folder"),
         "info clip.mp4": (1, "clip.mp4: no such folder"),
@@ -95,6 +96,7 @@ def test_searches_need_torch_for_their_model_only(place):
         f"search --like none.mp4@1 {index}": (1, "none.mp4: neither in the index nor a file"),
         f"search clip {index} --folder none": (2, "no such folder"),
         f"search clip {index} --model {place / 'none'}": (1, "no such folder"),
+        f"forget none.mp4 {index}": (1, "holds no 'none.mp4'"),
         f"info {place / 'videos'}": (0, "windows"),
         f"info {place / 'videos/clip1.mp4'}": (0, "media file"),
     }

@@ -29,7 +29,7 @@ from clip_folders import make_folder, small_processor
 from hub_stand_in import TOKEN, HubStandIn
 from media_factory import numbered_frames, tone, write_media
 from public_modules import public_modules
-from scripts import CLASSIFICATION, PRETRAINING
+from scripts import CLASSIFICATION, PRETRAINING, flags
 from transformers import HfArgumentParser
 
 from modeling_vatt import VattConfig, VattForPreTraining
@@ -44,15 +44,11 @@ FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Scripts: options appended to those of the page. Only size and duration; what the page shows stays in force.
 TINY_RUN = {**PRETRAINING, "num_steps": 2, "eval_every": 2}
 RUN_WITH: dict[str, list[str]] = {
-    "examples/run_pretraining.py": [text for k, v in TINY_RUN.items() for text in (f"--{k}", str(v))],
+    "examples/run_pretraining.py": flags(**TINY_RUN),
     "examples/search_precision.py": [],
     "examples/prepare_shards.py": [],
     "examples/embed_corpus.py": [],
-    "examples/run_video_classification.py": [
-        text
-        for k, v in {**CLASSIFICATION, "max_steps": 2, "warmup_steps": 1}.items()
-        for text in (f"--{k}", str(v))
-    ],
+    "examples/run_video_classification.py": flags(**{**CLASSIFICATION, "max_steps": 2, "warmup_steps": 1}),
     "examples/run_linear_probe.py": ["--head_epochs", "3"],
     "examples/run_zero_shot_retrieval.py": [],
     "examples/analyse.py": ["--keep", "0.5", "1.0"],

@@ -4,7 +4,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 import torch
 from clip_folders import make_folder, save_model
 from media_factory import truncate
-from scripts import EXAMPLES
+from scripts import EXAMPLES, call
 
 from modeling_vatt import VattForPreTraining
 
@@ -31,9 +30,7 @@ def embed(tmp_path, monkeypatch):
 
     def run(**options: object) -> dict[int, list[float]]:
         options = {"model": "model", "dataset": "videos", "output_dir": "out", "clips_per_file": 2, **options}
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        monkeypatch.setattr(sys, "argv", ["embed_corpus.py", *words])
-        embed_corpus.main()
+        call("embed_corpus", **options)
         rows = pq.read_table(tmp_path / str(options["output_dir"])).to_pylist()
         return {row["clip"]: row["video_va_embeds"] for row in rows}
 

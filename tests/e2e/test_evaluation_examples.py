@@ -3,15 +3,14 @@
 """The scripts of the frozen evaluations on miniature data sets, in this process."""
 
 import csv
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from clip_folders import save_model, write_clip
 from media_factory import numbered_frames, tone, write_media
+from scripts import call
 
 
 pytestmark = pytest.mark.slow
@@ -23,17 +22,12 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path, model):
+def run(capsys, tmp_path, model):
     """Runs a script and returns what it printed and its `results.json`, or its last words."""
 
     def run(script: str, **options: object) -> tuple[str, dict]:
-        words = [script, "--model", str(model), "--output_dir", str(tmp_path / "out")]
-        for name, value in options.items():
-            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-        monkeypatch.setattr(sys, "argv", words)
-        monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
         capsys.readouterr()
-        importlib.import_module(script).main()
+        call(script, model=model, output_dir=tmp_path / "out", **options)
         return capsys.readouterr().out, json.loads((tmp_path / "out" / "results.json").read_text())
 
     return run

@@ -14,11 +14,12 @@ import av
 import datasets
 import numpy as np
 import pytest
+from scripts import EXAMPLES, call
 
 from modeling_vatt.processors.media import read_clip
 
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+sys.path.insert(0, str(EXAMPLES))
 corpus = importlib.import_module("make_corpus")
 
 SMALL = {
@@ -185,24 +186,21 @@ def test_rests_of_other_settings_are_not_mixed_in(small, tmp_path):
     assert contents(tmp_path / "new") == contents(folder)
 
 
-def test_complete_corpus_is_left_alone(small, capsys, monkeypatch):
+def test_complete_corpus_is_left_alone(small, capsys):
     folder, _ = small
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    options = [part for name, value in SMALL.items() for part in (f"--{name}", str(value))]
-    monkeypatch.setattr(sys, "argv", ["make_corpus.py", "--output_dir", str(folder), *options])
-    corpus.main()
+    call("make_corpus", output_dir=folder, **SMALL)
     assert "there already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_foreign_folders_are_refused(small, tmp_path, monkeypatch):
+def test_foreign_folders_are_refused(small, tmp_path):
     folder, _ = small
     with pytest.raises(FileExistsError, match="no corpus with these settings"):
         corpus.make_corpus(corpus.CorpusArguments(str(folder), **(SMALL | {"seed": 4})))
     (tmp_path / "thesis.txt").write_text("mine")
-    monkeypatch.setattr(sys, "argv", ["make_corpus.py", "--output_dir", str(tmp_path)])
     with pytest.raises(SystemExit, match="Choose another --output_dir"):
-        corpus.main()
+        call("make_corpus", output_dir=tmp_path)
     assert contents(tmp_path) == {"thesis.txt": b"mine"}
     with pytest.raises(FileExistsError, match="is a file"):
         corpus.make_corpus(corpus.CorpusArguments(str(tmp_path / "thesis.txt"), **SMALL))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import support_table
-from support_table import FEATURES, MODELS, SupportTable, read_table
+from support_table import FEATURES, HEADER, MODELS, NOTES, SupportTable, read_table
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "support.md"
@@ -35,12 +35,19 @@ def test_cells_follow_from_outcomes():
             table.add(*wrong)
 
 
+def last_columns(page: str) -> list[str]:
+    """The names of the tests, line by line."""
+    return [line.rpartition(" | ")[2] for line in page.splitlines() if line.startswith("| ")]
+
+
 def test_support_table_is_current(request):
     """Every cell whose tests ran says what they found; rows are the known features."""
     table: SupportTable = request.config.pluginmanager.get_plugin("support_table")
     if table.path:
         pytest.skip("the table is being written")
-    written = read_table(PAGE.read_text(encoding="utf-8"))
+    page = PAGE.read_text(encoding="utf-8")
+    assert page.startswith(HEADER) and page.endswith(NOTES)
+    written = read_table(page)
     rows = [feature for features in FEATURES.values() for feature in features]
     assert list(written) == [(feature, model) for feature in rows for model in MODELS]
     stale = {
@@ -50,4 +57,5 @@ def test_support_table_is_current(request):
     }
     if request.config.args_source == pytest.Config.ArgsSource.TESTPATHS:  # all tests were collected
         assert set(table.tests) == set(written), "cells without a test"
+        assert last_columns(page) == last_columns(table.render())
     assert not stale, f"{PAGE} is stale (written, found): {stale}. See tests/support/support_table.py."

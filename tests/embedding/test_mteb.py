@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """mteb on local clips: its scores are those of this package's evaluation."""
 
-import importlib
 import json
 import re
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from clip_folders import small_processor, write_clip
 from datasets import Audio, Dataset, DatasetDict, Video
 from PIL import Image
-from scripts import EXAMPLES
+from scripts import call
 from small_models import seeded, small_config
 
 from modeling_vatt import VattForPreTraining
@@ -106,10 +105,7 @@ def test_the_script(world, tmp_path, monkeypatch):
     queries = table("text", [f"clip {number}" for number in range(COUNT)])
     task = local_task("LocalT2V", queries, table("video", clips, Video()), "t2v", ["text", "video"])
     monkeypatch.setattr(mteb, "get_tasks", lambda tasks: [task])
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    arguments = f"run_mteb.py --model {folder} --tasks LocalT2V --output_dir {tmp_path}"
-    monkeypatch.setattr("sys.argv", arguments.split())
-    importlib.import_module("run_mteb").main()
+    call("run_mteb", model=folder, tasks="LocalT2V", output_dir=tmp_path)
     expected = evaluate(model_meta(str(folder)), task)["recall_at_5"]
     assert json.loads((tmp_path / "results.json").read_text())["scores"] == {"LocalT2V": expected}
 
@@ -211,11 +207,7 @@ RETRIEVAL = [
     *("t2v", "v2t", "a2v", "v2a", "t2va", "va2t", "at2v", "vt2a", "vt2v", "v2v", "a2a", "va2va", "i2v"),
     *("v2i", "a2i", "it2v", "at2a", "at2t"),
 ]
-SCORES = {
-    AbsTaskRetrieval: "ndcg_at_10",
-    AbsTaskClustering: "v_measure",
-    AbsTaskPairClassification: "max_ap",
-}
+SCORES = {AbsTaskRetrieval: "ndcg_at_10", AbsTaskClustering: "v_measure", AbsTaskPairClassification: "max_ap"}
 CLASSIFIERS = [
     (AbsTaskClassification, "AudioClassification", "a2c", {"input_column_name": "recording"}),
     (AbsTaskClassification, "VideoClassification", "v2c", {"input_column_name": "video"}),

@@ -14,7 +14,7 @@ import yaml
 from clip_folders import make_folder, small_processor, write_clip
 from hub_stand_in import TOKEN, USER, HubStandIn
 from huggingface_hub import ModelCard
-from scripts import PRETRAINING
+from scripts import EXAMPLES, PRETRAINING, flags
 from small_models import seeded, small_config
 from tower_folders import remote_folder
 
@@ -228,11 +228,10 @@ VattModel(small_config()).push_to_hub("nobody")
     assert f"{USER}/nobody" not in hub.repositories
 
 
-def pretraining_script(options: dict[str, object], name: str, *flags: str) -> str:
+def pretraining_script(options: dict[str, object], name: str, *more: str) -> str:
     """A program that calls the pretraining script with `--push_to_hub`."""
-    arguments = [text for key, value in options.items() for text in (f"--{key}", str(value))]
-    arguments += ["--push_to_hub", "--hub_model_id", name, *flags]
-    examples = str(SUPPORT.parents[1] / "examples")
+    arguments = [*flags(**options), "--push_to_hub", "--hub_model_id", name, *more]
+    examples = str(EXAMPLES)
     return f"""
 import runpy, sys
 sys.argv = ["run_pretraining.py", *{arguments!r}]

@@ -15,7 +15,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_vatt import VattForPreTraining
 from modeling_vatt import fast_cpu as layers
-from modeling_vatt.fast_cpu import VattDropout, VattLinear, drop_out, set_fast_cpu
+from modeling_vatt.fast_cpu import (
+    VattDropout,
+    VattLinear,
+    attend,
+    attends_short,
+    attends_slowly,
+    drop_out,
+    project,
+    set_fast_cpu,
+)
 from modeling_vatt.models.encoder import VattAttention
 
 
@@ -171,6 +180,7 @@ def test_attention_trains_in_float32_under_autocast(monkeypatch):
         return original(query, *args, **kwargs)
 
     monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", attention)
+    monkeypatch.setattr(layers, "computes_bfloat16", lambda: False)
     config = small_config().video_config
     config._attn_implementation = "sdpa"
     torch.manual_seed(0)
@@ -190,6 +200,53 @@ def test_attention_trains_in_float32_under_autocast(monkeypatch):
     for ours, expected in zip(half, plain, strict=True):
         largest = expected.detach().abs().max().item()
         torch.testing.assert_close(ours, expected, rtol=0.05, atol=0.02 * largest)
+
+
+@pytest.mark.parametrize("mask", [None, "bool", "additive"])
+def test_short_sequences_attend_in_bfloat16(mask, monkeypatch):
+    """With scores in float32, where the processor multiplies in bfloat16; as exact as the products are."""
+    monkeypatch.setattr(layers, "computes_bfloat16", lambda: True)
+    torch.manual_seed(0)
+    parts = [torch.randn(2, 5, 3, 8).bfloat16().transpose(1, 2).requires_grad_() for _ in range(3)]
+    exact = [part.detach().double().requires_grad_() for part in parts]
+    given = None if mask is None else torch.tensor([[1, 1, 1, 1, 0], [1, 0, 0, 0, 0]]).bool()[:, None, None]
+    plain = nn.functional.scaled_dot_product_attention(*exact, attn_mask=given, scale=0.3).transpose(1, 2)
+    if mask == "additive":
+        given = torch.where(given, 0.0, -1e9)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attends_slowly(parts[0]) and attends_short(parts[0])
+        assert not attends_short(torch.randn(1, 1, 41, 8).bfloat16())
+    ours = attend(*parts, given, 0.3)
+    weights = torch.randn(ours.shape).bfloat16()
+    results = [
+        [value, *torch.autograd.grad((value * weights).sum(), of)]
+        for value, of in ((ours, parts), (plain, exact))
+    ]
+    for found, expected in zip(*results, strict=True):
+        assert found.shape == expected.shape
+        assert (found.double() - expected).norm() <= 0.01 * expected.norm()
+
+
+def test_one_product_of_query_key_and_value_under_autocast(monkeypatch):
+    """The same values and gradients as three up to rounding; adapters and hooks keep theirs."""
+    torch.manual_seed(0)
+    several = [VattLinear(8, size) for size in (4, 4, 6)]
+    inputs = torch.randn(2, 20, 8, requires_grad=True)
+    trained = [inputs, *(p for layer in several for p in layer.parameters())]
+
+    def found() -> list[torch.Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = project(inputs, *several)
+        loss = sum((output.float() * (place + 1)).sin().sum() for place, output in enumerate(outputs))
+        return [*outputs, *torch.autograd.grad(loss, trained)]
+
+    together = found()
+    shared = together[0]._base
+    assert shared is not None and shared.shape[-1] == 14
+    monkeypatch.setattr(layers, "_FEWEST_ROWS_OF_WIDTH", 6)
+    for ours, expected in zip(together, found(), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0.02, atol=0.02)
+    assert all(output._base is None or output._base.shape[-1] != 14 for output in found()[:3])
 
 
 def test_dropout_statistics():

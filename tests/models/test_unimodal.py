@@ -47,16 +47,8 @@ def vit(tmp_path_factory):
 
 
 def make_t5(path, act="relu"):
-    config = T5Config(
-        vocab_size=20,
-        d_model=24,
-        d_kv=8,
-        num_heads=3,
-        d_ff=40,
-        num_layers=2,
-        feed_forward_proj=act,
-        decoder_start_token_id=0,
-    )
+    sizes = {"vocab_size": 20, "d_model": 24, "d_kv": 8, "num_heads": 3, "d_ff": 40, "num_layers": 2}
+    config = T5Config(**sizes, feed_forward_proj=act, decoder_start_token_id=0)
     randomize(T5ForConditionalGeneration(config)).save_pretrained(path)
     return str(path)
 

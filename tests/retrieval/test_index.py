@@ -48,6 +48,7 @@ from modeling_vatt.retrieval import (
 )
 from modeling_vatt.retrieval import index as index_module
 from modeling_vatt.retrieval import updating as indexing
+from modeling_vatt.retrieval.locking import LOCK
 from modeling_vatt.retrieval.store import DATABASE
 
 
@@ -572,7 +573,7 @@ def test_two_processes_at_once(videos, model_folder, tmp_path):
     command = ["-m", "modeling_vatt.cli", "index", videos, "--model", model_folder]
     command += ["--index", where, "--json"]
     reports = []
-    with FileLock(where / indexing.LOCK) as lock:
+    with FileLock(where / LOCK) as lock:
         both = [processes.Program(*command) for _ in range(2)]
         for process in both:
             process.wait_for("waiting for it to end")

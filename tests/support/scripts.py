@@ -1,10 +1,13 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The scripts of `examples/` in processes of their own, and settings that make them short."""
+"""The scripts of `examples/`, in this process or in others, and settings that make them short."""
 
+import importlib
 import json
 import os
+import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import processes
 
@@ -48,12 +51,24 @@ CLASSIFICATION = {
 }
 
 
+def flags(**options: object) -> list[str]:
+    """Options as words of a command; a list is several words."""
+    words = []
+    for name, value in options.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+def call(script: str, **options: object) -> None:
+    """The script in this process."""
+    path, words = [str(EXAMPLES), *sys.path], [script, *flags(**options)]
+    with patch.object(sys, "path", path), patch.object(sys, "argv", words):
+        importlib.import_module(script).main()
+
+
 def start(script: str, cwd: Path, more: dict[str, str] | None = None, **options: object) -> processes.Program:
     """The script begun, with more variables in its environment."""
-    words = [str(EXAMPLES / script)]
-    for name, value in options.items():
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{name}", *map(str, values)]
+    words = [str(EXAMPLES / script), *flags(**options)]
     return processes.Program(*words, cwd=cwd, env={**os.environ, **(more or {})}, merged=True)
 
 
