@@ -55,13 +55,13 @@ PRETRAINING = {
         }
     ),
     "window_seconds": 2.4,
-    "num_steps": 640 if HALF else 420,
+    "num_steps": 720 if HALF else 420,
     "mixed_precision": "bf16" if HALF else "no",
     "batch_size": 64,
     "num_captions": 2,
     # Colour and size are found first; from then on, clips that share both make shape and motion count.
     "group_by": ["colour", "size"],
-    "group_from": 250,
+    "group_from": 280,
     "optimizer": "muon",
     "learning_rate": 2e-3,
     "final_learning_rate": 5e-5,

@@ -193,9 +193,7 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
             features = self._extract(features)
         elif self.feature_type == "spectrogram":
             features = list(self.log_mel(np.stack(features)))
-        if return_tensors:  # one sound is not copied
-            features = np.stack(features) if len(features) > 1 else features[0][None]
-        data = {"input_values": features}
+        data = {"input_values": np.stack(features) if return_tensors else features}
         return BatchFeature(data, tensor_type=return_tensors)
 
     def check_fitting(self, **kwargs: Any) -> None:
