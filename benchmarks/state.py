@@ -55,6 +55,13 @@ ROWS = (
         "{} s of processor time",
     ),
     Row(
+        "start: `vatt search WORDS`, before torch",
+        "4.4 s before",
+        "bench_startup.py",
+        rf"`vatt search WORDS`, before torch and transformers \| {NUMBER} s",
+        "{} s of processor time",
+    ),
+    Row(
         "Base video, step, float32",
         "VideoMAE of equal shape",
         "bench_model.py --sections base --dropouts 0",
@@ -125,7 +132,7 @@ ROWS = (
         "ten minutes of changing files",
         "",
         "changing_files.py --minutes 10",
-        r"(?s)searched by \w+: (\d+) times.*searched by [\w ]+: (\d+) times",
+        r"(?s)searched by [^:]+: (\d+) times.*searched by [^:]+: (\d+) times",
         "0 of {} and {} searches missed a file",
     ),
 )
