@@ -180,34 +180,38 @@ class ClipDataset(Dataset):
                 digest.update(repr((name, list(clips[name]))).encode())
         return digest.hexdigest()
 
-    def order(self, shuffle: int = 0, group_by: Sequence[str] = (), group_size: int = 16) -> Order | None:
+    def order(self, shuffle: int = 0) -> Order | None:
         """The order function for [`StepSampler`].
 
         Args:
             shuffle: shards of which clips are mixed at a time, see [`shuffle_shards`]; 0 for all, the
                 sampler's default.
-            group_by, group_size: columns of a table, see [`group_alike`].
 
         Raises:
-            ValueError: the clips are not in shards, or lack the columns.
+            ValueError: the clips are not in shards.
         """
-        if group_by:
-            clips: Any = self.clips
-            known = getattr(clips, "column_names", [])
-            if missing := sorted(set(group_by) - set(known)):
-                raise ValueError(
-                    f"`group_by`: the clips have no column {', '.join(missing)}; take "
-                    f"some of these: {', '.join(known) or 'none, as in all shards'}."
-                )
-            if shuffle:
-                raise ValueError("`group_by` and `shuffle_shards` exclude each other: leave one out.")
-            return group_alike(list(zip(*(clips[name] for name in group_by), strict=True)), group_size)
         if not shuffle:
             return None
         sizes = getattr(self.clips, "shard_sizes", None)
         if sizes is None:
             raise ValueError("Only shards can be shuffled a few at a time; leave `shuffle_shards` at 0.")
         return shuffle_shards(sizes, shuffle)
+
+    def group_order(self, columns: Sequence[str], group_size: int) -> Order:
+        """The order function for [`StepSampler`] by which clips that agree in columns of the table come
+        together, see [`group_alike`].
+
+        Raises:
+            ValueError: a column is not there.
+        """
+        clips: Any = self.clips
+        known = getattr(clips, "column_names", [])
+        if missing := sorted(set(columns) - set(known)):
+            raise ValueError(
+                f"`group_by`: the clips have no column {', '.join(missing)}; take some of these: "
+                f"{', '.join(known) or 'none, as in all shards'}."
+            )
+        return group_alike(list(zip(*(map(repr, clips[name]) for name in columns), strict=True)), group_size)
 
 
 @dataclass

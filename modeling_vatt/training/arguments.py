@@ -100,6 +100,8 @@ class PretrainingArguments:
         for name in counts:
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        if self.group_by and self.shuffle_shards:
+            raise ValueError("`group_by` and `shuffle_shards` exclude each other: leave one out.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"`ema_decay` must be at least 0 and below 1, got {self.ema_decay}.")
         if self.schedule not in ("cosine", "constant", "wsd"):

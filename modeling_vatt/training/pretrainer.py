@@ -294,16 +294,18 @@ class Pretrainer:
 
     def _sampler(self) -> StepSampler:
         """Clips of the steps from here on."""
+        dataset, columns = self.dataset, self.args.group_by
+        grouped = dataset.group_order(columns, self.args.group_size) if columns else None
         return StepSampler(
-            len(self.dataset),
+            len(dataset),
             self.args.batch_size,
             self.args.num_steps,
             self.args.seed,
             self.progress.step,
             self.accelerator.process_index,
             self.accelerator.num_processes,
-            self.dataset.clips_per_video,
-            self.dataset.order(self.args.shuffle_shards, self.args.group_by, self.args.group_size),
+            dataset.clips_per_video,
+            grouped or dataset.order(self.args.shuffle_shards),
             self.args.group_from,
         )
 

@@ -80,6 +80,7 @@ ALLOWED = {
     ("processors/media/source.py", "socket"): "shuts connections down when their time is over",
     ("processors/media/source.py", "httpx2"): "hosts of MediaLimits.allowed_hosts, none by default",
     ("processors/media/source.py", "httpx"): "hosts of MediaLimits.allowed_hosts, none by default",
+    ("examples/common.py", "ctypes"): "two settings of the C library's memory, with constant values",
     ("examples/run_demo.py", "subprocess"): "scripts beside it, no shell",
     ("examples/run_transfer_study.py", "subprocess"): "scripts beside it, no shell",
 }

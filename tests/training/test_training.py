@@ -61,7 +61,7 @@ def test_other_data_is_refused_on_resuming(clips, tmp_path):
         pretrainer(clips.select([1, 0, *range(2, 8)]), tmp_path, num_steps=2).train()
     with pytest.raises(ValueError, match="Only shards can be shuffled a few at a time"):
         pretrainer(clips, tmp_path / "other", shuffle_shards=2).train()
-    with pytest.raises(ValueError, match=r"no column hue; there are .*captions"):
+    with pytest.raises(ValueError, match=r"no column hue; take some of these: .*captions"):
         pretrainer(clips, tmp_path / "other", group_by=["captions", "hue"]).train()
 
 

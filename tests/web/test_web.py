@@ -22,7 +22,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 import pytest
-from httpx import Response
+from httpx2 import Response
 from media_factory import tone, write_media
 from PIL import Image
 from starlette.requests import Request
