@@ -18,6 +18,7 @@ from make_corpus import COLOURS
 from PIL import Image
 from sklearn.manifold import TSNE
 
+from modeling_vatt.analysis.figures import DASHES, PALETTE
 from modeling_vatt.evaluation import average_windows, retrieval_ranks
 from modeling_vatt.processors import read_clip
 from modeling_vatt.retrieval import Hit, unit
@@ -27,8 +28,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 
-# Okabe and Ito's colours, told apart by colour-blind readers, too.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 STYLE = """
 :root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
@@ -89,7 +88,8 @@ def write_report(
             "Learning",
             plot_losses(history),
             "Both lines of the right picture should rise: the model finds more and more of clips that it "
-            "does not train on. The loss falls from ln(2 &times; batch), where nothing is told apart.",
+            "does not train on. The loss falls from ln(2 &times; batch), where nothing is told apart. Where "
+            "it jumps up, batches begin whose clips share colour and size: they are harder to tell apart.",
         ),
         (
             "Ranks",
@@ -172,10 +172,16 @@ def _figure(figure: Any) -> str:
 def plot_losses(history: Sequence[Mapping[str, float]]) -> str:
     """Loss parts, and retrieval on the validation split, over the steps."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6))
-    names = {"loss": "total", "video_audio_loss": "video-sound", "video_text_loss": "video-text"}
-    for (name, label), color, dash in zip(names.items(), PALETTE, ("-", "--", ":"), strict=False):
+    names = {
+        "loss": "total",
+        "video_audio_loss": "video-sound",
+        "video_text_loss": "video-text",
+        "audio_text_loss": "sound-text",
+    }
+    for (name, label), color, dash in zip(names.items(), PALETTE, DASHES, strict=False):
         points = [(line["step"], line[name]) for line in history if name in line]
-        left.plot(*zip(*points, strict=True), label=label, color=color, linestyle=dash)
+        if points:
+            left.plot(*zip(*points, strict=True), label=label, color=color, linestyle=dash)
     left.set(xlabel="step", ylabel="contrastive loss (nats)", title="Training loss")
     names = {"txt2vid_R1": "text to video", "aud2vid_R1": "sound to video"}
     for (name, label), color, mark in zip(names.items(), PALETTE, "os", strict=False):

@@ -174,7 +174,7 @@ def main() -> None:
         run_script(
             "make_corpus.py", output_dir=corpus, train_clips=args.train_clips, test_clips=args.test_clips
         )
-    with part(f"2. Pretraining from the files, {args.num_steps} steps", "six and a half minutes"):
+    with part(f"2. Pretraining from the files, {args.num_steps} steps", "six minutes"):
         flags = ("num_steps", "batch_size", "seed", "shuffle_captions")
         chosen = {name: getattr(args, name) for name in flags}
         run_script("run_pretraining.py", dataset=corpus, output_dir=model_dir, **{**PRETRAINING, **chosen})
