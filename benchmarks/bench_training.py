@@ -160,6 +160,7 @@ def time_demo(folder: str, steps: int) -> dict[str, Any]:
     sys.path.insert(0, str(EXAMPLES))
     import run_pretraining as script
     from accelerate.optimizer import AcceleratedOptimizer
+    from common import as_flags
     from run_demo import PRETRAINING
 
     from modeling_vatt.data import ClipBatch, ClipDataset
@@ -185,9 +186,7 @@ def time_demo(folder: str, steps: int) -> dict[str, Any]:
         "dataset": f"{folder}/corpus",
         "output_dir": f"{folder}/model",
     }
-    sys.argv = [script.__file__]
-    for name, value in options.items():
-        sys.argv += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    sys.argv = [script.__file__, *as_flags(**options)]
     torch.set_num_threads(1)
     script.main()
     timed = clock.steps[DEMO_WARM_UP:]

@@ -40,6 +40,14 @@ def keep_freed_memory() -> None:
         library.mallopt(trim, -1)
 
 
+def as_flags(**options: object) -> list[str]:
+    """Options as words of a script's command line; a list is several words."""
+    words = []
+    for name, value in options.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
 def parse(script: str, *kinds: Any) -> tuple[Any, ...]:
     """The arguments of a script as instances of the dataclasses; `script` is its docstring. The process is
     made ready for them."""

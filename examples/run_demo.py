@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import parse
+from common import as_flags, parse
 from demo_report import Search, write_report
 from torch.utils.data import DataLoader
 from transformers import AutoModelForPreTraining, AutoProcessor
@@ -107,10 +107,7 @@ class DemoArguments:
 
 def run_script(name: str, **options: object) -> None:
     """Run another example with this interpreter; its output goes to the terminal."""
-    command = [sys.executable, str(HERE / name)]
-    for key, value in options.items():
-        command += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    result = subprocess.run(command, check=False)
+    result = subprocess.run([sys.executable, str(HERE / name), *as_flags(**options)], check=False)
     if result.returncode:
         sys.exit(f"{name} ended with {result.returncode}; see its message above.")
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from common import check_output_dir, fail, parse
+from common import as_flags, check_output_dir, fail, parse
 from transformers.hf_argparser import HfArg
 
 
@@ -56,9 +56,7 @@ def run(script: str, output_dir: Path, kept: str, **options: object) -> dict:
     if results.is_file() and json.loads(results.read_text()).get("asked") != asked:
         sys.exit(f"{results} is from other settings: use them again, or choose another output folder.")
     if not results.is_file():
-        command = [sys.executable, str(HERE / script), "--output_dir", str(output_dir)]
-        for name, value in options.items():
-            command += [f"--{name}", str(value)]
+        command = [sys.executable, str(HERE / script), *as_flags(output_dir=output_dir, **options)]
         print(f"-- {output_dir.name}, {kept}", flush=True)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

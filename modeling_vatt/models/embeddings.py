@@ -6,6 +6,7 @@ Sources: paper sections 3.1-3.3; official modules `ViT`/`WaT`/`SpT`/`UniversalTr
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,11 +48,7 @@ def channels_first(values: torch.Tensor, config: VattVideoConfig | VattAudioConf
             f"`{input_name(config)}` must be floating-point numbers, got {values.dtype}: use the processor, "
             "or `ClipBatch.to` for clips of a dataset with `late_colors`."
         )
-    return _channels_first(values, config)
-
-
-def _channels_first(values: torch.Tensor, config: VattVideoConfig | VattAudioConfig) -> torch.Tensor:
-    return values.transpose(1, 2) if isinstance(config, VattVideoConfig) else values.unsqueeze(1)
+    return values.transpose(1, 2) if video else values.unsqueeze(1)
 
 
 class VattPatchEmbeddings(nn.Module):
@@ -88,24 +85,9 @@ class VattPatchEmbeddings(nn.Module):
                 f"`{input_name(self.config)}` of extent {tuple(values.shape[2:])} is smaller than one patch "
                 f"{patch}: give it more."
             )
-        return self._cut(values)
-
-    def _cut(self, values: torch.Tensor) -> torch.Tensor:
-        """(batch, channels, *extent) to a view (batch, *grid, channels, *patch)."""
-        patch = self.config.patch_shape
         for axis, extent in enumerate(patch):
             values = values.unfold(2 + axis, extent, extent)
         return values.movedim(1, 1 + len(patch))
-
-    def _picked(self, values: torch.Tensor, patches: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-        """Those of the `patches` of `values` that are kept, (batch, kept, values of a patch)."""
-        num_axes = len(self.config.patch_shape)
-        if num_axes == 1:
-            return patches.flatten(2).index_select(1, kept)
-        # By the place of each value in its clip: on the CPU half of the time of indices along every axis.
-        clip = torch.arange(values[0].numel(), device=values.device).view(1, *values.shape[1:])
-        places = self._cut(_channels_first(clip, self.config)).flatten(1, num_axes)[0, kept]
-        return values.flatten(1).index_select(1, places.flatten()).view(len(values), len(kept), -1)
 
     def forward(self, values: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """
@@ -130,7 +112,13 @@ class VattPatchEmbeddings(nn.Module):
             info["kept_tokens"] = kept
         masking = self.mask_token is not None and self.training
         if kept is not None and not masking:
-            patches = self._picked(values, patches, kept)
+            index: list[Any] = []
+            rest = kept
+            for extent in reversed(grid):
+                index.insert(0, rest % extent)
+                rest = rest // extent
+            every_clip_and_kept = (slice(None), *index)
+            patches = patches[every_clip_and_kept]
         else:
             patches = patches.flatten(1, num_axes)
         # Processors give float32; a model loaded in half precision takes it as well.
