@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save, get_class_from_dynamic_module
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
@@ -141,6 +142,14 @@ class VattForeignTower(nn.Module):
     def use(self) -> VattTowerUse:
         """How the tower is used, as the config says now."""
         return self._whole.use(self.name)
+
+    def train(self, mode: bool = True) -> "VattForeignTower":
+        """See PyTorch; batch norms use the checkpoint's statistics, unless the config says otherwise."""
+        super().train(mode)
+        for module in self.model.modules() if mode and not self.use.train_batch_norm else ():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
 
     def forward(
         self,
