@@ -154,6 +154,7 @@ REVIEWED: dict[str, str] = {
     "`start` has {len(starts)}": "says how many there must be",
     "video and audio are both False": "both arguments are named, and that one is to be True is plain",
     "{checkpoint} was written with other": "`advice` says what to do",
+    "{name} tower: {error}": "`require_repository` made the message",
     "Stopped by": "`how_to_continue` ends it",
     "A clip of {len(frames)": "says how long the clip is",
     "A sound of {len(waveform)": "says how long the sound is",
