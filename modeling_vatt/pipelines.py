@@ -211,10 +211,8 @@ class VattRetrievalPipeline(VattPipeline):
 
     def _forward(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         found = self.features(inputs)
-        for name, space in (("text_vt_embeds", "vt"), ("audio_va_embeds", "va"), ("video_va_embeds", "va")):
-            if name in found:
-                return {space: found[name]}
-        raise AssertionError("preprocess() makes at least one modality")
+        spaces = {"text_vt_embeds": "vt", "audio_va_embeds": "va", "video_va_embeds": "va"}
+        return {space: found[name] for name, space in spaces.items() if name in found}
 
     def postprocess(
         self, outputs: dict[str, torch.Tensor], gallery: Gallery | None = None, top_k: int = 10

@@ -172,13 +172,21 @@ class VattProcessor(ProcessorMixin):
         seconds = config.video_config.num_frames / fps
         return sounds_of(config.audio_config, seconds), videos_of(config.video_config, fps)
 
-    def clip_options(self) -> dict[str, Any]:
-        """Arguments of `media.read_clip` for one window of frames and sound as the parts want them."""
+    def clip_options(self, media: str | None = None) -> dict[str, Any]:
+        """Arguments of `media.read_clip` for a window as the parts want it: of frames and sound, or of
+        `"video"` or `"audio"` alone."""
+        lengths = {
+            "video": self.video_processor.window_seconds,
+            "audio": self.feature_extractor.window_seconds,
+        }
+        only = {} if media is None else {name: name == media for name in lengths}
         return {
-            "duration": max(self.video_processor.window_seconds, self.feature_extractor.window_seconds),
+            # Where the parts want windows of different lengths, both begin together.
+            "duration": max(lengths.values()) if media is None else lengths[media],
             "fps": self.video_processor.fps,
             "sampling_rate": self.feature_extractor.sampling_rate,
             "size": self.video_processor.decode_size,
+            **only,
         }
 
     @property

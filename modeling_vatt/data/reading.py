@@ -66,14 +66,8 @@ def name_of(row: Mapping[str, Any]) -> str:
 
 
 def read_options(processor: VattProcessor, media: str | None = None) -> dict[str, Any]:
-    """Arguments of `media.read_clip` for a window of what is wanted: None for frames and sound, else
-    `"video"` or `"audio"` alone."""
-    options = processor.clip_options()
-    if media == "video":
-        return {**options, "audio": False, "duration": processor.video_processor.window_seconds}
-    if media == "audio":
-        return {**options, "video": False, "duration": processor.feature_extractor.window_seconds}
-    return options
+    """See [`VattProcessor.clip_options`]."""
+    return processor.clip_options(media)
 
 
 def read_row(

@@ -254,16 +254,9 @@ def _clip_reader(
     processor: VattProcessor, modalities: Sequence[str], windows: int, limits: MediaLimits
 ) -> Callable[[_Clip], BatchFeature | MediaError]:
     """Gives inputs of the model for the windows of a clip, or why there are none."""
-    options = processor.clip_options()
-    lengths = {
-        "video": processor.video_processor.window_seconds,
-        "audio": processor.feature_extractor.window_seconds,
-    }
-    # Where the parts want windows of different lengths, both begin together.
-    options["seconds"] = max(lengths[name] for name in modalities)
-    del options["duration"]
     video, audio = "video" in modalities, "audio" in modalities
-    options |= {"places": window_places(windows), "video": video, "audio": audio, "limits": limits}
+    options = processor.clip_options(None if video and audio else modalities[0])
+    options |= {"seconds": options.pop("duration"), "places": window_places(windows), "limits": limits}
 
     def read(clip: _Clip) -> BatchFeature | MediaError:
         source, segment = clip
@@ -388,8 +381,7 @@ def embed_windows(
     seconds = processor.video_processor.window_seconds
     windows = _Windows(files, seconds, stride or seconds, limits, begin)
     read = partial(_read_part, processor, limits)
-    found = WindowEmbeddings(0.0, [], [], {}, [])
-    blocks: dict[str, list[npt.NDArray[np.float32]]] = {}
+    found: list[WindowEmbeddings] = []  # of the file, a few windows each
     for batch, items in _read_ahead(windows.batches(batch_size), num_workers, read):
         pixels = [item for part in items for item in part if isinstance(item, torch.Tensor)]
         arrays = embed_batches(model, [{"pixel_values_videos": torch.stack(pixels)}] if pixels else [])
@@ -406,24 +398,26 @@ def embed_windows(
                 [clip for _, clip in pairs if isinstance(clip, MediaError)],
             )
             row += len(good)
-            for next_windows in (part.known, piece):
-                if next_windows is not None:
-                    found.starts += next_windows.starts
-                    found.ends += next_windows.ends
-                    found.errors += next_windows.errors
-                    for name, rows in next_windows.arrays.items():
-                        blocks.setdefault(name, []).append(rows)
-            if not part.last:
-                keep(part.source, piece)
+            found += [piece] if part.known is None else [part.known, piece]
+            if part.last:
+                yield part.source, _whole(part, found)
+                found = []
             else:
-                found.duration = part.duration
-                if part.error is not None:
-                    found.errors.insert(0, part.error)
-                    found.duration = max(found.ends, default=0.0)
-                found.arrays = {name: np.concatenate(block) for name, block in blocks.items()}
-                yield part.source, found
-                found, blocks = WindowEmbeddings(0.0, [], [], {}, []), {}
+                keep(part.source, piece)
         progress(sum(len(part.starts) for part in batch))
+
+
+def _whole(part: _Part, pieces: Sequence[WindowEmbeddings]) -> WindowEmbeddings:
+    """All windows of a file, whose last part this is."""
+    ends = [end for piece in pieces for end in piece.ends]
+    arrays = [piece.arrays for piece in pieces if piece.arrays]
+    return WindowEmbeddings(
+        part.duration if part.error is None else max(ends, default=0.0),
+        [start for piece in pieces for start in piece.starts],
+        ends,
+        {name: np.concatenate([rows[name] for rows in arrays]) for name in (arrays or [{}])[0]},
+        [*filter(None, [part.error]), *(error for piece in pieces for error in piece.errors)],
+    )
 
 
 @dataclass
@@ -509,11 +503,11 @@ def _tried(windows: WindowEmbeddings) -> int:
 
 def _read_part(processor: VattProcessor, limits: MediaLimits, part: _Part) -> list[torch.Tensor | MediaError]:
     """Pixels of each window, or why there are none."""
-    options = {**processor.clip_options(), "duration": processor.video_processor.window_seconds}
+    options = {**processor.clip_options("video"), "limits": limits}
 
     def read(starts: list[float]) -> list[torch.Tensor | MediaError]:
         try:
-            windows = read_clips(part.source, starts, audio=False, limits=limits, **options)
+            windows = read_clips(part.source, starts, **options)
             inputs = processor(videos=windows, start=0.0, load_audio_from_video=False)
             return list(inputs["pixel_values_videos"])
         except MediaError as error:

@@ -5,6 +5,7 @@
 Sources: paper section 3.4; official modules `FACBridge` ("fine and coarse") and `JointBridge`.
 """
 
+from functools import partialmethod
 from typing import Any
 
 import torch
@@ -196,11 +197,6 @@ class VattJointHead(nn.Module):
             joint = self.projections[name](pooled)
         return joint, joint
 
-    def video(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._project("video", pooled)
-
-    def audio(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._project("audio", pooled)
-
-    def text(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._project("text", pooled)
+    video = partialmethod(_project, "video")
+    audio = partialmethod(_project, "audio")
+    text = partialmethod(_project, "text")

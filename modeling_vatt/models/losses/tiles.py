@@ -149,17 +149,6 @@ def _log_sum_exp_grad(
         return grads.result()
 
 
-@log_sum_exp.register_fake
-def _log_sum_exp_shapes(*pairs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    rows, columns = pairs[:2]
-    return rows.new_empty(rows.shape[0]), rows.new_empty(columns.shape[0])
-
-
-@_log_sum_exp_grad.register_fake
-def _log_sum_exp_grad_shapes(*arguments: Any) -> tuple[torch.Tensor, ...]:
-    return tuple(torch.empty_like(tensor) for tensor in arguments[4:7])
-
-
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     """Save the tensors among the inputs, and the output if the backward pass needs it."""
     *tensors, ctx.start, ctx.per_clip = inputs
@@ -176,6 +165,8 @@ def _log_sum_exp_backward(
     return *grads, *[None] * 7
 
 
+log_sum_exp.register_fake(lambda *pairs: tuple(side.new_empty(side.shape[0]) for side in pairs[:2]))
+_log_sum_exp_grad.register_fake(lambda *arguments: tuple(map(torch.empty_like, arguments[4:7])))
 log_sum_exp.register_autograd(_log_sum_exp_backward, setup_context=_keep)
 
 
@@ -206,19 +197,11 @@ def _softplus_sum_grad(
         return grad_bias, *grads.result()
 
 
-@softplus_sum.register_fake
-def _softplus_sum_shape(_: torch.Tensor, rows: torch.Tensor, *others: Any) -> torch.Tensor:
-    return rows.new_empty(rows.shape[0])
-
-
-@_softplus_sum_grad.register_fake
-def _softplus_sum_grad_shapes(*arguments: Any) -> tuple[torch.Tensor, ...]:
-    return tuple(torch.empty_like(tensor) for tensor in arguments[1:5])
-
-
 def _softplus_sum_backward(ctx: Any, grad_of_sums: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     grads = _softplus_sum_grad(grad_of_sums, *ctx.saved_tensors, ctx.start, ctx.per_clip)
     return *grads, *[None] * 7
 
 
+softplus_sum.register_fake(lambda bias, rows, *_: rows.new_empty(rows.shape[0]))
+_softplus_sum_grad.register_fake(lambda *arguments: tuple(map(torch.empty_like, arguments[1:5])))
 softplus_sum.register_autograd(_softplus_sum_backward, setup_context=_keep)
