@@ -5,9 +5,9 @@ they have, it need not be installed), other kinds of bytes."""
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 from numbers import Real
+from reprlib import repr as shown
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,16 +20,15 @@ class RatedSound(NamedTuple):
 
     samples: Any
     sampling_rate: int
-    decoded: bool = False  # from a decoder, which is to be resampled as a file is
+    resample: bool = False  # as a file is
 
 
-def shown(value: Any) -> str:
-    """What an error may print of a value that can be large."""
-    return reprlib.repr(value)
+def unwrapped(value: Any, resample: bool = False) -> Any:
+    """The source, array or decoder in a row of `datasets`; other bytes as bytes; anything else as it is.
 
-
-def unwrapped(value: Any) -> Any:
-    """The source, array or decoder in a row of `datasets`; other bytes as bytes; anything else as it is."""
+    Args:
+        resample: whether the array of a row is to be resampled as a file is.
+    """
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     if not isinstance(value, Mapping):
@@ -39,7 +38,7 @@ def unwrapped(value: Any) -> Any:
         rate = value.get("sampling_rate")
         if not isinstance(rate, Real):
             raise ValueError(f"A row with `array` must have its `sampling_rate`, got {shown(dict(value))}.")
-        return RatedSound(samples, int(rate))
+        return RatedSound(samples, int(rate), resample)
     source = value.get("path") if value.get("bytes") is None else value["bytes"]
     if source is None:
         raise ValueError(
@@ -61,7 +60,7 @@ def sound_of(value: Any) -> Any:
     if hasattr(value, "get_all_samples"):
         value = value.get_all_samples()
     if hasattr(value, "sample_rate") and hasattr(value, "data"):
-        return RatedSound(value.data, int(value.sample_rate), decoded=True)
+        return RatedSound(value.data, int(value.sample_rate), resample=True)
     return value
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from reprlib import repr as shown
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from .augmentation import VattAugmentation, change_colors
 from .checkpoint_parts import FRAME_SETTINGS, frame_settings, load_extractor, load_tokenizer
 from .feature_extraction_vatt import VattFeatureExtractor
 from .image_processing_vatt import VattImageProcessor
-from .inputs import shown
 from .media import DEFAULT_LIMITS, MediaClip, MediaLimits
 from .video_processing_vatt import VattVideoProcessor
 from .windows import Window, WindowReader, is_media_source, repeat_to

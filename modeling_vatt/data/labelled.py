@@ -271,7 +271,11 @@ class LabelledDataset(Dataset):
             inputs = self._inputs(row, places, generator)
         except MediaError as error:
             return SkippedClip(error.source, str(error))
-        return BatchFeature({**inputs, "labels": self._target(row["label"])})
+        labels = torch.tensor([row["label"]])
+        if self.several_labels:
+            labels = torch.zeros(1, self.num_labels)
+            labels[0, row["label"]] = 1
+        return BatchFeature({**inputs, "labels": labels})
 
     def _inputs(
         self, row: dict[str, Any], places: list[float], generator: torch.Generator
@@ -294,10 +298,3 @@ class LabelledDataset(Dataset):
                 videos=clips, load_audio_from_video=False, crop_mode=crop_mode, **options
             )[name]
         return {name: values if len(values) == 1 else values.unsqueeze(0)}
-
-    def _target(self, label: int | list[int]) -> torch.Tensor:
-        if not self.several_labels:
-            return torch.tensor([label])
-        target = torch.zeros(1, self.num_labels)
-        target[0, label] = 1
-        return target

@@ -35,7 +35,7 @@ from ..processors.media import (
     read_clips,
     read_duration,
 )
-from ..processors.media.writing import encode_clip
+from ..processors.media.writing import encode_frames
 from .captions import usable_captions, usable_sentences, usable_text
 from .folders import read_csv, read_text
 from .reading import part_of, source_of, with_pictures
@@ -557,10 +557,11 @@ def _segments(source: MediaSource, clip: RawClip, task: ShardTask) -> list[tuple
 
 def _cut(source: MediaSource, start: float, end: float, task: ShardTask) -> bytes:
     settings = task.settings
-    rates = {"fps": settings.fps, "sampling_rate": settings.sampling_rate}
-    window = {"start": start, "duration": end - start, "size": settings.size}
-    clip = read_clip(source, limits=task.limits, **window, **rates)
-    return encode_clip(with_pictures(clip), **rates)
+    fps, rate = settings.fps, settings.sampling_rate
+    window: dict[str, Any] = {"start": start, "duration": end - start, "size": settings.size}
+    clip = with_pictures(read_clip(source, limits=task.limits, fps=fps, sampling_rate=rate, **window))
+    assert clip.frames is not None
+    return encode_frames(clip.frames, fps, clip.waveform, rate)
 
 
 def sentences_around(sentences: Sequence[dict[str, Any]], start: float, end: float) -> list[dict[str, Any]]:

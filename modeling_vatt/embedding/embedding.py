@@ -31,7 +31,7 @@ from ..processors import (
     read_clips,
     read_duration,
 )
-from ..processors.inputs import RatedSound, unwrapped
+from ..processors.inputs import unwrapped
 from ..processors.media.source import source_name
 from ..processors.windows import is_media_source, iterate_strided_starts, read_windows, window_places
 from .cache import FeatureCache, content_of
@@ -227,8 +227,9 @@ def embed_files(
     """
     settings = [sorted(modalities), windows, pooled, repr(limits)]  # limits decide what cannot be read
     cache = None if cache_dir is None else _cache(Path(cache_dir), model, processor, settings)
+    unpacked = map(partial(unwrapped, resample=True), files)
     clips = zip(
-        (os.fspath(file) if isinstance(file, os.PathLike) else file for file in map(unwrapped, files)),
+        (os.fspath(file) if isinstance(file, os.PathLike) else file for file in unpacked),
         repeat(None) if segments is None else segments,
         strict=segments is not None,
     )
@@ -266,8 +267,6 @@ def _clip_reader(
                     "Decoded clips must be embedded whole and one modality at a time: leave `segments` out, "
                     "or pass the files."
                 )
-            if isinstance(source, RatedSound):  # resampled, as a file is
-                source = source._replace(decoded=True)
             name = "videos" if video else "audio"
             return processor(**{name: [source]}, windows=windows, load_audio_from_video=False, limits=limits)
         try:

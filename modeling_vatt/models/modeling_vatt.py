@@ -555,15 +555,6 @@ class VattModel(VattPreTrainedModel):
                 features[space] = values
         return features
 
-    def _known_features(self, name: str, pooled: torch.Tensor, return_embeds: bool) -> VattFeaturesOutput:
-        """Features that were computed before, with their embeddings."""
-        pooled = pooled.to(self.dtype)
-        embeds: dict[str, Any] = {}
-        if self.head is not None and return_embeds:
-            embeds = self._embeds(name, pooled)
-        rows: Any = pooled.flatten(0, -2)
-        return VattFeaturesOutput(pooler_output=rows, **embeds)
-
     @can_return_tuple
     def get_video_features(self, pixel_values_videos: torch.FloatTensor, **kwargs: Any) -> VattFeaturesOutput:
         r"""
@@ -676,7 +667,9 @@ class VattModel(VattPreTrainedModel):
             if pooled is not None:
                 if inputs is not None:
                     raise ValueError(f"Pass either `{name}_pooler_output` or the input of the {name} tower.")
-                found[name] = self._known_features(name, pooled, return_embeds)
+                rows: Any = pooled.to(self.dtype)
+                embeds = self._embeds(name, rows) if self.head is not None and return_embeds else {}
+                found[name] = VattFeaturesOutput(pooler_output=rows.flatten(0, -2), **embeds)
         if pixel_values_videos is not None:
             found["video"] = self.get_video_features(pixel_values_videos, **kwargs)
         if input_values is not None:

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, TypeAlias
 
@@ -292,16 +292,12 @@ class MediaReader:
                 stamp = packet.dts if packet.pts is None else packet.pts
                 tick = self.tick[kind]
                 moment = None if stamp is None or packet.is_discard else stamp * tick
-                length = (packet.duration or 0) * tick - self._priming(packet)
+                length = (packet.duration or 0) * tick
+                if kind == "audio" and packet.has_sidedata("skip_samples"):  # that the decoder leaves out
+                    samples = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
+                    length -= samples / max(1, packet.stream.codec_context.sample_rate)
                 clock.add(kind, moment, max(0.0, length), packet.is_keyframe)
         return clock
-
-    def _priming(self, packet: Any) -> float:
-        """Seconds at the beginning of a packet that the decoder leaves out."""
-        if packet.stream.type != "audio" or not packet.has_sidedata("skip_samples"):
-            return 0.0
-        samples = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
-        return samples / max(1, packet.stream.codec_context.sample_rate)
 
     @property
     def one_clock(self) -> bool:
@@ -338,13 +334,10 @@ class MediaReader:
         seconds = max(seconds, self.begin[kind])
         from_begin = seconds == self.begin[kind]
         if kind == "audio" and self._sound_from_begin():
-            last = None
-            for each in self._decode(kind, None, self._packets_from(kind, -math.inf), self.begin[kind]):
-                if last is not None and each[0] > seconds:
-                    yield last
-                last = each
-            if last is not None:
-                yield last
+            frames = self._decode(kind, None, self._packets_from(kind, -math.inf), self.begin[kind])
+            for each, following in pairwise(chain(frames, [(math.inf, None)])):
+                if following[0] > seconds:
+                    yield each
             return
         if not self.one_clock:
             packets = self._packets_from(kind, -math.inf if from_begin else seconds)

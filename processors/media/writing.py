@@ -13,15 +13,6 @@ from typing import Any
 import av
 import numpy as np
 
-from .decoding import MediaClip
-
-
-def encode_clip(clip: MediaClip, fps: float, sampling_rate: int) -> bytes:
-    """A window as MP4 at the rates it was read with; see [`encode_frames`]."""
-    if clip.frames is None:
-        raise ValueError("A clip without frames cannot be encoded.")
-    return encode_frames(clip.frames, fps, clip.waveform, sampling_rate)
-
 
 def encode_frames(
     frames: Iterable[np.ndarray],
