@@ -24,11 +24,8 @@ class RatedSound(NamedTuple):
 
 
 def unwrapped(value: Any, resample: bool = False) -> Any:
-    """The source, array or decoder in a row of `datasets`; other bytes as bytes; anything else as it is.
-
-    Args:
-        resample: whether the array of a row is to be resampled as a file is.
-    """
+    """The source, array or decoder in a row of `datasets`; other bytes as bytes; anything else as it is. With
+    `resample` the array of a row will be resampled as a file is."""
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     if not isinstance(value, Mapping):
@@ -75,11 +72,8 @@ def mono_at(sound: RatedSound, sampling_rate: int) -> np.ndarray:
 
 def frames_of(value: Any, fps: float, max_bytes: int) -> Any:
     """Frames that torchcodec's `VideoDecoder` or `FrameBatch` shows at k / `fps` seconds from its beginning;
-    the picture of a `Frame`; anything else as it is.
-
-    Raises:
-        ValueError: more than `max_bytes` of frames, or frames that are not in the order of time.
-    """
+    the picture of a `Frame`; anything else as it is. ValueError for more than `max_bytes` of frames, or
+    frames that are not in the order of time."""
     if hasattr(value, "get_frames_played_at"):
         about = value.metadata
         begin, end = about.begin_stream_seconds, about.end_stream_seconds
@@ -110,11 +104,8 @@ def _moments(seconds: float, fps: float) -> np.ndarray:
 
 
 def numbers_of(array: Any, kinds: tuple[str, ...], expected: str) -> np.ndarray | torch.Tensor:
-    """The array or tensor without gradient, if its type is one of `kinds`.
-
-    Raises:
-        ValueError: another type, which is named; `expected` says what is right.
-    """
+    """The array or tensor without gradient, if its type is one of `kinds`; else a ValueError that names it
+    and says what is `expected`."""
     if isinstance(array, torch.Tensor):
         array, kind = array.detach(), str(array.dtype).removeprefix("torch.")
     else:

@@ -302,15 +302,12 @@ class VattProcessor(ProcessorMixin):
             beside = {option: value for option, value in {**common, **flat}.items() if option in valid[name]}
             parts[name] = {**beside, **parts[name]}
         given: dict[str, Any] = {}
-        for options in (rate, common, *parts.values()):
+        for options in (rate, dict(common), *parts.values()):
             for option in ("return_tensors", "sampling_rate"):
-                value = options.get(option)
+                value = options.pop(option, None)
                 if value is not None and given.setdefault(option, value) != value:
                     raise ValueError(f"`{option}` was passed twice with different values: pass it once.")
-        for options in parts.values():
-            options.pop("return_tensors", None)
         audio = parts["audio_kwargs"]
-        audio.pop("sampling_rate", None)
         if not audio.get("return_attention_mask"):
             audio.pop("return_attention_mask", None)
         self.feature_extractor.check_fitting(**audio)

@@ -120,13 +120,8 @@ def _with_class_folders(
 
 
 def _labels_of(values: Sequence[Any], declared: list[str] | None, separator: str | None) -> list[Any]:
-    """Names, or lists of different names, of the classes of each row; None where they are missing.
-
-    Args:
-        values: of the column.
-        declared: names of the class ids in `values`, if they are ids.
-        separator: what stands between several names in one text.
-    """
+    """Names, or lists of different names, of the classes of each row; None where they are missing. `declared`
+    are those of class ids; `separator` stands between several names in one text."""
     labels: list[Any]
     if declared is not None:
         labels = [_names_of(value, declared) for value in values]

@@ -233,11 +233,7 @@ def load_youcook2(
 
 @contextmanager
 def _understood(file: Path, dataset: str) -> Iterator[Path]:
-    """Whatever goes wrong in the block is the file's fault, and said to be.
-
-    Raises:
-        ValueError: instead of the errors of parsing.
-    """
+    """Whatever goes wrong in the block is the file's fault, and said to be, by a ValueError."""
     try:
         yield file
     except _LayoutError:

@@ -47,15 +47,8 @@ def source_of(video: dict[str, Any]) -> MediaSource:
 
 
 def part_of(row: Mapping[str, Any]) -> Part:
-    """Where the part of a file that is used begins and ends, in seconds; the end is infinite where none is
-    stated.
-
-    Args:
-        row: of a table, with `start` and `end` if only a part is used.
-
-    Raises:
-        MediaError: `start` and `end` of the row are no part of a file.
-    """
+    """Where the part of a file that a row uses begins and ends, in seconds; the end is infinite where none is
+    stated. MediaError if its `start` and `end` are no part of a file."""
     return check_part(row.get("start"), row.get("end"), name_of(row))
 
 

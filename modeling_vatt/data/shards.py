@@ -280,17 +280,11 @@ def write_shard(path: str | os.PathLike, clips: Iterable[tuple[str, dict[str, An
 
 @dataclass(frozen=True)
 class _Member:
-    """A video or a text in a tar file.
+    """A video or a text in a tar file."""
 
-    Args:
-        name: with folders.
-        turn: how many members of that name come before it.
-        content: the file itself, also of a link.
-    """
-
-    name: str
-    turn: int
-    content: tarfile.TarInfo
+    name: str  # with folders
+    turn: int  # how many members of that name come before it
+    content: tarfile.TarInfo  # the file itself, also of a link
 
     @property
     def suffix(self) -> str:

@@ -421,20 +421,16 @@ def _whole(part: _Part, pieces: Sequence[WindowEmbeddings]) -> WindowEmbeddings:
 
 @dataclass
 class _Windows:
-    """The windows of files, a few at a time; the rest of a file is left out where too many could not be read.
-
-    Attributes:
-        missing: windows in a row that could not be read.
-        lost: number of the last file that was given up.
-    """
+    """The windows of files, a few at a time; the rest of a file is left out where too many could not be
+    read."""
 
     files: Iterable[MediaSource]
     seconds: float
     stride: float
     limits: MediaLimits
     begin: Callable[[MediaSource, float], WindowEmbeddings | None]
-    missing: int = 0
-    lost: int = -1
+    missing: int = 0  # windows in a row that could not be read
+    lost: int = -1  # number of the last file that was given up
 
     def note(self, part: _Part, clips: Sequence[torch.Tensor | MediaError]) -> None:
         """Count what could not be read of a part."""

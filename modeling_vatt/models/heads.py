@@ -118,14 +118,8 @@ class VattFeatureMLP(nn.Module):
 
 class VattKernelFeatures(nn.Module):
     """Likeness of pooled features x to those of a training set: exp(-2 |x - c|^2) for each of its centres c,
-    after x was brought to unit length, centred and brought to unit length again.
-
-    Not trained: [`fit_projections`] takes the centres from the data.
-
-    Args:
-        size: width of the features.
-        centres: how many.
-    """
+    after x was brought to unit length, centred and brought to unit length again. Not trained:
+    [`fit_projections`] takes the centres from the data."""
 
     def __init__(self, size: int, centres: int) -> None:
         super().__init__()

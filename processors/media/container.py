@@ -142,24 +142,10 @@ class MediaReader:
         if self._container is not None:
             self._container.close()
         options = {"max_pixels": str(self.limits.max_pixels)}
-        self._container = self._open_container(options)
-        self._fresh = True
-        self.streams = self._choose_streams()
-        self.tick = {kind: float(stream.time_base) for kind, stream in self.streams.items()}
-        starts = {kind: (stream.start_time or 0) * self.tick[kind] for kind, stream in self.streams.items()}
-        self.origin = min(starts.values())
-        self.begin = {kind: moment - self.origin for kind, moment in starts.items()}
-        for stream in self.streams.values():
-            stream.codec_context.thread_count = 1  # data loaders run a reader on each core
-            stream.codec_context.options = options
-        if "video" in self.streams:
-            self._check_size(self.streams["video"])
-
-    def _open_container(self, options: dict[str, str]) -> Any:
         try:
             self._file.seek(0)
             # A playlist must not make the decoder open other files or addresses: no protocol is allowed.
-            return av.open(
+            self._container = av.open(
                 _WatchedFile(self._file, self.check_time),
                 mode="r",
                 options=options,
@@ -172,6 +158,17 @@ class MediaReader:
             raise self.error(
                 f"not a readable media file ({error_message(error)})", "Check the file."
             ) from error
+        self._fresh = True
+        self.streams = self._choose_streams()
+        self.tick = {kind: float(stream.time_base) for kind, stream in self.streams.items()}
+        starts = {kind: (stream.start_time or 0) * self.tick[kind] for kind, stream in self.streams.items()}
+        self.origin = min(starts.values())
+        self.begin = {kind: moment - self.origin for kind, moment in starts.items()}
+        for stream in self.streams.values():
+            stream.codec_context.thread_count = 1  # data loaders run a reader on each core
+            stream.codec_context.options = options
+        if "video" in self.streams:
+            self._check_size(self.streams["video"])
 
     def _choose_streams(self) -> dict[Kind, Any]:
         """Of each kind the one that the file marks as its default, else the first; no attached pictures."""
@@ -262,10 +259,8 @@ class MediaReader:
         return one_clock, states_length and self._container.duration is not None
 
     def _scan(self) -> FileClock:
-        """Look through all packets, without decoding, for where the clock jumps and the streams end.
-
-        What was found in files that are opened by name is remembered while they do not change.
-        """
+        """Look through all packets, without decoding, for where the clock jumps and the streams end. It is
+        remembered of files that are opened by name, while they do not change."""
         if self._clock is not None:
             return self._clock
         identity = None
@@ -396,12 +391,8 @@ class MediaReader:
     def _decode(
         self, kind: Kind, wanted: Wanted | None, packets: Iterator[Any], following: float | None = None
     ) -> Iterator[tuple[float, Any]]:
-        """(time, decoded frame) of packets; damaged ones are left out.
-
-        Args:
-            following: time of the first frame if it has no stamp; None leaves frames without stamps out until
-                one has one.
-        """
+        """(time, decoded frame) of packets; damaged ones are left out. `following` is the time of the first
+        frame if it has no stamp; None leaves frames without stamps out until one has one."""
         stream, tick = self.streams[kind], self.tick[kind]
         context = stream.codec_context
         # AVI knows decoding times only. Frames come out in the order of presentation, late by the depth of
@@ -553,13 +544,8 @@ class Orientation:
 
 
 class FrameConverter:
-    """Decoded frames to RGB arrays (H, W, 3), resized by swscale and turned upright.
-
-    Args:
-        media: where the frames come from.
-        size: pixels of the shorter side as displayed; None keeps the stored height.
-        count: frames to come, None if not known.
-    """
+    """Decoded frames to RGB arrays (H, W, 3), resized by swscale and turned upright. `size` is the shorter
+    side as displayed in pixels, None for the stored height; `count` frames are to come, None if not known."""
 
     def __init__(self, media: MediaReader, size: int | None, count: int | None) -> None:
         self._media, self._size, self._count = media, size, count

@@ -143,12 +143,9 @@ def _shortened(text: str) -> str:
 
 
 def open_source(source: MediaSource, limits: MediaLimits) -> tuple[BinaryIO, bool]:
-    """A seekable binary file and whether it was opened here (then the caller closes it).
-
-    Raises:
-        MediaError: missing, empty or too large, or a remote source that is not allowed or does not answer.
-        TypeError: no kind of source.
-    """
+    """A seekable binary file and whether it was opened here (then the caller closes it). MediaError if it is
+    missing, empty or too large, or a remote source that is not allowed or does not answer; TypeError for no
+    kind of source."""
     name = source_name(source)
     too_large = MediaError(name, f"more than {limits.max_bytes} bytes", "Raise MediaLimits.max_bytes.")
     file: Any

@@ -60,11 +60,7 @@ def make_pairs(
     caption_ids: torch.Tensor | None,
     alike: float | None,
 ) -> Pairs:
-    """Arguments as of [`contrastive_loss`].
-
-    Raises:
-        ValueError: shapes that do not fit.
-    """
+    """Arguments and errors as of [`contrastive_loss`]."""
     anchor, candidate = unit_vectors(anchors), unit_vectors(candidates)
     candidate = candidate.unsqueeze(1) if candidate.ndim == 2 else candidate
     if candidate.ndim != 3 or candidate.shape[0] != anchor.shape[0]:

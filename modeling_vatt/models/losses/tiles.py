@@ -36,30 +36,20 @@ def absence(present: torch.Tensor) -> torch.Tensor:
 
 
 def _tiles(
-    rows: torch.Tensor,
-    columns: torch.Tensor,
+    rows: torch.Tensor,  # (r, dim), one for each clip
+    columns: torch.Tensor,  # (c, dim), `per_clip` of each clip, clip after clip
     temperature: torch.Tensor,
-    row_terms: torch.Tensor | None,
-    column_terms: torch.Tensor | None,
-    row_ids: torch.Tensor | None,
-    column_ids: torch.Tensor | None,
-    row_guides: torch.Tensor | None,
-    start: int,
+    row_terms: torch.Tensor | None,  # (r,), see [`absence`]; None for zeros
+    column_terms: torch.Tensor | None,  # (c,)
+    row_ids: torch.Tensor | None,  # (r, n); pairs of two clips are absent if any of the n is equal
+    column_ids: torch.Tensor | None,  # (c, n)
+    row_guides: torch.Tensor | None,  # (r, dim); pairs where `row_guides @ columns.T` is above 1 are, too
+    start: int,  # place of the first row's clip among the clips of the columns
     per_clip: int,
     *,
-    own_absent: bool = False,
+    own_absent: bool = False,  # whether pairs of a row and a column of the same clip are absent
 ) -> Iterator[tuple[slice, slice, torch.Tensor]]:
-    """Tiles of `rows @ columns.T / temperature`, and where they lie.
-
-    Args:
-        rows: (r, dim), one for each clip.
-        columns: (c, dim), `per_clip` of each clip, clip after clip.
-        row_terms, column_terms: (r,) and (c,), see [`absence`]; None for zeros.
-        row_ids, column_ids: (r, n) and (c, n); pairs of two clips are absent if any of the n is equal.
-        row_guides: (r, dim); pairs of two clips are absent if `row_guides @ columns.T` is above 1.
-        start: place of the first row's clip among the clips of the columns.
-        own_absent: whether pairs of a row and a column of the same clip are absent.
-    """
+    """Tiles of `rows @ columns.T / temperature`, and where they lie."""
     size = _TILE.get(rows.device.type, _LARGE_TILE)
     width = min(columns.shape[0], 2 * round(size**0.5))
     height = max(1, size // max(width, 1))
