@@ -113,7 +113,6 @@ class VattTokenizer(TokenizersBackend):
         Text is NFKC-normalised and lower-cased, and split at white space and punctuation.
 
         Args:
-            captions: sentences.
             vocab_size: words kept, the four special tokens included.
             min_frequency: rarer words become `<unk>`.
             kwargs: e.g. `model_max_length`.
@@ -146,10 +145,8 @@ class VattTokenizer(TokenizersBackend):
         so that nothing is unknown.
 
         Args:
-            captions: sentences.
             vocab_size: pieces at most, 4 special tokens and 256 bytes included.
             character_coverage: share of the characters that get pieces of their own.
-            num_threads: of the trainer.
             kwargs: e.g. `model_max_length`; pieces are shorter than words, so 16 of them hold less.
 
         Raises:

@@ -43,7 +43,6 @@ def load_labelled(
         data: a folder with a folder per class under that of the split (`train/dog/a.mp4`,
             `train/dog/day1/a.mp4`) or with metadata beside the files, or the name of a dataset; see
             [`open_table`].
-        split: split to load.
         media: `"video"`, `"audio"` (files of sound, or videos for their sound) or `"image"`.
         label_column: column of the classes, names or numbers, or lists of them; `label` or `labels` if left
             out. Names are taken as written, without space around them: `1` and `01` are two classes.
@@ -190,7 +189,7 @@ def match_classes(table: datasets.Dataset, names: Sequence[str]) -> datasets.Dat
     """A split brought onto a class list, such as that of the training split or of a trained model.
 
     Args:
-        table: table of [`load_labelled`].
+        table: of [`load_labelled`].
         names: the classes; position = class id.
 
     Raises:
@@ -215,7 +214,6 @@ class LabelledDataset(Dataset):
 
     Args:
         clips: table of [`load_labelled`], or of [`decode_clips`] made from it.
-        processor: makes the tensors.
         media: `"video"`, `"audio"` or `"image"`.
         random_window: take one random window (training) instead of `windows` uniform ones.
         augmentation: passed to the processor (training).
@@ -266,10 +264,11 @@ class LabelledDataset(Dataset):
             inputs = self._inputs(row, places, generator)
         except MediaError as error:
             return SkippedClip(error.source, str(error))
-        labels = torch.tensor([row["label"]])
         if self.several_labels:
             labels = torch.zeros(1, self.num_labels)
             labels[0, row["label"]] = 1
+        else:
+            labels = torch.tensor([row["label"]])
         return BatchFeature({**inputs, "labels": labels})
 
     def _inputs(

@@ -121,7 +121,6 @@ def cross_validation(
             which is the test set once; or neither, and is divided into folds of about equal class shares.
         fold_column: name of the column of folds.
         num_folds: folds to make for a table that has none.
-        seed: of the division.
 
     Returns:
         Name of each split, with the indices of its training and its test clips.

@@ -275,7 +275,6 @@ def prepare_shards(
     Args:
         clips: in the order in which they are to stand in the shards.
         output_dir: becomes the folder of shards; `failures.json` in it lists what could not be used.
-        settings: how clips are stored.
         shard_bytes: about so much goes into a shard, by the sizes of the files.
         run: calls a function for each of a list of tasks and gives the results in order, such as
             `map` or [`run_tasks`].

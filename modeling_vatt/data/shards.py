@@ -251,7 +251,6 @@ def open_clips(
 
     Args:
         data: a folder with a folder of shards for each split, or its URL; or what [`load_clips`] knows.
-        split: split to open.
         video_column, caption_column: see [`load_clips`].
         remote: whether a URL is allowed.
 

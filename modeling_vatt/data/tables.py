@@ -36,7 +36,6 @@ def open_table(
     Args:
         data: a folder (plain, a folder per class, or with `metadata.csv`, `.tsv`, `.jsonl` or `.parquet`,
             whose column `file_name` names the files), or the name of a dataset.
-        split: split to load.
         media: `"video"`, `"audio"` (files of sound, or videos for their sound) or `"image"`; also the name of
             the column.
         column: column of the files; found by its type if left out.
@@ -133,7 +132,6 @@ def load_clips(
     Args:
         data: a folder of videos, with or without metadata, or the name of a dataset with a video column; see
             [`open_table`].
-        split: split to load.
         video_column: column of the videos; found by its type if left out.
         caption_column: column with a caption, a list of captions, or a list of sentences with their times
             (`{"start", "end", "text"}`, seconds). If left out, the first of `captions`, `caption`, `text`,

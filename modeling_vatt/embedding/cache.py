@@ -28,7 +28,6 @@ class FeatureCache:
     models, settings and clips have other names.
 
     Args:
-        folder: of the files.
         state: what all batches depend on, as JSON can hold it.
     """
 

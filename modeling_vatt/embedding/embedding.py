@@ -161,10 +161,8 @@ def embed_query(
 
     Args:
         model, processor: of the gallery or index that is searched.
-        text: words.
         audio: file whose sound is looked for (the sound of a video file, too); its centred window.
         video: file whose pictures are looked for; its centred window.
-        limits: what the file may cost.
         start: of the window, seconds; by default it is centred.
 
     Raises:

@@ -227,7 +227,7 @@ def _fetch(url: str, name: str, limits: MediaLimits, too_large: MediaError) -> i
     Asynchronous, as such a task can be ended whatever it waits for. The timeouts of HTTP clients are for each
     single wait, so a server that sends a byte now and then would keep them waiting for ever.
     """
-    try:  # the client of huggingface_hub 2, else that of huggingface_hub 1
+    try:  # the client of huggingface_hub 2, else that of huggingface_hub 1; both come with anyio
         import httpx2 as httpx
     except ImportError:
         import httpx  # type: ignore[no-redef]
