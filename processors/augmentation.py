@@ -6,8 +6,6 @@ All draws are made once per clip. Geometry is one resampling: where the release 
 the two scalings are composed, and only the part of the frames that the crop keeps is touched.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal

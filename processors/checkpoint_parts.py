@@ -3,8 +3,6 @@
 """Parts of other models' processors, as VATT's processor uses them: settings of frames, feature extractors,
 tokenizers."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

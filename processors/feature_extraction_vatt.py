@@ -2,12 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Feature extractor of VATT: mono sound to a waveform of fixed length or a log-mel spectrogram."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from numbers import Real
 from reprlib import repr as shown
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -95,7 +93,7 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
             self._check_extractor()
 
     @classmethod
-    def from_extractor(cls, extractor: Any, seconds: float) -> VattFeatureExtractor:
+    def from_extractor(cls, extractor: Any, seconds: float) -> Self:
         """Windows of `seconds` through the feature extractor of another model, at its sampling rate.
 
         Raises:

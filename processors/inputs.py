@@ -3,8 +3,6 @@
 """Forms in which other libraries hand media over: rows of `datasets`, objects of torchcodec (known by what
 they have, it need not be installed), other kinds of bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from numbers import Real
 from reprlib import repr as shown

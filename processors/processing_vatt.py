@@ -2,11 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processor of VATT: media files, arrays and captions to the inputs of the model."""
 
-from __future__ import annotations
-
 import math
 from reprlib import repr as shown
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -76,7 +74,7 @@ class VattProcessor(ProcessorMixin):
         return super().from_args_and_dict(args, parts, **kwargs)
 
     @classmethod
-    def from_config(cls, config: Any, tokenizer: Any, fps: float = 10.0, **kwargs: Any) -> VattProcessor:
+    def from_config(cls, config: Any, tokenizer: Any, fps: float = 10.0, **kwargs: Any) -> Self:
         """Processor for the reference inputs of a model.
 
         Args:
@@ -103,7 +101,7 @@ class VattProcessor(ProcessorMixin):
         trust_remote_code: bool = False,
         hub_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
-    ) -> VattProcessor:
+    ) -> Self:
         r"""
         Processor for a model with towers of others: frames, sound and captions as each checkpoint's own
         processor makes them, of the same moment of a clip.

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Video processor of VATT: frames to `pixel_values_videos`, in plain torch (torchvision is not needed)."""
 
-from __future__ import annotations
-
 from reprlib import repr as shown
 from typing import Any, Literal
 

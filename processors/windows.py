@@ -8,8 +8,6 @@ Where frames and sound take windows of different length, both begin together and
 rule.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator, Sequence

@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..processors.media import (
     DEFAULT_LIMITS,
@@ -172,12 +173,8 @@ def decode_clips(
 
     features = datasets.Features({**clips.features, DECODED: _DECODED_FEATURES})
     decoded = clips.map(decode, num_proc=num_proc, features=features, desc="Decoding clips")
-    found = [
-        {name: part.field(name).to_pylist() for name in ("name", "error")}
-        for batch in decoded.select_columns(DECODED).with_format("arrow").iter(batch_size=1000)
-        for part in batch[DECODED].chunks
-    ]
-    names, errors = ([value for part in found for value in part[name]] for name in ("name", "error"))
+    cells = decoded.data.column(DECODED)
+    names, errors = (pc.struct_field(cells, name).to_pylist() for name in ("name", "error"))
     skipped = [SkippedClip(name, error) for name, error in zip(names, errors, strict=True) if error]
     return decoded.select([index for index, error in enumerate(errors) if not error]), skipped
 

@@ -20,15 +20,9 @@ def load_pretrained(
     adapted: Iterable[str] = (),
     **kwargs: Any,
 ) -> tuple[Model, str]:
-    """A model whose weights come from a checkpoint, and a line that says what was taken, adapted and new.
-
-    Args:
-        may_be_new: parts that may begin with random weights: `classifier`, `head`, `audio_model`, ...
-        adapted: what the caller changes besides, for the line.
-
-    Raises:
-        ValueError: the checkpoint lacks weights of other parts, or has them in other sizes.
-    """
+    """A model whose weights come from a checkpoint, and a line that says what was taken, new, and `adapted`
+    by the caller besides. ValueError if the checkpoint lacks weights of parts other than those that
+    `may_be_new` (`classifier`, `head`, `audio_model`, ...), or has them in other sizes."""
     options = {"ignore_mismatched_sizes": True, "output_loading_info": True, **kwargs}
     model, info = model_class.from_pretrained(source, **options)
     new = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}

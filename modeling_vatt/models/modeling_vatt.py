@@ -329,11 +329,6 @@ class VattPreTrainedModel(PreTrainedModel):
             if not module.config.trainable_embeddings:
                 module.word_embeddings.weight.requires_grad_(False)
 
-    @classmethod
-    def _can_set_attn_implementation(cls) -> bool:
-        # transformers looks for the attention function in the file of the class; ours is in encoder.py.
-        return True
-
     def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
         """See transformers; the T5-style text tower never uses flash attention."""
         towers = self._own_towers()

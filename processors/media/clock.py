@@ -7,8 +7,6 @@ moved, with pictures and sound together, to where the one before it ends. The th
 command line.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -7,8 +7,6 @@ audio stream, the earlier of the two. It gives decoded frames with their times, 
 file's own clock jumps, the file is read from its beginning and the stamps are moved onto one clock.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import os
@@ -20,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise, repeat
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, Self, TypeAlias
 
 import av
 import numpy as np
@@ -205,7 +203,7 @@ class MediaReader:
         if self._owns_file:
             self._file.close()
 
-    def __enter__(self) -> MediaReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -464,7 +462,7 @@ class MediaReader:
             return width
         return max(1, round(width * ratio))
 
-    def orientation(self, frame: Any = None) -> Orientation:
+    def orientation(self, frame: Any = None) -> "Orientation":
         """How frames are turned for display, according to a decoded one (None: the first of the file)."""
         if self._orientation is None:
             if frame is None:
@@ -523,7 +521,7 @@ class Orientation:
     rotation: int = 0
 
     @classmethod
-    def of(cls, frame: Any) -> Orientation:
+    def of(cls, frame: Any) -> Self:
         # A stored pixel (x, y) is displayed at (a x + c y, b x + d y).
         try:
             matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)

@@ -11,8 +11,6 @@ are checked, because it may have fallen to a hostile file.
 It is a plain `subprocess`, since workers of a data loader may have no children of `multiprocessing`.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import dataclasses

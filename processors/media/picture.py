@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opening pictures, and their pixels whatever they are stored as."""
 
-from __future__ import annotations
-
 import contextlib
 
 import numpy as np

@@ -10,8 +10,6 @@ A call closes what it opens and shares nothing with other calls, so calls may ru
 in forked or spawned processes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a path, URL, bytes or file object to a seekable binary file, within limits. Knows no decoder."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import io
@@ -16,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Self, TypeAlias
 
 
 MediaSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
@@ -81,7 +79,7 @@ class MediaLimits:
     max_memory: int = 4 * 1024**3
 
     @classmethod
-    def from_json(cls, text: str, **changes: Any) -> MediaLimits:
+    def from_json(cls, text: str, **changes: Any) -> Self:
         """Limits from the command line: the defaults but for what a JSON object says.
 
         Args:
