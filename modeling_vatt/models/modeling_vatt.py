@@ -662,9 +662,11 @@ class VattModel(VattPreTrainedModel):
             if pooled is not None:
                 if inputs is not None:
                     raise ValueError(f"Pass either `{name}_pooler_output` or the input of the {name} tower.")
-                rows: Any = pooled.to(self.dtype)
-                embeds = self._embeds(name, rows) if self.head is not None and return_embeds else {}
-                found[name] = VattFeaturesOutput(pooler_output=rows.flatten(0, -2), **embeds)
+                rows = pooled.to(self.dtype)
+                known: Any = {"pooler_output": rows.flatten(0, -2)}
+                if self.head is not None and return_embeds:
+                    known |= self._embeds(name, rows)
+                found[name] = VattFeaturesOutput(**known)
         if pixel_values_videos is not None:
             found["video"] = self.get_video_features(pixel_values_videos, **kwargs)
         if input_values is not None:
