@@ -9,7 +9,7 @@ import processes
 import pytest
 from clip_folders import losses, make_folder
 from scripts import run
-from tower_folders import bert_folder, clip_folder, wav2vec_folder
+from tower_folders import tower_sources
 
 
 pytestmark = pytest.mark.slow
@@ -35,10 +35,9 @@ def videos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def towers(tmp_path_factory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("towers")
-    makers = {"video_tower": clip_folder, "audio_tower": wav2vec_folder, "text_tower": bert_folder}
-    return {name: make(root / name) for name, make in makers.items()}
+def towers(tmp_path_factory) -> dict[str, str]:
+    sources = tower_sources(tmp_path_factory.mktemp("towers"))
+    return {f"{name}_tower": folder for name, folder in sources.items()}
 
 
 def test_train_index_search(videos, towers, tmp_path):

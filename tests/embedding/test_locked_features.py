@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from clip_folders import make_folder
-from tower_folders import bert_folder, clip_folder, wav2vec_folder
+from tower_folders import tower_sources
 
 from modeling_vatt.data import ClipDataset, collate_clips, decode_clips, load_clips
 from modeling_vatt.embedding import locked_features
@@ -26,9 +26,7 @@ from modeling_vatt.training import Pretrainer, PretrainingArguments
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> tuple[Any, Any]:
-    root = tmp_path_factory.mktemp("towers")
-    makers = {"video": clip_folder, "audio": wav2vec_folder, "text": bert_folder}
-    sources = {name: str(make(root / name)) for name, make in makers.items()}
+    sources = tower_sources(tmp_path_factory.mktemp("towers"))
     sizes = {"va_projection_size": 12, "vt_projection_size": 6}
     return build_from_towers(**sources, processing={"seconds": 0.4, "num_captions": 2}, **sizes)
 
