@@ -16,6 +16,9 @@ neighbouring runs, which a load on the machine disturbs less. Sections:
 - `packed`: query, key and value of a Base block from one matrix, packed once and for all, against three;
 - `compile`: forward and training step of the Base video encoder through `torch.compile` against eager;
 - `optimizer`: a step of AdamW on the Base video encoder, fused against PyTorch's default;
+- `kinds`: a whole pretraining step of the Base model, as `utilisation` has it but with its gradient's norm
+  limited, uncompiled on the CPU: operators by kind, as shares of their time (the clock's, of this thread;
+  other work on the machine slows all down alike), and the largest of each kind;
 - `utilisation`: whole pretraining steps of `--presets` under bf16 autocast with fused AdamW, five texts a
   clip and `--dropouts` (`--frames 32` for the paper's size), uncompiled and as `--compile` says; on CUDA
   with the largest batch that fits, doubling from `--batch`: the share of the bf16 product rate. Counted are
@@ -29,6 +32,7 @@ import platform
 import resource
 import statistics
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -38,6 +42,7 @@ import torch
 import transformers
 from bench_training import TEXTS, random_part
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from transformers import VideoMAEConfig, VideoMAEModel, ViTConfig, ViTModel
 
 from modeling_vatt import VattConfig, VattForPreTraining, VattModel
@@ -46,6 +51,21 @@ from modeling_vatt.models.encoder import VattEncoderLayer
 
 
 Runs = dict[str, Callable[[], Any]]
+# Operators of PyTorch by kind: parts of their names, the first kind that has one. What has none is the last.
+KINDS = {
+    "products": ("mm", "_linear_pointwise", "convolution"),
+    "attention": ("scaled_dot_product", "softmax"),
+    "contrastive loss": ("losses_",),
+    "optimizer": ("adam",),
+    "norm of the gradient, clipping": ("_foreach_norm", "linalg_vector_norm", "_foreach_mul", "clip"),
+    "layer norms": ("layer_norm",),
+    "activations": ("gelu", "relu"),
+    "dropout": ("dropout", "bernoulli", "random_"),
+    "copies, conversions, gathers": ("copy", "cat", "index", "clone", "embedding", "fill", "zero", "empty"),
+    "sums (gradients of biases, means)": ("sum", "mean"),
+    "additions, multiplications": ("add", "mul", "div", "sub"),
+    "rest": ("",),
+}
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "position_dropout_prob")
 
 
@@ -265,18 +285,43 @@ class Bench:
         rows = self.compare("base, AdamW", runs, 0, 1)
         show(["encoder", "optimizer", "ms", "against the default"], [row[:4] for row in rows])
 
+    def kinds(self) -> None:
+        config = self.sized("bbs", self.options.dropouts[0])
+        shares: dict[str, dict[str, str]] = defaultdict(dict)
+        for dtype in self.options.dtypes:
+            step = self.pretraining_step(config, self.options.batch, "no", dtype, max_norm=1.0)
+            step()
+            with profile(activities=[ProfilerActivity.CPU]) as found:
+                for _ in range(self.options.repeats):
+                    step()
+            times: dict[str, Counter[str]] = defaultdict(Counter)
+            for event in found.key_averages():
+                times[kind_of(event.key)][event.key] += event.self_cpu_time_total
+            total = sum(part.total() for part in times.values())
+            for kind, part in times.items():
+                names = [name for name, taken in part.most_common(3) if taken > total / 500]
+                largest = ", ".join(f"{name.split(':')[-1]} {100 * part[name] / total:.1f}" for name in names)
+                shares[kind][dtype] = f"{100 * part.total() / total:.1f}" + (f" ({largest})" if names else "")
+        rows = [[kind, *(shares[kind].get(dtype, "") for dtype in self.options.dtypes)] for kind in KINDS]
+        show(["kind", *(f"{dtype}, % of the time" for dtype in self.options.dtypes)], rows)
+
+    def sized(self, preset: str, dropout: float) -> VattConfig:
+        """Config of a whole model for inputs of the size that is asked for."""
+        config = VattConfig.from_preset(preset)
+        config.video_config.num_frames = self.options.frames
+        config.audio_config.num_samples = self.options.samples
+        for tower in (config.video_config, config.audio_config, config.text_config):
+            tower.update(dict.fromkeys(DROPOUTS, dropout))
+            if self.options.layers:
+                tower.num_hidden_layers = self.options.layers
+        return config
+
     def utilisation(self) -> None:
         rate = self.best_rate("bfloat16")
         rows = []
         for preset in self.options.presets:
             for dropout in self.options.dropouts:
-                config = VattConfig.from_preset(preset)
-                config.video_config.num_frames = self.options.frames
-                config.audio_config.num_samples = self.options.samples
-                for tower in (config.video_config, config.audio_config, config.text_config):
-                    tower.update(dict.fromkeys(DROPOUTS, dropout))
-                    if self.options.layers:
-                        tower.num_hidden_layers = self.options.layers
+                config = self.sized(preset, dropout)
                 batch = self.largest_batch(config)
                 work = 3 * batch * pretraining_flops(config)
                 for how in dict.fromkeys(("no", self.options.compile)):
@@ -304,7 +349,9 @@ class Bench:
         torch.cuda.empty_cache()
         return batch
 
-    def pretraining_step(self, config: VattConfig, batch: int, how: str) -> Callable[[], Any]:
+    def pretraining_step(
+        self, config: VattConfig, batch: int, how: str, dtype: str = "bfloat16", max_norm: float = 0
+    ) -> Callable[[], Any]:
         """Of a new model; `how` it is compiled: not, block by block, or as a whole."""
         with self.device:
             model = VattForPreTraining(config).train()
@@ -317,9 +364,11 @@ class Bench:
         inputs = random_part(config, batch, self.device)
 
         def run() -> None:
-            with self.context("bfloat16"):
+            with self.context(dtype):
                 loss = model(**inputs, return_logits=False).loss
             loss.backward()
+            if max_norm:
+                nn.utils.clip_grad_norm_(model.parameters(), max_norm)
             optimizer.step()
             optimizer.zero_grad()
 
@@ -330,6 +379,10 @@ class Bench:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated() / 1e9
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def kind_of(operator: str) -> str:
+    return next(kind for kind, parts in KINDS.items() if any(part in operator.lower() for part in parts))
 
 
 def onednn_has(dtype: str) -> bool:
@@ -385,7 +438,7 @@ def main() -> None:
     )
     sections = (
         *("limits", "base", "medium", "audio"),
-        *("droptoken", "tokens", "packed", "compile", "optimizer", "utilisation"),
+        *("droptoken", "tokens", "packed", "compile", "optimizer", "kinds", "utilisation"),
     )
     default = ("limits", "base", "droptoken", "optimizer")
     parser.add_argument("--sections", nargs="+", choices=sections, default=default)

@@ -108,9 +108,9 @@ class VattAugmentation:
         # On uint8, torch resizes several times as fast as on floats; values are rounded to whole numbers.
         if (rows, columns) != tuple(crop_size):
             pixels = F.interpolate(pixels, size=crop_size, mode="bilinear", align_corners=False)
-        flip = _uniform(0, 1, generator) < self.flip_probability
         # Frames come with the channels last; turning them round costs less before they become floats.
-        return (pixels.flip(-1) if flip else pixels).contiguous()
+        pixels = pixels.contiguous()
+        return pixels.flip(-1) if _uniform(0, 1, generator) < self.flip_probability else pixels
 
     def colors(self, generator: torch.Generator | None = None) -> torch.Tensor:
         """Draw what [`change_colors`] does to a clip: float64 (4,), brightness, saturation, contrast and hue;
@@ -193,6 +193,11 @@ def change_colors(pixels: torch.Tensor, colors: torch.Tensor) -> torch.Tensor:
             result.copy_(clip).mul_(2 / 255).sub_(1)
             continue
         for part, target in zip(clip.split(count), result.split(count), strict=True):
+            if saturation == 1 and hue == 0:  # all is linear: the same in half of the passes
+                mean = target.copy_(part).mean((2, 3), keepdim=True)
+                shift = mean.mul_((1 - contrast) * 2 / 255).add_(2 * brightness - 1)
+                target.mul_(contrast * 2 / 255).add_(shift).clamp_(-1, 1)
+                continue
             target.copy_(part).mul_(1 / 255).add_(brightness)
             if saturation != 1:
                 adjust_saturation(target, saturation)

@@ -186,15 +186,23 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
         """
         self.check_fitting(**kwargs)
         self.check_sampling_rate(sampling_rate)
-        features = [self.fit(self.load(item, limits)) for item in self.split(raw_audio)]
-        if self.do_normalize:
-            features = [_normalized(waveform) for waveform in features]
-        if self.feature_type == "extractor":
-            features = self._extract(features)
-        elif self.feature_type == "spectrogram":
-            features = list(self.log_mel(np.stack(features)))
+        features = self.features([self.fit(self.load(item, limits)) for item in self.split(raw_audio)])
         data = {"input_values": np.stack(features) if return_tensors else features}
         return BatchFeature(data, tensor_type=return_tensors)
+
+    def features(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        """`input_values` of float32 (num_samples,) sounds, one by one.
+
+        Raises:
+            ValueError: values that are not finite, as files may hold them too.
+        """
+        if not all(np.isfinite(waveform).all() for waveform in waveforms):
+            raise ValueError(f"Expected {_EXPECTED}, got NaN or infinite values: replace them.")
+        if self.do_normalize:
+            waveforms = [_normalized(waveform) for waveform in waveforms]
+        if self.feature_type == "extractor":
+            return self._extract(waveforms)
+        return list(self.log_mel(np.stack(waveforms))) if self.feature_type == "spectrogram" else waveforms
 
     def check_fitting(self, **kwargs: Any) -> None:
         """Raises for arguments that ask for sounds of other lengths than the window's, or are unknown."""
@@ -255,10 +263,7 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
                 f"Expected mono sound of shape (samples,), got {samples.shape}. Mix the channels down "
                 "first, e.g. `x.mean(axis=0)` for (channels, samples)."
             )
-        waveform = samples.astype(np.float32, copy=False)
-        if not np.isfinite(waveform).all():
-            raise ValueError(f"Expected {_EXPECTED}, got NaN or infinite values: replace them.")
-        return waveform
+        return samples.astype(np.float32, copy=False)
 
     def fit(self, waveform: np.ndarray) -> np.ndarray:
         """Exactly `num_samples` samples: the centre, or repeats."""

@@ -383,7 +383,7 @@ class VattProcessor(ProcessorMixin):
         if augmentation is not None:
             fitted = [augmentation.audio(waveform, generator) for waveform in fitted]
         return {
-            "input_values": extractor(fitted, return_tensors="pt")["input_values"],
+            "input_values": torch.from_numpy(np.stack(extractor.features(fitted))),
             "audio_mask": torch.tensor([int(waveform is not None) for waveform in waveforms]),
         }
 

@@ -98,7 +98,7 @@ class ModelIdentity:
             ("sound", self.audio, other.audio),
             ("dimension", self.dims, other.dims),
         ):
-            for key in sorted(mine.keys() | theirs.keys()):
+            for key in sorted((mine.keys() | theirs.keys()) - {"auto_map"}):  # saved code, or none
                 if mine.get(key) != theirs.get(key):
                     found.append(f"{part} setting `{key}` ({mine.get(key)} and {theirs.get(key)})")
         # A setting that only one of them knows came with a later version, which does by default what was done

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+from ..hub.repositories import require_repository
 from .modeling_vatt import VattPreTrainedModel
 
 
@@ -27,8 +28,13 @@ def load_pretrained(
         adapted: what the caller changes besides, for the line.
 
     Raises:
+        FileNotFoundError: no such folder, and nothing on the Hub.
         ValueError: the checkpoint lacks weights of other parts, or has them in other sizes.
     """
+    if "local_files_only" not in kwargs:
+        known = {name: kwargs[name] for name in ("revision", "token", "cache_dir") if name in kwargs}
+        file = "/".join(filter(None, (kwargs.get("subfolder"), "config.json")))
+        kwargs["local_files_only"] = require_repository(source, file=file, **known)
     options = {"ignore_mismatched_sizes": True, "output_loading_info": True, **kwargs}
     model, info = model_class.from_pretrained(source, **options)
     new = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}

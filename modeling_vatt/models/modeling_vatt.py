@@ -23,7 +23,14 @@ from ..hub.sentence_transformers import PROCESSOR_FILES, save_modules_file
 from .collectives import is_distributed, only_somewhere
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
-from .foreign import HUB_OPTIONS, VattForeignTower, load_remote_config, load_tower, save_remote_towers
+from .foreign import (
+    HUB_OPTIONS,
+    VattForeignTower,
+    find_towers,
+    load_remote_config,
+    load_tower,
+    save_remote_towers,
+)
 from .heads import VattBatchNorm, VattFACHead, VattFeatureMLP, VattJointHead, VattKernelFeatures
 from .locking import hold_in_evaluation, lockable, locked_parameters
 from .losses import LOSSES, VattLossScale, caption_ids, contrastive_loss, normalize
@@ -147,10 +154,12 @@ class VattPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: no source; one that does not exist or cannot serve, with the reason.
         """
-        options = {**(hub_kwargs or {}), "dtype": dtype, "trust_remote_code": trust_remote_code}
+        sources = _given(video=video, audio=audio, text=text)
+        hub = find_towers(sources, hub_kwargs)
+        options = {**hub, "dtype": dtype, "trust_remote_code": trust_remote_code}
         settings = {name: dict(fields) for name, fields in (towers or {}).items()}
         loaded: dict[str, PreTrainedModel] = {}
-        for name, source in _given(video=video, audio=audio, text=text).items():
+        for name, source in sources.items():
             found = load_tower(name, source, settings.get(name, {}), **options)
             loaded[name], settings[name] = found.model, found.use.settings()
             kwargs[f"{name}_config"] = found.model.config

@@ -11,7 +11,6 @@ from typing import Any
 import datasets
 
 from ..data import ClipDataset, is_decoded
-from ..models.locking import hash_tensors
 from ..models.modeling_vatt import VattForPreTraining
 from .arguments import PretrainingArguments
 from .checkpoints import checkpoints, is_whole, read_state
@@ -48,28 +47,12 @@ _FREE = (
 _PASSING = ("transformers_version", "_name_or_path", "dtype", "architectures")
 
 
-def hash_locked(model: VattForPreTraining) -> str:
-    """What tells locked towers of equal configs apart: their features are those of one checkpoint. Before the
-    model is put on devices, or split."""
-    parts: dict[str, Any] = {
-        name: tower for name, tower in model.towers.items() if model.config.use(name).locked
-    }
-    if parts and model.config.modality_agnostic:
-        parts["encoder"] = model.base_model.encoder
-    return hash_tensors(
-        (f"{name}.{key}", weight)
-        for name, part in parts.items()
-        for key, weight in part.named_parameters()
-        if not weight.requires_grad
-    )
-
-
 def run_fingerprint(
     args: PretrainingArguments,
     dataset: ClipDataset,
     model: VattForPreTraining,
     mixed_precision: str,
-    locked: str,
+    locked: dict[str, str],
 ) -> dict[str, Any]:
     """What must not change between the parts of a run; `data`: names, captions and sizes of files, or every
     byte of shards; `locked`: of [`hash_locked`]."""
@@ -95,7 +78,7 @@ def run_fingerprint(
         "tokenizer": settings_digest(processor.tokenizer.get_vocab()),
         "decoded_once": is_decoded(clips),
         "model_config": settings_digest(config),
-        "locked_towers": locked,
+        **({"locked_towers": settings_digest(locked)} if locked else {}),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 

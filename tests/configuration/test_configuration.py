@@ -43,23 +43,9 @@ def meta_model(config: VattConfig, modality: str) -> torch.nn.Module:
 @pytest.mark.parametrize(
     ("modality", "tower", "expected"),
     [
-        ("video", VattVideoConfig(), 87_446_016),
-        ("video", VattVideoConfig.from_size("medium"), 154_343_424),
-        ("video", VattVideoConfig.from_size("large"), 305_498_112),
         ("video", VattVideoConfig.from_size("xlarge"), 533_695_488),
-        (
-            "video",
-            VattVideoConfig.from_size("medium", use_pre_projection=True, use_post_projection=True),
-            156_442_624,
-        ),
-        ("audio", VattAudioConfig(), 86_078_976),
         ("audio", VattAudioConfig.from_size("medium"), 152_520_704),
         ("audio", VattAudioConfig.from_size("large"), 303_675_392),
-        (
-            "audio",
-            VattAudioConfig.from_size("medium", use_pre_projection=True, use_post_projection=True),
-            154_619_904,
-        ),
         ("audio", VattAudioConfig.spectrogram("base"), 85_056_768),
         ("audio", VattAudioConfig.spectrogram("medium"), 151_157_760),
         ("audio", VattAudioConfig.spectrogram("large"), 302_201_856),
@@ -72,7 +58,7 @@ def meta_model(config: VattConfig, modality: str) -> torch.nn.Module:
     ],
 )
 def test_sizes_of_towers(modality, tower, expected):
-    """Trainable parameters of every official tower: each size, projections, biases, text kinds."""
+    """Trainable parameters of the official towers of which tests/convert has no list of variables."""
     model = meta_model(VattConfig(**{f"{modality}_config": tower}), modality)
     assert count(model) == expected
 
@@ -134,12 +120,6 @@ def test_spectrogram_defaults():
     assert config.position_axes == {"spectral": 16, "temporal": 9}
     assert not config.use_bias
     assert config.drop_token_rate == 0
-
-
-def test_preset_fields_can_be_overridden():
-    """Keyword arguments of `from_preset` win over the preset."""
-    config = VattConfig.from_preset("tiny", temperature=0.1, num_labels=7)
-    assert (config.temperature, config.num_labels) == (0.1, 7)
 
 
 # --- round trips -----------------------------------------------------------------------------------------
@@ -210,10 +190,11 @@ def test_towers_load_from_a_composed_config(tmp_path):
         assert tower_class.from_pretrained(tmp_path).hidden_size == getattr(config, key).hidden_size == 16
 
 
-def test_fields_can_be_overridden_when_loading(tmp_path):
-    """The usual transformers way to change a field of a checkpoint."""
-    small_config().save_pretrained(tmp_path)
-    assert VattConfig.from_pretrained(tmp_path, temperature=0.3).temperature == 0.3
+def test_fields_can_be_overridden(tmp_path):
+    """Of a preset as of a checkpoint, in the usual transformers way."""
+    VattConfig.from_preset("tiny", num_labels=7).save_pretrained(tmp_path)
+    config = VattConfig.from_pretrained(tmp_path, temperature=0.3)
+    assert (config.temperature, config.num_labels) == (0.3, 7)
 
 
 def test_towers_may_be_dicts_or_configs():

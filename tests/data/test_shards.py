@@ -267,12 +267,6 @@ def test_windows_stay_within_their_part(long_video):
     (clip,) = items._read(decoded[0], np.random.default_rng(0))
     assert np.array_equal(clip.frames, alone[0].frames)  # type: ignore[arg-type]
     assert torch.equal(items[0]["input_ids"], ClipDataset(rows, processor)[0]["input_ids"])  # type: ignore
-    rows = datasets.Dataset.from_list(
-        [{"video": {"path": str(long_video), "bytes": None}, "start": 5.0, "end": 4.0}]
-    )
-    item = ClipDataset(rows, processor)[0]  # type: ignore[arg-type]
-    assert isinstance(item, SkippedClip) and "long.mp4: no part from 5.0 to 4.0 s" in item.reason
-    assert decode_clips(rows, processor)[1] == [item]
 
 
 # --- reading them ---
@@ -557,14 +551,6 @@ def test_a_video_is_opened_once(long_video, monkeypatch):
     rows: Any = [{"video": {"path": str(long_video), "bytes": None}, "captions": []}]
     ClipDataset(rows, small_processor(), random_window=True)[(0, 0)]
     assert len(opened) == 1
-
-
-def test_windows_of_a_file_that_does_not_state_its_length(tmp_path):
-    """A raw stream: the centred window was at its beginning."""
-    path = write_media(tmp_path / "raw.h264", frames=numbered_frames(50), fps=10)
-    rows: Any = [{"video": {"path": str(path), "bytes": None}, "captions": []}]
-    (clip,) = ClipDataset(rows, small_processor())._read(rows[0], np.random.default_rng(0))
-    assert clip.start > 1.0
 
 
 # --- sentences with times ---

@@ -4,7 +4,6 @@
 
 import json
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -169,10 +168,8 @@ def test_a_model_in_a_relative_folder_is_found_from_elsewhere(place, tmp_path, m
 def test_index_says_what_is_wrong(place, tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments, message in (
-        ((tmp_path / "nothing",), "no such folder"),
         ((place / "videos" / "clip1.mp4",), "is a file"),
         ((tmp_path / "empty",), "--model"),
-        ((tmp_path / "empty", "--model", tmp_path / "none"), "none"),
         ((place / "videos", "--stride", "0.3"), "stride"),
         ((place / "videos", "--device", "nowhere"), "another, such as `cpu`"),
         ((tmp_path / "empty", "--index", place / "videos" / ".vatt-index"), "--index"),
@@ -187,17 +184,8 @@ def test_index_says_what_is_wrong(place, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["my_modle", "deep/er/my_modle", "./my_modle", "owner/my_modle"])
-def test_a_model_that_is_not_there_is_said_at_once(place, tmp_path, monkeypatch, name):
+def test_a_model_that_is_not_there_is_said_at_once(place, tmp_path, monkeypatch, no_network, name):
     """Without a network transformers tries for half a minute, and says nothing of folders."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    real = socket.getaddrinfo
-
-    def no_network(host, *args, **options):
-        if host == "127.0.0.1":
-            return real(host, *args, **options)
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr("socket.getaddrinfo", no_network)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "videos").mkdir()
     began = time.perf_counter()
@@ -415,7 +403,6 @@ def test_search_that_finds_nothing_and_wrong_usage(place, tmp_path, monkeypatch)
         ("a", "--min-score", "5"),
         ("a", "--folder", "no such folder"),
         ("a", "--folder", "../x"),
-        (),
         ("--not", "a"),
         ("a", "--weight", "audio=2"),
         ("a", "--weight", "text"),

@@ -96,6 +96,7 @@ ODD = {
     "late.webm": {"video_offset": 5.0, "audio_offset": 5.0},
     "hevc.mp4": {"video_codec": "libx265", "video_options": {"x265-params": "log-level=error"}},
     "part2.mp4": {"video_codec": "mpeg4"},
+    "film.avi": {},
     "plain.mp4": {},
 }
 
@@ -223,12 +224,6 @@ def test_text_search(visit, search):
     assert page.url.endswith("#q=a%20grey%20tone")
 
 
-def test_link_with_a_query(visit):
-    page = visit(fragment="#q=a%20tone")
-    expect(page.locator("#query")).to_have_value("a tone")
-    expect(page.locator("#status")).to_contain_text("for “a tone”")
-
-
 @pytest.mark.parametrize("path", ["garden/bird.mp4", "garden/dog & cat #1.mp4", "street/tram.webm"])
 def test_play_from_the_right_second(visit, search, path):
     page = visit()
@@ -256,30 +251,6 @@ def test_play_from_the_right_second(visit, search, path):
     expect(page.locator("#player")).to_be_hidden()
     wait_until(lambda: state(page)["source"] is None)
     expect(page.locator(".moment").nth(place)).to_be_focused()
-
-
-def test_next_and_previous(visit, search):
-    page = visit()
-    ask(page, "a tone")
-    moments = search.text("a tone", top_k=24)
-    expect(page.locator(".moment")).to_have_count(len(moments))
-    page.locator(".moment").first.click()
-    expect(page.locator("#previous")).to_be_disabled()
-    page.click("#next")
-    expect(page.locator("#player-name")).to_have_text(Path(moments[1].path).name)
-    page.click("#previous")
-    expect(page.locator("#player-name")).to_have_text(Path(moments[0].path).name)
-    page.click("#player-close")
-    expect(page.locator("#player")).to_be_hidden()
-
-
-def test_format_that_browsers_do_not_play(visit):
-    page = visit()
-    page.select_option("#folder", "old")
-    ask(page, "a tone")
-    expect(page.locator(".moment b").first).to_have_text("film.avi")
-    page.locator(".moment").first.click()
-    expect(page.locator("#player-alert")).to_contain_text("cannot play film.avi")
 
 
 def test_filters(visit, search):
@@ -768,8 +739,9 @@ def test_from_the_query_to_play_and_back_by_keys(visit, search):
     page.keyboard.press("n")
     expect(page.locator("#player-name")).to_have_text(names[2])
     page.keyboard.press("p")
-    page.keyboard.press("p")
+    page.click("#previous")
     expect(page.locator("#player-name")).to_have_text(names[0])
+    expect(page.locator("#previous")).to_be_disabled()
     page.keyboard.press("Escape")
     expect(cards.nth(1)).to_be_focused()
     page.keyboard.press("ArrowUp")
@@ -843,7 +815,7 @@ def test_a_file_whose_clock_starts_late(visit, odd, name):
     assert share == pytest.approx(100 * shown / SECONDS, abs=4)
 
 
-@pytest.mark.parametrize("name", ["hevc.mp4", "part2.mp4"])
+@pytest.mark.parametrize("name", ["hevc.mp4", "part2.mp4", "film.avi"])
 def test_pictures_that_the_browser_cannot_show(visit, odd, name):
     page = visit(site=odd[0], fragment=f"#play={name}&t=1.60-2.40")
     expect(page.locator("#player-alert")).to_contain_text(

@@ -30,8 +30,7 @@ from media_factory import corner_frame, tone, write_media
 from PIL import Image
 
 import modeling_vatt.processors
-from modeling_vatt.processors import MediaError, MediaLimits, probe, read_clip, read_clips, read_picture
-from modeling_vatt.processors.media.source import open_source
+from modeling_vatt.processors import MediaError, MediaLimits, probe, read_clip, read_picture
 
 
 CONTAINERS = ("mp4", "mkv", "webm", "avi", "mov", "wav", "ogg", "flac", "mp3")
@@ -364,16 +363,21 @@ def test_addresses_are_refused_by_default(hanging: str) -> None:
         '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period>'
         '<AdaptationSet mimeType="video/mp4"><Representation id="1"><BaseURL>file:///etc/passwd</BaseURL></Representation>'
         "</AdaptationSet></Period></MPD>",
-        "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
-        "ffconcat version 1.0\nfile /etc/passwd\n",
+        *(
+            f"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n{address}\n#EXT-X-ENDLIST\n"
+            for address in ("file:///etc/passwd", "film.mp4", "/FOLDER/film.mp4")
+        ),
+        *(f"ffconcat version 1.0\nfile {name}\n" for name in ("/etc/passwd", "film.mp4")),
     ],
-    ids=["sdp", "dash", "hls", "concat"],
 )
-def test_lists_open_nothing(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "list.mp4"
-    path.write_text(text)
-    for source in (path, text.encode()):
-        assert read(source) == "refused"
+def test_lists_open_nothing(fuzz: MediaFuzz, text: str, tmp_path: Path) -> None:
+    """Neither files of the system nor the film beside them, by whatever name."""
+    (tmp_path / "film.mp4").write_bytes(fuzz.samples["plain.mp4"])
+    text = text.replace("/FOLDER", str(tmp_path))
+    for name in ("list.mp4", "list.m3u8", "list.ffconcat"):
+        (tmp_path / name).write_text(text)
+        assert read(tmp_path / name) == "refused"
+    assert read(text.encode()) == "refused"
 
 
 # Settings
@@ -406,16 +410,3 @@ def test_limits_from_json() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             MediaLimits.from_json(text)
-
-
-def test_several_windows_share_the_time(fuzz: MediaFuzz) -> None:
-    clips = read_clips(fuzz.samples["plain.mp4"], [0.0, 0.2], duration=0.2, limits=QUICK)
-    assert len(clips) == 2
-
-
-def test_a_file_object_of_the_caller_stays_open(fuzz: MediaFuzz) -> None:
-    file = io.BytesIO(fuzz.samples["plain.wav"])
-    for isolated in (False, True):
-        read_clip(file, limits=MediaLimits(isolated=isolated))
-        assert not file.closed
-    assert open_source(file, QUICK) == (file, False)

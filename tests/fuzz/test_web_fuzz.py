@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra `web` is not installed")
 
-from web_folder import make_search, make_videos
+from web_folder import answer_to, make_search, make_videos, request_of
 
 from modeling_vatt.web import WebSettings, create_app
 
@@ -63,25 +63,6 @@ def site(tmp_path_factory) -> tuple[Any, list[str]]:
     return create_app(search, settings), [entry["path"] for entry in search.index.files()]
 
 
-async def ask(app: Any, request: dict[str, Any], body: list[bytes]) -> tuple[int, dict[bytes, bytes], bytes]:
-    """Status, headers and body of an answer, from a request as a server hands it on."""
-    pending = [{"type": "http.request", "body": part, "more_body": True} for part in body]
-    pending.append({"type": "http.request", "body": b"", "more_body": False})
-    answer: dict[str, Any] = {"body": b""}
-
-    async def receive() -> dict[str, Any]:
-        return pending.pop(0) if pending else {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            answer.update(status=message["status"], headers=dict(message["headers"]))
-        else:
-            answer["body"] += message.get("body", b"")
-
-    await asyncio.wait_for(app(request, receive, send), 60)
-    return answer["status"], answer["headers"], answer["body"]
-
-
 def random_request(draw: random.Random, files: list[str]) -> tuple[dict[str, Any], list[bytes]]:
     kind = draw.random()
     if kind < 0.4:  # near something that is there
@@ -105,28 +86,7 @@ def random_request(draw: random.Random, files: list[str]) -> tuple[dict[str, Any
     method = draw.choice(["GET"] * 4 + ["POST"] * 4 + ["HEAD", "PUT", "DELETE", "OPTIONS", "X"])
     if draw.random() < 0.15:  # an upload as it should be, of anything
         path, query, method = b"/api/search", b"by=" + draw.choice([b"video", b"audio"]), "POST"
-    request = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-        "path": _decoded(path),
-        "raw_path": path,
-        "query_string": query,
-        "root_path": "",
-        "headers": headers,
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 80),
-    }
-    return request, body
-
-
-def _decoded(path: bytes) -> str:
-    """As uvicorn hands it on."""
-    from urllib.parse import unquote
-
-    return unquote(path.decode("latin-1"))
+    return request_of(method, path, query, headers), body
 
 
 def test_whatever_is_asked_is_answered(site):
@@ -137,7 +97,7 @@ def test_whatever_is_asked_is_answered(site):
     async def run() -> None:
         for number in range(REQUESTS):
             request, body = random_request(draw, files)
-            status, headers, content = await ask(app, request, body)
+            status, headers, content = await answer_to(app, request, body)
             shown = (
                 number,
                 request["method"],

@@ -24,64 +24,57 @@ pytestmark = pytest.mark.slow  # three processes make a step of every case
 
 JOINT = {"variant": "joint", "audio_text_loss_weight": 1.0}
 FIRST, SECOND = [1, 1, 0, 1, 1, 0], [0, 1, 1, 1, 0, 1]
+MASKS, NOTHING = (FIRST, SECOND), ([0] * 6, [0] * 6)
+CAPTIONS = (FIRST, [[1, 0], [0, 0], [0, 1], [1, 1], [1, 0], [1, 1]])
+# Clips of each process, for two and for three processes.
+EVEN, UNEVEN = {2: (3, 3), 3: (2, 2, 2)}, {2: (2, 4), 3: (1, 3, 2)}
+FALSE_NEGATIVES = {"mask_false_negatives": True, "false_negative_similarity": 0.1}
 
-# name -> what it is about; `sizes` are the clips of each process, for two and for three processes. Rounding
-# grows through the hundred batch norms of the convolutional baseline, so it gets an `rtol` of its own.
+# name -> what it is about. Rounding grows through the hundred batch norms of the convolutional baseline, so
+# it gets an `rtol` of its own.
 CASES: dict[str, dict[str, Any]] = {
-    "even": {"sizes": {2: (3, 3), 3: (2, 2, 2)}},
+    "even": {"sizes": EVEN},
     "uneven": {"sizes": {2: (5, 1), 3: (1, 3, 2)}},
-    "masked": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "masks": (FIRST, SECOND)},
-    "uneven_masked": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "masks": (FIRST, SECOND)},
+    "masked": {"sizes": EVEN, "masks": MASKS},
+    "uneven_masked": {"sizes": UNEVEN, "masks": MASKS},
     "process_without_sound": {"sizes": {2: (2, 4), 3: (2, 3, 1)}, "masks": ([0, 0, 1, 1, 0, 1], [1] * 6)},
-    "all_absent": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "masks": ([0] * 6, [0] * 6)},
-    "symmetric": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "config": {"loss_type": "symmetric"}},
-    "symmetric_uneven_masked": {
-        "sizes": {2: (2, 4), 3: (1, 3, 2)},
-        "masks": (FIRST, SECOND),
-        "config": {"loss_type": "symmetric"},
-    },
-    "joint": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "masks": (FIRST, SECOND), "config": JOINT},
+    "all_absent": {"sizes": EVEN, "masks": NOTHING},
+    "symmetric": {"sizes": EVEN, "config": {"loss_type": "symmetric"}},
+    "symmetric_uneven_masked": {"sizes": UNEVEN, "masks": MASKS, "config": {"loss_type": "symmetric"}},
+    "joint": {"sizes": UNEVEN, "masks": MASKS, "config": JOINT},
     **{
-        f"{loss}_uneven_masked": {
-            "sizes": {2: (2, 4), 3: (1, 3, 2)},
-            "masks": (FIRST, SECOND),
-            "config": {**JOINT, "loss_type": loss},
-        }
+        f"{loss}_uneven_masked": {"sizes": UNEVEN, "masks": MASKS, "config": {**JOINT, "loss_type": loss}}
         for loss in ("asymmetric_learned", "symmetric_learned", "sigmoid")
     },
-    "sigmoid_without_clips": {
-        "sizes": {2: (3, 3), 3: (2, 2, 2)},
-        "masks": ([0] * 6, [0] * 6),
-        "config": {"loss_type": "sigmoid"},
-    },
+    "sigmoid_without_clips": {"sizes": EVEN, "masks": NOTHING, "config": {"loss_type": "sigmoid"}},
     **{
         f"{loss}_false_negatives": {
-            "sizes": {2: (2, 4), 3: (1, 3, 2)},
-            "masks": (FIRST, SECOND),
-            "config": {"loss_type": loss, "mask_false_negatives": True, "false_negative_similarity": 0.1},
+            "sizes": UNEVEN,
+            "masks": MASKS,
+            "config": {"loss_type": loss, **FALSE_NEGATIVES},
             "cached": loss == "symmetric_learned",
         }
         for loss in ("symmetric_learned", "sigmoid")
     },
     **{
         f"{loss}_captions": {
-            "sizes": {2: (2, 4), 3: (1, 3, 2)},
-            "masks": (FIRST, [[1, 0], [0, 0], [0, 1], [1, 1], [1, 0], [1, 1]]),
+            "sizes": UNEVEN,
+            "masks": CAPTIONS,
             "config": {"loss_type": loss},
             "cached": loss == "asymmetric",
         }
         for loss in ("asymmetric", "sigmoid")
     },
-    "sigmoid_ddp": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "config": {"loss_type": "sigmoid"}, "ddp": True},
-    "sigmoid_fsdp": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "config": {"loss_type": "sigmoid"}, "fsdp": True},
+    "sigmoid_ddp": {"sizes": EVEN, "config": {"loss_type": "sigmoid"}, "ddp": True},
+    "sigmoid_fsdp": {"sizes": UNEVEN, "config": {"loss_type": "sigmoid"}, "fsdp": True},
     "agnostic": {"sizes": {2: (4, 2), 3: (3, 1, 2)}, "config": {"variant": "agnostic"}},
-    "mmv": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "config": {"variant": "mmv"}, "rtol": 1e-7},
-    "ddp": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "masks": (FIRST, SECOND), "ddp": True},
-    "cached": {"sizes": {2: (4, 2), 3: (1, 3, 2)}, "masks": (FIRST, SECOND), "cached": True},
-    "fsdp": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "masks": (FIRST, SECOND), "fsdp": True},
-    "fsdp_uneven": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "fsdp": True},
-    "fsdp_cached": {"sizes": {2: (3, 3), 3: (2, 2, 2)}, "fsdp": True, "cached": True},
-    "ddp_checkpointing": {"sizes": {2: (2, 4), 3: (1, 3, 2)}, "ddp": True, "checkpointing": True},
+    "mmv": {"sizes": UNEVEN, "config": {"variant": "mmv"}, "rtol": 1e-7},
+    "ddp": {"sizes": EVEN, "masks": MASKS, "ddp": True},
+    "cached": {"sizes": {2: (4, 2), 3: (1, 3, 2)}, "masks": MASKS, "cached": True},
+    "fsdp": {"sizes": EVEN, "masks": MASKS, "fsdp": True},
+    "fsdp_uneven": {"sizes": UNEVEN, "fsdp": True},
+    "fsdp_cached": {"sizes": EVEN, "fsdp": True, "cached": True},
+    "ddp_checkpointing": {"sizes": UNEVEN, "ddp": True, "checkpointing": True},
 }
 
 

@@ -1,8 +1,7 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
 """What every model class owes to a user of transformers: the common model checks, attention implementations,
-precision, devices, quantisation, adapters and hooks. What test_modeling.py and test_classification.py show
-for a class is marked there and not repeated here. Compilation and export: test_export.py; Trainer:
+precision, devices, quantisation, adapters and hooks. Compilation and export: test_export.py; Trainer:
 test_trainer.py."""
 
 import logging
@@ -10,7 +9,7 @@ import logging
 import pytest
 import torch
 from every_model import CLASSIFIERS, MODELS, answer_of, build, inputs_of, loss_of, shallow, towers_of
-from small_models import needs_compiler
+from small_models import VARIANTS, needs_compiler
 from torch import nn
 from transformers.utils import is_flash_attn_2_available
 
@@ -18,6 +17,10 @@ from modeling_vatt import VattForPreTraining, VattModel, VattPreTrainedModel
 
 
 every_model = pytest.mark.parametrize("model_class", MODELS)
+OTHERS = [(model, name) for model in (VattModel, *CLASSIFIERS) for name in ("specific", "agnostic", "mmv")]
+EVERY_VARIANT = [*((VattForPreTraining, name) for name in VARIANTS), *OTHERS]
+every_variant = pytest.mark.parametrize(("model_class", "variant"), EVERY_VARIANT)
+HALF = [(*case, torch.bfloat16) for case in EVERY_VARIANT] + [(m, "specific", torch.float16) for m in MODELS]
 every_classifier = pytest.mark.parametrize("model_class", CLASSIFIERS)
 
 
@@ -74,21 +77,6 @@ def test_classifiers_have_no_word_table(model_class):
         build(model_class).resize_token_embeddings(50)
 
 
-@pytest.mark.support("`output_hidden_states`, `output_attentions`", "VattForPreTraining")
-def test_hidden_states_of_the_pretraining_model():
-    """They pass through from the base model."""
-    model = build(VattForPreTraining)
-    model.set_attn_implementation("eager")
-    inputs = inputs_of(model)
-    output = model(**inputs, output_hidden_states=True, output_attentions=True)
-    base = model.vatt(**inputs, output_hidden_states=True, output_attentions=True)
-    for ours, expected in zip(towers_of(output), towers_of(base), strict=True):
-        assert (len(ours.hidden_states), len(ours.attentions)) == (3, 2)
-        for name in ("hidden_states", "attentions"):
-            for first, second in zip(ours[name], expected[name], strict=True):
-                assert torch.equal(first, second)
-
-
 @every_model
 @pytest.mark.support("Gradients of hidden states and attentions")
 def test_gradients_of_hidden_states_and_attentions(model_class):
@@ -104,33 +92,65 @@ def test_gradients_of_hidden_states_and_attentions(model_class):
     assert all(value.grad is not None and value.grad.any() for value in kept)
 
 
-@pytest.mark.parametrize("variant", ["specific", "agnostic", "mmv"])
-@pytest.mark.parametrize("model_class", [VattModel, *CLASSIFIERS])
+@every_variant
 @pytest.mark.support("Every parameter gets a gradient")
 def test_every_parameter_gets_a_gradient(model_class, variant):
+    """One step reaches every trainable parameter (DDP would otherwise stop), and never the word table."""
     model = build(model_class, variant).train()
     loss_of(model, inputs_of(model, labels=True)).backward()
-    without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
-    assert without == set()
+    for name, parameter in model.named_parameters():
+        is_fixed = name.endswith("word_embeddings.weight")
+        assert parameter.requires_grad != is_fixed, name
+        assert (parameter.grad is None) == is_fixed, name
+        assert is_fixed or parameter.grad.isfinite().all(), name
 
 
-@pytest.mark.parametrize("model_class", [VattForPreTraining, *CLASSIFIERS])
+@every_model
 @pytest.mark.support("Evaluation is deterministic")
 def test_evaluation_is_deterministic(model_class):
-    model = build(model_class, every={"hidden_dropout_prob": 0.3}, video={"drop_token_rate": 0.5})
+    """Training depends on the seed alone."""
+    dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    model = build(model_class, every=dropout, video={"drop_token_rate": 0.5})
     inputs = inputs_of(model)
-    assert torch.equal(answer_of(model(**inputs)), answer_of(model(**inputs)))
+
+    def run(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return answer_of(model(**inputs))
+
+    assert torch.equal(run(0), run(1))
+    model.train()
+    assert torch.equal(run(0), run(0))
+    assert not torch.allclose(run(0), run(1))
 
 
-@pytest.mark.parametrize("model_class", [VattForPreTraining, *CLASSIFIERS])
+@every_variant
 @pytest.mark.support("Batching changes nothing")
-def test_batch_equals_its_rows(model_class):
-    model = build(model_class).double()
-    inputs = {k: v.double() if v.is_floating_point() else v for k, v in inputs_of(model).items()}
+def test_batch_equals_its_rows(model_class, variant):
+    model = build(model_class, variant).double()
+    inputs = inputs_of(model)
     together = answer_of(model(**inputs))
     for row in range(3):
         alone = answer_of(model(**{name: values[row : row + 1] for name, values in inputs.items()}))
         torch.testing.assert_close(together[row : row + 1], alone)
+
+
+@every_variant
+@pytest.mark.support("Save and load (safetensors)")
+def test_save_and_load(model_class, variant, tmp_path):
+    """Same weights, class names and answers after a round trip through a folder with safetensors only."""
+    names = {0: "dog", 1: "cat", 2: "cow", 3: "hen", 4: "owl"}
+    model = build(model_class, variant, id2label=names)
+    model.save_pretrained(tmp_path)
+    found = {path.name for path in tmp_path.iterdir()}
+    of_embeddings = {"modules.json", "config_sentence_transformers.json"}
+    assert found - of_embeddings == {"config.json", "model.safetensors"}
+    loaded, info = model_class.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values()) and not loaded.training and loaded.config.id2label == names
+    state = loaded.state_dict()
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(values, state[name]) for name, values in model.state_dict().items())
+    inputs = inputs_of(model)
+    torch.testing.assert_close(answer_of(loaded(**inputs)), answer_of(model(**inputs)))
 
 
 @every_model
@@ -153,21 +173,20 @@ def test_forward_hooks(model_class):
 # --- attention -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", ["specific", "agnostic"])
-@pytest.mark.parametrize("model_class", [VattModel, *CLASSIFIERS])
+@every_variant
 @pytest.mark.support("eager against `sdpa`")
-def test_eager_equals_sdpa(model_class, variant, tmp_path):
-    """Chosen when loading, for evaluation and gradients."""
-    build(model_class, variant).save_pretrained(tmp_path)
+def test_eager_equals_sdpa(model_class, variant):
+    """For evaluation and gradients."""
+    model = build(model_class, variant).double()
+    inputs = inputs_of(model, labels=True)
     results = []
     for implementation in ("eager", "sdpa"):
-        model = model_class.from_pretrained(tmp_path, attn_implementation=implementation)
-        inputs = inputs_of(model, labels=True)
+        model.set_attn_implementation(implementation)
+        model.zero_grad()
         loss_of(model, inputs).backward()
-        grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
-        results.append((answer_of(model(**inputs)), torch.cat(grads)))
-    for eager, sdpa in zip(*results, strict=True):
-        torch.testing.assert_close(eager, sdpa, rtol=1e-4, atol=1e-5)
+        grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        results.append([answer_of(model(**inputs)), *grads])
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.slow
@@ -208,12 +227,11 @@ def assert_near(values: torch.Tensor, expected: torch.Tensor, cosine: float) -> 
     assert nn.functional.cosine_similarity(values.float(), expected.float(), dim=-1).min() > cosine
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@every_model
+@pytest.mark.parametrize(("model_class", "variant", "dtype"), HALF)
 @pytest.mark.support("`dtype=` bfloat16 and float16")
-def test_loading_in_half_precision(model_class, dtype, tmp_path):
+def test_loading_in_half_precision(model_class, variant, dtype, tmp_path):
     """Takes the float32 inputs of the processors."""
-    model = build(model_class)
+    model = build(model_class, variant)
     model.save_pretrained(tmp_path)
     half = model_class.from_pretrained(tmp_path, dtype=dtype)
     assert {p.dtype for p in half.parameters()} == {dtype}
@@ -222,18 +240,20 @@ def test_loading_in_half_precision(model_class, dtype, tmp_path):
         assert_near(answer_of(half(**inputs)), answer_of(model(**inputs)), 0.97)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@every_model
+@pytest.mark.parametrize(("model_class", "variant", "dtype"), HALF)
 @pytest.mark.support("autocast bfloat16 and float16")
-def test_autocast(model_class, dtype):
+def test_autocast(model_class, variant, dtype):
     """Outputs near float32, gradients finite and float32."""
-    model = build(model_class)
+    model = build(model_class, variant)
     inputs = inputs_of(model, labels=True)
     expected = answer_of(model(**inputs))
-    with torch.autocast("cpu", dtype):
-        assert_near(answer_of(model(**inputs)), expected, 0.97)
-        loss = loss_of(model, inputs)
-    loss.float().backward()
+    # In bfloat16 oneDNN reads memory that nobody wrote for the weights of a strided 3 x 3 convolution whose
+    # input is one pixel wide, as at the end of the tiny ResNet of "mmv".
+    with torch.backends.mkldnn.flags(enabled=variant != "mmv"):
+        with torch.autocast("cpu", dtype):
+            assert_near(answer_of(model(**inputs)), expected, 0.97)
+            loss = loss_of(model.train(), inputs)
+        loss.float().backward()
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             assert parameter.grad.dtype == torch.float32
@@ -301,20 +321,23 @@ def test_offload_to_disk(model_class, variant, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("variant", ["specific", "agnostic"])
-@pytest.mark.parametrize("model_class", [VattModel, *CLASSIFIERS])
+@every_model
 @pytest.mark.support("Gradient checkpointing")
-def test_gradient_checkpointing(model_class, variant):
+def test_gradient_checkpointing(model_class, variant, reentrant):
+    """Same gradients with recomputation, the relative bias of the text tower and dropout included."""
     grads = []
     for checkpointing in (False, True):
-        model = build(model_class, variant).train()
+        dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+        model = build(model_class, variant, every=dropout).double().train()
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            assert model.is_gradient_checkpointing
         torch.manual_seed(0)
         loss_of(model, inputs_of(model, labels=True)).backward()
         grads.append([p.grad for p in model.parameters() if p.grad is not None])
-    for first, second in zip(*grads, strict=True):
-        torch.testing.assert_close(first, second)
+    torch.testing.assert_close(*grads)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -341,7 +364,15 @@ def test_adapters_of_every_tower_learn_with_reentrant_checkpointing(model_class:
         torch.testing.assert_close(grads[1][name], grad, msg=name)
 
 
-def adapter_step(model_class: type, dora: bool) -> None:
+@pytest.mark.parametrize(
+    "dora",
+    [
+        pytest.param(False, marks=pytest.mark.support("LoRA with merge")),
+        pytest.param(True, marks=pytest.mark.support("DoRA with merge")),
+    ],
+)
+@every_model
+def test_adapters(model_class, dora):
     """Train the adapters a step; merged weights then give the same answers without PEFT."""
     peft = pytest.importorskip("peft", reason="peft is not installed")
     model = build(model_class)
@@ -367,18 +398,6 @@ def adapter_step(model_class: type, dora: bool) -> None:
     assert isinstance(merged, model_class)
     assert not any("lora" in name for name, _ in merged.named_parameters())
     torch.testing.assert_close(answer_of(merged(**inputs)), after, rtol=1e-4, atol=1e-5)
-
-
-@every_model
-@pytest.mark.support("LoRA with merge")
-def test_lora(model_class):
-    adapter_step(model_class, dora=False)
-
-
-@every_model
-@pytest.mark.support("DoRA with merge")
-def test_dora(model_class):
-    adapter_step(model_class, dora=True)
 
 
 @every_model

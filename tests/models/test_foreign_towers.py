@@ -10,22 +10,33 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from small_models import AUDIO, TEXT, VIDEO, seeded
-from tower_folders import REMOTE, SMALL, remote_folder
+from torch import nn
+from tower_folders import (
+    BERT,
+    CLIP,
+    PICTURE,
+    REMOTE,
+    SMALL,
+    TEXT_FIELDS,
+    WAV2VEC,
+    WHISPER,
+    remote_folder,
+)
 from transformers import (
     ASTConfig,
     ASTModel,
     AutoModel,
-    BertConfig,
     BertModel,
     ClapConfig,
     ClapModel,
-    CLIPConfig,
     CLIPModel,
     Dinov2Config,
     Dinov2Model,
     ModernBertConfig,
     ModernBertModel,
     PreTrainedModel,
+    ResNetConfig,
+    ResNetModel,
     Siglip2Config,
     Siglip2Model,
     T5Config,
@@ -34,34 +45,16 @@ from transformers import (
     VideoMAEModel,
     VJEPA2Config,
     VJEPA2Model,
-    Wav2Vec2Config,
     Wav2Vec2Model,
-    WhisperConfig,
     WhisperModel,
 )
 
 from modeling_vatt import VattConfig, VattForPreTraining, VattModel
 from modeling_vatt.models.adapters import add_lora, merged_state_dict
+from modeling_vatt.models.locking import find_blocks
+from modeling_vatt.training import cached_backward
 
 
-PICTURE = {**SMALL, "image_size": 8, "patch_size": 4}
-WORDS = {**SMALL, "vocab_size": 40, "max_position_embeddings": 8}
-SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-WHISPER = {
-    "vocab_size": 40,
-    "d_model": 16,
-    "num_mel_bins": 8,
-    "max_source_positions": 10,
-    "max_target_positions": 8,
-    "encoder_layers": 2,
-    "decoder_layers": 1,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 24,
-    "decoder_ffn_dim": 24,
-    "decoder_start_token_id": 1,
-    **SPECIAL,
-}
 CLAP_AUDIO = {
     "hidden_size": 8,
     "num_mel_bins": 8,
@@ -85,24 +78,14 @@ VJEPA = {
     "pred_num_hidden_layers": 1,
     "pred_num_mask_tokens": 2,
 }
-WAV2VEC = {
-    **SMALL,
-    "conv_dim": [8, 8],
-    "conv_stride": [4, 2],
-    "conv_kernel": [8, 2],
-    "num_feat_extract_layers": 2,
-}
-WAV2VEC |= {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "vocab_size": 10}
-
-CLIP = CLIPConfig(text_config={**WORDS, **SPECIAL}, vision_config=PICTURE, projection_dim=12)
 SIGLIP2 = Siglip2Config(
-    text_config={**WORDS, **SPECIAL, "projection_size": 16},
+    text_config={**TEXT_FIELDS, "projection_size": 16},
     vision_config={**SMALL, "patch_size": 4, "num_patches": 4},
 )
-CLAP = ClapConfig(text_config={**WORDS, **SPECIAL}, audio_config=CLAP_AUDIO, projection_dim=12)
+CLAP = ClapConfig(text_config=TEXT_FIELDS, audio_config=CLAP_AUDIO, projection_dim=12)
 MAE = VideoMAEConfig(**PICTURE, num_frames=4, tubelet_size=2)
 T5 = T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2, pad_token_id=0)
-MODERN = ModernBertConfig(**WORDS, **SPECIAL, cls_token_id=1, sep_token_id=2)
+MODERN = ModernBertConfig(**TEXT_FIELDS, cls_token_id=2, sep_token_id=3)
 
 
 def _pixels() -> torch.Tensor:
@@ -110,7 +93,7 @@ def _pixels() -> torch.Tensor:
 
 
 def _ids() -> tuple[torch.Tensor, torch.Tensor]:
-    ids = torch.tensor([[1, 5, 9, 2, 0, 0], [1, 7, 8, 6, 3, 2]])
+    ids = torch.tensor([[2, 5, 9, 3, 0, 0], [2, 7, 8, 6, 4, 3]])
     return ids, (ids != 0).long()
 
 
@@ -147,7 +130,7 @@ def _words(model: Any) -> torch.Tensor:
 SOUND = {
     "ast": torch.randn(2, 24, 8, generator=torch.Generator().manual_seed(2)),
     "clap": torch.randn(2, 1, 40, 8, generator=torch.Generator().manual_seed(2)),
-    "whisper": torch.randn(2, 8, 20, generator=torch.Generator().manual_seed(2)),
+    "whisper": torch.randn(2, 8, 200, generator=torch.Generator().manual_seed(2)),
     "wav2vec2": torch.randn(2, 400, generator=torch.Generator().manual_seed(2)),
 }
 AST = ASTConfig(**SMALL, patch_size=4, frequency_stride=4, time_stride=4, max_length=24, num_mel_bins=8)
@@ -178,7 +161,7 @@ MODELS: dict[str, tuple[str, type[PreTrainedModel], Any, Any, Any, str]] = {
     "whisper": (
         "audio",
         WhisperModel,
-        WhisperConfig(**WHISPER),
+        WHISPER,
         SOUND["whisper"],
         lambda m: m.encoder(SOUND["whisper"])[0].mean(1),
         "mean",
@@ -186,7 +169,7 @@ MODELS: dict[str, tuple[str, type[PreTrainedModel], Any, Any, Any, str]] = {
     "wav2vec2": (
         "audio",
         Wav2Vec2Model,
-        Wav2Vec2Config(**WAV2VEC),
+        WAV2VEC,
         SOUND["wav2vec2"],
         lambda m: m(SOUND["wav2vec2"])[0].mean(1),
         "mean",
@@ -207,7 +190,7 @@ MODELS: dict[str, tuple[str, type[PreTrainedModel], Any, Any, Any, str]] = {
         lambda m: m.text_model(_ids()[0]).pooler_output,
         "pooler",
     ),
-    "bert": ("text", BertModel, BertConfig(**WORDS, **SPECIAL), _ids(), _words, "mean"),
+    "bert": ("text", BertModel, BERT, _ids(), _words, "mean"),
     "modernbert": ("text", ModernBertModel, MODERN, _ids(), _words, "mean"),
     "t5": ("text", T5EncoderModel, T5, _ids(), _words, "mean"),
 }
@@ -244,8 +227,12 @@ def test_features_are_the_wrapped_models(kind, tmp_path):
     assert again.config.to_dict()["towers"] == model.config.to_dict()["towers"]
 
 
+def _others(rows: int) -> dict[str, torch.Tensor]:
+    return {"input_values": torch.randn(rows, 96), "input_ids": _ids()[0][:rows]}
+
+
 def _step(model: VattForPreTraining) -> None:
-    batch = {"pixel_values_videos": _pixels(), "input_values": torch.randn(2, 96), "input_ids": _ids()[0]}
+    batch = {"pixel_values_videos": _pixels(), **_others(2)}
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
     model.train()
     model(**batch).loss.backward()
@@ -255,7 +242,7 @@ def _step(model: VattForPreTraining) -> None:
 @pytest.mark.parametrize("projection", ["none", "mlp"])
 def test_locked_towers_stay_bit_equal(projection, tmp_path):
     towers = {name: {"projection": projection} for name in ("video", "text")}
-    model = _whole(video=seeded(CLIPModel, CLIP), text=seeded(BertModel, BertConfig(**WORDS, **SPECIAL)))
+    model = _whole(video=seeded(CLIPModel, CLIP), text=seeded(BertModel, BERT))
     for name in towers:
         model.config.set_use(name, **towers[name])
     model = VattForPreTraining(VattConfig(**model.config.to_dict()))
@@ -276,7 +263,7 @@ def test_locked_towers_stay_bit_equal(projection, tmp_path):
 
 
 def test_first_blocks_are_locked():
-    model = _whole(video=seeded(CLIPModel, CLIP), text=seeded(BertModel, BertConfig(**WORDS, **SPECIAL)))
+    model = _whole(video=seeded(CLIPModel, CLIP), text=seeded(BertModel, BERT))
     model.lock("text", "audio", blocks=1)
     model.train()
     text, audio = model.vatt.text_model.model, model.vatt.audio_model
@@ -288,6 +275,34 @@ def test_first_blocks_are_locked():
     assert all(p.requires_grad for p in audio.encoder.layers[1].parameters())
     with pytest.raises(ValueError, match="has 2 blocks"):
         model.lock("text", blocks=3)
+    network = nn.Module()  # EfficientNets of others
+    network._blocks = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    assert find_blocks(network) == list(network._blocks)
+
+
+RESNET = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+
+
+def test_batch_norms_keep_the_statistics_of_the_checkpoint():
+    """A trained tower sees in training what it sees in evaluation, in whole batches and in parts of them."""
+    source = seeded(ResNetModel, RESNET)
+    for module in source.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    model = _whole(video=source, towers={"video": {"output_size": 16}})
+    right = _pooled(model)
+    before = {name: value.clone() for name, value in model.vatt.video_model.named_buffers()}
+    torch.testing.assert_close(_pooled(model.train()), right)
+    cached_backward(model, [{"pixel_values_videos": _pixels()[:1], **_others(1)}] * 2, [0, 1])
+    assert all(p.grad is not None for p in model.vatt.video_model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.vatt.video_model.named_buffers())
+    model.config.set_use("video", train_batch_norm=True)  # a tower that begins at random
+    assert not torch.allclose(_pooled(model.train()), right)
+    with pytest.raises(ValueError, match="video tower normalises over the batch"):
+        cached_backward(model, [{"pixel_values_videos": _pixels(), **_others(2)}], [0])
+    model.lock("video")
+    torch.testing.assert_close(_pooled(model.eval()), _pooled(model.train()))
 
 
 def test_frames_through_a_temporal_transformer():
@@ -306,7 +321,7 @@ def test_frames_through_a_temporal_transformer():
 
 
 def test_what_cannot_serve_is_refused_with_the_reason(tmp_path):
-    bert = seeded(BertModel, BertConfig(**WORDS, **SPECIAL))
+    bert = seeded(BertModel, BERT)
     with pytest.raises(ValueError, match="BertModel cannot be the video tower: it takes `input_ids`"):
         _whole(video=bert)
     with pytest.raises(ValueError, match=r"video tower: .*missing: no such folder"):
@@ -375,7 +390,7 @@ def test_code_of_two_towers_under_one_name(tmp_path):
 
 def test_a_linear_projection():
     """A dense layer alone; FAC, which is more than that, refuses it."""
-    linear = {"towers": {"text": {"projection": "linear"}}, "text": BertModel(BertConfig(**WORDS))}
+    linear = {"towers": {"text": {"projection": "linear"}}, "text": BertModel(BERT)}
     sizes = {"va_projection_size": 6, "vt_projection_size": 6}
     own = {"video_config": dict(VIDEO), "audio_config": dict(AUDIO)}
     model = VattForPreTraining.from_video_audio_text_pretrained(**linear, **own, **sizes, head_type="joint")
@@ -390,7 +405,7 @@ def test_a_linear_projection():
 def test_lora_on_one_tower(foreign, tmp_path):
     """Only the additions and what is outside of the tower train; what is saved is a plain model."""
     pytest.importorskip("peft", reason="peft is not installed")
-    model = _whole(text=BertModel(BertConfig(**WORDS))) if foreign else _whole(video=CLIPModel(CLIP))
+    model = _whole(text=BertModel(BERT)) if foreign else _whole(video=CLIPModel(CLIP))
     before = {key: value.clone() for key, value in model.vatt.text_model.state_dict().items()}
     add_lora(model, "text", 2)
     parameters = dict(model.vatt.text_model.named_parameters())

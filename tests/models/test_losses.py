@@ -1,14 +1,12 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Losses and batch norm against slow float64 loops written from the description of the release."""
+"""Losses against slow float64 loops written from the description of the release."""
 
-import numpy as np
 import pytest
 import reference_losses as reference
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modeling_vatt.models.heads import VattBatchNorm
 from modeling_vatt.models.losses import (
     LOSSES,
     VattLossScale,
@@ -24,7 +22,6 @@ VIDEO = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
 TEXTS = torch.tensor(
     [[[1.0, 0.0], [1.0, 0.5]], [[0.0, 1.0], [-0.5, 1.0]], [[1.0, 1.0], [0.0, 1.0]]], dtype=torch.float64
 )
-LOSS_TYPES = ("asymmetric", "symmetric")  # the release's
 
 
 def embeddings(clips: int, candidates: int, dim: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,29 +50,16 @@ def test_published_vectors(loss_type, tau, mask, candidates, expected):
     tensor_mask = None if mask is None else torch.tensor(mask)
     ours = contrastive_loss(VIDEO, texts, tensor_mask, tau, loss_type)
     assert ours.item() == pytest.approx(expected, abs=1e-8)
-    assert reference.REFERENCE[loss_type](VIDEO, texts, tau, mask) == pytest.approx(expected, abs=1e-8)
+    assert reference.pair_loss(VIDEO, texts, tau, loss_type, mask) == pytest.approx(expected, abs=1e-8)
 
 
-@pytest.mark.parametrize("loss_type", LOSS_TYPES)
-@pytest.mark.parametrize("tau", [0.07, 0.5, 1.0])
-@pytest.mark.parametrize("candidates", [1, 5])
-@pytest.mark.parametrize("mask", [None, (1, 1, 1, 1), (1, 0, 1, 1), (0, 0, 1, 0), (0, 0, 0, 0)])
-def test_equals_reference_loops(loss_type, tau, candidates, mask):
-    """NCE (one candidate) and MIL-NCE (five), any mask, several temperatures."""
-    video, other = embeddings(4, candidates)
-    ours = contrastive_loss(video, other, None if mask is None else torch.tensor(mask), tau, loss_type)
-    expected = reference.REFERENCE[loss_type](video, other, tau, mask)
-    assert ours.item() == pytest.approx(expected, rel=1e-10, abs=1e-12)
-    if mask is not None and not any(mask):
-        assert ours.item() == 0
-
-
-@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@pytest.mark.parametrize("loss_type", LOSSES)
 def test_single_clip(loss_type):
     """A batch of one has no negatives but its own candidates, and must not divide by zero."""
     video, other = embeddings(1, 3)
-    ours = contrastive_loss(video, other, None, 0.07, loss_type)
-    assert ours.item() == pytest.approx(reference.REFERENCE[loss_type](video, other, 0.07), rel=1e-10)
+    ours = contrastive_loss(video, other, None, 0.07, loss_type, bias=-1.0)
+    expected = reference.pair_loss(video, other, 0.07, loss_type, bias=-1.0)
+    assert ours.item() == pytest.approx(expected, rel=1e-10)
 
 
 def test_one_candidate_may_lack_its_axis():
@@ -120,29 +104,6 @@ def test_similarities_are_never_stored_whole(monkeypatch):
     assert largest <= 300 * 5 * 4
 
 
-@pytest.mark.parametrize("loss_type", LOSS_TYPES)
-def test_gradients_of_reference_loops(loss_type):
-    """Autograd against central differences of the independent loops."""
-    video, other = embeddings(3, 2, dim=3)
-    mask = (1, 0, 1)
-    video.requires_grad_()
-    other.requires_grad_()
-    contrastive_loss(video, other, torch.tensor(mask), 0.2, loss_type).backward()
-    step = 1e-5
-    for tensor in (video, other):
-        values = tensor.detach().numpy()
-        for place in np.ndindex(values.shape):
-            value = values[place]
-            sides = []
-            for moved in (value + step, value - step):
-                values[place] = moved
-                pair = (video.detach().numpy(), other.detach().numpy())
-                sides.append(reference.REFERENCE[loss_type](*pair, 0.2, mask))
-            values[place] = value
-            expected = (sides[0] - sides[1]) / (2 * step)
-            assert tensor.grad[place].item() == pytest.approx(expected, rel=1e-5, abs=1e-8)
-
-
 def test_zero_vectors_are_finite():
     """A dead projection gives zero vectors; normalising them must not yield NaN, forwards or backwards."""
     video, other = torch.zeros(3, 4, requires_grad=True), torch.zeros(3, 2, 4, requires_grad=True)
@@ -157,8 +118,9 @@ def test_zero_vectors_are_finite():
 def test_float32_does_not_overflow(temperature):
     """Scores of +-1000 go through logsumexp, never through exp alone."""
     video, other = embeddings(6, 2)
-    ours = contrastive_loss(video.float(), other.float(), torch.tensor([1, 1, 0, 1, 1, 1]), temperature)
-    expected = reference.asymmetric_loss(video, other, temperature, (1, 1, 0, 1, 1, 1))
+    mask = torch.tensor([1, 1, 0, 1, 1, 1])
+    ours = contrastive_loss(video.float(), other.float(), mask, temperature)
+    expected = reference.pair_loss(video, other, temperature, "asymmetric", mask)
     assert ours.item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
@@ -194,11 +156,12 @@ def test_old_names_of_arguments():
 
 # --- every loss by name ----------------------------------------------------------------------------------
 
-MASKS_OF_FOUR = [
+MASKS = [
     ((1, 1, 1, 1), (1, 1, 1, 1)),
     ((1, 1, 0, 1), (1, 0, 1, 1)),
     ((1, 0, 0, 0), (0, 1, 1, 1)),
     ((1, 1, 0, 1), ((1, 0, 0), (0, 0, 0), (1, 1, 1), (0, 1, 1))),
+    ((1, 1, 1, 1), (0, 0, 0, 0)),
 ]
 VIDEO_IDS, CAPTION_IDS = (
     torch.tensor([3, 5, 3, -3]),
@@ -207,7 +170,7 @@ VIDEO_IDS, CAPTION_IDS = (
 
 
 @pytest.mark.parametrize("loss_type", LOSSES)
-@pytest.mark.parametrize("masks", MASKS_OF_FOUR)
+@pytest.mark.parametrize("masks", MASKS)
 @pytest.mark.parametrize("candidates", [1, 3])
 @pytest.mark.parametrize(
     "masked", [(), ("video_ids",), ("caption_ids", "alike"), ("video_ids", "caption_ids"), ("alike",)]
@@ -222,12 +185,12 @@ def test_every_loss_equals_reference_loops(loss_type, masks, candidates, masked)
     first, second = masks
     ours = contrastive_loss(anchors, others, second, 0.2, loss_type, first, bias=-1.5, **ids)
     lists = {name: values if name == "alike" else values.tolist() for name, values in ids.items()}
-    expected = reference.pair_loss(anchors, others, 0.2, *masks, loss_type, bias=-1.5, **lists)
+    expected = reference.pair_loss(anchors, others, 0.2, loss_type, second, first, bias=-1.5, **lists)
     assert ours.item() == pytest.approx(expected, rel=1e-10, abs=1e-12)
 
 
 @pytest.mark.parametrize("loss_type", LOSSES)
-@pytest.mark.parametrize(("masked", "masks"), [(False, MASKS_OF_FOUR[1]), (True, MASKS_OF_FOUR[3])])
+@pytest.mark.parametrize(("masked", "masks"), [(False, MASKS[1]), (True, MASKS[3])])
 def test_gradients_of_every_loss_by_gradcheck(loss_type, masked, masks):
     """Embeddings, temperature and bias (float64 finite differences of our own function)."""
     anchors, others = embeddings(4, 3, dim=3)
@@ -386,80 +349,3 @@ def test_label_balanced_bce_in_half_precision(dtype):
     torch.testing.assert_close(loss, label_balanced_bce(logits.detach().float(), labels))
     loss.backward()
     assert logits.grad.isfinite().all() and logits.grad.any()
-
-
-# --- batch norm of the heads -----------------------------------------------------------------------------
-
-
-def test_batch_norm_bookkeeping():
-    """Keras' rules: biased variance also in the running statistic, running = 0.9 * running + 0.1 * batch."""
-    norm = VattBatchNorm(4, eps=1e-5, momentum=0.1, sync=True).double()
-    with torch.no_grad():
-        norm.weight.copy_(torch.tensor([1.0, 2.0, 0.5, -1.0]))
-        norm.bias.copy_(torch.tensor([0.0, 1.0, -1.0, 3.0]))
-    weight, bias = norm.weight.detach().numpy(), norm.bias.detach().numpy()
-    running_mean, running_var = np.zeros(4), np.ones(4)
-    for step in range(3):
-        rows = torch.randn(5, 4, dtype=torch.float64) * 3 + step
-        expected, mean, variance = reference.batch_norm(rows, weight, bias, 1e-5)
-        np.testing.assert_allclose(norm(rows).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
-        running_mean = 0.9 * running_mean + 0.1 * mean
-        running_var = 0.9 * running_var + 0.1 * variance
-        np.testing.assert_allclose(norm.running_mean.numpy(), running_mean, rtol=1e-10)
-        np.testing.assert_allclose(norm.running_var.numpy(), running_var, rtol=1e-10)
-    norm.eval()
-    rows = torch.randn(2, 4, dtype=torch.float64)
-    expected = (rows.numpy() - running_mean) / np.sqrt(running_var + 1e-5) * weight + bias
-    np.testing.assert_allclose(norm(rows).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(norm.running_mean.numpy(), running_mean, rtol=1e-10)
-
-
-def test_batch_norm_equals_pytorch_but_for_the_running_variance():
-    """Same outputs and gradients as `nn.BatchNorm1d`; only its unbiased running variance differs."""
-    ours = VattBatchNorm(3, eps=1e-5, momentum=0.1, sync=True).double()
-    theirs = torch.nn.BatchNorm1d(3, eps=1e-5, momentum=0.1).double()
-    rows = torch.randn(6, 3, dtype=torch.float64)
-    weights = torch.randn(6, 3, dtype=torch.float64)
-    grads = []
-    for norm in (ours, theirs):
-        inputs = rows.clone().requires_grad_()
-        (norm(inputs) * weights).sum().backward()
-        grads.append(inputs.grad)
-    torch.testing.assert_close(grads[0], grads[1])
-    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
-    biased = 0.9 + 0.1 * rows.var(0, correction=0)
-    torch.testing.assert_close(ours.running_var, biased)
-    assert not torch.allclose(theirs.running_var, biased)
-
-
-@pytest.mark.parametrize("sync", [False, True])
-def test_batch_norm_of_feature_maps(sync):
-    """Every place of a (batch, size, ...) map is a row, in whichever way the statistics are made."""
-    maps, vectors = (VattBatchNorm(3, eps=1e-5, momentum=0.1, sync=sync).double() for _ in range(2))
-    values = torch.randn(2, 3, 4, 5, dtype=torch.float64)
-    rows = values.movedim(1, -1).reshape(-1, 3)
-    for _ in range(2):
-        torch.testing.assert_close(maps(values).movedim(1, -1).reshape(-1, 3), vectors(rows))
-        maps.eval(), vectors.eval()
-    torch.testing.assert_close(maps.state_dict(), vectors.state_dict())
-    mean, variance = maps.batch_statistics(values)
-    torch.testing.assert_close(mean, rows.mean(0))
-    torch.testing.assert_close(variance, rows.var(0, correction=0))
-
-
-def test_frozen_batch_norm_keeps_its_statistics():
-    """Keras' rule: a norm that is not trained normalises with its running statistics, and leaves them."""
-    norm = VattBatchNorm(3, eps=1e-5, momentum=0.1, sync=True).requires_grad_(False)
-    rows = torch.randn(6, 3) + 5
-    torch.testing.assert_close(norm(rows), rows, rtol=1e-4, atol=0)
-    assert not norm.running_mean.any()
-
-
-def test_batch_norm_statistics_in_half_precision():
-    """bfloat16 features: statistics are summed in float32 and stay near those of the exact features."""
-    rows = torch.randn(512, 2) * 0.1 + 5
-    norm = VattBatchNorm(2, eps=1e-5, momentum=1.0, sync=True)
-    assert norm(rows.bfloat16()).dtype == torch.bfloat16
-    exact = rows.bfloat16().float()
-    torch.testing.assert_close(norm.running_mean, exact.mean(0))
-    torch.testing.assert_close(norm.running_var, exact.var(0, correction=0))

@@ -1,12 +1,13 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
 """Behaviour of the towers, `VattModel` and `VattForPreTraining`. Numbers of the official code are compared in
-test_parity.py; here is what must hold for every variant, and what users of transformers rely on."""
+test_parity.py, what every model class and variant owes to a user of transformers is in test_ecosystem.py."""
 
 import itertools
 import math
 import sys
 import warnings
+from collections import Counter
 from fractions import Fraction
 
 import pytest
@@ -18,8 +19,6 @@ from small_models import (
     SPECTROGRAM,
     VARIANTS,
     VIDEO,
-    OneTower,
-    needs_compiler,
     seeded,
     small_config,
     small_inputs,
@@ -47,15 +46,6 @@ def features(model, modality: str, inputs, **kwargs):
 
 def gradients(model) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-def step(model, inputs) -> dict[str, torch.Tensor]:
-    """Loss and gradients, with the random draws of a fixed seed."""
-    torch.manual_seed(0)
-    model.zero_grad()
-    loss = model(**inputs).loss
-    loss.backward()
-    return {"loss": loss.detach(), **gradients(model)}
 
 
 def assert_same(first, second, **tolerance) -> None:
@@ -134,19 +124,6 @@ def test_candidates_are_clip_major(variant):
     for clip, candidate in itertools.product(range(2), range(3)):
         alone = model.get_text_features(ids[clip, candidate][None]).vt_embeds[0]
         torch.testing.assert_close(together[clip, candidate], alone)
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.support("Batching changes nothing", "VattModel")
-def test_batching_changes_nothing(variant):
-    """A clip is embedded the same alone and in a batch (evaluation)."""
-    model = evaluated(variant)
-    inputs = small_inputs(model.config, 3)
-    together = model(**inputs)
-    for row in range(3):
-        alone = model(**{name: value[row : row + 1] for name, value in inputs.items()})
-        for key in ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_embeds"):
-            torch.testing.assert_close(together[key][row], alone[key][0])
 
 
 def test_agnostic_encoder_is_shared():
@@ -418,15 +395,15 @@ def test_loss_equals_reference_loops(variant, loss_type, reduction):
     inputs = small_inputs(model.config, 4, 3, dtype=torch.float64)
     with torch.no_grad():
         output = model(**inputs, audio_mask=audio_mask, text_mask=text_mask)
-    loss = reference.REFERENCE[loss_type]
-    video_audio = loss(output.video_va_embeds, output.audio_va_embeds, 0.2, audio_mask)
-    video_text = loss(output.video_vt_embeds, output.text_vt_embeds, 0.2, text_mask)
+    loss = reference.pair_loss
+    video_audio = loss(output.video_va_embeds, output.audio_va_embeds, 0.2, loss_type, audio_mask)
+    video_text = loss(output.video_vt_embeds, output.text_vt_embeds, 0.2, loss_type, text_mask)
     assert output.video_audio_loss.item() == pytest.approx(video_audio, rel=1e-9)
     assert output.video_text_loss.item() == pytest.approx(video_text, rel=1e-9)
     total, weights = 0.5 * video_audio + 2.0 * video_text, 2.5
     if joint:
         pair = (output.audio_va_embeds, output.text_vt_embeds)
-        audio_text = reference.pair_loss(*pair, 0.2, audio_mask, text_mask, loss_type)
+        audio_text = loss(*pair, 0.2, loss_type, text_mask, audio_mask)
         assert output.audio_text_loss.item() == pytest.approx(audio_text, rel=1e-9)
         total, weights = total + 0.7 * audio_text, 3.2
     assert output.loss.item() == pytest.approx(total / (weights if reduction == "mean" else 1), rel=1e-9)
@@ -485,22 +462,6 @@ def test_everything_absent():
     loss.backward()
     assert loss.item() == 0
     assert not any(grad.any() for grad in gradients(model).values())
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.support("Every parameter gets a gradient", "VattForPreTraining")
-def test_every_parameter_trains(variant):
-    """One step reaches every trainable parameter (DDP would otherwise stop), and never the word table."""
-    model = seeded(VattForPreTraining, small_config(variant)).train()
-    model(**small_inputs(model.config, 4, 2)).loss.backward()
-    grads = gradients(model)
-    for name, parameter in model.named_parameters():
-        if name.endswith("word_embeddings.weight"):
-            assert not parameter.requires_grad
-            assert name not in grads
-        else:
-            assert name in grads, name
-            assert grads[name].isfinite().all(), name
 
 
 # --- errors ----------------------------------------------------------------------------------------------
@@ -567,90 +528,43 @@ def test_spectrogram_model_refuses_waveforms():
 # --- initialisation --------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def wide_model() -> VattModel:
-    """Wide enough for statistics, and shallow."""
+@pytest.mark.support("Initialisation, also of weights missing from a checkpoint", "VattModel")
+def test_initialisation():
+    """The release's, Keras' defaults among them. Dense layers: Glorot uniform. Positions: truncated normal of
+    std d^-0.5, cut at two sigma. AGG and mask vectors: truncated normal of variance 1 / width. Relative bias:
+    uniform in +-0.05. Words: standard normal (T5). Norms: 1 and 0. Everything else: 0."""
     torch.manual_seed(5)
     wide = {"hidden_size": 512, "num_hidden_layers": 1, "head_dim": 16, "intermediate_size": 64}
-    return VattModel(
-        small_config(
-            every=wide, video={"use_input_masking": True}, text={"vocab_size": 2000, "embedding_size": 300}
-        )
-    )
-
-
-@pytest.mark.support("Initialisation, also of weights missing from a checkpoint", "VattModel")
-def test_init_of_dense_layers(wide_model):
-    """Glorot uniform within its bounds, zero biases (Keras defaults of the release)."""
-    layers = [module for module in wide_model.modules() if isinstance(module, nn.Linear)]
-    assert len(layers) > 20
-    for layer in layers:
-        bound = math.sqrt(6 / (layer.in_features + layer.out_features))
-        assert layer.weight.abs().max() <= bound
-        assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.15)
-        assert layer.bias is None or not layer.bias.any()
-
-
-def test_init_of_norms(wide_model):
-    """Weights 1, biases 0, running statistics 0 and 1."""
-    for name, values in wide_model.state_dict().items():
-        if "norm" in name:
-            assert (values == (1 if name.endswith(("weight", "running_var")) else 0)).all(), name
-
-
-def test_init_of_positions(wide_model):
-    """Truncated normal of std d^-0.5, cut at two sigma."""
-    tables = {name: p for name, p in wide_model.named_parameters() if ".tables." in name}
-    assert len(tables) == 4
-    for table in tables.values():
-        sigma = 512**-0.5
-        assert table.abs().max() <= 2 * sigma
-        assert table.std().item() == pytest.approx(0.8796 * sigma, rel=0.1)
-
-
-def test_init_of_vectors(wide_model):
-    """AGG and mask vectors: truncated normal of variance 1 / width."""
-    vectors = {n: p for n, p in wide_model.named_parameters() if n.endswith(("agg_token", "mask_token"))}
-    assert len(vectors) == 4
-    for vector in vectors.values():
-        sigma = vector.numel() ** -0.5
-        assert vector.std().item() == pytest.approx(sigma, rel=0.15)
-        assert vector.abs().max() <= 2 * sigma / 0.8796 + 1e-6
-
-
-def test_init_of_tables(wide_model):
-    """Relative bias: uniform in +-0.05 (Keras Embedding). Word table: standard normal (T5)."""
-    bias = wide_model.text_model.encoder.relative_position_bias.bias.weight
-    assert bias.abs().max() <= 0.05
-    assert bias.std().item() == pytest.approx(0.05 / math.sqrt(3), rel=0.25)
-    words = wide_model.get_input_embeddings().weight
-    assert words.mean().item() == pytest.approx(0, abs=0.01)
-    assert words.std().item() == pytest.approx(1, rel=0.02)
+    text = {"vocab_size": 2000, "embedding_size": 300}
+    model = VattModel(small_config(every=wide, video={"use_input_masking": True}, text=text))
+    dense = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    counts = Counter()
+    for name, values in model.state_dict().items():
+        if name in dense:
+            kind, bound, tolerance = "dense", math.sqrt(6 / sum(values.shape)), 0.15
+            std = bound / math.sqrt(3)
+        elif ".tables." in name:
+            kind, std, bound, tolerance = "positions", 0.8796 * 512**-0.5, 2 * 512**-0.5, 0.1
+        elif name.endswith(("agg_token", "mask_token")):
+            kind, std, tolerance = "vectors", values.numel() ** -0.5, 0.15
+            bound = 2 * std / 0.8796 + 1e-6
+        elif name.endswith("relative_position_bias.bias.weight"):
+            kind, std, bound, tolerance = "bias", 0.05 / math.sqrt(3), 0.05, 0.25
+        elif name.endswith("word_embeddings.weight"):
+            kind, std, bound, tolerance = "words", 1, math.inf, 0.02
+            assert values.mean().item() == pytest.approx(0, abs=0.01)
+        else:
+            is_one = "norm" in name and name.endswith(("weight", "running_var"))
+            assert (values == is_one).all(), name
+            continue
+        assert values.abs().max() <= bound, name
+        assert values.std().item() == pytest.approx(std, rel=tolerance), name
+        counts[kind] += 1
+    assert counts.pop("dense") > 20
+    assert counts == {"positions": 4, "vectors": 4, "bias": 1, "words": 1}
 
 
 # --- saving and loading ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "variant", ["specific", "agnostic", "joint", "spectrogram", "linear_text", "geglu", "mmv"]
-)
-@pytest.mark.support("Save and load (safetensors)", "VattForPreTraining")
-def test_save_and_load(variant, tmp_path):
-    """Same outputs after a round trip through a folder with safetensors only."""
-    model = evaluated(variant, VattForPreTraining)
-    inputs = small_inputs(model.config)
-    model.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "config.json",
-        "model.safetensors",
-        "modules.json",
-        "config_sentence_transformers.json",
-    }
-    loaded, info = VattForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(info.values())
-    assert not loaded.training
-    torch.testing.assert_close(loaded(**inputs).loss, model(**inputs).loss)
-    assert_same(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("variant", ["specific", "agnostic", "joint"])
@@ -682,21 +596,6 @@ def test_frozen_word_table_stays_frozen(variant, trainable, model_class, tmp_pat
     assert all(p.requires_grad for p in others)
     loaded, _ = model_class.from_pretrained(tmp_path, output_loading_info=True)
     assert loaded.get_input_embeddings().weight.requires_grad == trainable
-
-
-def test_missing_weights_are_initialised(tmp_path):
-    """Loading into a model with more parts gives the new parts their proper init, not noise or zeros."""
-    seeded(VattModel, small_config()).save_pretrained(tmp_path)
-    config = small_config(video={"use_input_masking": True, "use_pre_projection": True})
-    loaded, info = VattModel.from_pretrained(tmp_path, config=config, output_loading_info=True)
-    prefix = "video_model.embeddings."
-    names = ("mask_token", "pre_projection.weight", "pre_projection.bias")
-    assert info["missing_keys"] == {prefix + name for name in names}
-    embeddings = loaded.video_model.embeddings
-    assert embeddings.mask_token.any()
-    assert embeddings.pre_projection.weight.abs().max() <= math.sqrt(6 / 32)
-    assert embeddings.pre_projection.weight.std() > 0.1
-    assert not embeddings.pre_projection.bias.any()
 
 
 @pytest.mark.parametrize("model_class", [VattModel, VattForPreTraining])
@@ -740,14 +639,15 @@ def test_model_without_text_has_no_word_table(modality):
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in ("linear_text", "mmv")])
-@pytest.mark.support("`output_hidden_states`, `output_attentions`", "VattModel")
+@pytest.mark.support("`output_hidden_states`, `output_attentions`", "VattModel", "VattForPreTraining")
 def test_hidden_states_and_attentions(variant):
     """Input and output of every block, and softmax weights of every block; the last state normalised is the
-    output."""
-    model = evaluated(variant)
-    model.set_attn_implementation("eager")
+    output. They pass through from the base model."""
+    whole = evaluated(variant, VattForPreTraining)
+    model = whole.vatt
+    whole.set_attn_implementation("eager")
     inputs = small_inputs(model.config, 2)
-    output = model(**inputs, output_hidden_states=True, output_attentions=True)
+    output = whole(**inputs, output_hidden_states=True, output_attentions=True)
     for modality in MODALITIES:
         result = output[f"{modality}_model_output"]
         length = result.last_hidden_state.shape[1]
@@ -800,24 +700,6 @@ def test_tuples():
     assert torch.equal(model(**inputs)[0], output.loss)
 
 
-@pytest.mark.support("Evaluation is deterministic", "VattModel")
-def test_dropout_and_evaluation():
-    """Evaluation is deterministic; training depends on the seed alone."""
-    config = small_config(every={"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1})
-    model = seeded(VattModel, config)
-    inputs = small_inputs(config)
-
-    def run(seed: int) -> torch.Tensor:
-        torch.manual_seed(seed)
-        return torch.cat([value.flatten() for value in model(**inputs).to_tuple()[:4]])
-
-    model.eval()
-    assert torch.equal(run(0), run(1))
-    model.train()
-    assert torch.equal(run(0), run(0))
-    assert not torch.allclose(run(0), run(1))
-
-
 @pytest.mark.parametrize(
     ("place", "field"),
     [
@@ -839,19 +721,6 @@ def test_each_dropout_acts(place, field):
 # --- attention implementations, precision, checkpointing -------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.support("eager against `sdpa`", "VattForPreTraining")
-def test_eager_and_sdpa_agree(variant):
-    """Same loss and gradients from both attention implementations."""
-    model = seeded(VattForPreTraining, small_config(variant)).double().train()
-    inputs = small_inputs(model.config, 3, 2, dtype=torch.float64)
-    results = []
-    for implementation in ("eager", "sdpa"):
-        model.set_attn_implementation(implementation)
-        results.append(step(model, inputs))
-    assert_same(*results)
-
-
 @pytest.mark.parametrize("variant", ["specific", "agnostic"])
 def test_attention_implementation_reaches_every_tower(variant, tmp_path):
     """Chosen when loading or later, it holds for the encoders that compute, not only for the outer config."""
@@ -867,72 +736,12 @@ def test_attention_implementation_reaches_every_tower(variant, tmp_path):
         assert used == {implementation}
 
 
-@pytest.mark.parametrize("reentrant", [False, True])
-@pytest.mark.parametrize("variant", ["specific", "agnostic"])
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.support("Gradient checkpointing", "VattForPreTraining")
-def test_gradient_checkpointing_agrees(variant, reentrant):
-    """Same loss and gradients with recomputation, the relative bias of the text tower included."""
-    dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
-    model = seeded(VattForPreTraining, small_config(variant, every=dropout)).double().train()
-    inputs = small_inputs(model.config, 3, 2, dtype=torch.float64)
-    results = []
-    for checkpointing in (False, True):
-        if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
-            assert model.is_gradient_checkpointing
-        results.append(step(model, inputs))
-    assert_same(*results)
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_bfloat16(variant):
-    """A model in bfloat16 takes the float32 inputs of the processors, and stays near float32."""
-    model = evaluated(variant, VattForPreTraining)
-    inputs = small_inputs(model.config)
-    exact = model(**inputs)
-    half = model.to(torch.bfloat16)(**inputs)
-    assert half.loss.isfinite()
-    for key in ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_embeds"):
-        assert half[key].dtype == torch.bfloat16
-        cosine = nn.functional.cosine_similarity(half[key].float(), exact[key], dim=-1)
-        assert (cosine > 0.97).all(), key
-
-
-@pytest.mark.parametrize("variant", ["specific", "agnostic", "joint", "mmv"])
-def test_autocast_training_step(variant):
-    """Mixed precision as Trainer uses it: finite loss in float32 and finite gradients."""
-    model = seeded(VattForPreTraining, small_config(variant)).train()
-    # In bfloat16 oneDNN reads memory that nobody wrote for the weights of a strided 3 x 3 convolution whose
-    # input is one pixel wide, as at the end of this tiny ResNet.
-    with torch.backends.mkldnn.flags(enabled=variant != "mmv"):
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model(**small_inputs(model.config, 4, 2)).loss
-        loss.backward()
-    assert loss.dtype == torch.float32
-    assert loss.isfinite()
-    assert all(grad.isfinite().all() for grad in gradients(model).values())
-
-
 # --- compilation and export ------------------------------------------------------------------------------
 
 
 def compiled(function, backend: str, **kwargs):
     torch._dynamo.reset()
     return torch.compile(function, fullgraph=True, backend=backend, **kwargs)
-
-
-@pytest.mark.parametrize(
-    ("variant", "modality"), [("specific", "video"), ("specific", "text"), ("agnostic", "audio")]
-)
-@pytest.mark.support("`torch.compile(fullgraph=True)`", "VattModel")
-def test_towers_compile(variant, modality):
-    """One graph without breaks per tower in evaluation (tracing; no code generation)."""
-    model = evaluated(variant, every={"num_hidden_layers": 1})
-    inputs = small_inputs(model.config)
-    expected = features(model, modality, inputs)
-    output = compiled(getattr(model, f"get_{modality}_features"), "eager")(inputs[INPUT_NAMES[modality]])
-    torch.testing.assert_close(output.pooler_output, expected.pooler_output)
 
 
 @pytest.mark.slow
@@ -966,21 +775,6 @@ def test_the_loss_can_be_left_out_of_the_graph(monkeypatch):
         compiled(model, "eager")(**inputs)
 
 
-@pytest.mark.slow
-@needs_compiler
-@pytest.mark.parametrize("modality", MODALITIES)
-@pytest.mark.support("`torch.compile` with inductor", "VattModel")
-def test_towers_compile_with_inductor(modality):
-    """Generated code gives the same features."""
-    model = evaluated()
-    inputs = small_inputs(model.config)
-    expected = features(model, modality, inputs).pooler_output.detach()
-    tower = compiled(getattr(model, f"get_{modality}_features"), "inductor")
-    with torch.no_grad():
-        output = tower(inputs[INPUT_NAMES[modality]])
-    torch.testing.assert_close(output.pooler_output, expected, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("modality", ["video", "audio"])
 def test_drop_token_compiles(modality):
     """Its draw has a fixed size, so it does not break the graph."""
@@ -988,26 +782,6 @@ def test_drop_token_compiles(modality):
     run = compiled(getattr(model, f"get_{modality}_features"), "eager")
     output = run(small_inputs(model.config)[INPUT_NAMES[modality]])
     assert output.kept_tokens.shape == (TOKENS[modality] // 2,) and output.pooler_output.isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("variant", "modality"),
-    [
-        ("specific", "video"),
-        ("specific", "text"),
-        ("agnostic", "audio"),
-        pytest.param("mmv", "audio", marks=pytest.mark.slow),
-    ],
-)
-@pytest.mark.support("`torch.export`, free batch size", "VattModel")
-def test_towers_export(variant, modality):
-    """`torch.export` with a free batch size."""
-    tower = OneTower(evaluated(variant, every={"num_hidden_layers": 1}), modality)
-    values = small_inputs(tower.model.config, 3)[INPUT_NAMES[modality]]
-    program = torch.export.export(tower, (values,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
-    for batch in (1, 3, 5):
-        some = small_inputs(tower.model.config, batch, seed=batch)[INPUT_NAMES[modality]]
-        torch.testing.assert_close(program.module()(some), tower(some), rtol=1e-4, atol=1e-5)
 
 
 # --- odds and ends ---------------------------------------------------------------------------------------

@@ -63,6 +63,11 @@ def model_of(variant="specific", model_class=VattModel):
     return seeded(model_class, small_config(variant)).eval()
 
 
+def feature_pipeline(model, processor, **options):
+    task = "video-audio-text-feature-extraction"
+    return pipeline(task, model=model, processor=processor, device="cpu", **options)
+
+
 def shares(result):
     return {entry["label"]: entry["score"] for entry in result}
 
@@ -178,7 +183,7 @@ def test_image_processor():
 def test_features(variant, clips, processor):
     """Arrays of one clip: pooled features and embeddings of what there is, as the model computes them."""
     model = model_of(variant)
-    extract = pipeline("video-audio-text-feature-extraction", model=model, processor=processor, device="cpu")
+    extract = feature_pipeline(model, processor)
     row = extract({"video": clips[1], "text": LABELS[0]})
     inputs = processor(videos=[clips[1]], text=[LABELS[0]])
     masks = ("audio_mask", "text_mask")
@@ -198,13 +203,7 @@ def test_features(variant, clips, processor):
 
 def test_features_of_batches_and_streams(clips, silent, processor):
     """Lists, generators and `datasets` give the results of single inputs, in order; silence gives None."""
-    extract = pipeline(
-        "video-audio-text-feature-extraction",
-        model=model_of(model_class=VattForPreTraining),
-        processor=processor,
-        device="cpu",
-        windows=2,
-    )
+    extract = feature_pipeline(model_of(model_class=VattForPreTraining), processor, windows=2)
     files = [*clips, silent]
     single = [extract(file) for file in files]
     assert [row["audio_va_embeds"] is None for row in single] == [False, False, False, True]
@@ -237,10 +236,7 @@ def test_streams_are_read_on_demand(clips, processor):
             taken.append(clip)
             yield clip
 
-    extract = pipeline(
-        "video-audio-text-feature-extraction", model=model_of(), processor=processor, device="cpu"
-    )
-    results = extract(stream())
+    results = feature_pipeline(model_of(), processor)(stream())
     next(iter(results))
     assert len(taken) < len(clips)
 
@@ -251,10 +247,7 @@ def test_windows_are_averaged(tmp_path, processor):
     clip = str(write_media(tmp_path / "long.mp4", frames=frames, fps=10, waveform=tone(1.6, RATE),
                            sampling_rate=RATE))  # fmt: skip
     model = model_of()
-    extract = pipeline(
-        "video-audio-text-feature-extraction", model=model, processor=processor, device="cpu", windows=3
-    )
-    row = extract(clip)
+    row = feature_pipeline(model, processor, windows=3)(clip)
     inputs = processor(videos=[clip], windows=3)
     with torch.no_grad():
         video = model.get_video_features(inputs["pixel_values_videos"]).va_embeds.mean(0)
@@ -268,9 +261,7 @@ def test_windows_are_averaged(tmp_path, processor):
 
 def test_sound_with_its_rate(processor):
     """Arrays that come with a sampling rate are checked against the processor's."""
-    extract = pipeline(
-        "video-audio-text-feature-extraction", model=model_of(), processor=processor, device="cpu"
-    )
+    extract = feature_pipeline(model_of(), processor)
     rate = processor.feature_extractor.sampling_rate
     sound = tone(1.0, rate, 20.0)
     row = extract({"audio": {"array": sound, "sampling_rate": rate}})

@@ -67,13 +67,20 @@ def check_complete(model, report):
     assert bool(unused) == any("no place for these parameters" in note for note in report.notes)
 
 
+def start(model_class=VattModel, **sources):
+    """A model with these sources and small towers beside them, and the report, which is complete."""
+    if "config" not in sources:
+        small = {"video": SMALL_VIDEO, "audio": SMALL_AUDIO, "text": SMALL_TEXT}
+        sources |= {f"{name}_config": fields for name, fields in small.items() if name not in sources}
+    model, report = model_class.from_unimodal_pretrained(**sources, output_loading_info=True)
+    check_complete(model, report)
+    return model, report
+
+
 def test_text_from_t5(t5):
     torch.manual_seed(0)
-    model, report = VattModel.from_unimodal_pretrained(
-        text=t5, video_config=SMALL_VIDEO, audio_config=SMALL_AUDIO, output_loading_info=True
-    )
+    model, report = start(text=t5)
     source = T5EncoderModel.from_pretrained(t5).eval()
-    check_complete(model, report)
     encoder, stack = model.text_model.encoder, source.encoder
     hidden = torch.randn(2, 90, 24)  # long enough for every bucket, T5 reaches 128
     with torch.no_grad():
@@ -107,9 +114,7 @@ def test_text_from_t5(t5):
 
 def test_gated_t5(tmp_path):
     path = make_t5(tmp_path, "gated-gelu")
-    model, report = VattModel.from_unimodal_pretrained(
-        text=path, video_config=SMALL_VIDEO, audio_config=SMALL_AUDIO, output_loading_info=True
-    )
+    model, report = start(text=path)
     source = T5EncoderModel.from_pretrained(path).eval()
     hidden = torch.randn(2, 5, 24)
     with torch.no_grad():
@@ -120,10 +125,7 @@ def test_gated_t5(tmp_path):
 
 
 def test_video_from_vit(vit, caplog):
-    model, report = VattForPreTraining.from_unimodal_pretrained(
-        video=vit, audio_config=SMALL_AUDIO, text_config=SMALL_TEXT, output_loading_info=True
-    )
-    check_complete(model, report)
+    model, report = start(VattForPreTraining, video=vit)
     source = ViTModel.from_pretrained(vit, add_pooling_layer=False).eval()
     tower = model.vatt.video_model
     picture = torch.randn(2, 3, 32, 32)
@@ -175,10 +177,7 @@ def test_sound_from_ast_and_vit(vit, tmp_path):
     )
     source = randomize(ASTModel(config))
     source.save_pretrained(tmp_path)
-    model, report = VattModel.from_unimodal_pretrained(
-        audio=str(tmp_path), video_config=SMALL_VIDEO, text_config=SMALL_TEXT, output_loading_info=True
-    )
-    check_complete(model, report)
+    model, report = start(audio=str(tmp_path))
     embeddings = model.audio_model.embeddings
     mel = torch.randn(2, 32, 16)
     with torch.no_grad():
@@ -187,18 +186,11 @@ def test_sound_from_ast_and_vit(vit, tmp_path):
         torch.testing.assert_close(
             ours.view(2, 8, 4, 24).transpose(1, 2).flatten(1, 2), wanted, atol=1e-5, rtol=1e-5
         )
+    fresh = ("tables.spectral.weight", "tables.temporal.weight", "layer_norm.weight", "layer_norm.bias")
     assert {name for name in report.random if name.startswith("audio_model.")} == {
-        f"audio_model.embeddings.position_embeddings.{name}"
-        for name in (
-            "tables.spectral.weight",
-            "tables.temporal.weight",
-            "layer_norm.weight",
-            "layer_norm.bias",
-        )
+        f"audio_model.embeddings.position_embeddings.{name}" for name in fresh
     }
-    model, report = VattModel.from_unimodal_pretrained(
-        audio=vit, video_config=SMALL_VIDEO, text_config=SMALL_TEXT, output_loading_info=True
-    )
+    _, report = start(audio=vit)
     assert "audio_model.embeddings.patch_projection.weight" in report.random
     assert "audio_model.encoder.layers.1.mlp.fc2.weight" in report.taken
 
@@ -237,8 +229,7 @@ def test_what_of_a_source_is_not_used_is_told(ast, fields, unused):
     """Parameters without a place in the given config are listed, and no others."""
     audio = {**TOWER, "input_type": "spectrogram", "num_mel_bins": 16, "drop_token_rate": 0, **fields}
     config = VattConfig(video_config=SMALL_VIDEO, audio_config=audio, text_config=SMALL_TEXT)
-    model, report = VattModel.from_unimodal_pretrained(audio=ast, config=config, output_loading_info=True)
-    check_complete(model, report)
+    _, report = start(audio=ast, config=config)
     always = {"embeddings.distillation_token", "embeddings.position_embeddings"}
     assert set(report.unused["audio"]) - always == set(unused)
     assert any("epsilon" in note for note in report.notes)  # 1e-12 in the source
@@ -249,10 +240,7 @@ def test_pooling_layers_and_other_vocabularies_are_told(t5):
     config = VattConfig(
         video_config=SMALL_VIDEO, audio_config=SMALL_AUDIO, text_config={**SMALL_TEXT, "vocab_size": 30}
     )
-    model, report = VattModel.from_unimodal_pretrained(
-        video=vit, text=t5, config=config, output_loading_info=True
-    )
-    check_complete(model, report)
+    model, report = start(video=vit, text=t5, config=config)
     assert report.unused == {"video": ["pooler.dense.weight", "pooler.dense.bias"], "text": ["shared.weight"]}
     # positions of a picture that is not square are a grid of its rows and columns
     fit = split_positions(vit.embeddings.position_embeddings[0, 1:].detach().view(2, 3, -1))
@@ -266,8 +254,7 @@ def test_shared_encoder_and_classifier(vit):
     config = VattConfig(
         modality_agnostic=True, video_config=SMALL_VIDEO, audio_config=SMALL_AUDIO, text_config=SMALL_TEXT
     )
-    model, report = VattModel.from_unimodal_pretrained(video=vit, config=config, output_loading_info=True)
-    check_complete(model, report)
+    _, report = start(video=vit, config=config)
     assert "encoder.layers.0.mlp.fc1.weight" in report.taken
     with pytest.raises(ValueError, match="one encoder"):
         VattModel.from_unimodal_pretrained(video=vit, audio=vit, config=config)

@@ -73,14 +73,19 @@ def test_saturation(factor, brightness):
     torch.testing.assert_close(adjust_saturation(pixels.clone(), factor), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("saturation", "hue"), [(0.8, 0.15), (1, 0), (1, 0.15), (0.8, 0)])
 @pytest.mark.parametrize("brightness", [-0.12, 0.12])
-def test_colours_of_a_dark_picture(brightness):
+def test_colours_of_a_dark_picture(brightness, saturation, hue):
     """Brightness, saturation, contrast, hue, cut: each by its formula, with nothing cut in between."""
     pixels = torch.randint(0, 60, (1, 1, 3, 8, 8), dtype=torch.uint8, generator=seeded())
-    saturation, contrast, hue = 0.8, 1.3, 0.15
-    changed = saturated(pixels[0] / 255 + brightness, saturation)
+    contrast = 1.3
+    changed = pixels[0] / 255 + brightness
+    if saturation != 1:
+        changed = saturated(changed, saturation)
     mean = changed.mean((2, 3), keepdim=True)
-    changed = through_hsv((changed - mean) * contrast + mean, lambda h, s, v: ((h + hue) % 1, s, v))
+    changed = (changed - mean) * contrast + mean
+    if hue:
+        changed = through_hsv(changed, lambda h, s, v: ((h + hue) % 1, s, v))
     colors = torch.tensor([[brightness, saturation, contrast, hue]], dtype=torch.float64)
     result = change_colors(pixels, colors)[0]
     torch.testing.assert_close(result, changed.clamp(0, 1) * 2 - 1, atol=1e-5, rtol=0)

@@ -495,17 +495,6 @@ def test_other_schemes_and_closed_ports_are_errors() -> None:
         read_clip("http://user:pass@127.0.0.1:9/film.mp4?key=1", limits=limits)
 
 
-def test_playlists_are_not_followed(film: Path, tmp_path: Path) -> None:
-    hls = f"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n{film}\n#EXT-X-ENDLIST\n"
-    concat = f"ffconcat version 1.0\nfile {film.name}\n"
-    for name, text in (("list.m3u8", hls), (f"{film.parent}/list.ffconcat", concat)):
-        path = tmp_path / name
-        path.write_text(text)
-        for source in (path, text.encode()):
-            with pytest.raises(MediaError):
-                read_clip(source)
-
-
 # Files that are not what they should be
 
 

@@ -14,7 +14,9 @@ from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.configuration import VattConfig
 from modeling_vatt.processors import (
+    MediaClip,
     MediaError,
+    MediaInfo,
     MediaLimits,
     VattAugmentation,
     VattFeatureExtractor,
@@ -65,6 +67,18 @@ def shown(values):
 
 def heard(waveform):
     return click_times(np.asarray(waveform), RATE).tolist()
+
+
+@pytest.mark.parametrize("augmentation", [None, VattAugmentation()])
+def test_sound_of_a_clip_that_is_not_finite(processor, augmentation):
+    sound = clicks(1.6, RATE, every=0.2)
+    sound[RATE] = np.nan
+    info = MediaInfo("a.mkv", 1.6, True, True)
+    clip = MediaClip(np.stack(numbered_frames(FRAMES)), sound, 0.0, 1.6, np.arange(FRAMES) / FPS, info)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        processor(videos=clip, augmentation=augmentation)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        processor.feature_extractor(clip)
 
 
 def test_frames_and_sound_of_the_centred_window(processor, media):

@@ -121,9 +121,12 @@ def other_column(table: pa.Table, rng: np.random.Generator) -> tuple[pa.Table, s
 
 
 class FileFuzz:
-    """Samples in a folder, made once: a folder of files for each variety."""
+    """Samples in a folder, made once: a folder of files for each variety.
 
-    checks: dict[str, Callable[[Any, Path], str]] = {}
+    `checks` uses the files of a variety; what comes back, if it is text, tells more than that it went well.
+    """
+
+    checks: dict[str, Callable[[Path], Any]] = {}
 
     def __init__(self, folder: Path) -> None:
         transformers_logging.set_verbosity_error()
@@ -178,7 +181,8 @@ class FileFuzz:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_bytes(content)
         try:
-            return getattr(self, f"check_{name}")(folder)
+            told = self.checks[name](folder)
+            return told if isinstance(told, str) else "used"
         except (AssertionError, MemoryError):
             raise
         except Exception as error:
@@ -195,9 +199,31 @@ class FileFuzz:
     read_by_transformers: tuple[str, ...] = ()
 
 
+def _check_model(folder: Path) -> None:
+    model = VattForPreTraining.from_pretrained(folder)
+    assert sum(p.numel() for p in model.parameters()) < 1e6, "a large model from a small file"
+
+
+def _check_misc(folder: Path) -> None:
+    table = read_misc_data(folder / "misc_data.tgz").word_embeddings
+    assert table.dtype == np.float32 and table.ndim == 2
+
+
+def _check_labels(folder: Path) -> None:
+    (path,) = folder.glob("labels.*")
+    assert len(read_labels(path, 2)) == 2
+
+
 class Checkpoints(FileFuzz):
     """Models in safetensors, and what the converter reads."""
 
+    checks = {
+        "model": _check_model,
+        "arrays": lambda folder: load_variables(open_variables(folder / "weights.npz"), head_dim=8),
+        "tensorflow": lambda folder: load_variables(open_variables(folder / "ckpt-1"), head_dim=8),
+        "misc": _check_misc,
+        **dict.fromkeys(("labels_json", "labels_csv", "labels_txt"), _check_labels),
+    }
     read_by_transformers = ("config.json", "generation_config.json")
 
     def write_samples(self, folder: Path) -> None:
@@ -252,31 +278,6 @@ class Checkpoints(FileFuzz):
             return gzip.compress(inside, 1), done
         return super().damage(file, content, rng)
 
-    def check_model(self, folder: Path) -> str:
-        model = VattForPreTraining.from_pretrained(folder)
-        assert sum(p.numel() for p in model.parameters()) < 1e6, "a large model from a small file"
-        return "used"
-
-    def check_arrays(self, folder: Path) -> str:
-        load_variables(open_variables(folder / "weights.npz"), head_dim=8)
-        return "used"
-
-    def check_tensorflow(self, folder: Path) -> str:
-        load_variables(open_variables(folder / "ckpt-1"), head_dim=8)
-        return "used"
-
-    def check_misc(self, folder: Path) -> str:
-        table = read_misc_data(folder / "misc_data.tgz").word_embeddings
-        assert table.dtype == np.float32 and table.ndim == 2
-        return "used"
-
-    def _check_labels(self, folder: Path) -> str:
-        (path,) = folder.glob("labels.*")
-        assert len(read_labels(path, 2)) == 2
-        return "used"
-
-    check_labels_json = check_labels_csv = check_labels_txt = _check_labels
-
     def check(self, name: str, files: Files, done: str, rng: np.random.Generator, folder: Path) -> str:
         result = super().check(name, files, done, rng, folder)
         if name != "model":  # the converter has one exception
@@ -284,8 +285,28 @@ class Checkpoints(FileFuzz):
         return result
 
 
+def _read_shards(folder: Path) -> str:
+    data = ShardDataset(folder)
+    list(all_captions(data))
+    read = 0
+    for index in range(len(data)):
+        with contextlib.suppress(MediaError):
+            row = data[index]
+            assert zlib.crc32(row["video"]["bytes"]) == row["crc32"]
+            read_clip(source_of(row["video"]), duration=0.3, limits=_SMALL)
+            read += 1
+    return f"used: {read} clips of {len(data)}"
+
+
+def _index_shards(folder: Path) -> str:
+    write_index(folder)
+    return _read_shards(folder)
+
+
 class Shards(FileFuzz):
     """Tar files to be indexed, and shards with an index, whose checksums a forger has made right."""
+
+    checks = {"tar": _index_shards, "indexed": _read_shards}
 
     def write_samples(self, folder: Path) -> None:
         clips = []
@@ -329,30 +350,44 @@ class Shards(FileFuzz):
             stream.write_table(table)
         return sink.getvalue().to_pybytes(), done
 
-    def check_tar(self, folder: Path) -> str:
-        write_index(folder)
-        return self.check_indexed(folder)
-
-    def check_indexed(self, folder: Path) -> str:
-        data = ShardDataset(folder)
-        list(all_captions(data))
-        read = 0
-        for index in range(len(data)):
-            with contextlib.suppress(MediaError):
-                row = data[index]
-                assert zlib.crc32(row["video"]["bytes"]) == row["crc32"]
-                read_clip(source_of(row["video"]), duration=0.3, limits=_SMALL)
-                read += 1
-        return f"used: {read} clips of {len(data)}"
-
 
 _SMALL = MediaLimits(max_bytes=64 << 20, max_pixels=1 << 22, max_seconds=30.0, wall_seconds=5.0)
+
+
+def _narrated(clips: list[Any]) -> None:
+    for clip in clips:
+        for sentence in clip.sentences:
+            assert np.isfinite([sentence["start"], sentence["end"]]).all(), f"times of {sentence}"
+
+
+def _listed(table: datasets.Dataset, folder: Path, column: str = "video") -> None:
+    for row in table:
+        path = os.path.realpath(row[column]["path"])
+        assert path.startswith(os.path.realpath(folder) + os.sep), f"points out of the folder: {path}"
+
+
+def _check_folder(folder: Path) -> None:
+    table = load_clips(folder, "train", cache_dir=str(folder / "cache"))
+    for captions in all_captions(table):
+        assert all(isinstance(caption, str) for caption in captions), captions
 
 
 class Captions(FileFuzz):
     """Annotation files and official lists."""
 
     refusals = (ValueError,)
+    checks = {
+        "howto_json": lambda folder: _narrated(howto100m_clips(folder / "videos", folder / "caption.json")),
+        "howto_csv": lambda folder: _narrated(howto100m_clips(folder / "videos", folder / "captions")),
+        "audioset": lambda folder: audioset_clips(folder / "videos", folder / "segments.csv"),
+        "ucf": lambda folder: _listed(load_ucf101(folder), folder),
+        "hmdb": lambda folder: _listed(load_hmdb51(folder), folder),
+        "esc": lambda folder: _listed(load_esc50(folder), folder, "audio"),
+        "msrvtt_csv": lambda folder: _listed(load_msrvtt(folder), folder),
+        "msrvtt_json": lambda folder: _listed(load_msrvtt(folder, folder / "videodatainfo.json"), folder),
+        "youcook": lambda folder: _listed(load_youcook2(folder), folder),
+        **dict.fromkeys(("folder", "timed", "table"), _check_folder),
+    }
 
     def write_samples(self, folder: Path) -> None:
         def write(path: str, text: str) -> None:
@@ -415,60 +450,30 @@ class Captions(FileFuzz):
             return text.getvalue().encode("utf-8", "surrogatepass"), "another cell"
         return super().damage(file, content, rng)
 
-    def check_howto_json(self, folder: Path) -> str:
-        return _narrated(howto100m_clips(folder / "videos", folder / "caption.json"))
 
-    def check_howto_csv(self, folder: Path) -> str:
-        return _narrated(howto100m_clips(folder / "videos", folder / "captions"))
-
-    def check_audioset(self, folder: Path) -> str:
-        audioset_clips(folder / "videos", folder / "segments.csv")
-        return "used"
-
-    def check_ucf(self, folder: Path) -> str:
-        return _listed(load_ucf101(folder), folder)
-
-    def check_hmdb(self, folder: Path) -> str:
-        return _listed(load_hmdb51(folder), folder)
-
-    def check_esc(self, folder: Path) -> str:
-        return _listed(load_esc50(folder), folder, "audio")
-
-    def check_msrvtt_csv(self, folder: Path) -> str:
-        return _listed(load_msrvtt(folder), folder)
-
-    def check_msrvtt_json(self, folder: Path) -> str:
-        return _listed(load_msrvtt(folder, folder / "videodatainfo.json"), folder)
-
-    def check_youcook(self, folder: Path) -> str:
-        return _listed(load_youcook2(folder), folder)
-
-    def _check_folder(self, folder: Path) -> str:
-        table = load_clips(folder, "train", cache_dir=str(folder / "cache"))
-        for captions in all_captions(table):
-            assert all(isinstance(caption, str) for caption in captions), captions
-        return "used"
-
-    check_folder = check_timed = check_table = _check_folder
+def _check_words(folder: Path) -> None:
+    tokenizer = VattTokenizer.from_vocabulary(folder / "words.txt")
+    ids = tokenizer("Stir the SOUP, please!")["input_ids"]
+    assert len(ids) == 16 and all(0 <= number < len(tokenizer) for number in ids)
 
 
-def _narrated(clips: list[Any]) -> str:
-    for clip in clips:
-        for sentence in clip.sentences:
-            assert np.isfinite([sentence["start"], sentence["end"]]).all(), f"times of {sentence}"
-    return "used"
+def _check_processor(folder: Path) -> None:
+    processor = VattProcessor.from_pretrained(folder)
+    video = np.zeros((8, 16, 16, 3), np.uint8)
+    batch = processor(videos=[video], audio=[np.zeros(96, np.float32)], text=["clip 3"])
+    assert len(batch["pixel_values_videos"]) == len(batch["input_values"]) == len(batch["text_mask"]) == 1
 
 
-def _listed(table: datasets.Dataset, folder: Path, column: str = "video") -> str:
-    for row in table:
-        path = os.path.realpath(row[column]["path"])
-        assert path.startswith(os.path.realpath(folder) + os.sep), f"points out of the folder: {path}"
-    return "used"
+def _check_pieces(folder: Path) -> None:
+    ids = VattTokenizer.from_pretrained(folder)("Stir the soup")["input_ids"]
+    assert all(isinstance(number, int) for number in ids)
 
 
 class Vocabularies(FileFuzz):
     """Word lists, and what a processor is saved as."""
 
+    checks = {"processor": _check_processor, "pieces": _check_pieces}
+    checks |= dict.fromkeys(("words", "indexed"), _check_words)
     read_by_transformers = ("tokenizer.json", "tokenizer_config.json", "processor_config.json")
 
     def write_samples(self, folder: Path) -> None:
@@ -484,30 +489,25 @@ class Vocabularies(FileFuzz):
         pieces = VattTokenizer.train_sentencepiece(captions, 300)
         pieces.save_pretrained(folder / "pieces")
 
-    def check_words(self, folder: Path) -> str:
-        tokenizer = VattTokenizer.from_vocabulary(folder / "words.txt")
-        ids = tokenizer("Stir the SOUP, please!")["input_ids"]
-        assert len(ids) == 16 and all(0 <= number < len(tokenizer) for number in ids)
-        return "used"
 
-    check_indexed = check_words
-
-    def check_processor(self, folder: Path) -> str:
-        processor = VattProcessor.from_pretrained(folder)
-        video = np.zeros((8, 16, 16, 3), np.uint8)
-        batch = processor(videos=[video], audio=[np.zeros(96, np.float32)], text=["clip 3"])
-        assert len(batch["pixel_values_videos"]) == len(batch["input_values"]) == len(batch["text_mask"]) == 1
-        return "used"
-
-    def check_pieces(self, folder: Path) -> str:
-        ids = VattTokenizer.from_pretrained(folder)("Stir the soup")["input_ids"]
-        assert all(isinstance(number, int) for number in ids)
-        return "used"
+def _use_index(opened: VattIndex) -> None:
+    with opened as index:
+        index.info()
+        for file in index.files():
+            assert not file["path"].startswith("/") and ".." not in file["path"].split("/"), file
+        for space in ("va", "vt"):
+            query = np.ones(index.dims[space], np.float32)  # type: ignore[index]
+            for moment in index.search(query, space, top_k=5):  # type: ignore[arg-type]
+                assert np.isfinite([moment.score, moment.start, moment.end]).all(), moment
 
 
 class Index(FileFuzz):
     """Indexes as databases, and as Parquet and JSON from the Hub."""
 
+    checks = {
+        "database": lambda folder: _use_index(VattIndex.open(folder)),
+        "tables": lambda folder: _use_index(VattIndex.from_pretrained(folder)),
+    }
     refusals = (IndexDamaged, IndexMismatch, FileNotFoundError)
 
     def write_samples(self, folder: Path) -> None:
@@ -540,13 +540,8 @@ class Index(FileFuzz):
         """A database that SQLite finds good."""
         values = [value for value in _ODD if not isinstance(value, list | dict)]
         values = [value for value in values if not isinstance(value, int) or abs(value) < 2**63]
-        values = [value for value in values if value != "\ud800"] + [
-            b"",
-            b"\x00" * 16,
-            b"\xff" * 24,
-            "{}",
-            "[]",
-        ]
+        values = [value for value in values if value != "\ud800"]
+        values += [b"", b"\x00" * 16, b"\xff" * 24, "{}", "[]"]
         columns = {
             "meta": ["key", "value"],
             "files": ["id", "path", "size", "mtime_ns", "hash", "duration", "error"],
@@ -570,24 +565,6 @@ class Index(FileFuzz):
                 with contextlib.suppress(sqlite3.Error, OverflowError):
                     connection.execute(statement, (value,) if "?" in statement else ())
             return path.read_bytes(), f"{table}.{column} = {value!r}"[:80]
-
-    def check_database(self, folder: Path) -> str:
-        with VattIndex.open(folder) as index:
-            return self._use(index)
-
-    def check_tables(self, folder: Path) -> str:
-        with VattIndex.from_pretrained(folder) as index:
-            return self._use(index)
-
-    def _use(self, index: VattIndex) -> str:
-        index.info()
-        for file in index.files():
-            assert not file["path"].startswith("/") and ".." not in file["path"].split("/"), file
-        for space in ("va", "vt"):
-            query = np.ones(index.dims[space], np.float32)  # type: ignore[index]
-            for moment in index.search(query, space, top_k=5):  # type: ignore[arg-type]
-                assert np.isfinite([moment.score, moment.start, moment.end]).all(), moment
-        return "used"
 
 
 FUZZERS: dict[str, type[FileFuzz]] = {

@@ -136,41 +136,11 @@ def bert_tower(ids, v, path, heads, layers, act="gelu", pre_norm=True):
     return encoder(np.concatenate([agg, x], 1), v, lm + "tx/", heads, layers, act, pre_norm, mask)
 
 
-def spline(table, rows):
-    """Natural cubic spline through (i / n, table[i]), continued linearly, at j / rows."""
-    n = len(table)
-    if n == rows:
-        return table
-    h = 1 / n
-    # second derivatives: tridiagonal system, zero at both ends
-    system, right = np.eye(n), np.zeros_like(table)
-    for i in range(1, n - 1):
-        system[i, i - 1 : i + 2] = 1, 4, 1
-        right[i] = 6 / h**2 * (table[i - 1] - 2 * table[i] + table[i + 1])
-    second = np.linalg.solve(system, right)
-    out = np.zeros((rows, table.shape[1]))
-    for j in range(rows):
-        x = j / rows
-        i = min(int(x / h + 1e-9), n - 2)
-        if x > (n - 1) * h:  # beyond the last point
-            slope = (table[-1] - table[-2]) / h + h / 6 * second[-2]
-            out[j] = table[-1] + slope * (x - (n - 1) * h)
-            continue
-        right_share = (x - i * h) / h
-        left_share = 1 - right_share
-        out[j] = (
-            left_share * table[i]
-            + right_share * table[i + 1]
-            + h**2
-            / 6
-            * ((left_share**3 - left_share) * second[i] + (right_share**3 - right_share) * second[i + 1])
-        )
-    return out
-
-
 def polyharmonic_spline(table, rows, real=np.longdouble):
     """The release's formula as it stands, in extended precision."""
     n = len(table)
+    if n == rows:
+        return table
     centres, queries = np.arange(n, dtype=real) / n, np.arange(rows, dtype=real) / rows
 
     def radial(distance):
@@ -191,14 +161,15 @@ def polyharmonic_spline(table, rows, real=np.longdouble):
     weights = np.zeros_like(right)
     for k in range(n + 1, -1, -1):
         weights[k] = (right[k] - system[k, k + 1 :] @ weights[k + 1 :]) / system[k, k]
-    return radial(queries[:, None] - centres) @ weights[:n] + queries[:, None] * weights[n] + weights[n + 1]
+    out = radial(queries[:, None] - centres) @ weights[:n] + queries[:, None] * weights[n] + weights[n + 1]
+    return out.astype(np.float64)
 
 
 def positions(v, path, grid, kind):
     """Normalised positions of the tokens (time slowest). Spectrogram ids are laid out mel-slowest."""
     look_up = {}
     for axis, rows in grid.items():
-        look_up[axis] = spline(v[f"{path}{axis}_position_embeddings/embeddings"], rows)
+        look_up[axis] = polyharmonic_spline(v[f"{path}{axis}_position_embeddings/embeddings"], rows)
     rows = []
     if kind == "video":
         for t in range(grid["temporal"]):

@@ -9,9 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 
 
-ABSENT = -1e9
-
-
 def unit(vector: Sequence[float]) -> list[float]:
     """x * rsqrt(max(sum x^2, 1e-12))"""
     length = math.sqrt(max(sum(float(x) ** 2 for x in vector), 1e-12))
@@ -27,81 +24,29 @@ def logsumexp(values: Sequence[float]) -> float:
     return largest + math.log(sum(math.exp(value - largest) for value in values))
 
 
-def _prepare(video, other, mask):
-    video = [unit(row) for row in np.asarray(video, dtype=np.float64)]
-    other = np.asarray(other, dtype=np.float64)
-    if other.ndim == 2:
-        other = other[:, None]
-    other = [[unit(row) for row in rows] for rows in other]
-    mask = [1.0] * len(video) if mask is None else [float(value) for value in mask]
-    return video, other, mask
-
-
-def _masked_mean(losses: list[float], mask: list[float]) -> float:
-    """Own loss zeroed where absent, the sum rescaled by clips / present clips, then the mean."""
-    present = sum(mask)
-    scale = len(losses) / present if present else 0.0
-    return sum(loss * m * scale for loss, m in zip(losses, mask, strict=True)) / len(losses)
-
-
-def asymmetric_clips(video, other, tau: float, mask=None) -> list[float]:
-    """den_i - num_i of every clip, before masking."""
-    video, other, mask = _prepare(video, other, mask)
-    clips = range(len(video))
-    losses = []
-    for i in clips:
-        numerator = logsumexp([dot(video[i], text) / tau for text in other[i]])
-        union = []
-        for j in clips:
-            for text in other[j]:  # this video against all texts
-                union.append(dot(video[i], text) / tau + (0.0 if mask[j] else ABSENT))
-        for j in clips:
-            for text in other[i]:  # all videos against the texts of this clip
-                union.append(dot(video[j], text) / tau + (0.0 if mask[i] else ABSENT))
-        losses.append(logsumexp(union) - numerator)
-    return losses
-
-
-def asymmetric_loss(video, other, tau: float, mask=None) -> float:
-    mask = [1.0] * len(video) if mask is None else [float(value) for value in mask]
-    return _masked_mean(asymmetric_clips(video, other, tau, mask), mask)
-
-
-def symmetric_loss(video, other, tau: float, mask=None) -> float:
-    """Two losses, each with its own denominator, added; absence is subtracted before the division by tau."""
-    video, other, mask = _prepare(video, other, mask)
-    clips = range(len(video))
-    to_videos, to_others = [], []
-    for i in clips:
-        numerator = logsumexp([dot(video[i], text) / tau for text in other[i]])
-        own = [dot(text, video[j]) + (0.0 if mask[i] else ABSENT) for text in other[i] for j in clips]
-        to_videos.append(logsumexp([score / tau for score in own]) - numerator)
-        row = [dot(video[i], text) + (0.0 if mask[j] else ABSENT) for j in clips for text in other[j]]
-        to_others.append(logsumexp([score / tau for score in row]) - numerator)
-    return _masked_mean(to_videos, mask) + _masked_mean(to_others, mask)
-
-
-REFERENCE = {"asymmetric": asymmetric_loss, "symmetric": symmetric_loss}
-
-
 def pair_loss(
     anchors,
     candidates,
     tau: float,
-    anchor_mask,
-    candidate_mask,
     loss_type: str,
+    candidate_mask=None,
+    anchor_mask=None,
     bias: float = 0.0,
     video_ids=None,
     caption_ids=None,
     alike: float = math.inf,
 ) -> float:
-    """Any loss between any two modalities. Where something is absent on the anchors' side too, the release
-    computes nothing: no sound or text that is absent counts, as a negative or otherwise, so it is the loss
-    over what remains. `candidate_mask` may be one of each candidate. `video_ids` (clips), `caption_ids`
-    (clips, candidates) and the cosine `alike` of candidates with the mean of a clip's take out false
-    negatives."""
-    anchors, candidates, _ = _prepare(anchors, candidates, None)
+    """Any loss between any two modalities; the mean over clips that have both. Where something is absent on
+    the anchors' side too, the release computes nothing: no sound or text that is absent counts, as a negative
+    or otherwise, so it is the loss over what remains. `candidate_mask` may be one of each candidate.
+    `video_ids` (clips), `caption_ids` (clips, candidates) and the cosine `alike` of candidates with the mean
+    of a clip's take out false negatives."""
+    anchors = [unit(row) for row in np.asarray(anchors, dtype=np.float64)]
+    candidates = np.asarray(candidates, dtype=np.float64).reshape(len(anchors), -1, len(anchors[0]))
+    candidates = [[unit(row) for row in rows] for rows in candidates]
+    everything = [1] * len(anchors)
+    anchor_mask = everything if anchor_mask is None else anchor_mask
+    candidate_mask = everything if candidate_mask is None else candidate_mask
     clips, per_clip = range(len(anchors)), range(len(candidates[0]))
     there = [np.broadcast_to(candidate_mask[i], len(candidates[i])).astype(bool) for i in clips]
     both = [i for i in clips if anchor_mask[i] and there[i].any()]
@@ -157,13 +102,3 @@ def label_balanced_bce(logits, labels) -> float:
             probability = 1 / (1 + math.exp(-x))
             total += weight * -(y * math.log(probability) + (1 - y) * math.log(1 - probability))
     return total / clips
-
-
-def batch_norm(rows, weight, bias, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Normalised rows, batch mean, BIASED batch variance."""
-    rows = np.asarray(rows, dtype=np.float64)
-    mean = np.array([sum(column) / len(column) for column in rows.T])
-    variance = np.array(
-        [sum((x - m) ** 2 for x in column) / len(column) for column, m in zip(rows.T, mean, strict=True)]
-    )
-    return (rows - mean) / np.sqrt(variance + eps) * weight + bias, mean, variance

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders of tiny random checkpoints with their processors, as a user would name them for towers."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,31 @@ SMALL: dict[str, Any] = {
     "intermediate_size": 24,
 }
 IDS: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+PICTURE = {**SMALL, "image_size": 8, "patch_size": 4}
+TEXT_FIELDS = {**SMALL, "vocab_size": 16, "max_position_embeddings": 12, **IDS}
+CLIP = CLIPConfig(text_config=TEXT_FIELDS, vision_config=PICTURE, projection_dim=12)
+BERT = BertConfig(**TEXT_FIELDS)
+WAV2VEC = Wav2Vec2Config(
+    **SMALL,
+    conv_dim=[8, 8],
+    conv_stride=[8, 4],
+    conv_kernel=[8, 4],
+    num_feat_extract_layers=2,
+    num_conv_pos_embeddings=4,
+    num_conv_pos_embedding_groups=2,
+    vocab_size=10,
+)
+WHISPER = WhisperConfig(
+    **{"d_model": 16, "num_mel_bins": 8, "max_source_positions": 100, "vocab_size": 20, **IDS},
+    encoder_layers=2,
+    decoder_layers=1,
+    encoder_ffn_dim=24,
+    decoder_ffn_dim=24,
+    encoder_attention_heads=2,
+    decoder_attention_heads=2,
+    max_target_positions=8,
+    decoder_start_token_id=1,
+)
 WORDS = ["red", "green", "blue", "square", "circle", "a", "moves", "left", "right", "sounds"]
 
 
@@ -50,9 +76,7 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
 def clip_folder(folder: Path) -> Path:
     """Pictures of 8 px and words."""
     torch.manual_seed(0)
-    vision = {**SMALL, "image_size": 8, "patch_size": 4}
-    text = {**SMALL, "vocab_size": 16, "max_position_embeddings": 12, **IDS}
-    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)).save_pretrained(folder)
+    CLIPModel(copy.deepcopy(CLIP)).save_pretrained(folder)
     sizes = {"size": {"shortest_edge": 8}, "crop_size": {"height": 8, "width": 8}}
     CLIPImageProcessor(**sizes).save_pretrained(folder)
     small_tokenizer().save_pretrained(folder)
@@ -62,7 +86,7 @@ def clip_folder(folder: Path) -> Path:
 def bert_folder(folder: Path) -> Path:
     """Words."""
     torch.manual_seed(1)
-    BertModel(BertConfig(**SMALL, vocab_size=16, max_position_embeddings=12)).save_pretrained(folder)
+    BertModel(copy.deepcopy(BERT)).save_pretrained(folder)
     small_tokenizer().save_pretrained(folder)
     return folder
 
@@ -70,22 +94,21 @@ def bert_folder(folder: Path) -> Path:
 def wav2vec_folder(folder: Path, sampling_rate: int = 4000) -> Path:
     """Samples."""
     torch.manual_seed(2)
-    layers = {"conv_dim": [8, 8], "conv_stride": [8, 4], "conv_kernel": [8, 4]}
-    positions = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
-    config = Wav2Vec2Config(**SMALL, **layers, **positions, num_feat_extract_layers=2, vocab_size=10)
-    Wav2Vec2Model(config).save_pretrained(folder)
+    Wav2Vec2Model(copy.deepcopy(WAV2VEC)).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(sampling_rate=sampling_rate, do_normalize=True).save_pretrained(folder)
     return folder
+
+
+def tower_sources(root: Path) -> dict[str, str]:
+    """Folders of a tower for each modality, by its name."""
+    makers = {"video": clip_folder, "audio": wav2vec_folder, "text": bert_folder}
+    return {name: str(make(root / name)) for name, make in makers.items()}
 
 
 def whisper_folder(folder: Path) -> Path:
     """Mel features of 2 s at 16 kHz."""
     torch.manual_seed(3)
-    sizes = {"d_model": 16, "num_mel_bins": 8, "max_source_positions": 100, "vocab_size": 20}
-    layers = {"encoder_layers": 2, "decoder_layers": 1, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_target_positions": 8}
-    config = WhisperConfig(**sizes, **layers, **heads, **IDS, decoder_start_token_id=1)
-    WhisperModel(config).save_pretrained(folder)
+    WhisperModel(copy.deepcopy(WHISPER)).save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=8, chunk_length=2).save_pretrained(folder)
     return folder
 

@@ -71,10 +71,11 @@ def classifier(data: LabelledDataset, variant: str = "specific", **options: Any)
     return CLASSIFIERS[data.media](config)
 
 
-def arguments(folder: Path, **overrides: Any) -> FinetuningArguments:
+def arguments(folder: Path, kind: type = FinetuningArguments, **overrides: Any) -> Any:
     fields = {
         "output_dir": str(folder),
         "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 4,
         "learning_rate": 0.05,
         "optim": "sgd",
         "optim_args": "momentum=0.9",
@@ -84,7 +85,7 @@ def arguments(folder: Path, **overrides: Any) -> FinetuningArguments:
         "use_cpu": True,
         "disable_tqdm": True,
     }
-    return FinetuningArguments(**{**fields, **overrides})
+    return kind(**{**fields, **overrides})
 
 
 def best_kept(every: int, metric: str) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A folder of videos that browsers play, its index, and a server of the page in a thread."""
 
+import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import uvicorn
@@ -67,6 +69,45 @@ def make_search(root: Path, model_dir: Path) -> VideoSearch:
     search = VideoSearch.create(root, save_model(model_dir))
     search.update()
     return search
+
+
+def request_of(method: str, path: bytes, query: bytes = b"", headers: Any = ()) -> dict[str, Any]:
+    """A request as uvicorn hands it on; clients would tidy up its path."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": unquote(path.decode("latin-1")),
+        "raw_path": path,
+        "query_string": query,
+        "root_path": "",
+        "headers": list(headers),
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+    }
+
+
+async def answer_to(
+    app: ASGIApp, request: dict[str, Any], body: Sequence[bytes] = ()
+) -> tuple[int, dict[bytes, bytes], bytes]:
+    """Status, headers and body of the answer."""
+    pending = [{"type": "http.request", "body": part, "more_body": True} for part in body]
+    pending.append({"type": "http.request", "body": b"", "more_body": False})
+    answer: dict[str, Any] = {"body": b""}
+
+    async def receive() -> dict[str, Any]:
+        return pending.pop(0) if pending else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            answer.update(status=message["status"], headers=dict(message["headers"]))
+        else:
+            answer["body"] += message.get("body", b"")
+
+    await asyncio.wait_for(app(request, receive, send), 60)
+    return answer["status"], answer["headers"], answer["body"]
 
 
 @contextlib.contextmanager

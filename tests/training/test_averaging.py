@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Moving averages of the weights, and last steps with all tokens."""
 
-import pytest
 import torch
 from clip_folders import losses
 from training_runs import pretrainer
@@ -57,8 +56,3 @@ def test_last_steps_keep_all_tokens(clips, tmp_path):
     assert run(tmp_path / "short", 2) == [True, False]
     assert run(tmp_path / "short", 3) == [True, False]
     assert losses(tmp_path / "short") == losses(tmp_path / "long")
-
-
-def test_decays_of_averages(clips, tmp_path):
-    with pytest.raises(ValueError, match="`ema_decay` must be"):
-        pretrainer(clips, tmp_path, ema_decay=1.0)

@@ -86,13 +86,19 @@ def test_a_cosine_is_not_extended(clips, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"seed": -1}, "`seed` must .*, got -1"),
+        ({"keep_checkpoints": -1}, "`keep_checkpoints` must .*, got -1"),
+        ({"num_steps": 0}, "`num_steps` must .*, got 0"),
+        ({"batch_size": 0}, "`batch_size` must .*, got 0"),
+        ({"micro_batch_size": -3}, "`micro_batch_size` must .*, got -3"),
+        ({"ema_decay": 1.0}, "`ema_decay` must be"),
         ({"schedule": "linear"}, "`schedule` must be"),
         ({"decay_steps": 3}, "belongs to"),
         ({"schedule": "wsd"}, "belongs to"),
         ({"schedule": "wsd", "decay_steps": 6, "warmup_steps": 5, "num_steps": 10}, "shorten"),
     ],
 )
-def test_schedules_that_make_no_sense(options, message):
+def test_arguments_that_make_no_sense(options, message):
     with pytest.raises(ValueError, match=message):
         PretrainingArguments("out", **options)
 

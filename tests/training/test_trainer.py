@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import training_runs
 from every_model import CLASSES, CLASSIFIERS, EVERY_TOKEN, build, inputs_of, loss_of
 from small_models import seeded, small_config
 from training_runs import best_kept
@@ -22,18 +23,8 @@ LABELS = 2
 
 
 def arguments(tmp_path, **overrides: Any) -> TrainingArguments:
-    fields = {
-        "output_dir": str(tmp_path),
-        "per_device_train_batch_size": 4,
-        "per_device_eval_batch_size": 4,
-        "learning_rate": 3e-3,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": [],
-        "use_cpu": True,
-        "disable_tqdm": True,
-    }
-    return TrainingArguments(**{**fields, **overrides})
+    fields = {"optim": "adamw_torch", "optim_args": None, "learning_rate": 3e-3, **overrides}
+    return training_runs.arguments(tmp_path, TrainingArguments, **fields)
 
 
 def rows_of(inputs: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
