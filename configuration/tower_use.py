@@ -36,6 +36,9 @@ class VattTowerUse:
         filled (`float`): share of the positions that hold sound where a model wants longer input than the
             window; audio, `"mean"`.
         use_attention_mask (`bool`): False for models trained to look at padding (SigLIP); text.
+        train_batch_norm (`bool`): in training, batch norms take the statistics of the batch and keep their
+            average, as a model with random weights needs. Otherwise they use those of the checkpoint at all
+            times: a batch of few clips, or a part of one, has others.
     """
 
     locked: bool | int = False
@@ -48,6 +51,7 @@ class VattTowerUse:
     temporal_layers: int = 0
     filled: float = 1.0
     use_attention_mask: bool = True
+    train_batch_norm: bool = False
 
     @classmethod
     def read(cls, modality: str, settings: dict[str, Any]) -> "VattTowerUse":
@@ -93,11 +97,8 @@ class VattTowerUse:
 
 
 class VattRemoteConfig(PreTrainedConfig):
-    """Config of a tower whose code comes with the checkpoint, before that code is trusted.
-
-    Args:
-        content (`dict`): the config as it was read.
-    """
+    """Config of a tower whose code comes with the checkpoint, before that code is trusted; `content` is the
+    config as it was read."""
 
     model_type = "vatt_remote"
 

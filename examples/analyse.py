@@ -49,6 +49,7 @@ from modeling_vatt.analysis.figures import (
 from modeling_vatt.analysis.report import Section, write_report
 from modeling_vatt.data import ClipDataset, SkippedClip, all_captions, collate_clips, load_clips, skip_report
 from modeling_vatt.evaluation import clip_retrieval
+from modeling_vatt.hub.repositories import require_repository
 from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import VattProcessor, VattTokenizer
 from modeling_vatt.retrieval import embed_batches
@@ -183,6 +184,7 @@ def load_model(text: str, captions: Sequence[str], args: AnalysisArguments) -> L
             torch.manual_seed(args.seed)
             model, processor = VattForPreTraining(config), VattProcessor.from_config(config, tokenizer)
         else:
+            require_repository(source)
             config = AutoConfig.from_pretrained(source)
             architecture = getattr(modeling_vatt, (config.architectures or [""])[0], VattForPreTraining)
             model, line = load_pretrained(architecture, source)

@@ -39,6 +39,7 @@ from modeling_vatt.evaluation import (
     write_per_class_table,
 )
 from modeling_vatt.hub.remote_code import save_remote_code
+from modeling_vatt.hub.repositories import require_repository
 from modeling_vatt.models.classification import VattClassifier
 from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import (
@@ -169,6 +170,7 @@ def parse(media: str, description: str) -> Arguments:
 def load_config(checkpoint: str) -> VattConfig:
     """The config of a checkpoint."""
     try:
+        require_repository(checkpoint)
         return VattConfig.from_pretrained(checkpoint)
     except OSError as error:
         reason = str(error).splitlines()[0]

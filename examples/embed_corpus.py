@@ -48,6 +48,7 @@ from modeling_vatt.data import (
 )
 from modeling_vatt.embedding.cache import content_of
 from modeling_vatt.files import one_writer
+from modeling_vatt.hub.repositories import require_repository
 from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import MediaLimits, VattProcessor
 from modeling_vatt.retrieval import ModelIdentity, embed_batches
@@ -86,6 +87,7 @@ Task = tuple[str, int, int]  # file, first clip, clip after the last
 
 def open_dataset(args: Any, limits: MediaLimits) -> ClipDataset:
     """All clips."""
+    require_repository(args.model)
     clips = open_clips(args.dataset, args.split, remote=args.allow_remote)
     processor = VattProcessor.from_pretrained(args.model)
     return ClipDataset(clips, processor, clips_per_video=args.clips_per_video, limits=limits)

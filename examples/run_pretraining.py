@@ -61,6 +61,7 @@ from modeling_vatt.evaluation import clip_retrieval
 from modeling_vatt.hub.model_card import is_training_metric
 from modeling_vatt.hub.remote_code import save_remote_code
 from modeling_vatt.models.loading import load_pretrained
+from modeling_vatt.models.locking import hash_locked
 from modeling_vatt.processors import MediaError, MediaLimits, VattAugmentation, VattProcessor, VattTokenizer
 from modeling_vatt.retrieval import embed_batches
 from modeling_vatt.training import (
@@ -74,6 +75,7 @@ from modeling_vatt.training import (
     without_secrets,
     write_model_card,
 )
+from modeling_vatt.training.pretrainer import step_sampler
 
 
 logger = logging.getLogger("modeling_vatt.run_pretraining")
@@ -389,8 +391,10 @@ def make_data_sets(
     accelerator: Accelerator,
     augment: VattAugmentation,
     cached: list[str],
+    locked: dict[str, str] | None,
 ) -> tuple[ClipDataset, ClipDataset | None]:
-    """For training and validation; of `cached` towers the features are computed first."""
+    """For training and validation; of `cached` towers the features are computed first. `locked`: of
+    [`hash_locked`]."""
     limits = args.data.limits()
     options: dict[str, Any] = {
         "random_window": True,
@@ -424,6 +428,7 @@ def make_data_sets(
             share=(accelerator.process_index, accelerator.num_processes),
             wait=accelerator.wait_for_everyone,
             progress=lambda clips: counter.update(clips),
+            locked=locked,
             limits=limits,
         )
 
@@ -598,11 +603,14 @@ def main() -> None:
         if videos.decode_size is None:
             videos.decode_size = data.decode_size or videos.crop_size["height"] * 8 // 7
         cached = args.towers.cached(model)
+        locked = hash_locked(model) if cached else None
+        raw = ClipDataset(tables.train, processor, clips_per_video=data.clips_per_video)
+        step_sampler(training, raw, world_size=accelerator.num_processes)  # refuses, before work is done
         if data.decode_once and not cached:
             with accelerator.main_process_first():
                 tables.decode(processor, max(1, training.num_workers), limits)
         augment = make_augmentation(data, cached)
-        clips, held_out = make_data_sets(args, tables, model, processor, accelerator, augment, cached)
+        clips, held_out = make_data_sets(args, tables, model, processor, accelerator, augment, cached, locked)
         settings = describe(args, accelerator)
 
         def evaluate(model: VattForPreTraining) -> dict[str, float]:
@@ -619,6 +627,7 @@ def main() -> None:
                 on_log=progress.log,
                 on_step=progress.step,
                 settings=settings,
+                locked=locked,
             )
             metrics = trainer.train()
         accelerator.wait_for_everyone()

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flags of `run_pretraining.py` for towers that are other models, and for locking towers."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -183,10 +184,13 @@ class TowerArguments:
         if self.window_seconds is not None:
             processing["seconds"] = self.window_seconds
         processing["frames"] = json_object("--frames", self.frames)
-        return build_from_towers(
-            **sources,
-            towers=towers,
-            processing=processing,
-            trust_remote_code=self.trust_remote_code,
-            **fields,
-        )
+        try:
+            return build_from_towers(
+                **sources,
+                towers=towers,
+                processing=processing,
+                trust_remote_code=self.trust_remote_code,
+                **fields,
+            )
+        except ValueError as error:
+            raise ValueError(re.sub(r"^(video|audio|text) tower: ", r"--\1_tower: ", str(error))) from error

@@ -7,6 +7,7 @@
 
 import os
 import shutil
+import socket
 import tempfile
 
 
@@ -34,6 +35,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["HF_DATASETS_CACHE"])
+
+
+@pytest.fixture
+def no_network(monkeypatch) -> None:
+    """The Hub is asked, and not found."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    real = socket.getaddrinfo
+
+    def find(host, *args, **options):
+        if host == "127.0.0.1":
+            return real(host, *args, **options)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", find)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..models.foreign import find_towers
 from ..models.modeling_vatt import MODALITIES, VattForPreTraining
 from ..processors import VattProcessor
 
@@ -33,7 +34,8 @@ def build_from_towers(
         ValueError: a source that does not exist, cannot serve or has no processor; parts that do not fit.
     """
     sources: dict[str, Any] = {"video": video, "audio": audio, "text": text}
-    shared: dict[str, Any] = {"trust_remote_code": trust_remote_code, "hub_kwargs": hub_kwargs}
+    hub = find_towers(sources, hub_kwargs)
+    shared: dict[str, Any] = {"trust_remote_code": trust_remote_code, "hub_kwargs": hub}
     model = VattForPreTraining.from_video_audio_text_pretrained(**sources, towers=towers, **shared, **kwargs)
     processor = VattProcessor.from_video_audio_text_pretrained(
         model.config, **sources, **shared, **(processing or {})
@@ -44,11 +46,8 @@ def build_from_towers(
 
 @torch.no_grad()
 def check_parts(model: VattForPreTraining, processor: VattProcessor) -> None:
-    """Run a blank clip through the towers that are other models.
-
-    Raises:
-        ValueError: what the processor makes does not fit a tower.
-    """
+    """Run a blank clip through the towers that are other models; ValueError if what the processor makes does
+    not fit one."""
     side = 32
     frames = np.zeros((processor.video_processor.num_frames, side, side, 3), dtype=np.uint8)
     sound = np.zeros(processor.feature_extractor.num_samples, dtype=np.float32)

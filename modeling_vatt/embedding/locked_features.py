@@ -16,7 +16,7 @@ from .._version import __version__
 from ..data import ClipDataset, SkippedClip, all_captions
 from ..data.reading import is_decoded, name_of, part_of, read_options, read_row, source_of
 from ..models.foreign import VattForeignTower
-from ..models.locking import hash_tensors
+from ..models.locking import hash_locked
 from ..models.losses import caption_ids
 from ..models.modeling_vatt import INPUT_NAMES, MODALITIES, VattForPreTraining
 from ..processors import MediaClip, MediaError, VattProcessor
@@ -28,7 +28,7 @@ from .identity import base_model
 
 # At a time: activations of more fall out of the processor's cache.
 _ROWS_ON_CPU = {"video": 1, "audio": 2, "text": 32}
-# What of a config changes no feature.
+# What of a config or processor changes no feature.
 _PASSING = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "architectures", "auto_map")
 
 
@@ -86,6 +86,7 @@ def compute_locked_features(
     share: tuple[int, int] = (0, 1),
     wait: Callable[[], Any] = lambda: None,
     progress: Callable[[int], None] = lambda clips: None,
+    locked: Mapping[str, str] | None = None,
     **options: Any,
 ) -> LockedFeatures:
     """Pass every window and caption of a table through locked towers, as far as the cache lacks them.
@@ -104,6 +105,7 @@ def compute_locked_features(
         share: (number of this process, of all); each computes its part.
         wait: until the other processes have come as far.
         progress: called with the number of clips after each batch.
+        locked: what [`hash_locked`] gives for the model, where it is known already.
         options: `limits` of media.
 
     Raises:
@@ -111,7 +113,8 @@ def compute_locked_features(
     """
     if is_decoded(clips):
         raise ValueError("`decode_clips` leaves no files to know clips by. Pass `clips` as they were loaded.")
-    job = _Job(model, processor, dtype, batch_size, num_workers, share)
+    locked = hash_locked(model) if locked is None else locked
+    job = _Job(model, processor, dtype, batch_size, num_workers, share, locked)
     result = LockedFeatures()
     media = [name for name in names if name != "text"]
     if media:
@@ -135,6 +138,7 @@ class _Job:
     batch_size: int
     num_workers: int
     share: tuple[int, int]
+    locked: Mapping[str, str]
 
     def media(
         self,
@@ -295,21 +299,19 @@ class _Job:
             part: Any = [words, tokenizer.model_max_length, type(tokenizer).__name__]
         else:
             chosen = {"video": processor.video_processor, "audio": processor.feature_extractor}[name]
-            part = [chosen.to_dict(), processor.clip_options()["duration"], windows]
+            part = [_lasting(chosen.to_dict()), processor.clip_options()["duration"], windows]
         use = {
             key: value
             for key, value in config.use(name).settings().items()
             if key not in ("locked", "projection", "centres")
         }
-        tower = getattr(config, f"{name}_config").to_dict()
-        tower = {key: value for key, value in tower.items() if key not in _PASSING}
-        return FeatureCache(folder, [__version__, name, self._weights(name), tower, use, part, self.dtype])
+        tower = _lasting(getattr(config, f"{name}_config").to_dict())
+        return FeatureCache(folder, [__version__, name, self.locked[name], tower, use, part, self.dtype])
 
-    def _weights(self, name: str) -> str:
-        base = base_model(self.model)
-        shared = [base.encoder] if base.encoder is not None else []
-        modules = (base.get_submodule(f"{name}_model"), *shared)
-        return hash_tensors(weight for module in modules for weight in module.state_dict().items())
+
+def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings on which features depend."""
+    return {key: value for key, value in settings.items() if key not in _PASSING}
 
 
 def _media_key(row: dict[str, Any]) -> Any:

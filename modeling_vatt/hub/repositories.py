@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9_]")
-_PATIENCE = 10.0  # seconds for the server to answer
+_HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/)?[\w.-]*[A-Za-z0-9_]")
 
 
-def is_hub_name(name: str | os.PathLike) -> bool:
-    """Whether a repository can be called so: `OWNER/NAME`."""
-    return isinstance(name, str) and _HUB_NAME.fullmatch(name) is not None and ".." not in name
+def is_hub_name(name: str | os.PathLike, bare: bool = False) -> bool:
+    """Whether a repository can be called so: `OWNER/NAME`, or with `bare` also `NAME`, as some of others."""
+    found = _HUB_NAME.fullmatch(name) if isinstance(name, str) and ".." not in name else None
+    return found is not None and (bare or found[1] is not None)
 
 
 def require_repository(
@@ -26,9 +26,17 @@ def require_repository(
     kind: Literal["model", "dataset"] = "model",
     file: str = "config.json",
     revision: str | None = None,
-    token: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    bare: bool = False,
 ) -> bool:
     """Make sure that a folder, or a repository that holds `file`, is there. A folder comes first.
+
+    The Hub has as long to answer as `HF_HUB_ETAG_TIMEOUT` says, 10 seconds by default.
+
+    Args:
+        name, kind, file, revision, token, cache_dir: of the repository.
+        bare: its name may lack an owner.
 
     Returns:
         whether only what the Hub's cache holds can be had: the Hub does not answer.
@@ -42,7 +50,7 @@ def require_repository(
         return False
     if path.exists():
         raise NotADirectoryError(f"{name}: is a file. Give the folder that holds {file}.")
-    if not is_hub_name(name):
+    if not is_hub_name(name, bare):
         raise FileNotFoundError(
             f"{name}: no such folder. Check the path; a {kind} on the Hub is named OWNER/NAME."
         )
@@ -50,12 +58,12 @@ def require_repository(
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     name = str(name)
-    cached = isinstance(try_to_load_from_cache(name, file, revision=revision, repo_type=kind), str)
+    found = try_to_load_from_cache(name, file, cache_dir, revision, kind)
     reason = "HF_HUB_OFFLINE is set"
     if not constants.HF_HUB_OFFLINE:
         url = hf_hub_url(name, file, repo_type=kind, revision=revision)
         try:
-            get_hf_file_metadata(url, token=token, timeout=_PATIENCE)
+            get_hf_file_metadata(url, token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT)
             return False
         except RepositoryNotFoundError as error:
             if isinstance(error, GatedRepoError):
@@ -67,7 +75,7 @@ def require_repository(
             return False
         except Exception as error:  # of the HTTP library, which is another one in each version of the client
             reason = f"the Hub cannot be reached ({error})"
-    if cached:
+    if isinstance(found, str):
         return True
     raise FileNotFoundError(
         f"{name}: no such folder, and {reason}. Check the path, or the network for a {kind} on the Hub."

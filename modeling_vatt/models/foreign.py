@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save, get_class_from_dynamic_module
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
@@ -25,6 +26,7 @@ from transformers.utils.hub import cached_file
 
 from ..configuration import VattConfig, VattTowerUse, VattVideoConfig
 from ..configuration.tower_use import VattRemoteConfig
+from ..hub.repositories import require_repository
 from .encoder import VattEncoder
 from .outputs import VattFeaturesOutput
 from .positions import VattAxialPositionEmbeddings
@@ -39,7 +41,7 @@ _TOWER_INPUTS = {
 }
 _UNTRUSTED = (
     "The code of the {name} tower{source} comes with its checkpoint, and would run here. Read it, then pass "
-    "`trust_remote_code=True`."
+    "`trust_remote_code=True` (scripts: --trust_remote_code, vatt: --trust-remote-code)."
 )
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 # Models of which the text part was trained to read padding as words.
@@ -140,6 +142,14 @@ class VattForeignTower(nn.Module):
     def use(self) -> VattTowerUse:
         """How the tower is used, as the config says now."""
         return self._whole.use(self.name)
+
+    def train(self, mode: bool = True) -> "VattForeignTower":
+        """See PyTorch; batch norms use the checkpoint's statistics, unless the config says otherwise."""
+        super().train(mode)
+        for module in self.model.modules() if mode and not self.use.train_batch_norm else ():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
 
     def forward(
         self,
@@ -372,6 +382,32 @@ class Source:
     use: VattTowerUse
 
 
+def find_towers(sources: dict[str, Any], hub_kwargs: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Make sure that the checkpoints of towers are there, before any is loaded.
+
+    Args:
+        sources: modality -> folder, name on the Hub or a loaded model.
+        hub_kwargs: `revision`, `token`, `cache_dir`.
+
+    Returns:
+        `hub_kwargs` with `local_files_only`: whether the Hub does not answer.
+
+    Raises:
+        ValueError: one is not there.
+    """
+    hub = dict(hub_kwargs or {})
+    if "local_files_only" in hub:
+        return hub
+    known, offline = {key: value for key, value in hub.items() if key in HUB_OPTIONS}, False
+    for name, source in sources.items():
+        try:
+            if isinstance(source, str | os.PathLike):
+                offline |= require_repository(source, bare=True, **known)
+        except OSError as error:
+            raise ValueError(f"{name} tower: {error}") from error
+    return {**hub, "local_files_only": offline}
+
+
 def load_tower(name: str, source: str | PreTrainedModel, settings: dict[str, Any], **kwargs: Any) -> Source:
     """The encoder of a modality out of a checkpoint; of composite and encoder-decoder models the part.
 
@@ -382,14 +418,12 @@ def load_tower(name: str, source: str | PreTrainedModel, settings: dict[str, Any
         kwargs: of `from_pretrained` (`trust_remote_code`, `revision`, `token`, `cache_dir`, `dtype`).
 
     Raises:
-        ValueError: no such checkpoint, or one that cannot serve, with the reason.
+        ValueError: a checkpoint that cannot serve, with the reason.
     """
     missing: Any = ()
     if isinstance(source, PreTrainedModel):
         whole, config = source, source.config
     else:
-        if not os.path.isdir(source) and (source.startswith((".", "/", "~")) or source.count("/") > 1):
-            raise ValueError(f"{name} tower: {source}: no such folder. Give a folder or a name on the Hub.")
         config_options = {key: value for key, value in kwargs.items() if key != "dtype"}
         hub = {key: value for key, value in config_options.items() if key in HUB_OPTIONS}
         with _loading(name, source, "no model of transformers"):

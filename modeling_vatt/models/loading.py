@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+from ..hub.repositories import require_repository
 from .modeling_vatt import VattPreTrainedModel
 
 
@@ -20,15 +21,14 @@ def load_pretrained(
     adapted: Iterable[str] = (),
     **kwargs: Any,
 ) -> tuple[Model, str]:
-    """A model whose weights come from a checkpoint, and a line that says what was taken, adapted and new.
-
-    Args:
-        may_be_new: parts that may begin with random weights: `classifier`, `head`, `audio_model`, ...
-        adapted: what the caller changes besides, for the line.
-
-    Raises:
-        ValueError: the checkpoint lacks weights of other parts, or has them in other sizes.
-    """
+    """A model whose weights come from a checkpoint, and a line that says what was taken, new, and `adapted`
+    by the caller besides. FileNotFoundError for no such folder, and nothing on the Hub; ValueError if it
+    lacks weights of parts other than those that `may_be_new` (`classifier`, `head`, `audio_model`, ...), or
+    has them in other sizes."""
+    if "local_files_only" not in kwargs:
+        known = {name: kwargs[name] for name in ("revision", "token", "cache_dir") if name in kwargs}
+        file = "/".join(filter(None, (kwargs.get("subfolder"), "config.json")))
+        kwargs["local_files_only"] = require_repository(source, file=file, **known)
     options = {"ignore_mismatched_sizes": True, "output_loading_info": True, **kwargs}
     model, info = model_class.from_pretrained(source, **options)
     new = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}

@@ -26,21 +26,15 @@ def find_blocks(tower: nn.Module) -> list[nn.Module]:
     found = [
         (name.count("."), -len(module), module)
         for name, module in tower.named_modules()
-        if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] in _BLOCK_LISTS
+        if isinstance(module, nn.ModuleList | nn.Sequential)
+        and name.rpartition(".")[2].strip("_") in _BLOCK_LISTS
     ]
     return list(min(found, key=lambda item: item[:2])[2]) if found else []
 
 
 def locked_parameters(tower: nn.Module, locked: bool | int) -> list[nn.Parameter]:
-    """Parameters of a tower that a lock covers.
-
-    Args:
-        tower: see [`lockable`].
-        locked: True for all, n for the first n blocks and what is defined before them.
-
-    Raises:
-        ValueError: the tower has fewer blocks.
-    """
+    """Parameters of a tower (see [`lockable`]) that a lock covers: True for all, n for the first n blocks and
+    what is defined before them; ValueError if it has fewer blocks."""
     parameters = list(tower.parameters())
     if locked is True or not locked:
         return parameters if locked else []
@@ -62,6 +56,22 @@ def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def hash_locked(model: Any) -> dict[str, str]:
+    """Locked towers -> SHA-256 of what decides their features: weights and statistics of a whole tower, of
+    one that is locked in part the parameters that are. Before the model is put on devices, or split."""
+    found = {}
+    for name, tower in model.towers.items():
+        part, locked = lockable(tower), model.config.use(name).locked
+        shared = model.base_model.encoder
+        if locked is True:
+            modules = [part] if shared is None else [part, shared]
+            found[name] = hash_tensors(item for module in modules for item in module.state_dict().items())
+        elif locked:
+            covered = set(map(id, locked_parameters(part, locked)))
+            found[name] = hash_tensors(item for item in part.named_parameters() if id(item[1]) in covered)
+    return found
 
 
 def hold_in_evaluation(tower: nn.Module, covered: set[int]) -> None:

@@ -23,7 +23,14 @@ from ..hub.sentence_transformers import PROCESSOR_FILES, save_modules_file
 from .collectives import is_distributed, only_somewhere
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
-from .foreign import HUB_OPTIONS, VattForeignTower, load_remote_config, load_tower, save_remote_towers
+from .foreign import (
+    HUB_OPTIONS,
+    VattForeignTower,
+    find_towers,
+    load_remote_config,
+    load_tower,
+    save_remote_towers,
+)
 from .heads import VattBatchNorm, VattFACHead, VattFeatureMLP, VattJointHead, VattKernelFeatures
 from .locking import hold_in_evaluation, lockable, locked_parameters
 from .losses import LOSSES, VattLossScale, caption_ids, contrastive_loss, normalize
@@ -147,10 +154,12 @@ class VattPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: no source; one that does not exist or cannot serve, with the reason.
         """
-        options = {**(hub_kwargs or {}), "dtype": dtype, "trust_remote_code": trust_remote_code}
+        sources = _given(video=video, audio=audio, text=text)
+        hub = find_towers(sources, hub_kwargs)
+        options = {**hub, "dtype": dtype, "trust_remote_code": trust_remote_code}
         settings = {name: dict(fields) for name, fields in (towers or {}).items()}
         loaded: dict[str, PreTrainedModel] = {}
-        for name, source in _given(video=video, audio=audio, text=text).items():
+        for name, source in sources.items():
             found = load_tower(name, source, settings.get(name, {}), **options)
             loaded[name], settings[name] = found.model, found.use.settings()
             kwargs[f"{name}_config"] = found.model.config
@@ -328,11 +337,6 @@ class VattPreTrainedModel(PreTrainedModel):
                 continue
             if not module.config.trainable_embeddings:
                 module.word_embeddings.weight.requires_grad_(False)
-
-    @classmethod
-    def _can_set_attn_implementation(cls) -> bool:
-        # transformers looks for the attention function in the file of the class; ours is in encoder.py.
-        return True
 
     def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
         """See transformers; the T5-style text tower never uses flash attention."""
@@ -555,15 +559,6 @@ class VattModel(VattPreTrainedModel):
                 features[space] = values
         return features
 
-    def _known_features(self, name: str, pooled: torch.Tensor, return_embeds: bool) -> VattFeaturesOutput:
-        """Features that were computed before, with their embeddings."""
-        pooled = pooled.to(self.dtype)
-        embeds: dict[str, Any] = {}
-        if self.head is not None and return_embeds:
-            embeds = self._embeds(name, pooled)
-        rows: Any = pooled.flatten(0, -2)
-        return VattFeaturesOutput(pooler_output=rows, **embeds)
-
     @can_return_tuple
     def get_video_features(self, pixel_values_videos: torch.FloatTensor, **kwargs: Any) -> VattFeaturesOutput:
         r"""
@@ -676,7 +671,11 @@ class VattModel(VattPreTrainedModel):
             if pooled is not None:
                 if inputs is not None:
                     raise ValueError(f"Pass either `{name}_pooler_output` or the input of the {name} tower.")
-                found[name] = self._known_features(name, pooled, return_embeds)
+                rows = pooled.to(self.dtype)
+                known: Any = {"pooler_output": rows.flatten(0, -2)}
+                if self.head is not None and return_embeds:
+                    known |= self._embeds(name, rows)
+                found[name] = VattFeaturesOutput(**known)
         if pixel_values_videos is not None:
             found["video"] = self.get_video_features(pixel_values_videos, **kwargs)
         if input_values is not None:

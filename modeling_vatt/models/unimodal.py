@@ -19,6 +19,7 @@ from transformers import ASTModel, AutoConfig, MT5EncoderModel, PreTrainedModel,
 
 from ..configuration import VattAudioConfig, VattTextConfig, VattVideoConfig
 from ..configuration.configuration_vatt import VattTowerConfig
+from ..hub.repositories import require_repository
 from .positions import resample_positions
 
 
@@ -110,9 +111,12 @@ def load_source(modality: str, source: str | PreTrainedModel) -> PreTrainedModel
     """The source of a tower.
 
     Raises:
+        FileNotFoundError: no such folder, and nothing on the Hub.
         ValueError: if it is of a kind the tower can not start from.
     """
     allowed = _SOURCES[modality]
+    if isinstance(source, str):
+        require_repository(source, bare=True)
     config = source.config if isinstance(source, PreTrainedModel) else AutoConfig.from_pretrained(source)
     kind = config.model_type
     if kind not in allowed:

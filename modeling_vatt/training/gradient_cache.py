@@ -17,9 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..models.collectives import all_reduce_max, is_distributed, world_size
-from ..models.heads import VattBatchNorm
 from ..models.modeling_vatt import MODALITIES, VattForPreTraining, VattForPreTrainingOutput
 from .run_record import seed_step
 
@@ -91,7 +91,7 @@ def cached_backward(
 def _check_parts(model: VattForPreTraining, count: int) -> None:
     """Raise ValueError if the batch cannot be cut, or another process cuts it differently."""
     for name, tower in model.towers.items():
-        if any(isinstance(module, VattBatchNorm) for module in tower.modules()):
+        if any(isinstance(module, _BatchNorm) and module.training for module in tower.modules()):
             raise ValueError(
                 f"The {name} tower normalises over the batch, so its batch cannot be cut: leave "
                 "`micro_batch_size` at 0."

@@ -36,11 +36,12 @@ from ..data import (
 )
 from ..models.adapters import merged_state_dict
 from ..models.embeddings import VattPatchEmbeddings
+from ..models.locking import hash_locked
 from ..models.modeling_vatt import INPUT_NAMES, VattForPreTraining, VattForPreTrainingOutput
 from .arguments import PretrainingArguments
 from .averaging import WeightAverage
 from .checkpoints import begin, commit, read_state, remove_old
-from .continuing import check_unchanged, forget_others, hash_locked, run_fingerprint, starting_point
+from .continuing import check_unchanged, forget_others, run_fingerprint, starting_point
 from .faults import TrainingError, explain, is_worker_death, quiet_worker
 from .gradient_cache import average_gradients, cached_backward
 from .optimizers import pretraining_optimizer
@@ -88,6 +89,29 @@ class _Progress:
         return means
 
 
+def step_sampler(
+    args: PretrainingArguments, dataset: ClipDataset, start_step: int = 0, rank: int = 0, world_size: int = 1
+) -> StepSampler:
+    """The clips of each step of a run, see [`StepSampler`].
+
+    Raises:
+        ValueError: the clips do not make such batches.
+    """
+    grouped = dataset.group_order(args.group_by, args.group_size) if args.group_by else None
+    return StepSampler(
+        len(dataset),
+        args.batch_size,
+        args.num_steps,
+        args.seed,
+        start_step,
+        rank,
+        world_size,
+        dataset.clips_per_video,
+        grouped or dataset.order(args.shuffle_shards),
+        args.group_from,
+    )
+
+
 class Pretrainer:
     """Trains a [`VattForPreTraining`].
 
@@ -109,6 +133,7 @@ class Pretrainer:
         on_log: called on the main process with step and metrics.
         on_step: called on the main process with the number of finished steps.
         settings: of the run beyond `args`, for `run.json`.
+        locked: what [`hash_locked`] gives for the model, where it is known already.
     """
 
     def __init__(
@@ -122,6 +147,7 @@ class Pretrainer:
         on_log: Callable[[int, dict[str, float]], None] | None = None,
         on_step: Callable[[int], None] | None = None,
         settings: dict[str, Any] | None = None,
+        locked: dict[str, str] | None = None,
     ) -> None:
         if args.deterministic:
             seed_everything(args.seed, deterministic=True)
@@ -161,8 +187,9 @@ class Pretrainer:
             args.schedule,
             args.decay_steps,
         )
-        locked = [hash_locked(model) if self.accelerator.is_main_process else ""]
-        self._locked = str(broadcast_object_list(locked)[0])
+        if locked is None and self.accelerator.is_main_process:
+            locked = hash_locked(model)
+        self._locked: dict[str, str] = broadcast_object_list([locked])[0]
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         if self.accelerator.distributed_type == DistributedType.FSDP:
             if args.ema_decay:
@@ -294,20 +321,8 @@ class Pretrainer:
 
     def _sampler(self) -> StepSampler:
         """Clips of the steps from here on."""
-        dataset, columns = self.dataset, self.args.group_by
-        grouped = dataset.group_order(columns, self.args.group_size) if columns else None
-        return StepSampler(
-            len(dataset),
-            self.args.batch_size,
-            self.args.num_steps,
-            self.args.seed,
-            self.progress.step,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-            dataset.clips_per_video,
-            grouped or dataset.order(self.args.shuffle_shards),
-            self.args.group_from,
-        )
+        ranks = self.accelerator.process_index, self.accelerator.num_processes
+        return step_sampler(self.args, self.dataset, self.progress.step, *ranks)
 
     def _batches(self) -> Iterator[list[ClipBatch]]:
         """The clips of every step from here on, in parts of the micro batch size."""
@@ -582,11 +597,7 @@ class Pretrainer:
             ) from error
 
     def skip_report(self, already: Sequence[SkippedClip] = ()) -> str:
-        """What could not be read, for the end of a run; empty if everything could.
-
-        Args:
-            already: clips that were left out before training.
-        """
+        """What could not be read, of clips left out before training `already`, too; empty if all could be."""
         skipped = {**{clip.name: clip.reason for clip in already}, **self.progress.skipped}
         return skip_report(skipped, len(self.dataset) + len(already))
 

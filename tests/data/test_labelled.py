@@ -2,15 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled clips: where classes come from, how splits agree on them, and the items made of them."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
 import pytest
 import torch
-from clip_folders import RATE, small_processor, write_clip
+from clip_folders import RATE, small_processor, write_clip, write_rows
 from media_factory import tone, write_media
 from PIL import Image
 
@@ -31,10 +29,6 @@ def write_sound(path: Path, *pitches: float) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     mixture = sum(tone(1.0, RATE, pitch) for pitch in pitches) / len(pitches)
     return write_media(path, waveform=mixture, sampling_rate=RATE, audio_codec="pcm_s16le")
-
-
-def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
-    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from clip_folders import save_model, write_clip
+from clip_folders import save_model, write_clip, write_rows
 from PIL import Image
 from safetensors.torch import load_file
 from scripts import CLASSIFICATION, EXAMPLES, call, start
@@ -78,7 +78,7 @@ def videos(tmp_path_factory) -> Path:
             write_clip(root / split / name, 16 * (number % 2) + number // 2, sound=number != 4)
             tags = "low,quiet" if number % 4 == 0 else ("high", "low")[number % 2 == 0]
             rows.append({"file_name": name, "label": ("dark", "bright")[number % 2], "tags": tags})
-        (root / split / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(root / split, rows)
     (root / "train" / "5.mp4").write_bytes(b"broken")
     return root
 

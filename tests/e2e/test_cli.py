@@ -4,7 +4,6 @@
 
 import json
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -185,17 +184,8 @@ def test_index_says_what_is_wrong(place, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["my_modle", "deep/er/my_modle", "./my_modle", "owner/my_modle"])
-def test_a_model_that_is_not_there_is_said_at_once(place, tmp_path, monkeypatch, name):
+def test_a_model_that_is_not_there_is_said_at_once(place, tmp_path, monkeypatch, no_network, name):
     """Without a network transformers tries for half a minute, and says nothing of folders."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    real = socket.getaddrinfo
-
-    def no_network(host, *args, **options):
-        if host == "127.0.0.1":
-            return real(host, *args, **options)
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr("socket.getaddrinfo", no_network)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "videos").mkdir()
     began = time.perf_counter()

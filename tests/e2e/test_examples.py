@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clip_folders import losses, make_folder
+from clip_folders import losses, make_folder, write_rows
 from media_factory import damage
 from scripts import EXAMPLES, PRETRAINING, run
 
@@ -152,7 +152,7 @@ def test_precision_of_a_search(pretrained, videos, tmp_path, monkeypatch):
     for number, row in enumerate(kept):
         (clips / row["file_name"]).write_bytes((videos / "train" / row["file_name"]).read_bytes())
         row.update(same="yes", half="ab"[number % 2], own=number)
-    (clips / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    write_rows(clips, kept)
     search = VideoSearch.create(clips, folder)
     search.update()
     monkeypatch.syspath_prepend(str(EXAMPLES))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clip_folders import RATE, small_processor
+from clip_folders import RATE, small_processor, write_rows
 from media_factory import tone, write_media
 from processes import FORKS, ranks
 from training_runs import arguments, classifier
@@ -63,7 +63,7 @@ def test_two_processes_find_what_one_finds(tmp_path):
             file.write_bytes(b"broken")
         tags = [["low"], ["high"], ["low", "high"]][number % 3]
         rows.append({"file_name": file.name, "label": "abc"[number % 3], "tags": tags})
-    (tmp_path / "train" / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(tmp_path / "train", rows)
     processes = [FORKS.Process(target=worker, args=(n, tmp_path, rank)) for n, rank in enumerate(ranks(2))]
     for process in processes:
         process.start()

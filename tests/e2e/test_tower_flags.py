@@ -2,17 +2,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flags of towers that would have no effect, or hold no settings, are refused before anything is loaded."""
 
+import functools
 import importlib
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from modeling_vatt import VattModel
+from modeling_vatt.models.loading import load_pretrained
 
 
 @pytest.fixture
 def flags(monkeypatch) -> Any:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
     return importlib.import_module("towers").TowerArguments
+
+
+@pytest.mark.parametrize("name", ["none/such", "no-such", "./such", "a/b/c"])
+def test_a_checkpoint_that_is_not_there_is_said_at_once(flags, no_network, tmp_path, name):
+    """Without a network transformers tries for half a minute."""
+    model = tmp_path / "image"
+    model.mkdir()
+    towers = flags(video_tower=str(model), audio_tower=name)
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match=f"^--audio_tower: {name}: no such folder"):
+        towers.build("tiny", None, lambda length: [], 1)
+    for load in (
+        functools.partial(load_pretrained, VattModel),
+        lambda given: VattModel.from_unimodal_pretrained(text=given),
+    ):
+        with pytest.raises(FileNotFoundError, match=f"^{name}: no such folder"):
+            load(name)
+    assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize(

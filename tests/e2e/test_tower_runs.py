@@ -9,7 +9,7 @@ import processes
 import pytest
 from clip_folders import losses, make_folder
 from scripts import run
-from tower_folders import bert_folder, clip_folder, wav2vec_folder
+from tower_folders import tower_sources
 
 
 pytestmark = pytest.mark.slow
@@ -35,10 +35,9 @@ def videos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def towers(tmp_path_factory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("towers")
-    makers = {"video_tower": clip_folder, "audio_tower": wav2vec_folder, "text_tower": bert_folder}
-    return {name: make(root / name) for name, make in makers.items()}
+def towers(tmp_path_factory) -> dict[str, str]:
+    sources = tower_sources(tmp_path_factory.mktemp("towers"))
+    return {f"{name}_tower": folder for name, folder in sources.items()}
 
 
 def test_train_index_search(videos, towers, tmp_path):
@@ -74,9 +73,11 @@ def test_train_index_search(videos, towers, tmp_path):
         ({"lock": ["video:9"]}, "has 2 blocks", 1),
         ({"lock": ["picture"]}, "--lock picture: give video, audio or text", 2),
         ({"lock": ["video"], "normalize_audio": True}, "--normalize_audio is for VATT's own", 1),
+        ({"lock": ["video"], "batch_size": 64}, "There are 6 clips for batches of 64: use more clips", 1),
+        ({"lock": ["video"], "group_by": "hue"}, "`group_by`: the clips have no column hue", 1),
         (
             {"lock": ["video"], "audio_tower": "none/such"},
-            "audio tower: none/such: no model of transformers",
+            "--audio_tower: none/such: no such folder, and HF_HUB_OFFLINE is set",
             1,
         ),
     ],
@@ -84,6 +85,7 @@ def test_train_index_search(videos, towers, tmp_path):
 def test_what_does_not_fit_is_said(videos, towers, tmp_path, options, message, code):
     common = {**OPTIONS, **towers, "dataset": videos, "cache_features": True, "output_dir": "model"}
     assert message in run("run_pretraining.py", tmp_path, expect=code, **{**common, **options})
+    assert not (tmp_path / "model" / "features").exists()  # said before the work
 
 
 def test_what_is_fitted_needs_cached_features(videos, towers, tmp_path):

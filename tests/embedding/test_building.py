@@ -11,7 +11,7 @@ import pytest
 import torch
 from clip_folders import write_clip
 from small_models import AUDIO
-from tower_folders import bert_folder, clip_folder, remote_folder, wav2vec_folder
+from tower_folders import bert_folder, remote_folder, tower_sources, wav2vec_folder
 from transformers import CLIPModel, pipeline
 
 from modeling_vatt import VattForPreTraining, VattModel
@@ -27,9 +27,7 @@ SIZES = {"va_projection_size": 12, "vt_projection_size": 6}
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory) -> dict[str, str]:
-    root = tmp_path_factory.mktemp("towers")
-    makers = {"video": clip_folder, "audio": wav2vec_folder, "text": bert_folder}
-    return {name: str(make(root / name)) for name, make in makers.items()}
+    return tower_sources(tmp_path_factory.mktemp("towers"))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +112,7 @@ print(float(model(**inputs).video_vt_embeds.sum()), float(model(**inputs).text_v
 
 
 def test_bad_parts_are_named(sources, tmp_path):
-    with pytest.raises(ValueError, match=r"text tower: nobody/nothing: no model of transformers"):
+    with pytest.raises(ValueError, match=r"text tower: nobody/nothing: no such folder, and HF_HUB_OFFLINE"):
         build_from_towers(text="nobody/nothing", audio_config=AUDIO)
     bare = bert_folder(tmp_path / "bare")
     for file in bare.glob("tokenizer*"):

@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 import torch
 from clip_folders import make_folder
-from tower_folders import bert_folder, clip_folder, wav2vec_folder
+from tower_folders import tower_sources
 
 from modeling_vatt.data import ClipDataset, collate_clips, decode_clips, load_clips
 from modeling_vatt.embedding import locked_features
 from modeling_vatt.embedding.building import build_from_towers
+from modeling_vatt.embedding.identity import ModelIdentity
 from modeling_vatt.embedding.locked_features import FeatureDataset, compute_locked_features, locked_towers
-from modeling_vatt.processors import VattAugmentation
+from modeling_vatt.hub.remote_code import save_remote_code
+from modeling_vatt.processors import VattAugmentation, VattProcessor
 from modeling_vatt.training import Pretrainer, PretrainingArguments
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> tuple[Any, Any]:
-    root = tmp_path_factory.mktemp("towers")
-    makers = {"video": clip_folder, "audio": wav2vec_folder, "text": bert_folder}
-    sources = {name: str(make(root / name)) for name, make in makers.items()}
+    sources = tower_sources(tmp_path_factory.mktemp("towers"))
     sizes = {"va_projection_size": 12, "vt_projection_size": 6}
     return build_from_towers(**sources, processing={"seconds": 0.4, "num_captions": 2}, **sizes)
 
@@ -116,7 +116,12 @@ def test_features_are_found_again(built, folder, tmp_path, monkeypatch):
     assert rows_read(windows=2) == 6
     monkeypatch.setattr(processor.feature_extractor.extractor, "return_attention_mask", None)  # of sound
     model.config.set_use("video", projection="mlp")
+    processor.save_pretrained(tmp_path / "saved")
+    save_remote_code(tmp_path / "saved")
+    own, processor = processor, VattProcessor.from_pretrained(tmp_path / "saved")
     assert rows_read() == 0
+    assert not ModelIdentity.of(model, processor).differences(ModelIdentity.of(model, own))
+    assert rows_read(locked={"video": "another", "text": "another"}) == 6  # whoever asks has the hashes
     monkeypatch.setattr(processor.video_processor, "image_mean", [0.1, 0.2, 0.3])
     assert rows_read() == 6
     monkeypatch.setattr(processor.video_processor, "image_mean", [0.5, 0.5, 0.5])

@@ -10,6 +10,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from small_models import AUDIO, TEXT, VIDEO, seeded
+from torch import nn
 from tower_folders import (
     BERT,
     CLIP,
@@ -34,6 +35,8 @@ from transformers import (
     ModernBertConfig,
     ModernBertModel,
     PreTrainedModel,
+    ResNetConfig,
+    ResNetModel,
     Siglip2Config,
     Siglip2Model,
     T5Config,
@@ -48,6 +51,8 @@ from transformers import (
 
 from modeling_vatt import VattConfig, VattForPreTraining, VattModel
 from modeling_vatt.models.adapters import add_lora, merged_state_dict
+from modeling_vatt.models.locking import find_blocks
+from modeling_vatt.training import cached_backward
 
 
 CLAP_AUDIO = {
@@ -222,8 +227,12 @@ def test_features_are_the_wrapped_models(kind, tmp_path):
     assert again.config.to_dict()["towers"] == model.config.to_dict()["towers"]
 
 
+def _others(rows: int) -> dict[str, torch.Tensor]:
+    return {"input_values": torch.randn(rows, 96), "input_ids": _ids()[0][:rows]}
+
+
 def _step(model: VattForPreTraining) -> None:
-    batch = {"pixel_values_videos": _pixels(), "input_values": torch.randn(2, 96), "input_ids": _ids()[0]}
+    batch = {"pixel_values_videos": _pixels(), **_others(2)}
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
     model.train()
     model(**batch).loss.backward()
@@ -266,6 +275,34 @@ def test_first_blocks_are_locked():
     assert all(p.requires_grad for p in audio.encoder.layers[1].parameters())
     with pytest.raises(ValueError, match="has 2 blocks"):
         model.lock("text", blocks=3)
+    network = nn.Module()  # EfficientNets of others
+    network._blocks = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    assert find_blocks(network) == list(network._blocks)
+
+
+RESNET = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+
+
+def test_batch_norms_keep_the_statistics_of_the_checkpoint():
+    """A trained tower sees in training what it sees in evaluation, in whole batches and in parts of them."""
+    source = seeded(ResNetModel, RESNET)
+    for module in source.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    model = _whole(video=source, towers={"video": {"output_size": 16}})
+    right = _pooled(model)
+    before = {name: value.clone() for name, value in model.vatt.video_model.named_buffers()}
+    torch.testing.assert_close(_pooled(model.train()), right)
+    cached_backward(model, [{"pixel_values_videos": _pixels()[:1], **_others(1)}] * 2, [0, 1])
+    assert all(p.grad is not None for p in model.vatt.video_model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.vatt.video_model.named_buffers())
+    model.config.set_use("video", train_batch_norm=True)  # a tower that begins at random
+    assert not torch.allclose(_pooled(model.train()), right)
+    with pytest.raises(ValueError, match="video tower normalises over the batch"):
+        cached_backward(model, [{"pixel_values_videos": _pixels(), **_others(2)}], [0])
+    model.lock("video")
+    torch.testing.assert_close(_pooled(model.eval()), _pooled(model.train()))
 
 
 def test_frames_through_a_temporal_transformer():

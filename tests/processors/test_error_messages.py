@@ -46,7 +46,8 @@ INTERNAL = {"EOFError", "Exit", "HTTPException"}
 REVIEWED: dict[str, tuple[str, ...]] = {
     "made elsewhere, with cause and remedy": (
         *("<error>", "<str(error)>", "<_sentence(error)>", "<found>", "{address}: {reason}"),
-        *("{source}: {error}", "<name> | <reason> | <remedy>", "<clip.path> | <error>", "<path> | <error>"),
+        *("{source}: {error}", "{name} tower: {error}"),
+        *("<name> | <reason> | <remedy>", "<clip.path> | <error>", "<path> | <error>"),
     ),
     "caught, and raised again with the file and what to do": (
         # shards

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from media_factory import frame_numbers, numbered_frames, write_media
+from PIL import Image
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 from modeling_vatt.configuration import VattVideoConfig
@@ -138,9 +139,8 @@ def test_forms_of_input_agree():
 
 
 def test_pil_images():
-    image_module = pytest.importorskip("PIL.Image")
     clip = noise()
-    images = [image_module.fromarray(frame) for frame in clip]
+    images = [Image.fromarray(frame) for frame in clip]
     torch.testing.assert_close(pixels(small(), images), pixels(small(), clip))
     torch.testing.assert_close(pixels(small(), images[0]), pixels(small(), clip[0]))
     grey = images[0].convert("L")
@@ -152,25 +152,24 @@ def test_pil_images():
 
 def test_grey_of_more_than_eight_bits(tmp_path):
     """Scaled by the range of the format in every path a picture takes; 65535 / 255 = 257."""
-    image_module = pytest.importorskip("PIL.Image")
     ramp = np.linspace(0, 65535, 16).astype(np.uint16)[None].repeat(16, 0)
     right = np.rint(ramp / 257).astype(np.uint8)
-    image_module.fromarray(ramp).save(tmp_path / "a.tif", tiffinfo={262: 0})  # white is zero
+    Image.fromarray(ramp).save(tmp_path / "a.tif", tiffinfo={262: 0})  # white is zero
     np.testing.assert_array_equal(read_picture(tmp_path / "a.tif")[..., 0], 255 - right)
     for name in ("a.png", "a.ppm", "b.tif"):
         path = tmp_path / name
-        image_module.fromarray(ramp).save(path)
+        Image.fromarray(ramp).save(path)
         np.testing.assert_array_equal(read_picture(path), right[..., None].repeat(3, -1))
         expected = pixels(small(), read_picture(path))
-        torch.testing.assert_close(pixels(small(), image_module.open(path)), expected)
+        torch.testing.assert_close(pixels(small(), Image.open(path)), expected)
         images = VattImageProcessor(size=16, crop_size=16)
         row = {"bytes": path.read_bytes(), "path": None}
-        for picture in (image_module.open(path), path, [str(path)], row):
+        for picture in (Image.open(path), path, [str(path)], row):
             assert torch.equal(images(picture, return_tensors="pt")["pixel_values"], expected[:, 0])
     for kind in (np.int32, np.float32):
         with pytest.raises(ValueError, match=f"{np.dtype(kind)}.*no known range"):
-            small()(image_module.fromarray(ramp.astype(kind)))
-        image_module.fromarray(ramp.astype(kind)).save(tmp_path / "wide.tif")
+            small()(Image.fromarray(ramp.astype(kind)))
+        Image.fromarray(ramp.astype(kind)).save(tmp_path / "wide.tif")
         with pytest.raises(MediaError, match=f"{np.dtype(kind)}.*no known range"):
             read_picture(tmp_path / "wide.tif")
 
@@ -228,8 +227,7 @@ def test_files_are_read_at_the_rate_of_the_processor(tmp_path):
 
 
 def test_a_picture_file_is_an_image(tmp_path):
-    image_module = pytest.importorskip("PIL.Image")
-    image = image_module.fromarray(noise()[0])
+    image = Image.fromarray(noise()[0])
     image.save(tmp_path / "a.png")
     torch.testing.assert_close(pixels(small(), tmp_path / "a.png"), pixels(small(), image))
 

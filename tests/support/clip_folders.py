@@ -5,6 +5,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from media_factory import tone, write_media
@@ -24,6 +25,11 @@ def write_clip(path: Path, number: int, seconds: float = 1.2, sound: bool = True
     return write_media(path, frames=frames, fps=10, waveform=waveform, sampling_rate=RATE)
 
 
+def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """`metadata.jsonl` of a folder."""
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def make_folder(
     root: Path,
     count: int,
@@ -41,7 +47,7 @@ def make_folder(
         write_clip(folder / name, number, sound=number not in silent)
         captions = [] if number in speechless else [f"clip {number}", f"grey number {number}", "a tone"]
         rows.append({"file_name": name, "captions": captions})
-    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(folder, rows)
     return root
 
 

@@ -99,6 +99,12 @@ def wav2vec_folder(folder: Path, sampling_rate: int = 4000) -> Path:
     return folder
 
 
+def tower_sources(root: Path) -> dict[str, str]:
+    """Folders of a tower for each modality, by its name."""
+    makers = {"video": clip_folder, "audio": wav2vec_folder, "text": bert_folder}
+    return {name: str(make(root / name)) for name, make in makers.items()}
+
+
 def whisper_folder(folder: Path) -> Path:
     """Mel features of 2 s at 16 kHz."""
     torch.manual_seed(3)

@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clips for pretraining, and sounds with labels for fine-tuning."""
 
-import json
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
-from clip_folders import RATE, make_folder
+from clip_folders import RATE, make_folder, write_rows
 from media_factory import tone, truncate, write_media
 
 from modeling_vatt.data import load_clips
@@ -31,7 +30,7 @@ def sounds(tmp_path_factory) -> Path:
             folder / f"{number}.wav", waveform=mixture + noise, sampling_rate=RATE, audio_codec="pcm_s16le"
         )
         rows.append({"file_name": f"{number}.wav", "label": labels, "group": number % 3})
-    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(folder, rows)
     return folder
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clip_folders import small_processor
+from clip_folders import small_processor, write_rows
 from media_factory import write_media
 from sklearn.metrics import average_precision_score
 from small_models import small_config
@@ -272,7 +272,7 @@ def test_broken_files_do_not_stop_a_run(sounds, tmp_path):
         good = (sounds / name).read_bytes()
         (folder / name).write_bytes(good if place < 3 else b"broken")
     rows = [{"file_name": name, "label": "ab"[place % 2]} for place, name in enumerate(names)]
-    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(folder, rows)
     data = LabelledDataset(load_labelled(folder, "train", "audio"), small_processor(), "audio")
     settings = {"per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "save_steps": 5}
     args = arguments(tmp_path / "run", num_train_epochs=1, save_strategy="steps", **settings)
@@ -324,7 +324,7 @@ def test_views_are_averaged_and_larger_inputs_fit(tmp_path):
         frames = [random.integers(0, 255, (24, 32, 3), dtype=np.uint8) for _ in range(14)]
         write_media(folder / "x" / f"{number}.mp4", frames=frames, fps=10)
         rows.append({"file_name": f"x/{number}.mp4", "label": number % 2})
-    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(folder, rows)
     processor = small_processor()
     processor.video_processor.size = {"shortest_edge": 16}
     processor.video_processor.crop_size = {"height": 16, "width": 16}

@@ -15,7 +15,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from clip_folders import losses, make_folder
+from clip_folders import losses, make_folder, write_rows
 from scripts import EXAMPLES, PRETRAINING, start
 from training_runs import arguments
 
@@ -221,7 +221,7 @@ def test_scripts_do_not_repeat_tokens(tmp_path, monkeypatch, capsys):
     videos = make_folder(tmp_path / "videos", 4)
     lines = (videos / "train" / "metadata.jsonl").read_text().splitlines()
     rows = [{**json.loads(line), "label": number % 2} for number, line in enumerate(lines)]
-    (videos / "train" / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(videos / "train", rows)
     script = importlib.import_module("run_video_classification")
     words = (
         f"--dataset {videos} --output_dir out --validation_split= --max_steps 1 --save_steps 1 --use_cpu True"
