@@ -97,11 +97,8 @@ class VattTowerUse:
 
 
 class VattRemoteConfig(PreTrainedConfig):
-    """Config of a tower whose code comes with the checkpoint, before that code is trusted.
-
-    Args:
-        content (`dict`): the config as it was read.
-    """
+    """Config of a tower whose code comes with the checkpoint, before that code is trusted; `content` is the
+    config as it was read."""
 
     model_type = "vatt_remote"
 

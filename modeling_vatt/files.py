@@ -29,14 +29,8 @@ class FolderBusy(RuntimeError):
 def whole_file(path: str | os.PathLike, new: bool = False) -> Iterator[Path]:
     """A name to write to; the file is called `path` when the block has ended without an error.
 
-    The name is of this call alone, so several processes may write the same file: the last one wins.
-
-    Args:
-        path: of the file.
-        new: whether the first one wins.
-
-    Raises:
-        FileExistsError: with `new`, if there is such a file by then.
+    The name is of this call alone, so several processes may write the same file: the last one wins; with
+    `new` the first one does, and others get a FileExistsError.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,13 +81,11 @@ def hash_file(path: str | os.PathLike) -> str:
 
 @contextmanager
 def one_writer(folder: str | os.PathLike) -> Iterator[None]:
-    """Hold the right to write into a folder, which is made if there is none.
+    """Hold the right to write into a folder, which is made if there is none; FolderBusy if another process
+    has it.
 
     The system takes the right back when this process and those forked from it have ended, however they end.
     What killed writers have left half done is removed.
-
-    Raises:
-        FolderBusy: another process holds it; the message says which.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,8 +142,6 @@ def _is_alive(owner: dict[str, object]) -> bool:
         return True
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
     return True

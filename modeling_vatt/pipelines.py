@@ -38,7 +38,7 @@ from .models.classification import VattForAudioClassification
 from .models.losses import normalize
 from .models.modeling_vatt import MODALITIES, VattForPreTraining, VattModel
 from .processors import MediaError
-from .processors.inputs import RatedSound, unwrapped
+from .processors.inputs import unwrapped
 from .retrieval import Gallery
 
 
@@ -211,10 +211,8 @@ class VattRetrievalPipeline(VattPipeline):
 
     def _forward(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         found = self.features(inputs)
-        for name, space in (("text_vt_embeds", "vt"), ("audio_va_embeds", "va"), ("video_va_embeds", "va")):
-            if name in found:
-                return {space: found[name]}
-        raise AssertionError("preprocess() makes at least one modality")
+        spaces = {"text_vt_embeds": "vt", "audio_va_embeds": "va", "video_va_embeds": "va"}
+        return {space: found[name] for name, space in spaces.items() if name in found}
 
     def postprocess(
         self, outputs: dict[str, torch.Tensor], gallery: Gallery | None = None, top_k: int = 10
@@ -347,9 +345,7 @@ class VattAudioClassificationPipeline(AudioClassificationPipeline):
         """One sound to model inputs."""
         if not isinstance(self.model, VattForAudioClassification):
             return super().preprocess(inputs)
-        sound = unwrapped(_row(inputs, "audio").get("audio"))
-        if isinstance(sound, RatedSound):  # resampled, as transformers' pipeline does
-            sound = sound._replace(decoded=True)
+        sound = unwrapped(_row(inputs, "audio").get("audio"), resample=True)  # as transformers' pipeline does
         batch = self.feature_extractor([sound], return_tensors="pt")
         return {"input_values": batch["input_values"].to(self.dtype)}
 

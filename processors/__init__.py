@@ -3,8 +3,6 @@
 """From media files and captions to tensors: video processor, feature extractor, tokenizer, processor,
 augmentation. Each is loaded when it is asked for."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from .._lazy import lazy_names

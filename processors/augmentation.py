@@ -6,8 +6,6 @@ All draws are made once per clip. Geometry is one resampling: where the release 
 the two scalings are composed, and only the part of the frames that the crop keeps is touched.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -175,15 +173,8 @@ class VattAugmentation:
 
 
 def change_colors(pixels: torch.Tensor, colors: torch.Tensor) -> torch.Tensor:
-    """Clips with other colours, on the device they are on.
-
-    Args:
-        pixels: uint8 (clips, T, 3, H, W).
-        colors: float64 (clips, 4) on the CPU, of [`VattAugmentation.colors`].
-
-    Returns:
-        float32 (clips, T, 3, H, W) in [-1, 1].
-    """
+    """Clips uint8 (clips, T, 3, H, W) with other colours, float32 in [-1, 1], on the device they are on;
+    `colors` are float64 (clips, 4) on the CPU, of [`VattAugmentation.colors`]."""
     output = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
     count = len(pixels[0]) if pixels.is_cuda else max(1, _CACHE_PIXELS // pixels[0, 0, 0].numel())
     for clip, result, (brightness, saturation, contrast, hue) in zip(

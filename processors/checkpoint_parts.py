@@ -3,8 +3,6 @@
 """Parts of other models' processors, as VATT's processor uses them: settings of frames, feature extractors,
 tokenizers."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -37,15 +35,9 @@ _SAME_PIXELS = 0.02
 
 
 def frame_settings(source: str, **hub: Any) -> dict[str, Any]:
-    """Settings of [`VattVideoProcessor`] that treat a frame as the checkpoint's own processor does.
-
-    Args:
-        source: folder or name on the Hub.
-        hub: `revision`, `token`, `cache_dir`, `trust_remote_code`.
-
-    Raises:
-        ValueError: no image or video processor, or one that does what is not offered here.
-    """
+    """Settings of [`VattVideoProcessor`] that treat a frame as the processor of a checkpoint, a folder or
+    name on the Hub, does. ValueError for no image or video processor, or one that does what is not offered
+    here."""
     # Of a video processor the file: the classes themselves need torchvision.
     settings = _read(source, "video_preprocessor_config.json", hub)
     settings = settings or _read(source, "processor_config.json", hub).get("video_processor")
@@ -81,11 +73,8 @@ def _read(source: str, name: str, hub: dict[str, Any]) -> dict[str, Any]:
 
 
 def translate_frame_settings(settings: dict[str, Any], source: str) -> dict[str, Any]:
-    """Settings of [`VattVideoProcessor`] from those of an image or video processor.
-
-    Raises:
-        ValueError: settings that are missing, or ask for what is not offered here.
-    """
+    """Settings of [`VattVideoProcessor`] from those of an image or video processor; ValueError if some are
+    missing, or ask for what is not offered here."""
     if undone := [name for name in _NOT_DONE if settings.get(name)]:
         raise ValueError(
             f"video tower: the processor of {source} sets {', '.join(undone)}, which VATT's does not do. "
@@ -141,11 +130,8 @@ def _check_pixels(found: dict[str, Any], own: Any, source: str) -> None:
 
 
 def load_extractor(source: str, **hub: Any) -> Any:
-    """The feature extractor of a checkpoint.
-
-    Raises:
-        ValueError: there is none, or its code is not part of transformers.
-    """
+    """The feature extractor of a checkpoint; ValueError without one, or if its code is not part of
+    transformers."""
     try:
         extractor = transformers.AutoFeatureExtractor.from_pretrained(source, **hub)
     except (OSError, ValueError, ImportError, KeyError) as error:
@@ -174,11 +160,7 @@ def extractor_from_dict(settings: dict[str, Any]) -> Any:
 
 def load_tokenizer(source: str, text_config: Any = None, max_words: int = _MAX_WORDS, **hub: Any) -> Any:
     """The tokenizer of a checkpoint, which cuts and pads captions to at most `max_words` words or pieces, or
-    as many as the tower of `text_config` has positions.
-
-    Raises:
-        ValueError: there is none, or one without padding.
-    """
+    as many as the tower of `text_config` has positions; ValueError without one, or if it has no padding."""
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **hub)
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:

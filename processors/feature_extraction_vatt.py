@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Feature extractor of VATT: mono sound to a waveform of fixed length or a log-mel spectrogram."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from numbers import Real
-from typing import Any, Literal
+from reprlib import repr as shown
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
 from .checkpoint_parts import extractor_from_dict
-from .inputs import RatedSound, is_single, mono_at, numbers_of, shown, sound_of, unwrapped
+from .inputs import RatedSound, is_single, mono_at, numbers_of, sound_of, unwrapped
 from .media import DEFAULT_LIMITS, MediaClip, MediaError, MediaLimits
 from .windows import is_media_source, read_windows, repeat_to
 
@@ -94,7 +93,7 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
             self._check_extractor()
 
     @classmethod
-    def from_extractor(cls, extractor: Any, seconds: float) -> VattFeatureExtractor:
+    def from_extractor(cls, extractor: Any, seconds: float) -> Self:
         """Windows of `seconds` through the feature extractor of another model, at its sampling rate.
 
         Raises:
@@ -233,7 +232,13 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
         if is_single(raw_audio) or is_media_source(raw_audio) or isinstance(raw_audio, MediaClip):
             return [unwrapped(raw_audio)]
         if isinstance(raw_audio, np.ndarray | torch.Tensor):
-            return [raw_audio] if raw_audio.ndim < 2 else list(_mono_batch(raw_audio))
+            if raw_audio.ndim > 2 or (raw_audio.ndim == 2 and raw_audio.shape[1] <= 8):  # (samples, channels)
+                raise ValueError(
+                    "Expected mono sound of shape (samples,) or (batch, samples), got "
+                    f"{tuple(raw_audio.shape)}. Mix the channels down first, e.g. `x.mean(axis=-1)` for "
+                    "(samples, channels)."
+                )
+            return [raw_audio] if raw_audio.ndim < 2 else list(raw_audio)
         if not isinstance(raw_audio, list | tuple) or not len(raw_audio):
             raise ValueError(f"Expected sound (array, path or a list of these), got {shown(raw_audio)}.")
         first = raw_audio[0]
@@ -251,7 +256,7 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
             item = item.waveform
         item = sound_of(item)
         if isinstance(item, RatedSound):
-            if item.decoded:
+            if item.resample:
                 return mono_at(item, self.sampling_rate)
             self.check_sampling_rate(item.sampling_rate)
             item = item.samples
@@ -305,13 +310,3 @@ def _mel_filters(bins: int, mel_bins: int, lowest: float, highest: float, sampli
         bins, mel_bins, lowest, highest, sampling_rate, mel_scale="htk", triangularize_in_mel_space=True
     )
     return torch.from_numpy(filters).float()
-
-
-def _mono_batch(array: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
-    """A (batch, samples) array; refuses what looks like (samples, channels)."""
-    if array.ndim == 2 and array.shape[1] > 8:
-        return array
-    raise ValueError(
-        f"Expected mono sound of shape (samples,) or (batch, samples), got {tuple(array.shape)}. "
-        "Mix the channels down first, e.g. `x.mean(axis=-1)` for (samples, channels)."
-    )

@@ -2,9 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image processor of VATT: pictures to `pixel_values`, by the rules of the video processor."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -44,7 +42,7 @@ class VattImageProcessor(PixelRules):
         self._video_processor()
 
     @classmethod
-    def from_video_processor(cls, video_processor: VattVideoProcessor) -> VattImageProcessor:
+    def from_video_processor(cls, video_processor: VattVideoProcessor) -> Self:
         """The image processor that treats a picture as `video_processor` treats a frame."""
         names = set(cls.valid_kwargs.__annotations__) & set(video_processor.valid_kwargs.__annotations__)
         own = {name: getattr(video_processor, name, None) for name in names}

@@ -3,11 +3,9 @@
 """Forms in which other libraries hand media over: rows of `datasets`, objects of torchcodec (known by what
 they have, it need not be installed), other kinds of bytes."""
 
-from __future__ import annotations
-
-import reprlib
 from collections.abc import Mapping
 from numbers import Real
+from reprlib import repr as shown
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,16 +18,12 @@ class RatedSound(NamedTuple):
 
     samples: Any
     sampling_rate: int
-    decoded: bool = False  # from a decoder, which is to be resampled as a file is
+    resample: bool = False  # as a file is
 
 
-def shown(value: Any) -> str:
-    """What an error may print of a value that can be large."""
-    return reprlib.repr(value)
-
-
-def unwrapped(value: Any) -> Any:
-    """The source, array or decoder in a row of `datasets`; other bytes as bytes; anything else as it is."""
+def unwrapped(value: Any, resample: bool = False) -> Any:
+    """The source, array or decoder in a row of `datasets`; other bytes as bytes; anything else as it is. With
+    `resample` the array of a row will be resampled as a file is."""
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     if not isinstance(value, Mapping):
@@ -39,7 +33,7 @@ def unwrapped(value: Any) -> Any:
         rate = value.get("sampling_rate")
         if not isinstance(rate, Real):
             raise ValueError(f"A row with `array` must have its `sampling_rate`, got {shown(dict(value))}.")
-        return RatedSound(samples, int(rate))
+        return RatedSound(samples, int(rate), resample)
     source = value.get("path") if value.get("bytes") is None else value["bytes"]
     if source is None:
         raise ValueError(
@@ -61,7 +55,7 @@ def sound_of(value: Any) -> Any:
     if hasattr(value, "get_all_samples"):
         value = value.get_all_samples()
     if hasattr(value, "sample_rate") and hasattr(value, "data"):
-        return RatedSound(value.data, int(value.sample_rate), decoded=True)
+        return RatedSound(value.data, int(value.sample_rate), resample=True)
     return value
 
 
@@ -76,11 +70,8 @@ def mono_at(sound: RatedSound, sampling_rate: int) -> np.ndarray:
 
 def frames_of(value: Any, fps: float, max_bytes: int) -> Any:
     """Frames that torchcodec's `VideoDecoder` or `FrameBatch` shows at k / `fps` seconds from its beginning;
-    the picture of a `Frame`; anything else as it is.
-
-    Raises:
-        ValueError: more than `max_bytes` of frames, or frames that are not in the order of time.
-    """
+    the picture of a `Frame`; anything else as it is. ValueError for more than `max_bytes` of frames, or
+    frames that are not in the order of time."""
     if hasattr(value, "get_frames_played_at"):
         about = value.metadata
         begin, end = about.begin_stream_seconds, about.end_stream_seconds
@@ -111,11 +102,8 @@ def _moments(seconds: float, fps: float) -> np.ndarray:
 
 
 def numbers_of(array: Any, kinds: tuple[str, ...], expected: str) -> np.ndarray | torch.Tensor:
-    """The array or tensor without gradient, if its type is one of `kinds`.
-
-    Raises:
-        ValueError: another type, which is named; `expected` says what is right.
-    """
+    """The array or tensor without gradient, if its type is one of `kinds`; else a ValueError that names it
+    and says what is `expected`."""
     if isinstance(array, torch.Tensor):
         array, kind = array.detach(), str(array.dtype).removeprefix("torch.")
     else:

@@ -2,10 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processor of VATT: media files, arrays and captions to the inputs of the model."""
 
-from __future__ import annotations
-
 import math
-from typing import Any
+from reprlib import repr as shown
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from .augmentation import VattAugmentation, change_colors
 from .checkpoint_parts import FRAME_SETTINGS, frame_settings, load_extractor, load_tokenizer
 from .feature_extraction_vatt import VattFeatureExtractor
 from .image_processing_vatt import VattImageProcessor
-from .inputs import shown
 from .media import DEFAULT_LIMITS, MediaClip, MediaLimits
 from .video_processing_vatt import VattVideoProcessor
 from .windows import Window, WindowReader, is_media_source, repeat_to
@@ -76,7 +74,7 @@ class VattProcessor(ProcessorMixin):
         return super().from_args_and_dict(args, parts, **kwargs)
 
     @classmethod
-    def from_config(cls, config: Any, tokenizer: Any, fps: float = 10.0, **kwargs: Any) -> VattProcessor:
+    def from_config(cls, config: Any, tokenizer: Any, fps: float = 10.0, **kwargs: Any) -> Self:
         """Processor for the reference inputs of a model.
 
         Args:
@@ -103,7 +101,7 @@ class VattProcessor(ProcessorMixin):
         trust_remote_code: bool = False,
         hub_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
-    ) -> VattProcessor:
+    ) -> Self:
         r"""
         Processor for a model with towers of others: frames, sound and captions as each checkpoint's own
         processor makes them, of the same moment of a clip.
@@ -172,13 +170,21 @@ class VattProcessor(ProcessorMixin):
         seconds = config.video_config.num_frames / fps
         return sounds_of(config.audio_config, seconds), videos_of(config.video_config, fps)
 
-    def clip_options(self) -> dict[str, Any]:
-        """Arguments of `media.read_clip` for one window of frames and sound as the parts want them."""
+    def clip_options(self, media: str | None = None) -> dict[str, Any]:
+        """Arguments of `media.read_clip` for a window as the parts want it: of frames and sound, or of
+        `"video"` or `"audio"` alone."""
+        lengths = {
+            "video": self.video_processor.window_seconds,
+            "audio": self.feature_extractor.window_seconds,
+        }
+        only = {} if media is None else {name: name == media for name in lengths}
         return {
-            "duration": max(self.video_processor.window_seconds, self.feature_extractor.window_seconds),
+            # Where the parts want windows of different lengths, both begin together.
+            "duration": max(lengths.values()) if media is None else lengths[media],
             "fps": self.video_processor.fps,
             "sampling_rate": self.feature_extractor.sampling_rate,
             "size": self.video_processor.decode_size,
+            **only,
         }
 
     @property
@@ -294,15 +300,12 @@ class VattProcessor(ProcessorMixin):
             beside = {option: value for option, value in {**common, **flat}.items() if option in valid[name]}
             parts[name] = {**beside, **parts[name]}
         given: dict[str, Any] = {}
-        for options in (rate, common, *parts.values()):
+        for options in (rate, dict(common), *parts.values()):
             for option in ("return_tensors", "sampling_rate"):
-                value = options.get(option)
+                value = options.pop(option, None)
                 if value is not None and given.setdefault(option, value) != value:
                     raise ValueError(f"`{option}` was passed twice with different values: pass it once.")
-        for options in parts.values():
-            options.pop("return_tensors", None)
         audio = parts["audio_kwargs"]
-        audio.pop("sampling_rate", None)
         if not audio.get("return_attention_mask"):
             audio.pop("return_attention_mask", None)
         self.feature_extractor.check_fitting(**audio)

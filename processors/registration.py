@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processors made known to transformers' Auto classes, for VATT by importing this module."""
 
-from __future__ import annotations
-
 from transformers import (
     AutoFeatureExtractor,
     AutoImageProcessor,

@@ -10,15 +10,13 @@ only apostrophes inside a word are deleted. Nothing is added at the ends. All of
 backend, so `tokenizer.json` alone describes it.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import re
 import string
 from collections.abc import Iterable, Iterator
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, Self
 
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import Unigram, WordLevel
@@ -63,7 +61,7 @@ class VattTokenizer(TokenizersBackend):
         return super().__call__(text, *args, padding=padding, truncation=truncation, **kwargs)
 
     @classmethod
-    def from_vocabulary(cls, path: str | os.PathLike[str], **kwargs: Any) -> VattTokenizer:
+    def from_vocabulary(cls, path: str | os.PathLike[str], **kwargs: Any) -> Self:
         """Word tokenizer with the release's rules from a vocabulary file (e.g. the official
         `howto100m_en.txt`, 65,536 words).
 
@@ -107,13 +105,12 @@ class VattTokenizer(TokenizersBackend):
     @classmethod
     def train_from_iterator(
         cls, captions: Iterable[str], vocab_size: int = 65_536, *, min_frequency: int = 1, **kwargs: Any
-    ) -> VattTokenizer:
+    ) -> Self:
         """Word tokenizer of the most frequent words of `captions`; the order of captions does not matter.
 
         Text is NFKC-normalised and lower-cased, and split at white space and punctuation.
 
         Args:
-            captions: sentences.
             vocab_size: words kept, the four special tokens included.
             min_frequency: rarer words become `<unk>`.
             kwargs: e.g. `model_max_length`.
@@ -139,17 +136,15 @@ class VattTokenizer(TokenizersBackend):
         character_coverage: float = 0.9995,
         num_threads: int = 1,
         **kwargs: Any,
-    ) -> VattTokenizer:
+    ) -> Self:
         """Tokenizer of subword pieces (SentencePiece Unigram) for captions in any script.
 
         Text is NFKC-normalised and lower-cased, punctuation stays; characters never seen become UTF-8 bytes,
         so that nothing is unknown.
 
         Args:
-            captions: sentences.
             vocab_size: pieces at most, 4 special tokens and 256 bytes included.
             character_coverage: share of the characters that get pieces of their own.
-            num_threads: of the trainer.
             kwargs: e.g. `model_max_length`; pieces are shorter than words, so 16 of them hold less.
 
         Raises:
@@ -191,7 +186,7 @@ class VattTokenizer(TokenizersBackend):
         return cls._wrap(backend, **kwargs)
 
     @classmethod
-    def _wrap(cls, backend: Tokenizer, **kwargs: Any) -> VattTokenizer:
+    def _wrap(cls, backend: Tokenizer, **kwargs: Any) -> Self:
         # A caption that spells a special token is a caption: it is never parsed as one.
         defaults = {**SPECIAL_TOKENS, "model_max_length": MAX_WORDS, "split_special_tokens": True}
         return cls(tokenizer_object=backend, **{**defaults, **kwargs})

@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Video processor of VATT: frames to `pixel_values_videos`, in plain torch (torchvision is not needed)."""
 
-from __future__ import annotations
-
+from reprlib import repr as shown
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +16,7 @@ from transformers.processing_utils import VideosKwargs
 from transformers.utils import logging
 from transformers.video_processing_utils import VideoProcessorMixin
 
-from .inputs import frames_of, is_single, numbers_of, shown, unwrapped
+from .inputs import frames_of, is_single, numbers_of, unwrapped
 from .media import DEFAULT_LIMITS, MediaClip, MediaError, MediaLimits
 from .media.picture import picture_pixels
 from .windows import as_tensor, is_media_source, read_windows, repeat_to

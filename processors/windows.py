@@ -8,8 +8,6 @@ Where frames and sound take windows of different length, both begin together and
 rule.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -79,11 +77,8 @@ def iterate_strided_starts(duration: float, seconds: float, stride: float) -> It
 
 
 def check_part(start: float | None, end: float | None, name: str) -> Part:
-    """The part of a file from `start`, or its beginning, to `end`, or its end.
-
-    Raises:
-        MediaError: no file has such a part; it names `name`.
-    """
+    """The part of a file from `start`, or its beginning, to `end`, or its end; MediaError, which names
+    `name`, if no file has such a part."""
     first, last = 0.0 if start is None else start, math.inf if end is None else end
     if not (0 <= first < last and math.isfinite(first)):
         raise MediaError(name, f"no part from {start} to {end} s", "Correct its `start` and `end`.")
@@ -147,14 +142,8 @@ def read_windows(
 
 
 class WindowReader:
-    """Reads windows of single clips, whatever form they come in.
-
-    Args:
-        videos, sounds: the video processor and the feature extractor.
-        settings: of the video processor, for this call.
-        limits: what a file may cost.
-        listen: whether the sound of videos is wanted.
-    """
+    """Reads windows of single clips, whatever form they come in, by the settings of the video processor for
+    this call; `listen` tells whether the sound of videos is wanted."""
 
     def __init__(
         self, videos: Any, sounds: Any, settings: dict[str, Any], limits: MediaLimits, listen: bool

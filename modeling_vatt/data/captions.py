@@ -8,13 +8,8 @@ from typing import Any
 
 
 def usable_text(value: Any) -> str | None:
-    """A text without white space around it; None for a missing or blank one.
-
-    Missing are None and NaN, as tables and speech recognisers write it. Numbers are texts too.
-
-    Raises:
-        ValueError: anything else.
-    """
+    """A text without white space around it; None for a missing or blank one. Missing are None and NaN, as
+    tables and speech recognisers write it; numbers are texts too. ValueError for anything else."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if not isinstance(value, str | int | float) or isinstance(value, bool):
@@ -24,24 +19,15 @@ def usable_text(value: Any) -> str | None:
 
 
 def usable_captions(value: Any) -> list[str]:
-    """The captions that say something.
-
-    Args:
-        value: a caption, a list of captions, or a missing value.
-
-    Raises:
-        ValueError: anything else.
-    """
+    """The captions that say something, of a caption, a list of captions or a missing value; ValueError for
+    anything else."""
     values = value if isinstance(value, list | tuple) else [value]
     return [text for text in map(usable_text, values) if text is not None]
 
 
 def usable_sentences(sentences: Iterable[Any] | None) -> tuple[list[dict[str, Any]], dict[str, list[int]]]:
-    """The sentences with finite times and a text, and for each reason the numbers of the others, from 0.
-
-    Args:
-        sentences: `{"start", "end", "text"}`, seconds.
-    """
+    """The sentences (`{"start", "end", "text"}`, seconds) with finite times and a text, and for each reason
+    the numbers of the others, from 0."""
     good: list[dict[str, Any]] = []
     bad: dict[str, list[int]] = {}
     for number, sentence in enumerate(sentences or []):

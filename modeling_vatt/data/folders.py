@@ -39,12 +39,8 @@ _BYTE_ORDER_MARKS = {
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """A text file in UTF-8, or in the encoding that its byte order mark states.
-
-    Raises:
-        ValueError: another encoding.
-        OSError: no such file.
-    """
+    """A text file in UTF-8, or in the encoding that its byte order mark states; ValueError for another
+    one."""
     content = Path(path).read_bytes()
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
     try:
@@ -58,12 +54,8 @@ def read_text(path: str | os.PathLike) -> str:
 
 
 def read_csv(path: str | os.PathLike, delimiter: str = ",") -> list[dict[str, Any]]:
-    """Rows of a CSV file with a header. Cells are text as written; blank ones are None.
-
-    Raises:
-        ValueError: another encoding, an open quote, rows longer than the header, columns of one name.
-        OSError: no such file.
-    """
+    """Rows of a CSV file with a header. Cells are text as written; blank ones are None. ValueError for
+    another encoding, an open quote, rows longer than the header, columns of one name."""
     lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
     try:
         names = [name.strip() for name in next(lines, [])]
@@ -90,12 +82,8 @@ def _cell(text: str) -> str | None:
 
 
 def read_json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Rows of a file with a JSON object in every line; NaN and infinite numbers are None.
-
-    Raises:
-        ValueError: another encoding, or no objects.
-        OSError: no such file.
-    """
+    """Rows of a file with a JSON object in every line; NaN and infinite numbers are None. ValueError for
+    another encoding, or no objects."""
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
@@ -256,16 +244,8 @@ def _on_disk(table: pa.Table, files: Sequence[str], cache_dir: str | os.PathLike
 
 
 def class_folders(folder: str | os.PathLike, split: str, paths: Sequence[str]) -> list[str | None] | None:
-    """The class of each file: the folder under the split, whatever lies between; None beside the folders.
-
-    Args:
-        folder: of [`open_folder`], without metadata.
-        split: of the files.
-        paths: of the files.
-
-    Returns:
-        None if there are no folders of several classes.
-    """
+    """The class of each file of a split of a folder without metadata: the folder under the split, whatever
+    lies between; None beside the folders. None for all if there are no folders of several classes."""
     base = Path(folder).resolve()
 
     def parts(path: str, split: str) -> tuple[str, ...]:

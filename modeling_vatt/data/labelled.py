@@ -43,7 +43,6 @@ def load_labelled(
         data: a folder with a folder per class under that of the split (`train/dog/a.mp4`,
             `train/dog/day1/a.mp4`) or with metadata beside the files, or the name of a dataset; see
             [`open_table`].
-        split: split to load.
         media: `"video"`, `"audio"` (files of sound, or videos for their sound) or `"image"`.
         label_column: column of the classes, names or numbers, or lists of them; `label` or `labels` if left
             out. Names are taken as written, without space around them: `1` and `01` are two classes.
@@ -120,13 +119,8 @@ def _with_class_folders(
 
 
 def _labels_of(values: Sequence[Any], declared: list[str] | None, separator: str | None) -> list[Any]:
-    """Names, or lists of different names, of the classes of each row; None where they are missing.
-
-    Args:
-        values: of the column.
-        declared: names of the class ids in `values`, if they are ids.
-        separator: what stands between several names in one text.
-    """
+    """Names, or lists of different names, of the classes of each row; None where they are missing. `declared`
+    are those of class ids; `separator` stands between several names in one text."""
     labels: list[Any]
     if declared is not None:
         labels = [_names_of(value, declared) for value in values]
@@ -195,7 +189,7 @@ def match_classes(table: datasets.Dataset, names: Sequence[str]) -> datasets.Dat
     """A split brought onto a class list, such as that of the training split or of a trained model.
 
     Args:
-        table: table of [`load_labelled`].
+        table: of [`load_labelled`].
         names: the classes; position = class id.
 
     Raises:
@@ -220,7 +214,6 @@ class LabelledDataset(Dataset):
 
     Args:
         clips: table of [`load_labelled`], or of [`decode_clips`] made from it.
-        processor: makes the tensors.
         media: `"video"`, `"audio"` or `"image"`.
         random_window: take one random window (training) instead of `windows` uniform ones.
         augmentation: passed to the processor (training).
@@ -271,7 +264,12 @@ class LabelledDataset(Dataset):
             inputs = self._inputs(row, places, generator)
         except MediaError as error:
             return SkippedClip(error.source, str(error))
-        return BatchFeature({**inputs, "labels": self._target(row["label"])})
+        if self.several_labels:
+            labels = torch.zeros(1, self.num_labels)
+            labels[0, row["label"]] = 1
+        else:
+            labels = torch.tensor([row["label"]])
+        return BatchFeature({**inputs, "labels": labels})
 
     def _inputs(
         self, row: dict[str, Any], places: list[float], generator: torch.Generator
@@ -294,10 +292,3 @@ class LabelledDataset(Dataset):
                 videos=clips, load_audio_from_video=False, crop_mode=crop_mode, **options
             )[name]
         return {name: values if len(values) == 1 else values.unsqueeze(0)}
-
-    def _target(self, label: int | list[int]) -> torch.Tensor:
-        if not self.several_labels:
-            return torch.tensor([label])
-        target = torch.zeros(1, self.num_labels)
-        target[0, label] = 1
-        return target

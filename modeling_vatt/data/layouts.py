@@ -121,7 +121,6 @@ def cross_validation(
             which is the test set once; or neither, and is divided into folds of about equal class shares.
         fold_column: name of the column of folds.
         num_folds: folds to make for a table that has none.
-        seed: of the division.
 
     Returns:
         Name of each split, with the indices of its training and its test clips.
@@ -233,11 +232,7 @@ def load_youcook2(
 
 @contextmanager
 def _understood(file: Path, dataset: str) -> Iterator[Path]:
-    """Whatever goes wrong in the block is the file's fault, and said to be.
-
-    Raises:
-        ValueError: instead of the errors of parsing.
-    """
+    """Whatever goes wrong in the block is the file's fault, and said to be, by a ValueError."""
     try:
         yield file
     except _LayoutError:

@@ -35,7 +35,7 @@ from ..processors.media import (
     read_clips,
     read_duration,
 )
-from ..processors.media.writing import encode_clip
+from ..processors.media.writing import encode_frames
 from .captions import usable_captions, usable_sentences, usable_text
 from .folders import read_csv, read_text
 from .reading import part_of, source_of, with_pictures
@@ -120,21 +120,12 @@ class ShardSettings:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard to make. Everything in it can be sent to another process or machine.
+    """One shard to make. Everything in it can be sent to another process or machine."""
 
-    Args:
-        path: of the shard.
-        first: number of its first clip in the whole.
-        clips: that go into it.
-        missing: places in `clips` of those whose files were not there when the shards were planned.
-        settings: how clips are stored.
-        limits: what a file may cost.
-    """
-
-    path: str
-    first: int
+    path: str  # of the shard
+    first: int  # number of its first clip in the whole
     clips: list[RawClip]
-    missing: frozenset[int]
+    missing: frozenset[int]  # places in `clips` whose files were not there when the shards were planned
     settings: ShardSettings
     limits: MediaLimits = DEFAULT_LIMITS
 
@@ -284,7 +275,6 @@ def prepare_shards(
     Args:
         clips: in the order in which they are to stand in the shards.
         output_dir: becomes the folder of shards; `failures.json` in it lists what could not be used.
-        settings: how clips are stored.
         shard_bytes: about so much goes into a shard, by the sizes of the files.
         run: calls a function for each of a list of tasks and gives the results in order, such as
             `map` or [`run_tasks`].
@@ -366,11 +356,7 @@ def _read(path: Path) -> Any:
 
 def _plan(clips: Sequence[RawClip], settings: ShardSettings, shard_bytes: int) -> tuple[list[int], list[int]]:
     """How many consecutive clips go into each shard, by the sizes of their files, or of what re-encoding is
-    likely to make of them; and the numbers of the clips whose files are not there.
-
-    Raises:
-        ShardError: a file cannot be reached, or nothing is where it should be.
-    """
+    likely to make of them; the numbers of those whose files are not there. ShardError if storage fails."""
     counts: list[int] = []
     missing: list[int] = []
     filled = 0.0
@@ -429,11 +415,7 @@ def _tasks(
 
 
 def make_shard(task: ShardTask) -> ShardReport:
-    """Make one shard, unless it is there and whole.
-
-    Raises:
-        ShardError: storage fails.
-    """
+    """Make one shard, unless it is there and whole; ShardError if storage fails."""
     path = Path(task.path)
     rows = None
     with suppress(ShardError):  # none, or one that the machine has lost a part of
@@ -463,11 +445,8 @@ def _failures_of(task: ShardTask) -> Path:
 def _members(
     key: str, clip: RawClip, missing: bool, task: ShardTask, failures: list[dict[str, str]]
 ) -> Iterator[tuple[str, dict[str, Any], bytes]]:
-    """Members of a shard for one clip; none if it cannot be decoded.
-
-    Args:
-        missing: whether its file was not there when the shards were planned.
-    """
+    """Members of a shard for one clip, whose file was `missing` when the shards were planned or not; none if
+    it cannot be decoded."""
     reserved = {name: value for name, value in clip.more.items() if name in _RESERVED}
     more = {name: value for name, value in clip.more.items() if name not in _RESERVED}
     if reserved:
@@ -502,12 +481,7 @@ def _members(
 
 def _decided(path: str, limits: MediaLimits, decode: Callable[[MediaSource], Result]) -> Result:
     """The result of `decode` for a file. If it fails, it is tried again on the file's bytes in memory: if
-    that fails too, the file is at fault, not its storage.
-
-    Raises:
-        MediaError: the file cannot be used.
-        ShardError: storage fails.
-    """
+    that fails too, the file is at fault (MediaError), not its storage (ShardError)."""
     try:
         return decode(path)
     except (MediaError, OSError):
@@ -557,22 +531,17 @@ def _segments(source: MediaSource, clip: RawClip, task: ShardTask) -> list[tuple
 
 def _cut(source: MediaSource, start: float, end: float, task: ShardTask) -> bytes:
     settings = task.settings
-    rates = {"fps": settings.fps, "sampling_rate": settings.sampling_rate}
-    window = {"start": start, "duration": end - start, "size": settings.size}
-    clip = read_clip(source, limits=task.limits, **window, **rates)
-    return encode_clip(with_pictures(clip), **rates)
+    fps, rate = settings.fps, settings.sampling_rate
+    window: dict[str, Any] = {"start": start, "duration": end - start, "size": settings.size}
+    clip = with_pictures(read_clip(source, limits=task.limits, fps=fps, sampling_rate=rate, **window))
+    assert clip.frames is not None
+    return encode_frames(clip.frames, fps, clip.waveform, rate)
 
 
 def sentences_around(sentences: Sequence[dict[str, Any]], start: float, end: float) -> list[dict[str, Any]]:
-    """Sentences of a part of a file, on the part's own clock.
-
-    With five before it and five after it, which may be the nearest ones of a window in it (see
-    [`nearest_sentences`]).
-
-    Args:
-        sentences: `{"start", "end", "text"}`, seconds of the file.
-        start, end: of the part.
-    """
+    """Sentences (seconds of the file) of its part from `start` to `end`, on the part's own clock, with
+    five before it and five after it, which may be the nearest ones of a window in it (see
+    [`nearest_sentences`])."""
     before = sorted((s for s in sentences if s["end"] < start), key=lambda s: s["end"])[-_NEIGHBOURS:]
     after = sorted((s for s in sentences if s["start"] > end), key=lambda s: s["start"])[:_NEIGHBOURS]
     within = [s for s in sentences if s["end"] >= start and s["start"] <= end]

@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..processors.media import (
     DEFAULT_LIMITS,
@@ -47,15 +48,8 @@ def source_of(video: dict[str, Any]) -> MediaSource:
 
 
 def part_of(row: Mapping[str, Any]) -> Part:
-    """Where the part of a file that is used begins and ends, in seconds; the end is infinite where none is
-    stated.
-
-    Args:
-        row: of a table, with `start` and `end` if only a part is used.
-
-    Raises:
-        MediaError: `start` and `end` of the row are no part of a file.
-    """
+    """Where the part of a file that a row uses begins and ends, in seconds; the end is infinite where none is
+    stated. MediaError if its `start` and `end` are no part of a file."""
     return check_part(row.get("start"), row.get("end"), name_of(row))
 
 
@@ -66,14 +60,8 @@ def name_of(row: Mapping[str, Any]) -> str:
 
 
 def read_options(processor: VattProcessor, media: str | None = None) -> dict[str, Any]:
-    """Arguments of `media.read_clip` for a window of what is wanted: None for frames and sound, else
-    `"video"` or `"audio"` alone."""
-    options = processor.clip_options()
-    if media == "video":
-        return {**options, "audio": False, "duration": processor.video_processor.window_seconds}
-    if media == "audio":
-        return {**options, "video": False, "duration": processor.feature_extractor.window_seconds}
-    return options
+    """See [`VattProcessor.clip_options`]."""
+    return processor.clip_options(media)
 
 
 def read_row(
@@ -185,12 +173,8 @@ def decode_clips(
 
     features = datasets.Features({**clips.features, DECODED: _DECODED_FEATURES})
     decoded = clips.map(decode, num_proc=num_proc, features=features, desc="Decoding clips")
-    found = [
-        {name: part.field(name).to_pylist() for name in ("name", "error")}
-        for batch in decoded.select_columns(DECODED).with_format("arrow").iter(batch_size=1000)
-        for part in batch[DECODED].chunks
-    ]
-    names, errors = ([value for part in found for value in part[name]] for name in ("name", "error"))
+    cells = decoded.data.column(DECODED)
+    names, errors = (pc.struct_field(cells, name).to_pylist() for name in ("name", "error"))
     skipped = [SkippedClip(name, error) for name, error in zip(names, errors, strict=True) if error]
     return decoded.select([index for index, error in enumerate(errors) if not error]), skipped
 

@@ -83,7 +83,6 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         num_clips: items of the dataset.
         batch_size: clips per step over all processes.
         num_steps: steps of the whole run.
-        seed: of the orders.
         start_step: first step to deliver (resuming).
         rank, world_size: this process takes every `world_size`-th item of a batch.
         clips_per_video: clips that each item of the dataset holds.
@@ -165,8 +164,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """(epoch, clip index) of all clips, every epoch in another order.
 
     Args:
-        num_clips: clips in the dataset.
-        seed: of the orders.
         epoch: tells the current epoch, so that a resumed run begins with the right one.
     """
 

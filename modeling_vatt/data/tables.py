@@ -36,7 +36,6 @@ def open_table(
     Args:
         data: a folder (plain, a folder per class, or with `metadata.csv`, `.tsv`, `.jsonl` or `.parquet`,
             whose column `file_name` names the files), or the name of a dataset.
-        split: split to load.
         media: `"video"`, `"audio"` (files of sound, or videos for their sound) or `"image"`; also the name of
             the column.
         column: column of the files; found by its type if left out.
@@ -51,22 +50,29 @@ def open_table(
     """
     if media not in _MEDIA:
         raise ValueError(f"`media` must be one of {', '.join(_MEDIA)}, got {media!r}.")
-    endings, kinds = _MEDIA[media]
+    suffixes, kinds = _MEDIA[media]
     folder = Path(data).is_dir()
     if folder:
-        table = open_folder(data, split, media, set().union(*endings), column, **kwargs)
+        table = open_folder(data, split, media, set().union(*suffixes), column, **kwargs)
     else:
         table = _load_dataset(data, split, kwargs)
     if column is None and folder:  # columns of files come first
         column = media if media in table.column_names else table.column_names[0]
     elif column is None:
-        column = _media_column(table, media, data)
+        features = table.features
+        columns = [name for kind in kinds for name in features if isinstance(features[name], kind)]
+        if not columns:
+            raise ValueError(
+                f"{data}: no {media} column among {table.column_names}; name it with `{media}_column`."
+            )
+        column = columns[0]
     if column not in table.column_names:
         raise ValueError(f"{data}: no column {column!r} among {table.column_names}.")
     if column != media:
         table = table.remove_columns({media} & set(table.column_names)).rename_column(column, media)
     if folder and media == "video":
-        seen = [index for index, path in enumerate(table[media]) if not _is_sound(path)]
+        endings = (os.path.splitext(path or "")[1].lower() for path in table[media])
+        seen = [index for index, ending in enumerate(endings) if ending not in SOUND_SUFFIXES]
         if len(seen) < len(table):
             logger.warning("%s: left out %d sounds, which have no pictures.", data, len(table) - len(seen))
             table = table.select(seen)
@@ -78,15 +84,6 @@ def open_table(
     kind = type(feature) if isinstance(feature, kinds) else kinds[-1]  # paths in plain strings
     table = table.cast_column(media, kind(decode=False))
     return table if media == "image" else _with_seconds(table, data)
-
-
-def _media_column(table: datasets.Dataset, media: str, data: str | os.PathLike) -> str:
-    """The first column of the kind that is preferred among those that hold a medium."""
-    for kind in _MEDIA[media][1]:
-        for name, feature in table.features.items():
-            if isinstance(feature, kind):
-                return name
-    raise ValueError(f"{data}: no {media} column among {table.column_names}; name it with `{media}_column`.")
 
 
 def _load_dataset(data: str | os.PathLike, split: str, options: dict[str, Any]) -> datasets.Dataset:
@@ -104,10 +101,6 @@ def _load_dataset(data: str | os.PathLike, split: str, options: dict[str, Any]) 
     except (ValueError, LookupError, TypeError, datasets.exceptions.DatasetGenerationError) as error:
         raise ValueError(f"{data}: {error.__cause__ or error} Check its name and split.") from error
     return table
-
-
-def _is_sound(path: str | None) -> bool:
-    return path is not None and os.path.splitext(path)[1].lower() in SOUND_SUFFIXES
 
 
 def _with_seconds(table: datasets.Dataset, data: str | os.PathLike) -> datasets.Dataset:
@@ -139,7 +132,6 @@ def load_clips(
     Args:
         data: a folder of videos, with or without metadata, or the name of a dataset with a video column; see
             [`open_table`].
-        split: split to load.
         video_column: column of the videos; found by its type if left out.
         caption_column: column with a caption, a list of captions, or a list of sentences with their times
             (`{"start", "end", "text"}`, seconds). If left out, the first of `captions`, `caption`, `text`,

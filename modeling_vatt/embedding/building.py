@@ -46,11 +46,8 @@ def build_from_towers(
 
 @torch.no_grad()
 def check_parts(model: VattForPreTraining, processor: VattProcessor) -> None:
-    """Run a blank clip through the towers that are other models.
-
-    Raises:
-        ValueError: what the processor makes does not fit a tower.
-    """
+    """Run a blank clip through the towers that are other models; ValueError if what the processor makes does
+    not fit one."""
     side = 32
     frames = np.zeros((processor.video_processor.num_frames, side, side, 3), dtype=np.uint8)
     sound = np.zeros(processor.feature_extractor.num_samples, dtype=np.float32)

@@ -25,12 +25,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 class FeatureCache:
     """Arrays of batches of clips. Files are written whole, so that a run that was interrupted goes on; other
-    models, settings and clips have other names.
-
-    Args:
-        folder: of the files.
-        state: what all batches depend on, as JSON can hold it.
-    """
+    models, settings and clips have other names. What all batches depend on is the `state`, as JSON can hold
+    it."""
 
     def __init__(self, folder: Path, state: Any) -> None:
         self.folder = folder

@@ -31,7 +31,7 @@ from ..processors import (
     read_clips,
     read_duration,
 )
-from ..processors.inputs import RatedSound, unwrapped
+from ..processors.inputs import unwrapped
 from ..processors.media.source import source_name
 from ..processors.windows import is_media_source, iterate_strided_starts, read_windows, window_places
 from .cache import FeatureCache, content_of
@@ -161,10 +161,8 @@ def embed_query(
 
     Args:
         model, processor: of the gallery or index that is searched.
-        text: words.
         audio: file whose sound is looked for (the sound of a video file, too); its centred window.
         video: file whose pictures are looked for; its centred window.
-        limits: what the file may cost.
         start: of the window, seconds; by default it is centred.
 
     Raises:
@@ -227,8 +225,9 @@ def embed_files(
     """
     settings = [sorted(modalities), windows, pooled, repr(limits)]  # limits decide what cannot be read
     cache = None if cache_dir is None else _cache(Path(cache_dir), model, processor, settings)
+    unpacked = map(partial(unwrapped, resample=True), files)
     clips = zip(
-        (os.fspath(file) if isinstance(file, os.PathLike) else file for file in map(unwrapped, files)),
+        (os.fspath(file) if isinstance(file, os.PathLike) else file for file in unpacked),
         repeat(None) if segments is None else segments,
         strict=segments is not None,
     )
@@ -254,16 +253,9 @@ def _clip_reader(
     processor: VattProcessor, modalities: Sequence[str], windows: int, limits: MediaLimits
 ) -> Callable[[_Clip], BatchFeature | MediaError]:
     """Gives inputs of the model for the windows of a clip, or why there are none."""
-    options = processor.clip_options()
-    lengths = {
-        "video": processor.video_processor.window_seconds,
-        "audio": processor.feature_extractor.window_seconds,
-    }
-    # Where the parts want windows of different lengths, both begin together.
-    options["seconds"] = max(lengths[name] for name in modalities)
-    del options["duration"]
     video, audio = "video" in modalities, "audio" in modalities
-    options |= {"places": window_places(windows), "video": video, "audio": audio, "limits": limits}
+    options = processor.clip_options(None if video and audio else modalities[0])
+    options |= {"seconds": options.pop("duration"), "places": window_places(windows), "limits": limits}
 
     def read(clip: _Clip) -> BatchFeature | MediaError:
         source, segment = clip
@@ -273,8 +265,6 @@ def _clip_reader(
                     "Decoded clips must be embedded whole and one modality at a time: leave `segments` out, "
                     "or pass the files."
                 )
-            if isinstance(source, RatedSound):  # resampled, as a file is
-                source = source._replace(decoded=True)
             name = "videos" if video else "audio"
             return processor(**{name: [source]}, windows=windows, load_audio_from_video=False, limits=limits)
         try:
@@ -388,8 +378,7 @@ def embed_windows(
     seconds = processor.video_processor.window_seconds
     windows = _Windows(files, seconds, stride or seconds, limits, begin)
     read = partial(_read_part, processor, limits)
-    found = WindowEmbeddings(0.0, [], [], {}, [])
-    blocks: dict[str, list[npt.NDArray[np.float32]]] = {}
+    found: list[WindowEmbeddings] = []  # of the file, a few windows each
     for batch, items in _read_ahead(windows.batches(batch_size), num_workers, read):
         pixels = [item for part in items for item in part if isinstance(item, torch.Tensor)]
         arrays = embed_batches(model, [{"pixel_values_videos": torch.stack(pixels)}] if pixels else [])
@@ -406,42 +395,40 @@ def embed_windows(
                 [clip for _, clip in pairs if isinstance(clip, MediaError)],
             )
             row += len(good)
-            for next_windows in (part.known, piece):
-                if next_windows is not None:
-                    found.starts += next_windows.starts
-                    found.ends += next_windows.ends
-                    found.errors += next_windows.errors
-                    for name, rows in next_windows.arrays.items():
-                        blocks.setdefault(name, []).append(rows)
-            if not part.last:
-                keep(part.source, piece)
+            found += [piece] if part.known is None else [part.known, piece]
+            if part.last:
+                yield part.source, _whole(part, found)
+                found = []
             else:
-                found.duration = part.duration
-                if part.error is not None:
-                    found.errors.insert(0, part.error)
-                    found.duration = max(found.ends, default=0.0)
-                found.arrays = {name: np.concatenate(block) for name, block in blocks.items()}
-                yield part.source, found
-                found, blocks = WindowEmbeddings(0.0, [], [], {}, []), {}
+                keep(part.source, piece)
         progress(sum(len(part.starts) for part in batch))
+
+
+def _whole(part: _Part, pieces: Sequence[WindowEmbeddings]) -> WindowEmbeddings:
+    """All windows of a file, whose last part this is."""
+    ends = [end for piece in pieces for end in piece.ends]
+    arrays = [piece.arrays for piece in pieces if piece.arrays]
+    return WindowEmbeddings(
+        part.duration if part.error is None else max(ends, default=0.0),
+        [start for piece in pieces for start in piece.starts],
+        ends,
+        {name: np.concatenate([rows[name] for rows in arrays]) for name in (arrays or [{}])[0]},
+        [*filter(None, [part.error]), *(error for piece in pieces for error in piece.errors)],
+    )
 
 
 @dataclass
 class _Windows:
-    """The windows of files, a few at a time; the rest of a file is left out where too many could not be read.
-
-    Attributes:
-        missing: windows in a row that could not be read.
-        lost: number of the last file that was given up.
-    """
+    """The windows of files, a few at a time; the rest of a file is left out where too many could not be
+    read."""
 
     files: Iterable[MediaSource]
     seconds: float
     stride: float
     limits: MediaLimits
     begin: Callable[[MediaSource, float], WindowEmbeddings | None]
-    missing: int = 0
-    lost: int = -1
+    missing: int = 0  # windows in a row that could not be read
+    lost: int = -1  # number of the last file that was given up
 
     def note(self, part: _Part, clips: Sequence[torch.Tensor | MediaError]) -> None:
         """Count what could not be read of a part."""
@@ -509,11 +496,11 @@ def _tried(windows: WindowEmbeddings) -> int:
 
 def _read_part(processor: VattProcessor, limits: MediaLimits, part: _Part) -> list[torch.Tensor | MediaError]:
     """Pixels of each window, or why there are none."""
-    options = {**processor.clip_options(), "duration": processor.video_processor.window_seconds}
+    options = {**processor.clip_options("video"), "limits": limits}
 
     def read(starts: list[float]) -> list[torch.Tensor | MediaError]:
         try:
-            windows = read_clips(part.source, starts, audio=False, limits=limits, **options)
+            windows = read_clips(part.source, starts, **options)
             inputs = processor(videos=windows, start=0.0, load_audio_from_video=False)
             return list(inputs["pixel_values_videos"])
         except MediaError as error:

@@ -47,7 +47,6 @@ def fit_projections(
         noise: variance that is no matter of the captions; larger is smoother.
         most: centres of a tower; of more clips so many are drawn, and the others are fitted by them
             (Nystroem).
-        seed: of that draw.
 
     Raises:
         ValueError: another head, or a tower without features.

@@ -120,19 +120,14 @@ def _model_settings(config: PreTrainedConfig) -> dict[str, Any]:
     from transformers import PreTrainedConfig
 
     common = PreTrainedConfig().to_dict().keys() | {"model_type"}
+
+    def own(settings: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in settings.items() if key[:1] != "_" and key not in common}
+
     found: dict[str, Any] = {}
-    for key, value in json.loads(json.dumps(config.to_dict(), default=str)).items():
-        if key.startswith("_") or key in common:
-            continue
-        parts = value.items() if key.endswith("_config") and isinstance(value, dict) else None
-        if parts is None:
-            found[key] = value
-        else:
-            found |= {
-                f"{key}.{name}": setting
-                for name, setting in parts
-                if not name.startswith("_") and name not in common
-            }
+    for key, value in own(json.loads(json.dumps(config.to_dict(), default=str))).items():
+        nested = own(value) if key.endswith("_config") and isinstance(value, dict) else None
+        found |= {key: value} if nested is None else {f"{key}.{name}": nested[name] for name in nested}
     return found
 
 

@@ -163,8 +163,6 @@ class VattEmbedder(InputModule):
         """Modality -> windows of one clip, without those that are silent."""
         sound, video = row.get("audio"), row.get("video")
         options: dict[str, Any] = {}
-        if isinstance(sound, RatedSound):  # resampled, as a file is
-            sound = sound._replace(decoded=True)
         if isinstance(video, Mapping) and "video_metadata" in video:
             if video["video_metadata"] is not None:
                 options = {"video_metadata": video["video_metadata"], "do_sample_frames": True}
@@ -277,7 +275,7 @@ def split_modalities(item: Any) -> dict[str, Any]:
     if "text" in row and not isinstance(row["text"], str):
         raise ValueError(f"`text` must be one string, got {reprlib.repr(row['text'])}.")
     if "audio" in row:
-        row["audio"] = sound_of(unwrapped(row["audio"]))
+        row["audio"] = sound_of(unwrapped(row["audio"], resample=True))
     return row
 
 

@@ -136,9 +136,6 @@ def flat_source(name: str) -> str:
         ValueError: if two of them give one name two meanings.
     """
     modules = _in_order([f"{_PACKAGE}.{root}" for root in _ROOTS[name]])
-    deferred = {module.deferred_annotations for module in modules}
-    if len(deferred) != 1:
-        raise ValueError(f"{name}: some modules import annotations from __future__, some do not.")
     meanings: dict[str, str] = {}
     bodies: list[str] = []
     for module in modules:
@@ -154,7 +151,6 @@ def flat_source(name: str) -> str:
         bodies.append(text)
     made = f"Made by modeling_vatt {__version__} from {', '.join(module.name for module in modules)}."
     parts = [_HEADER.format(made=textwrap.fill(made, 110))]
-    parts += ["from __future__ import annotations\n"] if deferred == {True} else []
     parts += [_grouped({statement for module in modules for statement in module.imports.values()}), *bodies]
     text = re.sub(r"\n{4,}", "\n\n\n", "\n\n".join(parts)).rstrip() + "\n"
     compile(text, f"{name}.py", "exec")
@@ -184,7 +180,6 @@ class _Module:
     definitions: dict[str, str] = field(default_factory=dict)
     needs: list[str] = field(default_factory=list)  # modules of this package imported at its top
     needs_later: list[str] = field(default_factory=list)  # and inside functions
-    deferred_annotations: bool = False
 
 
 def _in_order(roots: list[str]) -> list[_Module]:
@@ -229,9 +224,7 @@ def _take_apart(name: str) -> _Module:
             (module.needs if id(node) in top else module.needs_later).append(need)
         elif id(node) not in top or not _is_header(node, tree):
             continue
-        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
-            module.deferred_annotations = True
-        elif isinstance(node, ast.Import | ast.ImportFrom) and not getattr(node, "level", 0):
+        if isinstance(node, ast.Import | ast.ImportFrom) and not getattr(node, "level", 0):
             for alias in node.names:
                 bound = f" as {alias.asname}" if alias.asname else ""
                 origin = f"from {node.module} " if isinstance(node, ast.ImportFrom) else ""

@@ -15,16 +15,9 @@ _ADAPTER = "vatt"
 
 
 def add_lora(model: VattPreTrainedModel, name: str, rank: int) -> None:
-    """Train a tower through low-rank additions to its dense layers only. Build the optimizer afterwards.
-
-    Args:
-        model: changed in place; everything beside the tower trains as before.
-        name: `"video"`, `"audio"` or `"text"`.
-        rank: of the additions.
-
-    Raises:
-        ValueError: no such tower, one that is locked or has no dense layer, a rank below 1, or no PEFT.
-    """
+    """Train a tower through low-rank additions to its dense layers only, everything beside it as before.
+    Build the optimizer afterwards. ValueError for no such tower, one that is locked or has no dense layer, a
+    rank below 1, or no PEFT."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:

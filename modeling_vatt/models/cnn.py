@@ -58,14 +58,7 @@ def max_pool_same(values: torch.Tensor, kernel: Sequence[int], stride: Sequence[
 
 class VattConvNorm(nn.Module):
     """Convolution, batch norm and, unless switched off, ReLU; in as many dimensions as the kernel has.
-
-    Args:
-        config: config of the tower.
-        kernel, stride: extent and step of the windows.
-        padded: as much padding at both ends as centres the window on the first and last place.
-        relu: whether ReLU follows.
-        initial_weight: of the batch norm.
-    """
+    Padding, the same at both ends, centres the window on the first and last place."""
 
     def __init__(
         self,

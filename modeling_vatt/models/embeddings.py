@@ -29,11 +29,7 @@ def input_name(config: VattVideoConfig | VattAudioConfig) -> str:
 
 
 def channels_first(values: torch.Tensor, config: VattVideoConfig | VattAudioConfig) -> torch.Tensor:
-    """Input of a tower as (batch, channels, *extent), after a look at its shape.
-
-    Raises:
-        ValueError: if `values` is not what the config describes.
-    """
+    """Input of a tower as (batch, channels, *extent); ValueError if it is not what the config describes."""
     video = isinstance(config, VattVideoConfig)
     if video:
         expected = f"(batch, frames, {config.num_channels}, height, width)"
@@ -203,12 +199,8 @@ class VattTextEmbeddings(nn.Module):
         self.dropout = VattDropout(config.hidden_dropout_prob if self.is_t5 else config.position_dropout_prob)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """(batch, words) ids -> (batch, 1 + words, hidden_size).
-
-        Args:
-            attention_mask: (batch, words), 1 for words, which stand before the padding; by default
-                everything but padding.
-        """
+        """(batch, words) ids -> (batch, 1 + words, hidden_size). The mask (batch, words) is 1 for words,
+        which stand before the padding; by default for everything but padding."""
         words = self.word_embeddings(input_ids)
         agg = self.agg_token.to(words.dtype).expand(words.shape[0], 1, -1)
         if self.position_embeddings is None:

@@ -5,6 +5,7 @@
 Sources: paper section 3.4; official modules `FACBridge` ("fine and coarse") and `JointBridge`.
 """
 
+from functools import partialmethod
 from typing import Any
 
 import torch
@@ -117,14 +118,8 @@ class VattFeatureMLP(nn.Module):
 
 class VattKernelFeatures(nn.Module):
     """Likeness of pooled features x to those of a training set: exp(-2 |x - c|^2) for each of its centres c,
-    after x was brought to unit length, centred and brought to unit length again.
-
-    Not trained: [`fit_projections`] takes the centres from the data.
-
-    Args:
-        size: width of the features.
-        centres: how many.
-    """
+    after x was brought to unit length, centred and brought to unit length again. Not trained:
+    [`fit_projections`] takes the centres from the data."""
 
     def __init__(self, size: int, centres: int) -> None:
         super().__init__()
@@ -196,11 +191,6 @@ class VattJointHead(nn.Module):
             joint = self.projections[name](pooled)
         return joint, joint
 
-    def video(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._project("video", pooled)
-
-    def audio(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._project("audio", pooled)
-
-    def text(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._project("text", pooled)
+    video = partialmethod(_project, "video")
+    audio = partialmethod(_project, "audio")
+    text = partialmethod(_project, "text")

@@ -21,16 +21,10 @@ def load_pretrained(
     adapted: Iterable[str] = (),
     **kwargs: Any,
 ) -> tuple[Model, str]:
-    """A model whose weights come from a checkpoint, and a line that says what was taken, adapted and new.
-
-    Args:
-        may_be_new: parts that may begin with random weights: `classifier`, `head`, `audio_model`, ...
-        adapted: what the caller changes besides, for the line.
-
-    Raises:
-        FileNotFoundError: no such folder, and nothing on the Hub.
-        ValueError: the checkpoint lacks weights of other parts, or has them in other sizes.
-    """
+    """A model whose weights come from a checkpoint, and a line that says what was taken, new, and `adapted`
+    by the caller besides. FileNotFoundError for no such folder, and nothing on the Hub; ValueError if it
+    lacks weights of parts other than those that `may_be_new` (`classifier`, `head`, `audio_model`, ...), or
+    has them in other sizes."""
     if "local_files_only" not in kwargs:
         known = {name: kwargs[name] for name in ("revision", "token", "cache_dir") if name in kwargs}
         file = "/".join(filter(None, (kwargs.get("subfolder"), "config.json")))

@@ -33,15 +33,8 @@ def find_blocks(tower: nn.Module) -> list[nn.Module]:
 
 
 def locked_parameters(tower: nn.Module, locked: bool | int) -> list[nn.Parameter]:
-    """Parameters of a tower that a lock covers.
-
-    Args:
-        tower: see [`lockable`].
-        locked: True for all, n for the first n blocks and what is defined before them.
-
-    Raises:
-        ValueError: the tower has fewer blocks.
-    """
+    """Parameters of a tower (see [`lockable`]) that a lock covers: True for all, n for the first n blocks and
+    what is defined before them; ValueError if it has fewer blocks."""
     parameters = list(tower.parameters())
     if locked is True or not locked:
         return parameters if locked else []

@@ -338,11 +338,6 @@ class VattPreTrainedModel(PreTrainedModel):
             if not module.config.trainable_embeddings:
                 module.word_embeddings.weight.requires_grad_(False)
 
-    @classmethod
-    def _can_set_attn_implementation(cls) -> bool:
-        # transformers looks for the attention function in the file of the class; ours is in encoder.py.
-        return True
-
     def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
         """See transformers; the T5-style text tower never uses flash attention."""
         towers = self._own_towers()
@@ -564,15 +559,6 @@ class VattModel(VattPreTrainedModel):
                 features[space] = values
         return features
 
-    def _known_features(self, name: str, pooled: torch.Tensor, return_embeds: bool) -> VattFeaturesOutput:
-        """Features that were computed before, with their embeddings."""
-        pooled = pooled.to(self.dtype)
-        embeds: dict[str, Any] = {}
-        if self.head is not None and return_embeds:
-            embeds = self._embeds(name, pooled)
-        rows: Any = pooled.flatten(0, -2)
-        return VattFeaturesOutput(pooler_output=rows, **embeds)
-
     @can_return_tuple
     def get_video_features(self, pixel_values_videos: torch.FloatTensor, **kwargs: Any) -> VattFeaturesOutput:
         r"""
@@ -685,7 +671,11 @@ class VattModel(VattPreTrainedModel):
             if pooled is not None:
                 if inputs is not None:
                     raise ValueError(f"Pass either `{name}_pooler_output` or the input of the {name} tower.")
-                found[name] = self._known_features(name, pooled, return_embeds)
+                rows = pooled.to(self.dtype)
+                known: Any = {"pooler_output": rows.flatten(0, -2)}
+                if self.head is not None and return_embeds:
+                    known |= self._embeds(name, rows)
+                found[name] = VattFeaturesOutput(**known)
         if pixel_values_videos is not None:
             found["video"] = self.get_video_features(pixel_values_videos, **kwargs)
         if input_values is not None:

@@ -75,12 +75,9 @@ def resample_positions(table: torch.Tensor, num_target: int) -> torch.Tensor:
 
 @torch.compiler.allow_in_graph
 def length_matrices(num_source: int, num_target: int) -> torch.Tensor:
-    """Matrices that resample a table of `num_source` rows to texts of up to `num_target` words.
-
-    Returns:
-        float64 (1 + num_target - num_source, num_target, num_source): first for all texts that are no longer
-        than the table, whose rows stay, then for one word more each; zeros behind the text.
-    """
+    """Matrices that resample a table of `num_source` rows to texts of up to `num_target` words: float64 (1 +
+    num_target - num_source, num_target, num_source), first for all texts that are no longer than the table,
+    whose rows stay, then for one word more each; zeros behind the text."""
     num_source, num_target = operator.index(num_source), operator.index(num_target)
     matrices = torch.zeros(1 + num_target - num_source, num_target, num_source, dtype=torch.float64)
     matrices[0, :num_source] = torch.eye(num_source)
@@ -100,13 +97,8 @@ class VattPositionTable(nn.Embedding):
 
 
 class VattAxialPositionEmbeddings(nn.Module):
-    """One learnable table per axis; their sum, normalised, is the position of a token.
-
-    Args:
-        axes: table name -> number of rows, slowest axis first.
-        hidden_size: width of the tables.
-        eps: epsilon of the LayerNorm on the sum.
-    """
+    """One learnable table per axis (name -> number of rows, slowest axis first); their sum, normalised, is
+    the position of a token."""
 
     def __init__(self, axes: dict[str, int], hidden_size: int, eps: float) -> None:
         super().__init__()

@@ -23,12 +23,8 @@ from .outputs import VattFeaturesOutput
 
 
 class VattTower(nn.Module):
-    """One modality: embeddings, encoder, optional post-projection; pooled at the AGG token.
-
-    Args:
-        config: config of the modality.
-        own_encoder: False in the modality-agnostic model, which hands its shared encoder to `forward`.
-    """
+    """One modality: embeddings, encoder, optional post-projection; pooled at the AGG token. In the
+    modality-agnostic model it has no encoder of its own: that hands its shared one to `forward`."""
 
     def __init__(self, config: VattTowerConfig, own_encoder: bool = True) -> None:
         super().__init__()
@@ -52,13 +48,8 @@ class VattTower(nn.Module):
         output_attentions: bool = False,
         **kwargs: Any,
     ) -> VattFeaturesOutput:
-        """
-        Args:
-            inputs: pixels, samples, spectrogram or word ids; see [`VattPatchEmbeddings`] and
-                [`VattTextEmbeddings`].
-            attention_mask: (batch, words), 1 for words; text only.
-            encoder: the shared encoder, if the tower has none of its own.
-        """
+        """Pixels, samples, spectrogram or word ids, see [`VattPatchEmbeddings`] and [`VattTextEmbeddings`];
+        of text with the mask (batch, words), 1 for words."""
         info: dict[str, Any] = {}
         if isinstance(self.embeddings, VattPatchEmbeddings):
             hidden_states, info = self.embeddings(inputs)

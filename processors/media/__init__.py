@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Media files to frames and samples: opening, decoding, isolation and writing."""
 
-from __future__ import annotations
-
 from .container import MediaInfo
 from .decoding import MediaClip
 from .endings import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES

@@ -7,8 +7,6 @@ moved, with pictures and sound together, to where the one before it ends. The th
 command line.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re
@@ -23,13 +21,8 @@ _OVERLAP = 3.0  # of a stream with its own past, where another stream has shown 
 
 
 class FileClock:
-    """The epochs of a file, found by looking at all of its packets in the order of the file.
-
-    Args:
-        kinds: of streams.
-        jumps_ahead: whether the format expects jumps ahead (transport and program streams, Ogg); else they
-            are gaps, however long.
-    """
+    """The epochs of a file, found by looking at all of its packets in the order of the file. Formats that
+    expect jumps ahead are transport and program streams and Ogg; in others these are gaps, however long."""
 
     def __init__(self, kinds: list[str], jumps_ahead: bool) -> None:
         self._forward = _FORWARD if jumps_ahead else float("inf")

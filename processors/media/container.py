@@ -7,8 +7,6 @@ audio stream, the earlier of the two. It gives decoded frames with their times, 
 file's own clock jumps, the file is read from its beginning and the stamps are moved onto one clock.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import os
@@ -18,9 +16,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, Self, TypeAlias
 
 import av
 import numpy as np
@@ -142,24 +140,10 @@ class MediaReader:
         if self._container is not None:
             self._container.close()
         options = {"max_pixels": str(self.limits.max_pixels)}
-        self._container = self._open_container(options)
-        self._fresh = True
-        self.streams = self._choose_streams()
-        self.tick = {kind: float(stream.time_base) for kind, stream in self.streams.items()}
-        starts = {kind: (stream.start_time or 0) * self.tick[kind] for kind, stream in self.streams.items()}
-        self.origin = min(starts.values())
-        self.begin = {kind: moment - self.origin for kind, moment in starts.items()}
-        for stream in self.streams.values():
-            stream.codec_context.thread_count = 1  # data loaders run a reader on each core
-            stream.codec_context.options = options
-        if "video" in self.streams:
-            self._check_size(self.streams["video"])
-
-    def _open_container(self, options: dict[str, str]) -> Any:
         try:
             self._file.seek(0)
             # A playlist must not make the decoder open other files or addresses: no protocol is allowed.
-            return av.open(
+            self._container = av.open(
                 _WatchedFile(self._file, self.check_time),
                 mode="r",
                 options=options,
@@ -172,6 +156,17 @@ class MediaReader:
             raise self.error(
                 f"not a readable media file ({error_message(error)})", "Check the file."
             ) from error
+        self._fresh = True
+        self.streams = self._choose_streams()
+        self.tick = {kind: float(stream.time_base) for kind, stream in self.streams.items()}
+        starts = {kind: (stream.start_time or 0) * self.tick[kind] for kind, stream in self.streams.items()}
+        self.origin = min(starts.values())
+        self.begin = {kind: moment - self.origin for kind, moment in starts.items()}
+        for stream in self.streams.values():
+            stream.codec_context.thread_count = 1  # data loaders run a reader on each core
+            stream.codec_context.options = options
+        if "video" in self.streams:
+            self._check_size(self.streams["video"])
 
     def _choose_streams(self) -> dict[Kind, Any]:
         """Of each kind the one that the file marks as its default, else the first; no attached pictures."""
@@ -208,7 +203,7 @@ class MediaReader:
         if self._owns_file:
             self._file.close()
 
-    def __enter__(self) -> MediaReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -262,10 +257,8 @@ class MediaReader:
         return one_clock, states_length and self._container.duration is not None
 
     def _scan(self) -> FileClock:
-        """Look through all packets, without decoding, for where the clock jumps and the streams end.
-
-        What was found in files that are opened by name is remembered while they do not change.
-        """
+        """Look through all packets, without decoding, for where the clock jumps and the streams end. It is
+        remembered of files that are opened by name, while they do not change."""
         if self._clock is not None:
             return self._clock
         identity = None
@@ -292,16 +285,12 @@ class MediaReader:
                 stamp = packet.dts if packet.pts is None else packet.pts
                 tick = self.tick[kind]
                 moment = None if stamp is None or packet.is_discard else stamp * tick
-                length = (packet.duration or 0) * tick - self._priming(packet)
+                length = (packet.duration or 0) * tick
+                if kind == "audio" and packet.has_sidedata("skip_samples"):  # that the decoder leaves out
+                    samples = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
+                    length -= samples / max(1, packet.stream.codec_context.sample_rate)
                 clock.add(kind, moment, max(0.0, length), packet.is_keyframe)
         return clock
-
-    def _priming(self, packet: Any) -> float:
-        """Seconds at the beginning of a packet that the decoder leaves out."""
-        if packet.stream.type != "audio" or not packet.has_sidedata("skip_samples"):
-            return 0.0
-        samples = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
-        return samples / max(1, packet.stream.codec_context.sample_rate)
 
     @property
     def one_clock(self) -> bool:
@@ -338,13 +327,10 @@ class MediaReader:
         seconds = max(seconds, self.begin[kind])
         from_begin = seconds == self.begin[kind]
         if kind == "audio" and self._sound_from_begin():
-            last = None
-            for each in self._decode(kind, None, self._packets_from(kind, -math.inf), self.begin[kind]):
-                if last is not None and each[0] > seconds:
-                    yield last
-                last = each
-            if last is not None:
-                yield last
+            frames = self._decode(kind, None, self._packets_from(kind, -math.inf), self.begin[kind])
+            for each, following in pairwise(chain(frames, [(math.inf, None)])):
+                if following[0] > seconds:
+                    yield each
             return
         if not self.one_clock:
             packets = self._packets_from(kind, -math.inf if from_begin else seconds)
@@ -403,12 +389,8 @@ class MediaReader:
     def _decode(
         self, kind: Kind, wanted: Wanted | None, packets: Iterator[Any], following: float | None = None
     ) -> Iterator[tuple[float, Any]]:
-        """(time, decoded frame) of packets; damaged ones are left out.
-
-        Args:
-            following: time of the first frame if it has no stamp; None leaves frames without stamps out until
-                one has one.
-        """
+        """(time, decoded frame) of packets; damaged ones are left out. `following` is the time of the first
+        frame if it has no stamp; None leaves frames without stamps out until one has one."""
         stream, tick = self.streams[kind], self.tick[kind]
         context = stream.codec_context
         # AVI knows decoding times only. Frames come out in the order of presentation, late by the depth of
@@ -480,7 +462,7 @@ class MediaReader:
             return width
         return max(1, round(width * ratio))
 
-    def orientation(self, frame: Any = None) -> Orientation:
+    def orientation(self, frame: Any = None) -> "Orientation":
         """How frames are turned for display, according to a decoded one (None: the first of the file)."""
         if self._orientation is None:
             if frame is None:
@@ -539,7 +521,7 @@ class Orientation:
     rotation: int = 0
 
     @classmethod
-    def of(cls, frame: Any) -> Orientation:
+    def of(cls, frame: Any) -> Self:
         # A stored pixel (x, y) is displayed at (a x + c y, b x + d y).
         try:
             matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
@@ -560,13 +542,8 @@ class Orientation:
 
 
 class FrameConverter:
-    """Decoded frames to RGB arrays (H, W, 3), resized by swscale and turned upright.
-
-    Args:
-        media: where the frames come from.
-        size: pixels of the shorter side as displayed; None keeps the stored height.
-        count: frames to come, None if not known.
-    """
+    """Decoded frames to RGB arrays (H, W, 3), resized by swscale and turned upright. `size` is the shorter
+    side as displayed in pixels, None for the stored height; `count` frames are to come, None if not known."""
 
     def __init__(self, media: MediaReader, size: int | None, count: int | None) -> None:
         self._media, self._size, self._count = media, size, count

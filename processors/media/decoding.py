@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decoding in this process: the frames and samples of a window, chosen from what a file holds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

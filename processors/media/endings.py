@@ -9,8 +9,6 @@ Add to these sets before folders are read, and files of more kinds are found:
 ```
 """
 
-from __future__ import annotations
-
 
 def _endings(names: str) -> set[str]:
     return {f".{name}" for name in names.split()}

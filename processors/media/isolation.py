@@ -11,8 +11,6 @@ are checked, because it may have fallen to a hostile file.
 It is a plain `subprocess`, since workers of a data loader may have no children of `multiprocessing`.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import dataclasses
@@ -67,11 +65,7 @@ def _send(pipe: Any, header: dict[str, Any], *parts: Any) -> None:
 
 
 def _receive(pipe: Any) -> dict[str, Any]:
-    """A header.
-
-    Raises:
-        EOFError: the other side is gone, or sends something else.
-    """
+    """A header; EOFError if the other side is gone, or sends something else."""
     (length,) = _LENGTH.unpack(_fill(pipe, bytearray(_LENGTH.size)))
     if length > _MAX_HEADER:
         raise EOFError("no header")
@@ -144,11 +138,8 @@ class _Decoder:
 
     @contextlib.contextmanager
     def watched(self, name: str, limits: MediaLimits) -> Any:
-        """Ends the process if the block takes too long.
-
-        Raises:
-            MediaError: the process ended within the block, or sent what cannot be.
-        """
+        """Ends the process if the block takes too long; MediaError if it ended within the block, or sent what
+        cannot be."""
         watch = threading.Timer(limits.wall_seconds + _GRACE, self._stop)
         watch.daemon = True
         watch.start()
@@ -249,12 +240,8 @@ if hasattr(os, "register_at_fork"):
 
 def call_isolated(function: str, source: MediaSource, limits: MediaLimits, **options: Any) -> Any:
     """What a function of `reading.py` returns (and raises), computed in another process: paths are opened
-    over there, all else is read here, and a function as `starts` is called here.
-
-    Raises:
-        MediaError: also for a crash of the decoder, or too much time.
-        RuntimeError: the process cannot be started.
-    """
+    over there, all else is read here, and a function as `starts` is called here. MediaError also for a crash
+    of the decoder, or too much time; RuntimeError if the process cannot be started."""
     name = source_name(source)
     starts = options.pop("starts", None)
     if starts is not None and not callable(starts):

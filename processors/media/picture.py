@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opening pictures, and their pixels whatever they are stored as."""
 
-from __future__ import annotations
-
 import contextlib
 
 import numpy as np
@@ -37,10 +35,8 @@ def decode_picture(source: MediaSource, limits: MediaLimits) -> np.ndarray:
 def picture_pixels(image: Image.Image) -> np.ndarray:
     """Pixels of a picture of Pillow as they are meant to be seen: uint8 (height, width, 3), RGB.
 
-    Pillow's own conversion cuts grey of more than 8 bits to 255. Here it is scaled, where its range is known.
-
-    Raises:
-        ValueError: 32-bit or floating-point values, whose black and white nobody states.
+    Pillow's own conversion cuts grey of more than 8 bits to 255. Here it is scaled, where its range is known:
+    ValueError for 32-bit or floating-point values, whose black and white nobody states.
     """
     tags = getattr(image, "tag_v2", {})  # of TIFF
     largest, white_is_zero = 2 ** tags.get(258, (16,))[0] - 1, tags.get(262) == 0

@@ -10,8 +10,6 @@ A call closes what it opens and shares nothing with other calls, so calls may ru
 in forked or spawned processes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -53,7 +51,6 @@ def read_picture(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> n
 
     Args:
         source: path, URL (see `MediaLimits.allowed_hosts`), bytes, or binary file object.
-        limits: what the source may cost.
 
     Raises:
         MediaError: not a picture, or a limit exceeded.
@@ -101,7 +98,6 @@ def read_clips(
         sampling_rate: Hz, of the waveform returned.
         video, audio: whether to decode frames and sound.
         size: pixels of the shorter side of the frames, keeping their shape; None keeps the stored height.
-        limits: what the source may cost.
 
     Raises:
         MediaError: no stream of the kinds asked for, nothing to decode in a window, or a limit exceeded.

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decoded sound put together on one grid of samples, and resampled. Knows no decoder."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -21,14 +19,9 @@ _CERTAIN = 0.1  # seconds between stamp and count that are a gap even at the las
 
 
 class SoundTrack:
-    """Decoded sound on the grid of its own samples; sample 0 is at time 0.
-
-    Args:
-        rate: Hz.
-        tick: seconds that the stamps of frames are rounded to.
-        sought: whether it begins inside of the file.
-        grid: a sample at which frames of the file begin, for frames of one length.
-    """
+    """Decoded sound on the grid of its own samples, at `rate` Hz; sample 0 is at time 0. Stamps of frames are
+    rounded to `tick` seconds. Sound that was `sought` begins inside of the file; frames of one length begin
+    at multiples of it from the sample `grid`."""
 
     def __init__(self, rate: int, tick: float, sought: bool = False, grid: int | None = None) -> None:
         self.rate, self._tick, self._sought, self._grid = rate, tick * rate, sought, grid

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a path, URL, bytes or file object to a seekable binary file, within limits. Knows no decoder."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import io
@@ -11,14 +9,12 @@ import json
 import os
 import re
 import select
-import socket
 import stat
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Self, TypeAlias
 
 
 MediaSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
@@ -83,7 +79,7 @@ class MediaLimits:
     max_memory: int = 4 * 1024**3
 
     @classmethod
-    def from_json(cls, text: str, **changes: Any) -> MediaLimits:
+    def from_json(cls, text: str, **changes: Any) -> Self:
         """Limits from the command line: the defaults but for what a JSON object says.
 
         Args:
@@ -145,12 +141,9 @@ def _shortened(text: str) -> str:
 
 
 def open_source(source: MediaSource, limits: MediaLimits) -> tuple[BinaryIO, bool]:
-    """A seekable binary file and whether it was opened here (then the caller closes it).
-
-    Raises:
-        MediaError: missing, empty or too large, or a remote source that is not allowed or does not answer.
-        TypeError: no kind of source.
-    """
+    """A seekable binary file and whether it was opened here (then the caller closes it). MediaError if it is
+    missing, empty or too large, or a remote source that is not allowed or does not answer; TypeError for no
+    kind of source."""
     name = source_name(source)
     too_large = MediaError(name, f"more than {limits.max_bytes} bytes", "Raise MediaLimits.max_bytes.")
     file: Any
@@ -216,95 +209,59 @@ def _collect(parts: Any, limits: MediaLimits, too_large: MediaError) -> io.Bytes
     """The parts in memory; stops as soon as there are too many."""
     file = io.BytesIO()
     for part in parts:
-        if file.tell() + len(part) > limits.max_bytes:
-            raise too_large
-        file.write(part)
+        _append(file, part, limits, too_large)
     return file
 
 
-class _Alarm:
-    """Shuts the connections of a client down when its time is over, whatever it is waiting for.
-
-    The timeouts of HTTP clients are for each single wait, so a server that sends a byte now and then keeps
-    them waiting for ever.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.rang = False
-        self._sockets: list[Any] = []
-        self._lock = threading.Lock()
-        self._timer = threading.Timer(seconds, self._ring)
-        self._timer.daemon = True
-
-    def __enter__(self) -> _Alarm:
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._timer.cancel()
-
-    def trace(self, event: str, details: dict[str, Any]) -> None:
-        """See the extension `trace` of httpx."""
-        stream = details.get("return_value")
-        if event.endswith(".complete") and hasattr(stream, "get_extra_info"):
-            with self._lock:
-                self._sockets.append(stream.get_extra_info("socket"))
-            if self.rang:
-                self._ring()
-
-    def _ring(self) -> None:
-        self.rang = True
-        with self._lock:
-            for connection in self._sockets:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+def _append(file: io.BytesIO, part: bytes, limits: MediaLimits, too_large: MediaError) -> None:
+    if file.tell() + len(part) > limits.max_bytes:
+        raise too_large
+    file.write(part)
 
 
 def _fetch(url: str, name: str, limits: MediaLimits, too_large: MediaError) -> io.BytesIO:
-    """The body of an http(s) URL."""
-    try:  # the client of huggingface_hub 2, else that of huggingface_hub 1
+    """The body of an http(s) URL.
+
+    Asynchronous, as such a task can be ended whatever it waits for. The timeouts of HTTP clients are for each
+    single wait, so a server that sends a byte now and then would keep them waiting for ever.
+    """
+    try:  # the client of huggingface_hub 2, else that of huggingface_hub 1; both come with anyio
         import httpx2 as httpx
     except ImportError:
         import httpx  # type: ignore[no-redef]
+    import anyio
+    from anyio.from_thread import start_blocking_portal
 
     def failed(reason: str, remedy: str = "Check the address and the network.") -> MediaError:
         return MediaError(name, reason, remedy)
 
-    def too_late() -> MediaError:
-        return failed(f"not fetched within {limits.timeout:g} s", "Raise MediaLimits.timeout.")
+    async def body() -> io.BytesIO:
+        headers = {"accept-encoding": "identity"}
+        with anyio.fail_after(limits.timeout):
+            async with httpx.AsyncClient(timeout=None, headers=headers) as client:
+                request: Any = client.build_request("GET", url)
+                for _ in range(_MAX_REDIRECTS + 1):
+                    if request.url.scheme not in ("http", "https"):
+                        reason = f"scheme {request.url.scheme!r} is not supported"
+                        raise failed(reason, "Use http, https or a path.")
+                    if not {"*", request.url.host} & set(limits.allowed_hosts):
+                        reason = f"host {request.url.host!r} is not allowed"
+                        raise failed(reason, "Name it in MediaLimits.allowed_hosts.")
+                    async with contextlib.aclosing(await client.send(request, stream=True)) as response:
+                        if response.status_code == 200:
+                            file = io.BytesIO()
+                            async for part in response.aiter_raw():
+                                _append(file, part, limits, too_large)
+                            return file
+                        request = response.next_request
+                        if request is None:
+                            raise failed(f"the server answers {response.status_code}")
+                raise failed(f"more than {_MAX_REDIRECTS} redirections")
 
-    def parts(response: Any) -> Any:
-        for part in response.iter_raw():
-            if time.monotonic() > deadline:
-                raise too_late()
-            yield part
-
-    deadline = time.monotonic() + limits.timeout
-    alarm = _Alarm(limits.timeout)
-    headers = {"accept-encoding": "identity"}
     try:
-        with alarm, httpx.Client(timeout=limits.timeout, headers=headers) as client:
-            request: Any = client.build_request("GET", url)
-            for _ in range(_MAX_REDIRECTS + 1):
-                host = request.url.host
-                if request.url.scheme not in ("http", "https"):
-                    raise failed(
-                        f"scheme {request.url.scheme!r} is not supported", "Use http, https or a path."
-                    )
-                if not {"*", host} & set(limits.allowed_hosts):
-                    raise failed(f"host {host!r} is not allowed", "Name it in MediaLimits.allowed_hosts.")
-                request.extensions = {**request.extensions, "trace": alarm.trace}
-                with contextlib.closing(client.send(request, stream=True)) as response:
-                    if response.status_code == 200:
-                        body = _collect(parts(response), limits, too_large)
-                        if alarm.rang:  # a connection that was shut down looks like the end
-                            raise too_late()
-                        return body
-                    request = response.next_request
-                    if request is None:
-                        raise failed(f"the server answers {response.status_code}")
-            raise failed(f"more than {_MAX_REDIRECTS} redirections")
+        with start_blocking_portal() as portal:
+            return portal.call(body)
+    except TimeoutError as error:
+        raise failed(f"not fetched within {limits.timeout:g} s", "Raise MediaLimits.timeout.") from error
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
-        if alarm.rang:
-            raise too_late() from error
         raise failed(f"cannot be fetched ({error or type(error).__name__})") from error

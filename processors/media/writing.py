@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decoded windows back into small media files."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable
 from fractions import Fraction
@@ -13,15 +11,6 @@ from typing import Any
 import av
 import numpy as np
 
-from .decoding import MediaClip
-
-
-def encode_clip(clip: MediaClip, fps: float, sampling_rate: int) -> bytes:
-    """A window as MP4 at the rates it was read with; see [`encode_frames`]."""
-    if clip.frames is None:
-        raise ValueError("A clip without frames cannot be encoded.")
-    return encode_frames(clip.frames, fps, clip.waveform, sampling_rate)
-
 
 def encode_frames(
     frames: Iterable[np.ndarray],
@@ -30,15 +19,9 @@ def encode_frames(
     sampling_rate: int,
     preset: str = "medium",
 ) -> bytes:
-    """MP4 of H.264, key frames two seconds apart, and AAC, mono.
-
-    Args:
-        frames: uint8 (H, W, 3) each; sides that are odd lose a row or column of pixels, as H.264 wants it.
-        fps: of the frames.
-        waveform: float32 (S,); None for no sound.
-        sampling_rate: one that AAC knows, such as 16000 or 48000.
-        preset: of x264; quicker ones make larger files.
-    """
+    """MP4 of H.264, key frames two seconds apart, and AAC, mono. Frames are uint8 (H, W, 3); sides that are
+    odd lose a row or column of pixels, as H.264 wants it. The waveform is float32 (S,), None for no sound, at
+    a rate that AAC knows, such as 16000 or 48000. Quicker presets of x264 make larger files."""
     frames = iter(frames)
     first = next(frames, None)
     if first is None:

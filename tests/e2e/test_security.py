@@ -77,7 +77,6 @@ ALLOWED = {
     ("modeling_vatt/web/desktop.py", "subprocess"): "the file manager, with a path of the index, no shell",
     ("modeling_vatt/web/server.py", "socket"): "the page's own port",
     ("processors/media/isolation.py", "subprocess"): "this interpreter with constant arguments, no shell",
-    ("processors/media/source.py", "socket"): "shuts connections down when their time is over",
     ("processors/media/source.py", "httpx2"): "hosts of MediaLimits.allowed_hosts, none by default",
     ("processors/media/source.py", "httpx"): "hosts of MediaLimits.allowed_hosts, none by default",
     ("examples/common.py", "ctypes"): "two settings of the C library's memory, with constant values",

@@ -17,35 +17,14 @@ class Pairs(NamedTuple):
 
     anchors: torch.Tensor  # (batch, dim), unit vectors
     candidates: torch.Tensor  # (batch, per_clip, dim), unit vectors
-    everyones: torch.Tensor  # (clips * per_clip, dim), the candidates of all processes
     temperature: torch.Tensor  # (1,), similarities are divided by it
     present: torch.Tensor  # (batch,), 1 where a clip has both sides
     clips: torch.Tensor  # how many clips of all processes have both
     captions: torch.Tensor  # how many candidates such a clip has, on average
     candidate_present: torch.Tensor  # (batch, per_clip), 1 for candidates that are there
-    anchor_terms: torch.Tensor | None  # (batch,), added to similarities
-    candidate_terms: torch.Tensor | None  # (clips * per_clip,), likewise
-    anchor_ids: torch.Tensor | None  # (batch, n), equal numbers for pairs of two clips that are no negatives
-    candidate_ids: torch.Tensor | None  # (clips * per_clip, n)
-    guides: torch.Tensor | None  # (batch, dim); a product with others' candidates above 1 says the same
     start: int  # place of this process's first clip among those of all
     bias: torch.Tensor  # (1,), added to similarities by losses that have one
-
-    @property
-    def tiled(self) -> tuple[Any, ...]:
-        """Arguments of the sums over all similarities ([`tiles`])."""
-        return (
-            self.anchors,
-            self.everyones,
-            self.temperature,
-            self.anchor_terms,
-            self.candidate_terms,
-            self.anchor_ids,
-            self.candidate_ids,
-            self.guides,
-            self.start,
-            self.candidates.shape[1],
-        )
+    tiled: tuple[Any, ...]  # arguments of the sums over all similarities ([`tiles`])
 
     @property
     def of_one_clip(self) -> torch.Tensor:
@@ -81,11 +60,7 @@ def make_pairs(
     caption_ids: torch.Tensor | None,
     alike: float | None,
 ) -> Pairs:
-    """Arguments as of [`contrastive_loss`].
-
-    Raises:
-        ValueError: shapes that do not fit.
-    """
+    """Arguments and errors as of [`contrastive_loss`]."""
     anchor, candidate = unit_vectors(anchors), unit_vectors(candidates)
     candidate = candidate.unsqueeze(1) if candidate.ndim == 2 else candidate
     if candidate.ndim != 3 or candidate.shape[0] != anchor.shape[0]:
@@ -128,23 +103,22 @@ def make_pairs(
     clips = all_present.sum()
     # A clip without loss may count as absent in both directions. Other processes may have masks too.
     nobody_absent = candidate_mask is None and world_size() == 1
-    return Pairs(
+    scale = as_vector(temperature)
+    tiled = (
         anchor,
-        candidate,
         everyones.flatten(0, 1),
-        as_vector(temperature),
-        present,
-        clips,
-        (everyones_present.sum(1) * all_present).sum() / clips.clamp(min=1),
-        candidate_present,
+        scale,
         None if anchor_mask is None else absence(anchor_present),
         None if nobody_absent else absence(everyones_present).flatten(),
         torch.cat(of_anchors, 1) if ids else None,
         gathered[3].flatten(0, 1) if ids else None,
         guides,
         start,
-        as_vector(bias),
+        per_clip,
     )
+    captions_each = (everyones_present.sum(1) * all_present).sum() / clips.clamp(min=1)
+    sides = (anchor, candidate, scale, present, clips, captions_each, candidate_present)
+    return Pairs(*sides, start, as_vector(bias), tiled)
 
 
 def _check_shape(name: str, given: torch.Tensor | None, *shapes: tuple[int, ...]) -> None:

@@ -36,30 +36,20 @@ def absence(present: torch.Tensor) -> torch.Tensor:
 
 
 def _tiles(
-    rows: torch.Tensor,
-    columns: torch.Tensor,
+    rows: torch.Tensor,  # (r, dim), one for each clip
+    columns: torch.Tensor,  # (c, dim), `per_clip` of each clip, clip after clip
     temperature: torch.Tensor,
-    row_terms: torch.Tensor | None,
-    column_terms: torch.Tensor | None,
-    row_ids: torch.Tensor | None,
-    column_ids: torch.Tensor | None,
-    row_guides: torch.Tensor | None,
-    start: int,
+    row_terms: torch.Tensor | None,  # (r,), see [`absence`]; None for zeros
+    column_terms: torch.Tensor | None,  # (c,)
+    row_ids: torch.Tensor | None,  # (r, n); pairs of two clips are absent if any of the n is equal
+    column_ids: torch.Tensor | None,  # (c, n)
+    row_guides: torch.Tensor | None,  # (r, dim); pairs where `row_guides @ columns.T` is above 1 are, too
+    start: int,  # place of the first row's clip among the clips of the columns
     per_clip: int,
     *,
-    own_absent: bool = False,
+    own_absent: bool = False,  # whether pairs of a row and a column of the same clip are absent
 ) -> Iterator[tuple[slice, slice, torch.Tensor]]:
-    """Tiles of `rows @ columns.T / temperature`, and where they lie.
-
-    Args:
-        rows: (r, dim), one for each clip.
-        columns: (c, dim), `per_clip` of each clip, clip after clip.
-        row_terms, column_terms: (r,) and (c,), see [`absence`]; None for zeros.
-        row_ids, column_ids: (r, n) and (c, n); pairs of two clips are absent if any of the n is equal.
-        row_guides: (r, dim); pairs of two clips are absent if `row_guides @ columns.T` is above 1.
-        start: place of the first row's clip among the clips of the columns.
-        own_absent: whether pairs of a row and a column of the same clip are absent.
-    """
+    """Tiles of `rows @ columns.T / temperature`, and where they lie."""
     size = _TILE.get(rows.device.type, _LARGE_TILE)
     width = min(columns.shape[0], 2 * round(size**0.5))
     height = max(1, size // max(width, 1))
@@ -149,17 +139,6 @@ def _log_sum_exp_grad(
         return grads.result()
 
 
-@log_sum_exp.register_fake
-def _log_sum_exp_shapes(*pairs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    rows, columns = pairs[:2]
-    return rows.new_empty(rows.shape[0]), rows.new_empty(columns.shape[0])
-
-
-@_log_sum_exp_grad.register_fake
-def _log_sum_exp_grad_shapes(*arguments: Any) -> tuple[torch.Tensor, ...]:
-    return tuple(torch.empty_like(tensor) for tensor in arguments[4:7])
-
-
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     """Save the tensors among the inputs, and the output if the backward pass needs it."""
     *tensors, ctx.start, ctx.per_clip = inputs
@@ -176,6 +155,8 @@ def _log_sum_exp_backward(
     return *grads, *[None] * 7
 
 
+log_sum_exp.register_fake(lambda *pairs: tuple(side.new_empty(side.shape[0]) for side in pairs[:2]))
+_log_sum_exp_grad.register_fake(lambda *arguments: tuple(map(torch.empty_like, arguments[4:7])))
 log_sum_exp.register_autograd(_log_sum_exp_backward, setup_context=_keep)
 
 
@@ -206,19 +187,11 @@ def _softplus_sum_grad(
         return grad_bias, *grads.result()
 
 
-@softplus_sum.register_fake
-def _softplus_sum_shape(_: torch.Tensor, rows: torch.Tensor, *others: Any) -> torch.Tensor:
-    return rows.new_empty(rows.shape[0])
-
-
-@_softplus_sum_grad.register_fake
-def _softplus_sum_grad_shapes(*arguments: Any) -> tuple[torch.Tensor, ...]:
-    return tuple(torch.empty_like(tensor) for tensor in arguments[1:5])
-
-
 def _softplus_sum_backward(ctx: Any, grad_of_sums: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     grads = _softplus_sum_grad(grad_of_sums, *ctx.saved_tensors, ctx.start, ctx.per_clip)
     return *grads, *[None] * 7
 
 
+softplus_sum.register_fake(lambda bias, rows, *_: rows.new_empty(rows.shape[0]))
+_softplus_sum_grad.register_fake(lambda *arguments: tuple(map(torch.empty_like, arguments[1:5])))
 softplus_sum.register_autograd(_softplus_sum_backward, setup_context=_keep)
