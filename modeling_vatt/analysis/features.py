@@ -204,12 +204,8 @@ class ClipFeatures:
 def each_space(
     models: Mapping[str, ClipFeatures], spaces: Mapping[str, tuple[Place, tuple[str, ...]]]
 ) -> Iterator[tuple[str, str, list[npt.NDArray[np.float32]], npt.NDArray[np.int64]]]:
-    """Model, space, vectors of its modalities and indices of their clips, for the spaces that a model has.
-
-    Args:
-        models: name -> features.
-        spaces: title -> place and modalities.
-    """
+    """Model, space, vectors of its modalities and indices of their clips, for the spaces (title -> place and
+    modalities) that a model has."""
     for model, features in models.items():
         for space, (place, modalities) in spaces.items():
             if set(modalities) <= set(features.modalities(place)):

@@ -76,11 +76,7 @@ def plot_maps(points: pd.DataFrame, legend_title: str) -> Figure:
 
 
 def plot_densities(curves: pd.DataFrame) -> Figure:
-    """Densities of similarities: a row for every space, a column for every model.
-
-    Args:
-        curves: see [`similarity_densities`].
-    """
+    """Densities of [`similarity_densities`]: a row for every space, a column for every model."""
     models, spaces = curves["model"].unique(), curves["space"].unique()
     figure, panels = _panels(len(spaces), len(models), 4.2, 2.6)
     styles = {"positive": (PALETTE[0], "-"), "random": (PALETTE[1], "--")}
@@ -104,11 +100,7 @@ def plot_densities(curves: pd.DataFrame) -> Figure:
 
 
 def plot_activations(means: Mapping[str, npt.NDArray]) -> Figure:
-    """Mean activation of every node as images, a modality below the other.
-
-    Args:
-        means: modality -> (layers, nodes), see [`ActivationMean.means`].
-    """
+    """Mean activation of every node, of [`ActivationMean.means`], as images, a modality below the other."""
     figure, panels = _panels(len(means), 1, 10, 2.4)
     # A few nodes are far stronger than all others; they would hide these.
     limit = float(np.percentile(np.abs(np.concatenate([v.ravel() for v in means.values()])), 99)) or 1.0
@@ -130,11 +122,7 @@ def plot_activations(means: Mapping[str, npt.NDArray]) -> Figure:
 
 
 def plot_activation_summary(summary: pd.DataFrame) -> Figure:
-    """Reaction of each layer to each modality.
-
-    Args:
-        summary: see [`activation_summary`].
-    """
+    """Reaction of each layer to each modality, of [`activation_summary`]."""
     shared = "strongest_share" in summary
     figure, panels = _panels(1, 2 if shared else 1, 5.2, 3.4)
     left = panels[0, 0]

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ..retrieval import Moment, VattIndex
 
 
+IndexDir = Annotated[
+    Path, typer.Option("--index", "-i", help="Folder of the index or of the videos.", envvar="VATT_INDEX")
+]
 Isolate = Annotated[
     bool,
     typer.Option(
@@ -95,11 +98,8 @@ def _sentence(error: Exception) -> str:
 
 
 def explained(kept: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorator of commands: errors end with a sentence and code 1, Ctrl-C with code 130.
-
-    Args:
-        kept: what a command that is stopped leaves, as a sentence.
-    """
+    """Decorator of commands: errors end with a sentence and code 1, Ctrl-C with code 130 and the sentence
+    `kept`, on what the command leaves."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)

@@ -62,9 +62,9 @@ def embed(
     rows: list[dict[str, Any]] = []
     failed: list[Exception] = []
 
-    def add(kind: str, source: object, span: tuple[float, float] | None, **vectors: Any) -> None:
-        start, end = span or (None, None)
-        rows.append({"kind": kind, "source": str(source), "start": start, "end": end, **vectors})
+    def add(kind: str, source: object, start: Any = None, end: Any = None, **vectors: Any) -> None:
+        row = {"kind": kind, "source": str(source), "start": start, "end": end}
+        rows.append({**row, "va": None, "vt": None, **vectors})
 
     loaded, processor = load_model(model, device, trust_remote_code=trust_remote_code)
     files = tqdm(videos or [], unit="file", desc="Embedding", disable=None)
@@ -72,22 +72,14 @@ def embed(
         failed += found.errors
         spaces = [unit(found.arrays[f"video_{space}_embeds"]) for space in ("va", "vt") if found.starts]
         for start, end, *vectors in zip(found.starts, found.ends, *spaces, strict=True):
-            add("video", source, (start, end), va=vectors[0], vt=vectors[1])
-    # One that cannot be embedded costs itself, not what was done before.
-    for sound in audio or []:
-        try:
-            vector = unit(embed_query(loaded, processor, audio=sound, limits=limits))
+            add("video", source, start, end, va=vectors[0], vt=vectors[1])
+    queries: list[tuple[str, str, Any]] = [("audio", "va", sound) for sound in audio or []]
+    queries += [("text", "vt", words) for words in text or []]
+    for kind, space, query in queries:
+        try:  # one that cannot be embedded costs itself, not what was done before
+            add(kind, query, **{space: unit(embed_query(loaded, processor, **{kind: query}, limits=limits))})
         except (OSError, ValueError) as error:
             failed.append(error)
-        else:
-            add("audio", sound, None, va=vector, vt=None)
-    for words in text or []:
-        try:
-            vector = unit(embed_query(loaded, processor, text=words))
-        except ValueError as error:
-            failed.append(error)
-        else:
-            add("text", words, None, va=None, vt=vector)
     if output is None:
         for row in rows:
             lists = {space: None if row[space] is None else row[space].tolist() for space in ("va", "vt")}

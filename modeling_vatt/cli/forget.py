@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import explained, fail, require_index, say
+from .common import IndexDir, explained, fail, require_index, say
 
 
 @explained("The index is as it was.")
@@ -15,9 +15,7 @@ def forget(
     paths: Annotated[
         list[str], typer.Argument(help="Files or folders, as found or as they lie on the disk.")
     ],
-    index_dir: Annotated[
-        Path, typer.Option("--index", "-i", help="Folder of the index or of the videos.", envvar="VATT_INDEX")
-    ] = Path("."),
+    index_dir: IndexDir = Path("."),
     undo: Annotated[bool, typer.Option("--undo", help="Let `vatt index` take them in again.")] = False,
 ) -> None:
     """Remove files or folders from an index, and leave them out when it is brought up to date.

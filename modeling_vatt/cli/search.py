@@ -11,6 +11,7 @@ import typer
 
 from ..hub.repositories import require_repository
 from .common import (
+    IndexDir,
     Trust,
     check_folder,
     explained,
@@ -29,12 +30,8 @@ if TYPE_CHECKING:
     from ..retrieval import Moment, Query
 
 
-class Strength(StrEnum):
-    """Those of `modeling_vatt.retrieval.STRENGTHS`, which would have to be loaded for `--help`."""
-
-    strong = "strong"
-    likely = "likely"
-    weak = "weak"
+# Those of `modeling_vatt.retrieval.STRENGTHS`, which would have to be loaded for `--help`.
+Strength = StrEnum("Strength", ["strong", "likely", "weak"])
 
 
 @explained("Nothing was changed.")
@@ -64,9 +61,7 @@ def search(
             metavar="PART=NUMBER", help="Weight of text, audio, video, like or avoid (--not). Repeatable."
         ),
     ] = None,
-    index_dir: Annotated[
-        Path, typer.Option("--index", "-i", help="Folder of the index or of the videos.", envvar="VATT_INDEX")
-    ] = Path("."),
+    index_dir: IndexDir = Path("."),
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="Number of results.", min=1)] = 10,
     folder: Annotated[str | None, typer.Option(help="Only below this subfolder of the videos.")] = None,
     min_score: Annotated[

@@ -210,12 +210,7 @@ def _head(parameter: str, config: VattConfig) -> Iterator[Entry]:
 
 
 def pretraining_table(config: VattConfig, prefix: str = "vatt.") -> list[Entry]:
-    """All variables of a pretraining model.
-
-    Args:
-        config: config of the model.
-        prefix: of the parameters: `"vatt."` for [`VattForPreTraining`], empty for [`VattModel`].
-    """
+    """All variables of a pretraining model; the prefix of the parameters is empty for [`VattModel`]."""
     if config.modality_agnostic:
         return [*_agnostic(prefix, config), *_head(prefix, config)]
     return [

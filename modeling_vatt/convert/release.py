@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
@@ -217,10 +218,6 @@ def _checksum(headers: list[str] | None) -> str | None:
 
 
 def _md5(path: Path) -> str:
-    digest = hashlib.md5(
-        usedforsecurity=False
-    )  # the server's guard against broken transfers, not against forgery
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
+    with open(path, "rb") as file:  # against broken transfers, not against forgery
+        digest = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False))
     return base64.b64encode(digest.digest()).decode()

@@ -101,7 +101,7 @@ def convert_checkpoint(
             assert entry is not None  # pretraining models have text
             replacements[entry.variable] = misc.word_embeddings
             notes.append(_compare_word_tables(variables, entry.variable, misc))
-        tokenizer = _tokenizer(misc, vocabulary, folder)
+        tokenizer = _tokenizer(misc, vocabulary)
         if tokenizer is not None and len(tokenizer) > skeleton.config.text_config.vocab_size:
             raise ConversionError(
                 f"The vocabulary has {len(tokenizer)} words, the word table only "
@@ -190,23 +190,15 @@ def _compare_word_tables(variables: Variables, name: str, misc: MiscData) -> str
     return f"The word table was taken from the misc data; the checkpoint's differs by up to {difference:.3g}."
 
 
-def _tokenizer(
-    misc: MiscData | None, vocabulary: str | os.PathLike | None, scratch: Path
-) -> VattTokenizer | None:
-    if misc is None and vocabulary is None:
-        return None
-    try:
-        if vocabulary is not None:
-            return VattTokenizer.from_vocabulary(vocabulary)
-        assert misc is not None
-        file = scratch / "vocabulary.txt"
-        file.write_text(misc.vocabulary, encoding="utf-8")
+def _tokenizer(misc: MiscData | None, vocabulary: str | os.PathLike | None) -> VattTokenizer | None:
+    with tempfile.TemporaryDirectory() as scratch:
+        if misc is not None and vocabulary is None:
+            vocabulary = Path(scratch, "vocabulary.txt")
+            vocabulary.write_text(misc.vocabulary, encoding="utf-8")
         try:
-            return VattTokenizer.from_vocabulary(file)
-        finally:
-            file.unlink()
-    except (OSError, ValueError) as error:
-        raise ConversionError(f"The vocabulary is unusable: {error} Check the file.") from error
+            return None if vocabulary is None else VattTokenizer.from_vocabulary(vocabulary)
+        except (OSError, ValueError) as error:
+            raise ConversionError(f"The vocabulary is unusable: {error} Check the file.") from error
 
 
 def _save_processor(

@@ -77,16 +77,14 @@ def per_class_table(
     ranking = scores if labels.ndim == 2 else scores - _log_sum_exp(scores)
     rows = []
     for index, name in enumerate(names):
-        here = present[:, index]
-        area = float("nan")
-        if here.any() and not here.all():
-            area = float(roc_auc_score(here, ranking[:, index]))
+        here, ranked = present[:, index], ranking[:, index]
+        area = float(roc_auc_score(here, ranked)) if here.any() and not here.all() else float("nan")
         rows.append(
             {
                 "class": name,
                 "precision": float(precision[index]),
                 "recall": float(recall[index]),
-                "AP": float(average_precision_score(here, ranking[:, index])) if here.any() else float("nan"),
+                "AP": float(average_precision_score(here, ranked)) if here.any() else float("nan"),
                 "AUC": area,
                 "d-prime": float(np.sqrt(2) * ndtri(area)),
                 "support": int(support[index]),

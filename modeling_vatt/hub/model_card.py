@@ -144,7 +144,7 @@ def build_model_card(
         f"A VATT (Video-Audio-Text Transformer, [arXiv 2104.11178](https://arxiv.org/abs/2104.11178)) that "
         f"{purpose.format(labels=model.config.num_labels)}. Made with `modeling_vatt`.",
         *([origin] if origin else []),
-        _table({"": ""}, _facts(model, processor)),
+        _table(_facts(model, processor)),
         "## Use",
         "Needs the package `modeling_vatt`. `clip.mp4` stands for your file.",
         f"```python\n{use or _use(kind, task, name, model)}```",
@@ -294,8 +294,7 @@ def _spaces(model: PreTrainedModel) -> str:
 def _data_section(dataset: str | None, data: Mapping[str, Any] | None) -> str:
     if dataset is None:
         return "Not stated."
-    facts = _table({"": ""}, {name: str(value) for name, value in data.items()}) if data else ""
-    return f"`{dataset}`" + (f"\n\n{facts}" if facts else "")
+    return f"`{dataset}`" + (f"\n\n{_table(data)}" if data else "")
 
 
 def _training_section(
@@ -310,7 +309,7 @@ def _training_section(
     begun = f"Started from {' and '.join(named)}." if named else ""
     rows = {f"`{name}`": f"{value}" for name, value in (settings or {}).items()}
     rows |= {f"last {name}": f"{value:.4g}" for name, value in training.items()}
-    table = _table({"setting": "value"}, rows) if rows else "Settings not stated."
+    table = _table(rows, "setting", "value") if rows else "Settings not stated."
     return f"{begun}\n\n{table}" if begun else table
 
 
@@ -325,10 +324,9 @@ def _results_section(results: Mapping[str, float], dataset: str | None, split: s
             "own video is among the first *k*, `mean_recall` the mean of these."
         )
     rows = {name: f"{value:.4g}" for name, value in results.items()}
-    return f"{where}{names}\n\n{_table({'metric': 'value'}, rows)}"
+    return f"{where}{names}\n\n{_table(rows, 'metric', 'value')}"
 
 
-def _table(header: Mapping[str, str], rows: Mapping[str, str]) -> str:
-    ((left, right),) = header.items()
+def _table(rows: Mapping[str, Any], left: str = "", right: str = "") -> str:
     lines = [f"| {left} | {right} |", "| --- | --- |", *(f"| {name} | {rows[name]} |" for name in rows)]
     return "\n".join(lines)

@@ -26,15 +26,8 @@ PROCESSOR_FILES = ("processor_config.json", "tokenizer.json", "tokenizer_config.
 
 
 def save_modules_file(folder: str | os.PathLike) -> list[str]:
-    """Name the module that embeds as this package does; files that are there stay as they are, since they may
-    describe a longer chain of modules.
-
-    Args:
-        folder: of a saved model with all towers.
-
-    Returns:
-        names of the files.
-    """
+    """Name the module that embeds as this package does, beside a saved model with all towers; files that are
+    there stay as they are, since they may describe a longer chain of modules. Returns their names."""
     for name, content in _FILES.items():
         path = Path(folder) / name
         if not path.exists():

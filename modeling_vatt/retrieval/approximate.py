@@ -133,12 +133,7 @@ def _build_space(
 
 
 class ApproximateIndex:
-    """The file of a space, opened.
-
-    Args:
-        store: of the index.
-        space: whose vectors.
-        notes: what [`build`] returned.
+    """The file of a space, opened; `notes` are those of [`build`].
 
     Raises:
         OSError: the file is missing or damaged.

@@ -26,11 +26,7 @@ _CHANGED = 0.1  # growth of the index, as a share, after which another sample is
 
 
 class Calibration:
-    """Scores of an index as shares of random pairs.
-
-    Args:
-        index: a [`VattIndex`] or a `PgVectorIndex`.
-    """
+    """Scores of an index, a [`VattIndex`] or a `PgVectorIndex`, as shares of random pairs."""
 
     def __init__(self, index: Any) -> None:
         self.index = index
@@ -41,11 +37,8 @@ class Calibration:
         self._random: dict[tuple[float, ...], npt.NDArray[np.float32]] = {}
 
     def scale(self, queries: Mapping[Space, npt.NDArray[np.float32]]) -> "Scale | None":
-        """Meaning of the scores of a query; None if the index holds too little to say.
-
-        Args:
-            queries: the query in each space, as [`VattIndex.search`] takes it.
-        """
+        """Meaning of the scores of a query, in each space as [`VattIndex.search`] takes it; None if the
+        index holds too little to say."""
         norms = tuple(float(np.linalg.norm(queries[space])) if space in queries else 0.0 for space in SPACES)
         total = sum(norms)
         if not total:

@@ -17,13 +17,12 @@ import re
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from huggingface_hub import DatasetCard, DatasetCardData, HfApi, snapshot_download
+from huggingface_hub import DatasetCard, DatasetCardData, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from ..embedding.identity import ModelIdentity
@@ -91,20 +90,14 @@ def table(store: Store) -> pa.Table:
 
 
 def save(store: Store, facts: dict[str, Any], folder: str | os.PathLike, shared: bool = False) -> None:
-    """See [`VattIndex.save_pretrained`].
-
-    Args:
-        store: of the index.
-        facts: about it, of [`VattIndex.info`], for the card.
-        folder: to make.
-        shared: for other people: without the places of folders on this machine.
-    """
+    """See [`VattIndex.save_pretrained`]; the card tells `facts`, of [`VattIndex.info`]. What is `shared` with
+    other people is without the places of folders on this machine."""
     folder = Path(folder)
     (folder / DATA).mkdir(parents=True, exist_ok=True)
     with store.reading():  # one state of the index for all files
-        windows = store.count()
+        files = store.files()
+        windows, records = sum(count for _, count in files), [file for file, _ in files]
         names = _write_windows(store, folder / DATA, windows)
-        records = [file for file, _ in store.files()]
         columns = {name: [getattr(file, name) for file in records] for name in _FILE_SCHEMA.names}
         if shared and facts["root"] is not None:
             place = f"{facts['root']}{os.sep}"
@@ -172,46 +165,8 @@ print(search.text("a dog barks"))
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
 
-def push(
-    store: Store, facts: dict[str, Any], repo_id: str, private: bool, token: str | None, commit_message: str
-) -> str:
-    """See [`VattIndex.push_to_hub`]."""
-    api = HfApi(token=token)
-    name = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
-    with TemporaryDirectory() as folder:
-        save(store, facts, folder, shared=True)
-        done = api.upload_folder(
-            repo_id=name,
-            folder_path=folder,
-            repo_type="dataset",
-            commit_message=commit_message,
-            delete_patterns=f"{DATA}/*.parquet",
-        )
-    return str(done.commit_url)
-
-
-def load(
-    name: str | os.PathLike,
-    folder: str | os.PathLike | None,
-    root: str | os.PathLike | None,
-    revision: str | None,
-    token: str | None,
-) -> tuple[Store, TemporaryDirectory | None]:
-    """Store of a new index, and what it lies in if `folder` is None; see [`VattIndex.from_pretrained`]."""
-    source = Path(name) if Path(name).exists() else _download(str(name), revision, token)
-    temporary = None
-    if folder is None:
-        temporary = TemporaryDirectory(prefix="vatt-index-")
-        folder = Path(temporary.name) / "index"
-    try:
-        return _read(source, Path(folder), root), temporary
-    except BaseException:
-        if temporary is not None:
-            temporary.cleanup()
-        raise
-
-
-def _download(name: str, revision: str | None, token: str | None) -> Path:
+def download(name: str, revision: str | None, token: str | None) -> Path:
+    """Folder with the files of a dataset of the Hub; errors: [`VattIndex.from_pretrained`]."""
     try:
         cached = require_repository(name, "dataset", MANIFEST, revision, token)
     except FileNotFoundError as error:
@@ -259,7 +214,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read(source: Path, folder: Path, root: str | os.PathLike | None) -> Store:
+def read(source: Path, folder: Path, root: str | os.PathLike | None) -> Store:
     """The files of a stranger in a store of one's own."""
     manifest = _manifest(source)
     settings = {**manifest["settings"], "root": None if root is None else str(Path(root).absolute())}
@@ -275,9 +230,9 @@ def _read(source: Path, folder: Path, root: str | os.PathLike | None) -> Store:
             for path, starts, ends, vectors in _by_file(parts, source):
                 if path not in files:
                     raise IndexDamaged(f"{source}: windows of {path!r} twice, or of no file. Do not use it.")
-                store.put(files.pop(path), starts, ends, vectors)
+                store.put([(files.pop(path), starts, ends, vectors)])
             none = {space: np.zeros((0, schema.field(space).type.list_size), np.float32) for space in SPACES}
-            store.put_many((file, [], [], none) for file in files.values())
+            store.put((file, [], [], none) for file in files.values())
             return store
         except BaseException:
             store.close()

@@ -82,18 +82,11 @@ class Gallery:
         video: MediaSource | None = None,
         top_k: int = 10,
     ) -> list[Hit]:
-        """Clips most similar to one query, best first.
+        """Clips most similar to one query, best first; arguments and errors are those of [`embed_query`].
 
         Args:
             model, processor: those the gallery was made with.
-            text: words.
-            audio: file whose sound is looked for (the sound of a video file, too).
-            video: file whose pictures are looked for.
             top_k: number of results.
-
-        Raises:
-            ValueError: if not exactly one query is given.
-            MediaError: if the query cannot be read.
         """
         query = embed_query(model, processor, text, audio, video)
         return self.nearest(query, "va" if text is None else "vt", top_k)

@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,10 +44,8 @@ class VattIndex(SearchableIndex):
     """Embedded windows of the videos of a folder, on disk.
 
     Knows vectors and metadata, no model: [`VideoSearch`] puts both together. May be used by several threads
-    and processes; those that read see each file wholly or not at all while another process writes.
-
-    Args:
-        store: database, as from [`VattIndex.open`] and [`VattIndex.create`].
+    and processes; those that read see each file wholly or not at all while another process writes. Made by
+    [`VattIndex.open`] and [`VattIndex.create`].
     """
 
     def __init__(self, store: Store) -> None:
@@ -69,7 +68,7 @@ class VattIndex(SearchableIndex):
         self._cache: dict[tuple[Space, int], tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float32]]] = {}
         self._approximate: dict[Space, ApproximateIndex] = {}
         self._counted = (-1, 0)
-        self._temporary: TemporaryDirectory | None = None  # that holds the store
+        self._temporary = ExitStack()  # removes a folder that holds the store
 
     @classmethod
     def create(
@@ -149,20 +148,19 @@ class VattIndex(SearchableIndex):
         """
         if Path(name).exists() and not Path(name, EXPORTED).is_file():
             return cls.open(name)
-        from .exchange import load
+        from .exchange import download, read
 
-        store, temporary = load(name, folder, root, revision, token)
-        index = cls(store)
-        index._temporary = temporary
+        source = Path(name) if Path(name).exists() else download(str(name), revision, token)
+        with ExitStack() as stack:
+            if folder is None:
+                folder = Path(stack.enter_context(TemporaryDirectory(prefix="vatt-index-")), "index")
+            index = cls(read(source, Path(folder), root))
+            index._temporary = stack.pop_all()
         index.build()
         return index
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write the index, without the videos, as Parquet that `datasets` reads, with settings and a card.
-
-        Args:
-            folder: to make.
-        """
+        """Write the index, without the videos, as Parquet that `datasets` reads, with settings and a card."""
         from .exchange import save
 
         save(self.store, self.info(), folder)
@@ -185,9 +183,19 @@ class VattIndex(SearchableIndex):
         Returns:
             address of the commit.
         """
-        from .exchange import push
+        from huggingface_hub import HfApi
 
-        return push(self.store, self.info(), repo_id, private, token, commit_message)
+        from .exchange import DATA, save
+
+        api = HfApi(token=token)
+        options: dict[str, Any] = {"repo_type": "dataset", "commit_message": commit_message}
+        name = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
+        with TemporaryDirectory() as folder:
+            save(self.store, self.info(), folder, shared=True)
+            done = api.upload_folder(
+                repo_id=name, folder_path=folder, delete_patterns=f"{DATA}/*.parquet", **options
+            )
+        return str(done.commit_url)
 
     def to_dataset(self) -> "Dataset":
         """All windows as a table in memory: `path`, `start`, `end`, `duration`, `va`, `vt`."""
@@ -200,11 +208,7 @@ class VattIndex(SearchableIndex):
     def close(self) -> None:
         """Close the files of the index."""
         self.store.close()
-        if self._temporary is not None:
-            self._temporary.cleanup()
-
-    def __len__(self) -> int:
-        return self.store.count()
+        self._temporary.close()
 
     def info(self) -> dict[str, Any]:
         """What the index holds and what it was made with."""
@@ -259,8 +263,9 @@ class VattIndex(SearchableIndex):
 
         Raises:
             ValueError: numbers that do not fit together, or embeddings that are not finite.
+            IndexDamaged: a path that leads out of the folder.
         """
-        self.store.put(file, starts, ends, self._rows(file.path, starts, ends, va=va, vt=vt))
+        self.store.put([(file, starts, ends, self._rows(file.path, starts, ends, va=va, vt=vt))])
 
     def remove(self, paths: Iterable[str]) -> int:
         """Remove files; returns how many of them there were."""
@@ -270,23 +275,8 @@ class VattIndex(SearchableIndex):
         with self.store.reading():
             return work()
 
-    def _has_folder(self, folder: str) -> bool:
-        return self.store.has_folder(folder)
-
-    def _content(self, path: str) -> str:
-        return self.store.content(path)
-
-    def _copies(self, path: str) -> tuple[str, ...]:
-        return self.store.copies(path)
-
-    def _has_windows(self, path: str) -> bool:
-        return len(self.store.window_ids(path=path)) > 0
-
-    def _has_size(self, size: int) -> bool:
-        return self.store.has_size(size)
-
-    def _path_of(self, content: str) -> str | None:
-        return self.store.path_of(content)
+    def _select(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        return list(self.store.select(statement.format(files="files", windows="windows"), values))
 
     def _place(self, file: Path) -> str:
         if self.root is not None and file.exists() and file.resolve().is_relative_to(self.root.resolve()):
@@ -297,13 +287,15 @@ class VattIndex(SearchableIndex):
         """The window whose middle is nearest to a second of a file, by default to its middle, with its
         embeddings; None if the index holds no such file, or no window of it."""
         with self.store.reading():
-            known = self.store.describe(self.store.window_ids(path=path))
-            if not known:
+            rows = self._select(
+                "SELECT w.id FROM windows w JOIN files f ON f.id = w.file WHERE path = %s "
+                "ORDER BY abs((start + end) / 2 - coalesce(%s, duration / 2)), w.id LIMIT 1",
+                path,
+                seconds,
+            )
+            if not rows:
                 return None
-            *_, duration = next(iter(known.values()))
-            place = duration / 2 if seconds is None else seconds
-            number = min(known, key=lambda number: abs((known[number][1] + known[number][2]) / 2 - place))
-            ids = np.array([number])
+            ids = np.array(rows[0])
             vectors = {
                 space: next(self.store.vectors(space, self.dims[space], ids=ids))[1][0] for space in SPACES
             }

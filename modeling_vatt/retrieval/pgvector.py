@@ -24,16 +24,14 @@ from .errors import IndexMismatch
 from .index import EXACT_LIMIT, VattIndex
 from .moments import Moment
 from .searchable import IndexedMoment, Result, SearchableIndex, Vectors, folder_prefix
-from .store import SPACES, FileRecord, Space, check_path, folder_bounds
+from .store import FILE_COLUMNS, SPACES, FileRecord, Space, check_path, inside
 
 
 __all__ = ["PgVectorIndex"]
 
 _FORMAT = 1
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
-_FILE_COLUMNS = "path, size, mtime_ns, hash, duration, error"
 _MAX_WIDTH = 1000  # of the search in a graph, as far as pgvector goes
-_INSIDE = "(path >= %s AND path < %s)"
 _MAX_SCAN = 100_000  # windows a graph is searched for; reading all is quicker then
 
 
@@ -58,14 +56,14 @@ class PgVectorIndex(SearchableIndex):
     def __init__(self, address: str, name: str = "vatt") -> None:
         self._connect(address, name)
         try:
-            row = self._one("SELECT value FROM {meta} WHERE key = 'settings'")
+            rows = self._select("SELECT value FROM {meta} WHERE key = 'settings'")
         except psycopg.errors.UndefinedTable as error:
             self.close()
             raise FileNotFoundError(
                 f"The database holds no index {name!r}. Make one with `PgVectorIndex.create`."
             ) from error
-        settings = None if row is None else row[0]
-        if settings is None or settings["format"] != _FORMAT:
+        settings = rows[0][0] if rows else {}
+        if settings.get("format") != _FORMAT:
             self.close()
             raise IndexMismatch(
                 f"The index {name!r} has another format. Remove its tables and make it again."
@@ -182,22 +180,15 @@ class PgVectorIndex(SearchableIndex):
         composed = sql.SQL(statement).format(**self._tables, **parts)
         return self._transaction(lambda: self.connection.execute(composed, values or None))
 
-    def _one(self, statement: str, values: tuple[Any, ...] = ()) -> Any:
-        return self._run(statement, values).fetchone()
-
     def close(self) -> None:
         """Close the connection."""
         self._closed = True
         self.connection.close()
 
-    def __len__(self) -> int:
-        return self._one("SELECT count(*) FROM {windows}")[0]
-
     def info(self) -> dict[str, Any]:
         """What the index holds and what it was made with."""
-        files, seconds, errors = self._one(
-            "SELECT count(*), coalesce(sum(duration), 0), count(error) FROM {files}"
-        )
+        sums = "SELECT count(*), coalesce(sum(duration), 0), count(error) FROM {files}"
+        ((files, seconds, errors),) = self._select(sums)
         return {
             "index": self.name,
             "model": self.identity.name,
@@ -214,7 +205,7 @@ class PgVectorIndex(SearchableIndex):
 
     def files(self) -> list[dict[str, Any]]:
         """See [`VattIndex.files`]."""
-        rows = self._run(
+        rows = self._select(
             "SELECT path, duration, count(w.id), error FROM {files} f LEFT JOIN {windows} w ON w.file = f.id "
             "GROUP BY f.id ORDER BY path"
         )
@@ -234,13 +225,13 @@ class PgVectorIndex(SearchableIndex):
         self._transaction(lambda: self._put(file, *spans, rows))
 
     def _put(self, file: FileRecord, starts: Sequence[float], ends: Sequence[float], rows: Vectors) -> None:
-        changed = ", ".join(f"{column} = EXCLUDED.{column}" for column in _FILE_COLUMNS.split(", "))
+        changed = ", ".join(f"{column} = EXCLUDED.{column}" for column in FILE_COLUMNS.split(", "))
         # The row of the path is locked until the end: another writer of it waits, and comes after.
-        number = self._one(
-            f"INSERT INTO {{files}} ({_FILE_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s) "
+        ((number,),) = self._select(
+            f"INSERT INTO {{files}} ({FILE_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s) "
             f"ON CONFLICT (path) DO UPDATE SET {changed} RETURNING id",
-            astuple(file),
-        )[0]
+            *astuple(file),
+        )
         self._run("DELETE FROM {windows} WHERE file = %s", (number,))
         statement = "COPY {windows} (file, first, last, va, vt) FROM STDIN WITH (FORMAT BINARY)"
         composed = sql.SQL(statement).format(**self._tables)
@@ -276,7 +267,7 @@ class PgVectorIndex(SearchableIndex):
             reason = "; ".join(differences[:3]) or "the windows"
             raise IndexMismatch(f"The indexes differ in {reason}. Copy to an index of another name.")
         prefix = "" if folder_prefix(folder) is None else f"{folder_prefix(folder)}/"
-        rows = self._run(f"SELECT {_FILE_COLUMNS} FROM {{files}} WHERE starts_with(path, %s)", (prefix,))
+        rows = self._run(f"SELECT {FILE_COLUMNS} FROM {{files}} WHERE starts_with(path, %s)", (prefix,))
         known = {row[0]: FileRecord(*row) for row in rows}
         with index.store.reading():
             local = {f"{prefix}{file.path}": file for file, _ in index.store.files()}
@@ -339,9 +330,8 @@ class PgVectorIndex(SearchableIndex):
                 space=sql.Identifier(space),
             )
 
-    def _has_folder(self, folder: str) -> bool:
-        row = self._one(f"SELECT 1 FROM {{files}} WHERE {_INSIDE} LIMIT 1", folder_bounds(folder))
-        return row is not None
+    def _select(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        return self._run(statement, values).fetchall()
 
     def _read(self, work: Callable[[], Result]) -> Result:
         def see_one_state() -> Result:
@@ -351,39 +341,19 @@ class PgVectorIndex(SearchableIndex):
 
         return self._transaction(see_one_state)
 
-    def _has_windows(self, path: str) -> bool:
-        statement = "SELECT 1 FROM {files} f JOIN {windows} w ON w.file = f.id WHERE path = %s LIMIT 1"
-        return self._one(statement, (path,)) is not None
-
-    def _has_size(self, size: int) -> bool:
-        return self._one("SELECT 1 FROM {files} WHERE size = %s LIMIT 1", (size,)) is not None
-
-    def _path_of(self, content: str) -> str | None:
-        return self._one("SELECT min(path) FROM {files} WHERE hash = %s", (content,))[0]
-
-    def _content(self, path: str) -> str:
-        return self._one("SELECT hash FROM {files} WHERE path = %s", (path,))[0]
-
-    def _copies(self, path: str) -> tuple[str, ...]:
-        rows = self._run(
-            "SELECT other.path FROM {files} f JOIN {files} other ON other.hash = f.hash "
-            "WHERE f.path = %s AND other.id != f.id ORDER BY other.path",
-            (path,),
-        )
-        return tuple(row[0] for row in rows)
-
     def window_at(self, path: str, seconds: float | None = None) -> IndexedMoment | None:
         """See [`VattIndex.window_at`]."""
-        row = self._one(
+        rows = self._select(
             "SELECT path, first, last, 1.0, duration, va::real[], vt::real[] "
             "FROM {windows} w JOIN {files} f ON f.id = w.file WHERE path = %s "
             "ORDER BY abs((first + last) / 2 - coalesce(%s, duration / 2)), w.id LIMIT 1",
-            (path, seconds),
+            path,
+            seconds,
         )
-        if row is None:
+        if not rows:
             return None
-        vectors = zip(SPACES, row[5:], strict=True)
-        return Moment(*row[:5]), {space: np.asarray(vector, np.float32) for space, vector in vectors}
+        *moment, va, vt = rows[0]
+        return Moment(*moment), {"va": np.asarray(va, np.float32), "vt": np.asarray(vt, np.float32)}
 
     def vectors(self, space: Space, limit: int | None = None) -> tuple[list[Moment], npt.NDArray[np.float32]]:
         """See [`VattIndex.vectors`]."""
@@ -403,10 +373,7 @@ class PgVectorIndex(SearchableIndex):
     def _nearest(
         self, queries: Vectors, folders: Sequence[str] | None, exact: bool | None
     ) -> Callable[[int], list[Moment]]:
-        where, bounds = "TRUE", []
-        if folders is not None:
-            where = " OR ".join([_INSIDE] * len(folders)) or "FALSE"
-            bounds = [bound for name in folders for bound in folder_bounds(name)]
+        where, bounds = ("TRUE", []) if folders is None else inside(folders)
         # The operator gives negative products.
         distance = " + ".join(f"({space} <#> %s)" for space in queries)
         statement = (

@@ -18,7 +18,7 @@ from ..embedding.identity import ModelIdentity
 from ..embedding.vectors import unit
 from ..files import hash_file
 from .moments import MARGIN, Moment, check_second, find_moments
-from .store import SPACES, Space, check_path
+from .store import INSIDE, SPACES, Space, check_path, folder_bounds
 
 
 Result = TypeVar("Result")
@@ -55,34 +55,30 @@ class SearchableIndex(ABC):
         """A function that gives the best windows, as many as it is asked for."""
 
     @abstractmethod
-    def _has_folder(self, folder: str) -> bool:
-        """Whether files lie in a folder that is spelled so."""
-
-    @abstractmethod
-    def _has_windows(self, path: str) -> bool:
-        """Whether there are windows of a file."""
-
-    @abstractmethod
-    def _has_size(self, size: int) -> bool:
-        """Whether there are files of so many bytes."""
-
-    @abstractmethod
-    def _path_of(self, content: str) -> str | None:
-        """The first file of a hash."""
-
-    @abstractmethod
-    def _content(self, path: str) -> str:
-        """Hash of a file."""
-
-    @abstractmethod
-    def _copies(self, path: str) -> tuple[str, ...]:
-        """Other files of the same content, by path."""
+    def _select(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Rows of SQL that every database knows; `{files}` and `{windows}` are its tables, `%s` a value."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __len__(self) -> int:
+        return self._select("SELECT count(*) FROM {windows}")[0][0]
+
+    def _content(self, path: str) -> str:
+        """Hash of a file."""
+        return self._select("SELECT hash FROM {files} WHERE path = %s", path)[0][0]
+
+    def _copies(self, path: str) -> tuple[str, ...]:
+        """Other files of the same content, by path."""
+        rows = self._select(
+            "SELECT other.path FROM {files} f JOIN {files} other ON other.hash = f.hash "
+            "WHERE f.path = %s AND other.id != f.id ORDER BY other.path",
+            path,
+        )
+        return tuple(row[0] for row in rows)
 
     def search(
         self,
@@ -147,12 +143,7 @@ class SearchableIndex(ABC):
         return queries
 
     def _rows(self, path: str, starts: Sequence[float], ends: Sequence[float], **vectors: Any) -> Vectors:
-        """Embeddings (windows, dim) of the windows of a new file, normalised.
-
-        Raises:
-            ValueError: numbers that do not fit together, or embeddings that are not finite.
-            IndexDamaged: a path that leads out of the folder.
-        """
+        """Embeddings (windows, dim) of the windows of a new file, normalised; errors: [`VattIndex.add`]."""
         rows: Vectors = {space: unit(np.asarray(vectors[space])) for space in SPACES}
         for space, values in rows.items():
             if values.shape != (len(starts), self.dims[space]) or len(starts) != len(ends):
@@ -169,9 +160,16 @@ class SearchableIndex(ABC):
         """A file or folder as the index names it: one in its folder by its place there, a file of the content
         of one of the index by the name of that, any other as it is given."""
         place, path = Path(file), self._place(Path(file))
-        if place.is_file() and not self._has_windows(path) and self._has_size(place.stat().st_size):
-            path = self._path_of(hash_file(place)) or path
+        if place.is_file():
+            windows = "SELECT 1 FROM {files} f JOIN {windows} w ON w.file = f.id WHERE path = %s LIMIT 1"
+            size = "SELECT 1 FROM {files} WHERE size = %s LIMIT 1"
+            if not self._select(windows, path) and self._select(size, place.stat().st_size):
+                path = self.path_of_content(hash_file(place)) or path
         return path
+
+    def path_of_content(self, content: str) -> str | None:
+        """The first file of a hash."""
+        return self._select("SELECT min(path) FROM {files} WHERE hash = %s", content)[0][0]
 
     @abstractmethod
     def window_at(self, path: str, seconds: float | None = None) -> IndexedMoment | None:
@@ -208,7 +206,8 @@ class SearchableIndex(ABC):
         for name in PurePosixPath(prefix).parts:
             forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
             spelled = [f"{above}{form}" for above in found for form in forms]
-            found = [f"{place}/" for place in spelled if self._has_folder(place)]
+            statement = f"SELECT 1 FROM {{files}} WHERE {INSIDE} LIMIT 1"
+            found = [f"{place}/" for place in spelled if self._select(statement, *folder_bounds(place))]
         return [path.rstrip("/") for path in found]
 
 

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -43,7 +43,6 @@ _TABLES = {
     "va": "(id INTEGER PRIMARY KEY REFERENCES windows(id) ON DELETE CASCADE, vector BLOB NOT NULL)",
     "vt": "(id INTEGER PRIMARY KEY REFERENCES windows(id) ON DELETE CASCADE, vector BLOB NOT NULL)",
 }
-_FILE_COLUMNS = "path, size, mtime_ns, hash, duration, error"
 _INDEXES = {"windows_file": "windows(file)", "files_hash": "files(hash)"}
 _PAGE_SIZE = 16_384  # 7 vectors of 512; with 4096 a quarter of every page would be empty
 _NO_ROOM = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
@@ -71,6 +70,11 @@ class FileRecord:
     error: str | None = None
 
 
+# A file with starts, ends and vectors of its windows.
+Entry = tuple[FileRecord, Sequence[float], Sequence[float], dict[Space, npt.NDArray[np.float32]]]
+FILE_COLUMNS = ", ".join(field.name for field in fields(FileRecord))
+
+
 def find_index(folder: str | os.PathLike) -> Path | None:
     """Folder of the index that lies in this one, or in the default folder of these videos."""
     folders = (Path(folder) / DEFAULT_FOLDER, Path(folder))
@@ -86,10 +90,7 @@ def index_folder(folder: str | os.PathLike) -> Path:
 
 
 class Store:
-    """The database of an index.
-
-    Args:
-        folder: of the index, or of the videos.
+    """The database of an index, found in its folder or from that of the videos.
 
     Raises:
         FileNotFoundError: no index there.
@@ -236,7 +237,7 @@ class Store:
 
     def meta(self, key: str) -> Any:
         """A value of the table `meta`, None if it is missing."""
-        row = next(self._select("SELECT value FROM meta WHERE key = ?", (key,)), None)
+        row = next(self.select("SELECT value FROM meta WHERE key = ?", (key,)), None)
         try:
             return None if row is None else json.loads(row[0])
         except (TypeError, ValueError) as error:
@@ -254,17 +255,17 @@ class Store:
         with self.writing() as connection:
             connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
 
-    def _select(self, statement: str, arguments: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        """Rows of a statement; what a damaged database does to it is said so."""
+    def select(self, statement: str, arguments: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Rows of a statement, where `%s` stands for an argument; of a damaged database it is said so."""
         with _explained(self.file):
-            yield from self.connection.execute(statement, arguments)
+            yield from self.connection.execute(statement.replace("%s", "?"), arguments)
 
     # --- files ---
 
     def files(self) -> list[tuple[FileRecord, int]]:
         """All files with the numbers of their windows, by path."""
-        rows = self._select(
-            f"SELECT {_FILE_COLUMNS}, count(windows.id) FROM files "
+        rows = self.select(
+            f"SELECT {FILE_COLUMNS}, count(windows.id) FROM files "
             "LEFT JOIN windows ON windows.file = files.id GROUP BY files.id ORDER BY path"
         )
         found = [(FileRecord(*row[:-1]), row[-1]) for row in rows]
@@ -272,23 +273,8 @@ class Store:
             raise _damaged("files whose properties make no sense", self.file)
         return found
 
-    def put(
-        self,
-        file: FileRecord,
-        starts: Sequence[float],
-        ends: Sequence[float],
-        vectors: dict[Space, npt.NDArray[np.float32]],
-    ) -> None:
-        """Add a file with its windows, in place of the one of the same path."""
-        self.put_many([(file, starts, ends, vectors)])
-
-    def put_many(
-        self,
-        entries: Iterable[
-            tuple[FileRecord, Sequence[float], Sequence[float], dict[Space, npt.NDArray[np.float32]]]
-        ],
-    ) -> None:
-        """[`Store.put`] for several files in one transaction."""
+    def put(self, entries: Iterable[Entry]) -> None:
+        """Add files with their windows, in place of those of the same paths."""
         with self.writing() as connection:
             for file, starts, ends, vectors in entries:
                 connection.execute("DELETE FROM files WHERE path = ?", (file.path,))
@@ -311,7 +297,7 @@ class Store:
     @staticmethod
     def _insert_file(connection: sqlite3.Connection, file: FileRecord) -> int:
         cursor = connection.execute(
-            f"INSERT INTO files ({_FILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", astuple(file)
+            f"INSERT INTO files ({FILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", astuple(file)
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
@@ -324,25 +310,23 @@ class Store:
     def copy(self, source: str, file: FileRecord) -> None:
         """Add a file that has the content of another one, in place of the one of the same path."""
         with self.writing() as connection:
-            old = connection.execute("SELECT id FROM files WHERE path = ?", (source,)).fetchone()[0]
+            joined = "files LEFT JOIN windows ON file = files.id"
+            find = f"SELECT files.id, min(windows.id) FROM {joined} WHERE path = ?"
+            old, first = connection.execute(find, (source,)).fetchone()
             connection.execute("DELETE FROM files WHERE path = ?", (file.path,))
-            number = self._insert_file(connection, file)
-            windows = connection.execute(
-                "SELECT id, start, end FROM windows WHERE file = ? ORDER BY id", (old,)
-            ).fetchall()
-            first = self._next_window(connection)
-            for new, (window, start, end) in enumerate(windows, start=first):
-                connection.execute("INSERT INTO windows VALUES (?, ?, ?, ?)", (new, number, start, end))
-                for space in SPACES:
-                    connection.execute(
-                        f"INSERT INTO {space} SELECT ?, vector FROM {space} WHERE id = ?", (new, window)
-                    )
+            number, shift = self._insert_file(connection, file), self._next_window(connection) - (first or 0)
+            of_old = "FROM windows WHERE file = ?"
+            columns = "id + ?, ?, start, end"
+            connection.execute(f"INSERT INTO windows SELECT {columns} {of_old}", (shift, number, old))
+            for space in SPACES:
+                vectors = f"SELECT id + ?, vector FROM {space} WHERE id IN (SELECT id {of_old})"
+                connection.execute(f"INSERT INTO {space} {vectors}", (shift, old))
 
     def update(self, source: str, file: FileRecord) -> None:
         """Give a file another path, size or time; its windows stay."""
         with self.writing() as connection:
             connection.execute(
-                f"UPDATE files SET ({_FILE_COLUMNS}) = (?, ?, ?, ?, ?, ?) WHERE path = ?",
+                f"UPDATE files SET ({FILE_COLUMNS}) = (?, ?, ?, ?, ?, ?) WHERE path = ?",
                 (*astuple(file), source),
             )
 
@@ -353,62 +337,25 @@ class Store:
                 connection.execute("DELETE FROM files WHERE path = ?", (path,)).rowcount for path in paths
             )
 
-    def has_folder(self, folder: str) -> bool:
-        """Whether files lie below it."""
-        rows = self._select(f"SELECT 1 FROM files WHERE {_INSIDE} LIMIT 1", folder_bounds(folder))
-        return next(rows, None) is not None
-
-    def content(self, path: str) -> str:
-        """Hash of a file."""
-        return next(self._select("SELECT hash FROM files WHERE path = ?", (path,)))[0]
-
-    def path_of(self, content: str) -> str | None:
-        """The first file of a hash."""
-        row = next(self._select("SELECT min(path) FROM files WHERE hash = ?", (content,)))
-        return row[0]
-
-    def has_size(self, size: int) -> bool:
-        """Whether there are files of so many bytes."""
-        return next(self._select("SELECT 1 FROM files WHERE size = ? LIMIT 1", (size,)), None) is not None
-
-    def copies(self, path: str) -> tuple[str, ...]:
-        """Other files of the same content, by path."""
-        statement = (
-            "SELECT other.path FROM files JOIN files AS other ON other.hash = files.hash "
-            "WHERE files.path = ? AND other.id != files.id ORDER BY other.path"
-        )
-        return tuple(row[0] for row in self._select(statement, (path,)))
-
     # --- windows ---
-
-    def count(self) -> int:
-        """Windows of all files."""
-        return next(self._select("SELECT count(*) FROM windows"))[0]
 
     def window_ids(
         self, folders: Sequence[str] | None = None, after: int = 0, path: str | None = None
     ) -> npt.NDArray[np.int64]:
-        """Numbers of windows, ascending.
-
-        Args:
-            folders: only of the files in them.
-            after: leave out windows up to this number.
-            path: only of this file.
-        """
+        """Numbers of windows above `after`, ascending; only of the files in `folders`, or of this `path`."""
         joined = "SELECT windows.id FROM windows JOIN files ON files.id = file WHERE windows.id > ?"
         if path is not None:
-            rows = self._select(f"{joined} AND path = ? ORDER BY windows.id", (after, path))
+            rows = self.select(f"{joined} AND path = ? ORDER BY windows.id", (after, path))
         elif folders is not None:
-            inside = " OR ".join([_INSIDE] * len(folders)) or "FALSE"
-            bounds = [bound for folder in folders for bound in folder_bounds(folder)]
-            rows = self._select(f"{joined} AND ({inside}) ORDER BY windows.id", (after, *bounds))
+            where, bounds = inside(folders)
+            rows = self.select(f"{joined} AND ({where}) ORDER BY windows.id", (after, *bounds))
         else:
-            rows = self._select("SELECT id FROM windows WHERE id > ? ORDER BY id", (after,))
+            rows = self.select("SELECT id FROM windows WHERE id > ? ORDER BY id", (after,))
         return np.fromiter((row[0] for row in rows), dtype=np.int64)
 
     def describe(self, ids: npt.NDArray[np.int64]) -> dict[int, tuple[str, float, float, float]]:
         """(path, start, end, duration of the file) of windows, as far as they exist."""
-        rows = self._select(
+        rows = self.select(
             "SELECT windows.id, path, start, end, duration FROM windows JOIN files ON files.id = file "
             "WHERE windows.id IN (SELECT value FROM json_each(?))",
             (json.dumps(ids.tolist()),),
@@ -426,19 +373,11 @@ class Store:
         ids: npt.NDArray[np.int64] | None = None,
         size: int = 16_384,
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-        """(numbers, vectors) of windows in blocks, ascending.
-
-        Args:
-            space: which vectors.
-            dim: their length.
-            after: leave out windows up to this number.
-            ids: only these.
-            size: rows of a block.
-        """
+        """(numbers, vectors) in blocks of `size` windows, ascending: of those above `after`, or of `ids`."""
         if ids is None:
-            rows = self._select(f"SELECT id, vector FROM {space} WHERE id > ? ORDER BY id", (after,))
+            rows = self.select(f"SELECT id, vector FROM {space} WHERE id > ? ORDER BY id", (after,))
         else:
-            rows = self._select(
+            rows = self.select(
                 f"SELECT id, vector FROM {space} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
                 (json.dumps(ids.tolist()),),
             )
@@ -451,12 +390,18 @@ class Store:
             yield np.array([row[0] for row in block], dtype=np.int64), found
 
 
-_INSIDE = "(path >= ? AND path < ?)"
+INSIDE = "(path >= %s AND path < %s)"
 
 
 def folder_bounds(folder: str) -> tuple[str, str]:
-    """Paths that begin with "folder/" lie between: "0" comes after "/"."""
+    """Values of [`INSIDE`]. Paths that begin with "folder/" lie between: "0" comes after "/"."""
     return f"{folder}/", f"{folder}0"
+
+
+def inside(folders: Sequence[str]) -> tuple[str, list[str]]:
+    """Condition of SQL for files in some folders, and its values."""
+    condition = " OR ".join([INSIDE] * len(folders)) or "FALSE"
+    return condition, [bound for folder in folders for bound in folder_bounds(folder)]
 
 
 def _make_tables(file: Path, meta: dict[str, Any]) -> None:
@@ -524,11 +469,7 @@ def _makes_sense(file: FileRecord) -> bool:
 
 
 def check_path(path: str, index: str | os.PathLike = "The index") -> str:
-    """The path, if it stays inside the folder it is relative to.
-
-    Args:
-        path: of a file.
-        index: that names it, for the message.
+    """The path, if it stays inside the folder it is relative to; `index` names it, for the message.
 
     Raises:
         IndexDamaged: it does not.

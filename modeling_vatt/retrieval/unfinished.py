@@ -21,11 +21,8 @@ _EVERY = 5.0  # seconds of work that may be lost when the process is killed
 class Unfinished:
     """Windows on disk, in pieces: each under its file and the number of windows before it.
 
-    Files are named by anything whose `repr` changes with their content.
-
-    Args:
-        folder: of the pieces, for nothing else.
-        state: what embeddings depend on beside the files.
+    Files are named by anything whose `repr` changes with their content. The folder is for nothing else;
+    embeddings depend on `state` beside the files.
     """
 
     def __init__(self, folder: Path, state: Any) -> None:
@@ -36,27 +33,16 @@ class Unfinished:
         self._written = time.monotonic()
 
     def begin(self, file: Any, source: str, duration: float) -> WindowEmbeddings | None:
-        """What is known of the first windows of a file; None for nothing.
-
-        Args:
-            file: see the class.
-            source: what to call it in errors.
-            duration: of the file, seconds.
-        """
+        """What is known of the first windows of a file, which errors call `source`; None for nothing."""
         self._pieces[file] = counts = [0]
-        known = WindowEmbeddings(duration, [], [], {}, [])
-        blocks: dict[str, list[Any]] = {}
+        pieces = []
         while (arrays := self.cache.load([(file, counts[-1])])) is not None:
-            errors = json.loads(str(arrays["errors"]))
-            known.starts += arrays["starts"].tolist()
-            known.ends += arrays["ends"].tolist()
-            known.errors += [MediaError(source, *error[1:]) for error in errors]
-            counts.append(len(known.starts) + len(known.errors))
-            for name in arrays:
-                if name.endswith("_embeds"):
-                    blocks.setdefault(name, []).append(arrays[name])
-        known.arrays = {name: np.concatenate(rows) for name, rows in blocks.items()}
-        return known if counts[-1] else None
+            starts, ends = arrays["starts"].tolist(), arrays["ends"].tolist()
+            errors = [MediaError(source, *error[1:]) for error in json.loads(str(arrays["errors"]))]
+            embeds = {name: rows for name, rows in arrays.items() if name.endswith("_embeds")}
+            pieces.append(WindowEmbeddings(duration, starts, ends, embeds, errors))
+            counts.append(counts[-1] + len(starts) + len(errors))
+        return _joined(pieces) if pieces else None
 
     def keep(self, file: Any, windows: WindowEmbeddings) -> None:
         """The next windows of a file; they are written with others, a few seconds later."""
@@ -72,19 +58,11 @@ class Unfinished:
         pieces, self._waiting = self._waiting, []
         if not pieces:
             return
-        counts = self._pieces[self._file]
-        names = {name for piece in pieces for name in piece.arrays}
-        starts = [start for piece in pieces for start in piece.starts]
-        errors = [error.args for piece in pieces for error in piece.errors]
-        arrays: dict[str, Any] = {
-            "starts": np.array(starts),
-            "ends": np.array([end for piece in pieces for end in piece.ends]),
-            "errors": np.array(json.dumps(errors)),
-        }
-        for name in names:
-            arrays[name] = np.concatenate([piece.arrays[name] for piece in pieces if piece.arrays])
-        self.cache.save([(self._file, counts[-1])], arrays)
-        counts.append(counts[-1] + len(starts) + len(errors))
+        counts, joined = self._pieces[self._file], _joined(pieces)
+        spans = {"starts": np.array(joined.starts), "ends": np.array(joined.ends)}
+        errors = np.array(json.dumps([error.args for error in joined.errors]))
+        self.cache.save([(self._file, counts[-1])], {**spans, "errors": errors, **joined.arrays})
+        counts.append(counts[-1] + len(joined.starts) + len(joined.errors))
 
     def finish(self, file: Any) -> None:
         """A file is whole: forget its pieces."""
@@ -96,3 +74,13 @@ class Unfinished:
     def clear(self) -> None:
         """Every file is whole: forget what is left of files that are gone, or have changed."""
         shutil.rmtree(self.cache.folder, ignore_errors=True)
+
+
+def _joined(pieces: list[WindowEmbeddings]) -> WindowEmbeddings:
+    """Windows of one file, one piece after the other."""
+    starts, ends, errors = (
+        [value for piece in pieces for value in getattr(piece, name)] for name in ("starts", "ends", "errors")
+    )
+    blocks = [piece.arrays for piece in pieces if piece.arrays]
+    arrays = {name: np.concatenate([block[name] for block in blocks]) for name in (blocks or [{}])[0]}
+    return WindowEmbeddings(pieces[0].duration, starts, ends, arrays, errors)

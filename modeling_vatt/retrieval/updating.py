@@ -71,7 +71,7 @@ class FoundVideos:
 
     files: dict[str, os.stat_result] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
-    passed_over: dict[str, int] = field(default_factory=dict)
+    passed_over: dict[str, int] = field(default_factory=Counter)
 
 
 def find_videos(
@@ -102,7 +102,7 @@ def find_videos(
             walk.look_at(Path(folder, name))
     found = walk.found
     found.files = dict(sorted(found.files.items()))
-    found.passed_over = dict(sorted(walk.passed_over.items()))
+    found.passed_over = dict(sorted(found.passed_over.items()))
     return found
 
 
@@ -113,7 +113,6 @@ class _Walk:
         self.root, self.index, self.is_excluded = root, index, is_excluded
         self.real_root = root.resolve()
         self.found = FoundVideos()
-        self.passed_over: Counter[str] = Counter()
 
     def pass_unreadable(self, error: OSError) -> None:
         """Note a folder that cannot be read; without the root there is nothing to find."""
@@ -160,7 +159,7 @@ class _Walk:
         return path.relative_to(self.root).as_posix()
 
     def _passes_over(self, kind: str) -> bool:
-        self.passed_over[kind] += 1
+        self.found.passed_over[kind] += 1
         return False
 
 
@@ -253,14 +252,7 @@ def update_index(
 
 
 class _Update:
-    """The steps of [`update_index`], in order, and what is known in between.
-
-    Args:
-        index: to bring up to date.
-        root: folder of its videos.
-        retry, rehash: see [`update_index`].
-        unfinished: windows of a run that was stopped.
-    """
+    """The steps of [`update_index`], in order, and what is known in between."""
 
     def __init__(
         self, index: VattIndex, root: Path, retry: bool, rehash: bool, unfinished: Unfinished

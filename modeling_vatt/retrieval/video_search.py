@@ -92,8 +92,7 @@ class VideoSearch:
             model: folder or Hub id of a model with its processor.
             index_dir: folder for the index; by default `.vatt-index` in that of the videos.
             stride: seconds from the start of a window to that of the next; by default their length.
-            device: of the model.
-            trust_remote_code: run code of towers that came with the model.
+            device, trust_remote_code: see [`VideoSearch.load`].
 
         Raises:
             FileNotFoundError: no such folder.
@@ -123,9 +122,7 @@ class VideoSearch:
         Args:
             index_dir: folder of the index, or of the videos if the index is in there, or what else
                 [`VattIndex.from_pretrained`] takes.
-            model: folder or Hub id, if the model is no longer where it was.
-            device: of the model.
-            trust_remote_code: run code of towers that came with the model.
+            model, device, trust_remote_code: see [`VideoSearch.load`].
 
         Raises:
             FileNotFoundError: no index there, or no model.
@@ -147,7 +144,11 @@ class VideoSearch:
 
         Args:
             index: a [`VattIndex`] or a `PgVectorIndex`.
-            model, device, trust_remote_code: see [`VideoSearch.open`], as for errors.
+            model: folder or Hub id, if the model is no longer where it was.
+            device: of the model.
+            trust_remote_code: run code of towers that came with the model.
+
+        Errors are those of [`VideoSearch.open`].
         """
         identity = index.identity
         name, revision = (model, None) if model is not None else (identity.name, identity.revision)
@@ -249,7 +250,7 @@ class VideoSearch:
         """Moments that fit a query of one part or of several.
 
         Args:
-            query: what is looked for, read by [`VideoSearch.read`] or not yet.
+            query: what is looked for (of files their centred windows), read by [`VideoSearch.read`] or not.
             limits: what its files may cost.
             at_least: leave out what fits less, see [`strength`].
             **options: of [`VattIndex.search`].
@@ -288,15 +289,7 @@ class VideoSearch:
         return self.calibration.near(queries, at_least, **options)
 
     def text(self, query: str, **options: Any) -> list[Moment]:
-        """Moments that words describe.
-
-        Args:
-            query: words.
-            **options: of [`VideoSearch.find`].
-
-        Raises:
-            ValueError: text without words.
-        """
+        """Moments that words describe, see [`VideoSearch.find`]."""
         return self.find(Query(text=query), **options)
 
     def unknown_words(self, query: str) -> list[str]:
@@ -312,32 +305,13 @@ class VideoSearch:
     def audio(
         self, source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS, **options: Any
     ) -> list[Moment]:
-        """Moments that look as if they sounded like a file.
-
-        Args:
-            source: file with sound, of which the centred window is used.
-            limits: what the file may cost.
-            **options: of [`VideoSearch.find`].
-
-        Raises:
-            MediaError: the file cannot be read.
-            ValueError: the sound is silent.
-        """
+        """Moments that look as if they sounded like a file, see [`VideoSearch.find`]."""
         return self.find(Query(audio=source), limits, **options)
 
     def video(
         self, source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS, **options: Any
     ) -> list[Moment]:
-        """Moments that look like a file.
-
-        Args:
-            source: file with pictures, of which the centred window is used; a picture is one of one frame.
-            limits: what the file may cost.
-            **options: of [`VideoSearch.find`].
-
-        Raises:
-            MediaError: the file cannot be read.
-        """
+        """Moments that look like a file, see [`VideoSearch.find`]."""
         return self.find(Query(video=source), limits, **options)
 
 

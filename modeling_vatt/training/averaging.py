@@ -21,10 +21,6 @@ class WeightAverage:
 
     The decay begins small, (1 + step) / (10 + step), so that the first weights are soon forgotten (as
     `tf.train.ExponentialMovingAverage`). Running statistics of batch norms are averages already, and stay.
-
-    Args:
-        model: whose trained weights are averaged.
-        decay: between 0 and 1.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -40,10 +36,10 @@ class WeightAverage:
             value.lerp_(self.weights[name].to(value.dtype), 1 - decay)
 
     @torch.no_grad()
-    def apply(self) -> None:
-        """Put the averages into the model."""
+    def apply(self, values: dict[str, torch.Tensor] | None = None) -> None:
+        """Put the averages, or other values, into the model."""
         for name, weight in self.weights.items():
-            weight.copy_(self.values[name])
+            weight.copy_((values or self.values)[name])
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -53,9 +49,7 @@ class WeightAverage:
         try:
             yield
         finally:
-            with torch.no_grad():
-                for name, weight in self.weights.items():
-                    weight.copy_(kept[name])
+            self.apply(kept)
 
     def save(self, folder: Path) -> None:
         """Put the averages beside a checkpoint."""

@@ -21,12 +21,7 @@ STATE_FILE = "training_state.json"
 
 
 def checkpoints(output_dir: str | os.PathLike, state_file: str = STATE_FILE) -> list[Path]:
-    """Complete checkpoints of a run, by their step, oldest first.
-
-    Args:
-        output_dir: of the run.
-        state_file: JSON without which a folder is none.
-    """
+    """Complete checkpoints of a run, which hold the JSON `state_file`, by their step, oldest first."""
     found = [
         path
         for path in Path(output_dir).glob("checkpoint-*")

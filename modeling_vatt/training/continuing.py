@@ -29,24 +29,19 @@ _SCHEDULE = (
     "cosine_period",
     "all_token_steps",
 )
-# What decides the result: a run is not continued with other values.
-_FIXED = (
-    *_SCHEDULE,
-    "batch_size",
-    "micro_batch_size",
-    "learning_rate",
-    "warmup_steps",
-    "optimizer",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "weight_decay",
-    "max_grad_norm",
-    "seed",
-    "shuffle_shards",
-    "group_by",
-    "group_size",
-    "group_from",
+# What decides nothing of the weights. A run is not continued with other values of the rest.
+_FREE = (
+    "output_dir",
+    "resume_from",
+    "ema_decay",
+    "deterministic",
+    "num_workers",
+    "prefetch_factor",
+    "log_every",
+    "eval_every",
+    "save_every",
+    "keep_checkpoints",
+    "metric_for_best_model",
 )
 # What versions and places add to a config.
 _PASSING = ("transformers_version", "_name_or_path", "dtype", "architectures")
@@ -74,7 +69,7 @@ def run_fingerprint(
     ]
     config = {name: value for name, value in model.config.to_diff_dict().items() if name not in _PASSING}
     return {
-        **{name: getattr(args, name) for name in _FIXED},
+        **{name: value for name, value in vars(args).items() if name not in _FREE},
         "mixed_precision": mixed_precision,
         "num_clips": len(dataset),
         "clips_per_video": dataset.clips_per_video,
@@ -90,11 +85,8 @@ def run_fingerprint(
 
 def starting_point(args: PretrainingArguments, found: list[Path]) -> Path | None:
     """The checkpoint to continue from: the newest of the folder; where its rate has fallen already and the
-    run is made longer, the newest from before that; in a new folder that of `resume_from`.
-
-    Args:
-        args: of the run.
-        found: checkpoints of the output folder, oldest first.
+    run is made longer, the newest from before that; in a new folder that of `resume_from`. Those found in the
+    output folder come oldest first.
 
     Raises:
         ValueError: `resume_from` is no checkpoint, or lies in the output folder.
@@ -128,14 +120,8 @@ def _same_rates(args: PretrainingArguments, state: dict[str, Any]) -> bool:
 def check_unchanged(
     args: PretrainingArguments, checkpoint: Path, state: dict[str, Any], now: dict[str, Any]
 ) -> None:
-    """Raise `ValueError` if a checkpoint was written with what would have led to another result.
-
-    Args:
-        args: of the run.
-        checkpoint: for the message.
-        state: of the checkpoint.
-        now: [`run_fingerprint`].
-    """
+    """Raise `ValueError` if a checkpoint was written with what would have led to another result than `now`,
+    of [`run_fingerprint`]."""
     then, same_rates = state["arguments"], _same_rates(args, state)
     changed = [
         name
@@ -157,14 +143,8 @@ def check_unchanged(
 
 def forget_others(output_dir: Path, found: list[Path], step: int, best_step: int | None) -> None:
     """Take out of the output folder what does not belong to the run up to here: the best model and lines of
-    an earlier run or of steps that are made again, and checkpoints that are not continued.
-
-    Args:
-        output_dir: of the run.
-        found: its checkpoints.
-        step: that the run goes on from.
-        best_step: that the best model is of.
-    """
+    an earlier run or of steps that are made again, and those of the checkpoints found that are not continued.
+    The best model is to be that of `best_step`."""
     for path in found:
         if read_state(path)["progress"]["step"] > step:
             logger.warning("%s belongs to a decay that is not continued: removed.", path)

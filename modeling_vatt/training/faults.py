@@ -159,9 +159,8 @@ def explain(error: Exception, where: str | os.PathLike, memory_advice: str) -> s
         return f"Out of memory ({_short(text)}). {memory_advice}"
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return f"Too many files are open ({_short(text)}). {_MORE_FILES}"
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        return _disk(text, where)
-    if isinstance(error, SafetensorError) and _DISK_WORDS.search(text):
+    full = isinstance(error, OSError) and error.errno in _DISK_ERRORS
+    if full or (isinstance(error, SafetensorError) and _DISK_WORDS.search(text)):
         return _disk(text, where)
     if isinstance(error, UnpicklingError):
         return (

@@ -59,12 +59,8 @@ def pretraining_optimizer(
 class Muon(torch.optim.Optimizer):
     """Momentum of matrices, made orthogonal (https://kellerjordan.github.io/posts/muon/), as
     `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")` computes it: updates have the size of Adam's, so both
-    take the same rate (arXiv 2502.16982). Matrices of one shape are computed together.
-
-    Args:
-        params: matrices.
-        lr, weight_decay: as of AdamW.
-        momentum: Nesterov's.
+    take the same rate (arXiv 2502.16982). Matrices of one shape are computed together; `momentum` is
+    Nesterov's.
     """
 
     def __init__(

@@ -597,11 +597,7 @@ class Pretrainer:
             ) from error
 
     def skip_report(self, already: Sequence[SkippedClip] = ()) -> str:
-        """What could not be read, for the end of a run; empty if everything could.
-
-        Args:
-            already: clips that were left out before training.
-        """
+        """What could not be read, of clips left out before training `already`, too; empty if all could be."""
         skipped = {**{clip.name: clip.reason for clip in already}, **self.progress.skipped}
         return skip_report(skipped, len(self.dataset) + len(already))
 

@@ -3,7 +3,7 @@
 """What fine-tuning starts from: the paper's recipes, and the config of a classifier (paper 4.1, 4.2, A.2)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..configuration import VattConfig
@@ -100,7 +100,7 @@ RECIPES: dict[str, FinetuningRecipe] = {
     "kinetics600": _VIDEO,
     "kinetics700": _VIDEO,
     # The published checkpoints stop at 150k steps.
-    "moments_in_time": FinetuningRecipe(**{**vars(_VIDEO), "max_steps": 150_000}),
+    "moments_in_time": replace(_VIDEO, max_steps=150_000),
     # 153600 samples at half the rate of pretraining: 6.4 s.
     "audioset": FinetuningRecipe(
         media="audio",

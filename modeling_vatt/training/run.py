@@ -34,12 +34,7 @@ def step_seed(seed: int, step: int, rank: int, part: int = 0) -> int:
 
 
 class SkippedClips(dict[str, str]):
-    """Name of a clip -> why it could not be read.
-
-    Args:
-        known: from before.
-        file: gets a line of JSON for each new clip.
-    """
+    """Name of a clip -> why it could not be read; `file` gets a line of JSON for each new clip."""
 
     def __init__(self, known: Mapping[str, str] | None = None, file: Path | None = None) -> None:
         super().__init__(known or {})

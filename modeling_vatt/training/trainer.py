@@ -317,9 +317,9 @@ class VattTrainer(Trainer):
         accumulated = self.args.gradient_accumulation_steps
         updates = max(1, -(-batches // accumulated))
         epoch, update = divmod(self.state.global_step, updates)
-        order = np.random.default_rng((self._data_seed, epoch)).permutation(len(clips))
+        order = list(EpochSampler(len(clips), self._data_seed, lambda: epoch))
         chosen = order[update * accumulated * size : (update + 1) * accumulated * size]
-        return [str(clips.clips[int(index)][clips.media].get("path") or index) for index in chosen]
+        return [str(clips.clips[index][clips.media].get("path") or index) for _, index in chosen]
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None

@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -46,21 +47,25 @@ _WAITING_COPIES = 4
 _MOST_AVOIDED = 20
 
 FilePath = Annotated[str, Query(max_length=_MAX_PATH)]
-Folder = Annotated[str | None, Query(max_length=_MAX_PATH)]
-Score = Annotated[float | None, Query(ge=-1, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Query(ge=1)]
-PerFile = Annotated[int | None, Query(ge=1)]
 File = Literal["audio", "video", "like"]
 Seconds = Annotated[float, Query(ge=0, le=1e7, allow_inf_nan=False)]
 
 
-def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGIApp:
-    """The web page as an ASGI application, for `vatt serve` or another server.
+class _Options(BaseModel):
+    """Those of [`VideoSearch.find`]."""
 
-    Args:
-        search: an open index with its model.
-        settings: limits.
-    """
+    folder: str | None = Field(None, max_length=_MAX_PATH)
+    min_score: float | None = Field(None, ge=-1, le=1, allow_inf_nan=False)
+    top_k: int = Field(24, ge=1)
+    per_file: int | None = Field(None, ge=1)
+    at_least: Strength = "weak"
+    merge: bool = True
+    exact: bool | None = None
+
+
+def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGIApp:
+    """The web page as an ASGI application, for `vatt serve` or another server."""
     settings = settings or WebSettings()
     service = SearchService(search, settings)
     copies = Copies(settings.copy_seconds, settings.max_copies_bytes, settings.copy_limits)
@@ -139,29 +144,12 @@ def _add_search(app: FastAPI, service: SearchService, settings: WebSettings) -> 
     """Queries by words, moments of the index and uploaded files."""
     get, library, uploads = _getter(app), service.library, Uploads(settings)
 
-    async def options(
-        folder: Folder = None,
-        min_score: Score = None,
-        top_k: Count = 24,
-        per_file: PerFile = None,
-        at_least: Strength = "weak",
-        merge: bool = True,
-        exact: bool | None = None,
-    ) -> dict[str, Any]:
-        if top_k > settings.max_results:
-            raise HTTPException(400, f"At most {settings.max_results} results, not {top_k}.")
-        if folder and folder not in await asyncio.to_thread(library.folders):
+    async def options(wanted: Annotated[_Options, Query()]) -> dict[str, Any]:
+        if wanted.top_k > settings.max_results:
+            raise HTTPException(400, f"At most {settings.max_results} results, not {wanted.top_k}.")
+        if wanted.folder and wanted.folder not in await asyncio.to_thread(library.folders):
             raise HTTPException(400, "The index has no such folder.")
-        return {
-            "folder": folder or None,
-            "min_score": min_score,
-            "top_k": top_k,
-            "per_file": per_file,
-            "at_least": at_least,
-            "merge": merge,
-            "exact": exact,
-            "distinct": True,
-        }
+        return wanted.model_dump() | {"folder": wanted.folder or None, "distinct": True}
 
     Options = Annotated[dict[str, Any], Depends(options)]
 
@@ -288,11 +276,11 @@ def _add_copies(app: FastAPI, library: Library, copies: Copies) -> None:
         if copying.statistics().tasks_waiting >= _WAITING_COPIES:
             raise HTTPException(503, "Too many copies are being made. Try again.", {"Retry-After": "30"})
         try:
-            copy = await anyio.to_thread.run_sync(copies.make, file, version, t, limiter=copying)
+            name, start = await anyio.to_thread.run_sync(copies.make, file, version, t, limiter=copying)
         except MediaError as error:
             reason = error.reason or "it cannot be read"
             raise HTTPException(422, f"No copy of {file.name} can be made: {reason}.") from None
-        return {"url": f"/copy/{copy.name}", "start": copy.start}
+        return {"url": f"/copy/{name}", "start": start}
 
     @get("/copy/{name}")
     def play_copy(name: str) -> Response:

@@ -10,7 +10,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +28,8 @@ _RATE = 48_000
 _PIECE = 192 * 2**20  # bytes of frames that are decoded at a time; each piece begins with a seek
 
 
-@dataclass(frozen=True)
-class VideoCopy:
-    """A part of a video as H.264 and AAC.
-
-    Attributes:
-        name: of the file of the copy.
-        start: second of the video at which it begins.
-    """
-
-    name: str
-    start: float
-
-
 class Copies:
-    """Makes copies one at a time, and keeps the latest in a temporary folder.
+    """Makes copies (H.264 and AAC) one at a time, and keeps the latest in a temporary folder.
 
     Args:
         seconds: length of a copy.
@@ -72,13 +58,9 @@ class Copies:
         folder = self._folder
         return folder / name if folder is not None and name in self._sizes else None
 
-    def make(self, file: Path, version: str, moment: float) -> VideoCopy:
-        """A copy of what lies around a moment, made now unless it is there.
-
-        Args:
-            file: video.
-            version: stands for its content.
-            moment: seconds.
+    def make(self, file: Path, version: str, moment: float) -> tuple[str, float]:
+        """A copy of what lies around a second of a video, made now unless it is there: the name of its file,
+        and the second at which it begins. `version` stands for the content of the video.
 
         Raises:
             MediaError: it cannot be read there.
@@ -98,7 +80,7 @@ class Copies:
                 while sum(self._sizes.values()) > self.max_bytes and len(self._sizes) > 1:
                     oldest, _ = self._sizes.popitem(last=False)
                     (self._folder / oldest).unlink(missing_ok=True)
-        return VideoCopy(name, start)
+        return name, start
 
     def _encode(self, file: Path, start: float) -> bytes:
         info = probe(file, self.limits)

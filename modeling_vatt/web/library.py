@@ -4,9 +4,8 @@
 
 import io
 import os
-import threading
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +45,9 @@ class Library:
         self.root = None if index.root is None else Path(index.root).resolve()
         # The index keeps a connection for every thread that asks it, and the server's threads come and go.
         self._reader = ThreadPoolExecutor(1, "vatt-files")
-        self._lock = threading.Lock()
         self._generation = -1
         self._known: tuple[dict[str, dict[str, Any]], list[str]] = ({}, [])
-        self._pictures: OrderedDict[tuple[str, str, float], bytes] = OrderedDict()
+        self._picture = lru_cache(_THUMBNAILS)(self._decode)
 
     def close(self) -> None:
         """Let go of the thread that reads the index."""
@@ -57,11 +55,11 @@ class Library:
 
     def files(self) -> dict[str, dict[str, Any]]:
         """Entries of `VattIndex.files` by path, as they are now: another process may be indexing."""
-        return self._current()[0]
+        return self._reader.submit(self._read).result()[0]
 
     def folders(self) -> list[str]:
         """Folders with moments, and the folders above them; sorted."""
-        return self._current()[1]
+        return self._reader.submit(self._read).result()[1]
 
     def generation(self) -> int:
         """Changes with the index."""
@@ -70,9 +68,6 @@ class Library:
     def info(self) -> dict[str, Any]:
         """`VattIndex.info`, as it is now."""
         return self._reader.submit(self.index.info).result()
-
-    def _current(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
-        return self._reader.submit(self._read).result()
 
     def _read(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
         generation = self.index.store.meta("generation")
@@ -141,15 +136,10 @@ class Library:
         file, version = self.locate(path), self.version(path)
         if file is None or version is None:
             return None
-        key = (path, version, round(seconds, 2))
-        with self._lock:
-            if key in self._pictures:
-                self._pictures.move_to_end(key)
-                return self._pictures[key], version
+        return self._picture(file, version, seconds), version
+
+    def _decode(self, file: Path, version: str, seconds: float) -> bytes:
+        """Of a file of this version."""
         buffer = io.BytesIO()
         thumbnail(file, seconds, self.thumbnail_size).convert("RGB").save(buffer, "JPEG", quality=82)
-        with self._lock:
-            self._pictures[key] = buffer.getvalue()
-            while len(self._pictures) > _THUMBNAILS:
-                self._pictures.popitem(last=False)
-        return buffer.getvalue(), version
+        return buffer.getvalue()

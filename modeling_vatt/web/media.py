@@ -43,10 +43,6 @@ def tagged(headers: Headers, content: bytes, media_type: str, version: str, cach
 class MediaFile(FileResponse):
     """A file that is sent whole, in parts, or not again.
 
-    Args:
-        file: what to send.
-        media_type: of it.
-
     Raises:
         HTTPException: it cannot be read (404).
     """

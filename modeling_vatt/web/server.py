@@ -25,11 +25,7 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
-
-    Args:
-        host: name or address of this machine.
-        port: 0 takes a free one.
+    """A socket that listens at a name or address of this machine; port 0 takes a free one.
 
     Raises:
         OSError: the port is taken, or the address is not of this machine.

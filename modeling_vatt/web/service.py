@@ -30,12 +30,7 @@ _PLACE = ("path", "start", "end", "duration", "version")  # of a moment that no 
 
 
 class SearchService:
-    """The searches and maps behind the routes.
-
-    Args:
-        search: an open index with its model.
-        settings: limits.
-    """
+    """The searches and maps behind the routes."""
 
     def __init__(self, search: VideoSearch, settings: WebSettings) -> None:
         self.search = search
@@ -86,25 +81,16 @@ class SearchService:
                 }
             )
 
-        limits = self.settings
-        return await asyncio.to_thread(collect) | {
-            "max_upload_bytes": limits.max_upload_bytes,
-            "max_query_characters": limits.max_query_characters,
-            "max_results": limits.max_results,
-            "max_map_points": limits.max_map_points,
-            "copy_seconds": limits.copy_seconds,
-            "can_open": limits.local and self.library.root is not None and can_show(),
-        }
+        names = ("max_upload_bytes", "max_query_characters", "max_results", "max_map_points", "copy_seconds")
+        limits: dict[str, Any] = {name: getattr(self.settings, name) for name in names}
+        can_open = self.settings.local and self.library.root is not None and can_show()
+        return await asyncio.to_thread(collect) | limits | {"can_open": can_open}
 
     async def find(
         self, query: Query, moment: IndexedMoment | None, options: dict[str, Any]
     ) -> dict[str, Any]:
-        """Moments for a query, and the words that the model does not know.
-
-        Args:
-            query: whose files are uploads.
-            moment: of the index, that others are to look like.
-            options: of the search.
+        """Moments for a query, whose files are uploads, or that look like a moment of the index; and the
+        words that the model does not know.
 
         Raises:
             ValueError: no words that could be looked for, or a silent sound.
@@ -133,7 +119,7 @@ class SearchService:
         index = self.search.index
 
         def look() -> IndexedMoment | None:
-            named = index.store.path_of(path.removeprefix(HASH)) if path.startswith(HASH) else path
+            named = index.path_of_content(path.removeprefix(HASH)) if path.startswith(HASH) else path
             return None if named is None else index.window_at(named, seconds)
 
         return await self.run(look)
@@ -144,12 +130,8 @@ class SearchService:
         return await self._answer(moments, found=False)
 
     async def _answer(self, moments: list[Moment], found: bool = True) -> dict[str, Any]:
-        """Moments with the versions of their files, and the state of the index.
-
-        Args:
-            moments: results of a search, or others.
-            found: whether they are results, so that their scores mean something.
-        """
+        """Moments with the versions of their files, and the state of the index; only of those that a search
+        has `found` the scores mean something."""
 
         def collect() -> dict[str, Any]:
             versions = {path: self.library.version(path) for path in {moment.path for moment in moments}}

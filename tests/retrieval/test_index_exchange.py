@@ -437,15 +437,15 @@ def test_a_connection_that_the_server_ends(postgres, tmp_path):
             before = call()
             end()
             assert call() == before
-        real = server._one
+        real = server._select
 
         def ended_within(*arguments):
-            server._one = real
+            server._select = real
             result = real(*arguments)
             end()
             return result
 
-        server._one = ended_within  # in the transaction, whose beginning is lost
+        server._select = ended_within  # in the transaction, whose beginning is lost
         file = local.store.files()[0][0]
         server.add(file, [0.0], [1.0], np.ones((1, 12)), np.ones((1, 6)))
         assert [entry["windows"] for entry in server.files()] == [1, 5, 5, 5]

@@ -19,24 +19,19 @@ const MOST = 40; // how much larger it can be drawn
 const DRAG = 4; // pixels from which on a click is a drag
 const SVG = "http://www.w3.org/2000/svg";
 
+// Outlines, 10 wide.
+const SHAPES = {
+  circle: "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0",
+  square: "M-4.5-4.5h9v9h-9z",
+  triangle: "M0-6L6 4.5H-6z",
+  diamond: "M0-6.5L5.5 0L0 6.5L-5.5 0z",
+  cross: "M-2-6h4v4h4v4h-4v4h-4v-4h-4v-4h4z",
+};
+const PATHS = Object.fromEntries(Object.entries(SHAPES).map(([name, text]) => [name, new Path2D(text)]));
+
 function outline(shape, x, y, size) {
   const path = new Path2D();
-  if (shape === "square") path.rect(x - size * 0.85, y - size * 0.85, size * 1.7, size * 1.7);
-  else if (shape === "triangle") {
-    path.moveTo(x, y - size * 1.15);
-    path.lineTo(x + size * 1.1, y + size * 0.8);
-    path.lineTo(x - size * 1.1, y + size * 0.8);
-    path.closePath();
-  } else if (shape === "diamond") {
-    path.moveTo(x, y - size * 1.25);
-    path.lineTo(x + size * 1.1, y);
-    path.lineTo(x, y + size * 1.25);
-    path.lineTo(x - size * 1.1, y);
-    path.closePath();
-  } else if (shape === "cross") {
-    path.rect(x - size * 1.1, y - size * 0.4, size * 2.2, size * 0.8);
-    path.rect(x - size * 0.4, y - size * 1.1, size * 0.8, size * 2.2);
-  } else path.arc(x, y, size, 0, 2 * Math.PI);
+  path.addPath(PATHS[shape], { a: size / 5, d: size / 5, e: x, f: y });
   return path;
 }
 
@@ -142,14 +137,7 @@ export class MomentMap {
       picture.setAttribute("viewBox", "-7 -7 14 14");
       picture.setAttribute("aria-hidden", "true");
       const mark = document.createElementNS(SVG, "path");
-      const shapes = {
-        circle: "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0",
-        square: "M-4.5-4.5h9v9h-9z",
-        triangle: "M0-6L6 4.5H-6z",
-        diamond: "M0-6.5L5.5 0L0 6.5L-5.5 0z",
-        cross: "M-2-6h4v4h4v4h-4v4h-4v-4h-4v-4h4z",
-      };
-      mark.setAttribute("d", shapes[shape]);
+      mark.setAttribute("d", SHAPES[shape]);
       mark.style.fill = ring ? "none" : color;
       if (ring) Object.assign(mark.style, { stroke: color, strokeWidth: "2.5" });
       picture.append(mark);
