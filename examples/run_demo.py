@@ -39,8 +39,8 @@ HALF = computes_bfloat16()  # makes a step 1.6 times as fast
 # Sized for six minutes of training on two cores; docs/results.md says what each of these brings.
 PRETRAINING = {
     "preset": "ma_tiny",
-    # Small patches show outlines. Long pieces in time make few tokens of which few or none are dropped: pieces of
-    # sound that are missing hide its rhythm. Five frames a second will do.
+    # Small patches show outlines. Pieces long in time make few tokens, of which few or none are dropped:
+    # where parts of a sound are missing, so is its rhythm. Five frames a second will do.
     # Windows shorter than the clips begin anywhere in them, and cost less.
     "config_overrides": json.dumps(
         {

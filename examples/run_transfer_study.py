@@ -1,7 +1,8 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What pretraining is good for: classifiers of video and sound from random weights and from pretrained models,
-with the same budget, several seeds each; fine-tuning with half of the tokens; linear probes of frozen features.
+"""What pretraining is good for: classifiers of video and sound from random weights and from pretrained
+models, with the same budget, several seeds each; fine-tuning with half of the tokens; linear probes of frozen
+features.
 
     python examples/run_transfer_study.py --dataset demo/corpus --specific my_model \
         --agnostic my_agnostic_model --output_dir study
