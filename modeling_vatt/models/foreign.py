@@ -421,11 +421,11 @@ def load_tower(name: str, source: str | PreTrainedModel, settings: dict[str, Any
         ValueError: a checkpoint that cannot serve, with the reason.
     """
     missing: Any = ()
+    hub = {key: value for key, value in kwargs.items() if key in HUB_OPTIONS}
     if isinstance(source, PreTrainedModel):
         whole, config = source, source.config
     else:
         config_options = {key: value for key, value in kwargs.items() if key != "dtype"}
-        hub = {key: value for key, value in config_options.items() if key in HUB_OPTIONS}
         with _loading(name, source, "no model of transformers"):
             config = AutoConfig.from_pretrained(source, **config_options)
         with _loading(name, source):
@@ -442,7 +442,7 @@ def load_tower(name: str, source: str | PreTrainedModel, settings: dict[str, Any
     model_class = type(model)
     use.kind = use.kind or find_kind(name, model_class, config)
     if use.pooling is None:
-        use.pooling = _stated_pooling(source) if name == "text" else None
+        use.pooling = _stated_pooling(source, hub) if name == "text" else None
         use.pooling = use.pooling or default_pooling(use.kind, model_class, config, missing)
     elif use.pooling == "pooler" and any("pooler" in str(key).split(".") for key in missing):
         raise ValueError(f"{name} tower: {source} has no trained pooler: choose another `pooling`.")
@@ -485,13 +485,14 @@ def _encoder_of(name: str, whole: PreTrainedModel) -> PreTrainedModel:
     raise ValueError(f"{type(whole).__name__} cannot be the {name} tower: pass a {expected.__name__}.")
 
 
-def _stated_pooling(source: str | PreTrainedModel) -> str | None:
+def _stated_pooling(source: str | PreTrainedModel, hub: dict[str, Any]) -> str | None:
     """The pooling that a checkpoint of sentence-transformers states."""
     name = source if isinstance(source, str) else source.name_or_path
     if not name:
         return None
     try:
-        path = cached_file(str(name), "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False)
+        options = {**hub, "_raise_exceptions_for_missing_entries": False}
+        path = cached_file(str(name), "1_Pooling/config.json", **options)
     except OSError:
         path = None
     if path is None:

@@ -12,11 +12,11 @@ import pytest
 import torch
 import yaml
 from clip_folders import make_folder, small_processor, write_clip
-from hub_stand_in import TOKEN, USER, HubStandIn
+from hub_stand_in import TOKEN, USER, Entry, HubStandIn, Repository
 from huggingface_hub import ModelCard
 from scripts import EXAMPLES, PRETRAINING, flags
 from small_models import seeded, small_config
-from tower_folders import remote_folder
+from tower_folders import bert_folder, remote_folder
 
 from modeling_vatt import (
     VattForAudioClassification,
@@ -381,3 +381,24 @@ def test_the_code_of_every_card_runs(model_class, tmp_path, monkeypatch, capsys)
 def test_a_card_lists_only_the_towers_of_the_model():
     card = build_model_card(VattForAudioClassification(small_config(num_labels=3)), "m")
     assert "| audio | 96 samples |" in card.text and "| video |" not in card.text
+
+
+@pytest.mark.slow
+def test_towers_of_the_hub_and_of_its_cache(tmp_path):
+    """By name; where the Hub does not answer from its cache, and nothing is asked for again and again."""
+    folder = bert_folder(tmp_path / "text")
+    files = {path.name: Entry(path.read_bytes(), lfs=False) for path in folder.iterdir()}
+    script = f"""
+from small_models import AUDIO, VIDEO
+from modeling_vatt.embedding.building import build_from_towers
+model, processor = build_from_towers(
+    text="{USER}/words", video_config=dict(VIDEO), audio_config=dict(AUDIO), processing={{"seconds": 0.4}}
+)
+print(model.config.use("text").pooling, processor.tokenizer.model_max_length)
+"""
+    with HubStandIn() as hub:
+        hub.repositories[f"{USER}/words"] = Repository(private=False)
+        hub.repositories[f"{USER}/words"].commit("main", files, "words")
+        assert "mean 12" in client(hub, script, tmp_path)
+    output = client(hub, script, tmp_path)
+    assert "mean 12" in output and "Retry" not in output
