@@ -116,7 +116,7 @@ ROWS = (
         Row(
             f"index of {name}, building",
             "faiss, of 512 and of 256 values",
-            f"bench_index.py --moments {moments} --engines ours faiss",
+            f"bench_index.py --moments {moments} --engines ours faiss --threads 1",
             r"(?s)ours \| 512 \| \S+ \| (\S+).*faiss \| 512 \| \S+ \| (\S+).*faiss \| 256 \| \S+ \| (\S+)",
             "{} against {} and {} s of processor time",
         )
