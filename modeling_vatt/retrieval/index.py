@@ -212,25 +212,15 @@ class VattIndex(SearchableIndex):
 
     def info(self) -> dict[str, Any]:
         """What the index holds and what it was made with."""
-        rows = self.store.files()
-        total = sum(windows for _, windows in rows)
+        facts = self._read(self._facts)
         return {
             "index": str(self.store.folder),
             "root": None if self.root is None else str(self.root),
-            "model": self.identity.name,
-            "revision": self.identity.revision,
-            "weights": self.identity.weights,
             "version": self.settings["version"],
             "created": self.settings["created"],
-            "window": self.window,
-            "stride": self.stride,
-            "dims": dict(self.dims),
-            "files": sum(windows > 0 for _, windows in rows),
-            "windows": total,
-            "seconds": round(sum(file.duration for file, windows in rows if windows), 3),
-            "errors": sum(file.error is not None for file, _ in rows),
+            **facts,
             # Up to the limit all windows are compared, even if there were more once.
-            "approximate": approximate.read_notes(self.store) if total > EXACT_LIMIT else None,
+            "approximate": approximate.read_notes(self.store) if facts["windows"] > EXACT_LIMIT else None,
             "bytes": sum(path.stat().st_size for path in self.store.folder.iterdir() if path.is_file()),
         }
 

@@ -187,21 +187,9 @@ class PgVectorIndex(SearchableIndex):
 
     def info(self) -> dict[str, Any]:
         """What the index holds and what it was made with."""
-        sums = "SELECT count(*), coalesce(sum(duration), 0), count(error) FROM {files}"
-        ((files, seconds, errors),) = self._select(sums)
-        return {
-            "index": self.name,
-            "model": self.identity.name,
-            "weights": self.identity.weights,
-            "window": self.window,
-            "stride": self.stride,
-            "dims": dict(self.dims),
-            "files": files,
-            "windows": len(self),
-            "seconds": round(seconds, 3),
-            "errors": errors,
-            "approximate": sorted(self._graphs().values()),
-        }
+        return self._read(
+            lambda: {"index": self.name, **self._facts(), "approximate": sorted(self._graphs().values())}
+        )
 
     def files(self) -> list[dict[str, Any]]:
         """See [`VattIndex.files`]."""

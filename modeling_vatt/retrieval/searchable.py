@@ -67,6 +67,25 @@ class SearchableIndex(ABC):
     def __len__(self) -> int:
         return self._select("SELECT count(*) FROM {windows}")[0][0]
 
+    def _facts(self) -> dict[str, Any]:
+        """What every index tells of itself; files and seconds are of those with windows."""
+        ((files, seconds, errors),) = self._select(
+            "SELECT count(held), coalesce(sum(held), 0), count(error) FROM (SELECT error, CASE WHEN EXISTS "
+            "(SELECT 1 FROM {windows} WHERE file = f.id) THEN duration END AS held FROM {files} f) AS known"
+        )
+        return {
+            "model": self.identity.name,
+            "revision": self.identity.revision,
+            "weights": self.identity.weights,
+            "window": self.window,
+            "stride": self.stride,
+            "dims": dict(self.dims),
+            "files": files,
+            "windows": len(self),
+            "seconds": round(seconds, 3),
+            "errors": errors,
+        }
+
     def _content(self, path: str) -> str:
         """Hash of a file."""
         return self._select("SELECT hash FROM {files} WHERE path = %s", path)[0][0]

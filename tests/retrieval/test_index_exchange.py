@@ -332,6 +332,12 @@ def test_the_same_search_in_postgres(postgres, tmp_path):
         server.copy_from(local)  # files of another machine, as far as one can tell
     assert server.files() == before
     assert server.copy_from(local, replace=True) == {"copied": 1, "removed": 61}
+    local.add(
+        FileRecord("silent.mp4", 1, 1, "0", 9.0, "no sound"), [], [], np.zeros((0, 12)), np.zeros((0, 6))
+    )
+    assert server.copy_from(local) == {"copied": 1, "removed": 0}
+    said = [[index.info()[name] for name in ("files", "windows", "errors")] for index in (local, server)]
+    assert said == [[60, 300, 1]] * 2 and local.info()["seconds"] == server.info()["seconds"]
     server.close()
     again = PgVectorIndex(postgres, "gallery")
     assert again.identity == IDENTITY
