@@ -271,8 +271,10 @@ def test_filters(visit, search):
 
 def test_empty_result(visit):
     page = visit()
+    page.fill("#query", "a tone")
     page.fill("#score", "0.95")
-    ask(page, "a tone")
+    expect(page).to_have_url(re.compile("min_score=0.95"))  # words that are being typed stay
+    page.press("#query", "Enter")
     expect(page.locator("#nothing")).to_contain_text("Lower the minimum score")
     expect(page.locator("#status")).to_contain_text("Nothing found")
     expect(page.locator(".moment")).to_have_count(0)

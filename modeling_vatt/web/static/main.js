@@ -6,7 +6,7 @@ import { MomentMap } from "./map.js";
 import { Player } from "./player.js";
 
 const at = (id) => document.getElementById(id);
-const state = { info: null, file: null, last: null, shown: null, moments: [], list: [], request: null, leaving: null };
+const state = { info: null, file: null, last: null, shown: null, words: null, moments: [], list: [], request: null, leaving: null };
 const uploads = []; // files that were searched by, for Back
 let later; // while the slider moves
 const player = new Player((moment) => go(playing(moment), { replace: true }), leave);
@@ -515,7 +515,8 @@ function follow() {
     forget();
     if (file) hold(file, place.by);
     else if (like) instead(nameOf(like), like.path);
-    else at("query").value = place.q;
+    else if (place.q !== state.words) at("query").value = place.q; // else what is being typed stays
+    state.words = file || like ? "" : place.q;
     if (file || like || text) search(place, file ? { file, by: place.by } : like ? { like } : { text });
     else welcome(place);
   } else if (state.grouped !== at("group").checked) list(state.moments);
