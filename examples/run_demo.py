@@ -97,6 +97,10 @@ class DemoArguments:
     test_clips: int = field(
         default=216, metadata={"help": "Clips to search; their attribute combinations are new."}
     )
+    preset: str = field(
+        default=PRETRAINING["preset"],
+        metadata={"help": "tiny: three towers with weights of their own, instead of one for all."},
+    )
     num_steps: int = field(default=PRETRAINING["num_steps"], metadata={"help": "Training steps."})
     batch_size: int = field(default=PRETRAINING["batch_size"], metadata={"help": "Clips per step."})
     seed: int = field(default=0, metadata={"help": "Of the training."})
@@ -173,7 +177,7 @@ def main() -> None:
             "make_corpus.py", output_dir=corpus, train_clips=args.train_clips, test_clips=args.test_clips
         )
     with part(f"2. Pretraining from the files, {args.num_steps} steps", "six minutes"):
-        flags = ("num_steps", "batch_size", "seed", "shuffle_captions")
+        flags = ("preset", "num_steps", "batch_size", "seed", "shuffle_captions")
         chosen = {name: getattr(args, name) for name in flags}
         run_script("run_pretraining.py", dataset=corpus, output_dir=model_dir, **{**PRETRAINING, **chosen})
     with part("3. Search among the test clips, and a report", "half a minute"):
