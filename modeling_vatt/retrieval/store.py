@@ -104,8 +104,12 @@ class Store:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
-        with _explained(self.file):
-            self._check()
+        try:
+            with _explained(self.file):
+                self._check()
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def create(cls, folder: str | os.PathLike, settings: dict[str, Any]) -> "Store":

@@ -296,16 +296,18 @@ def test_what_is_no_index_is_refused(tmp_path):
     connection.close()
     with pytest.raises(IndexDamaged, match="not the database"):
         VattIndex.open(tmp_path)
+    assert os.listdir(tmp_path) == [DATABASE]  # what was refused is closed
     index = synthetic(tmp_path / "i", 1)
     with pytest.raises(FileExistsError):
         synthetic(tmp_path / "i", 1)
-    for statement, error in (
+    refused = (
         ("UPDATE meta SET value = '99' WHERE key = 'format'", IndexMismatch),
         ("UPDATE meta SET value = '{}' WHERE key = 'settings'", IndexDamaged),
         ("DELETE FROM meta WHERE key = 'generation'", IndexDamaged),
         ("CREATE TRIGGER t AFTER DELETE ON files BEGIN SELECT 1; END", IndexDamaged),
-    ):
-        copy = tmp_path / f"copy{len(os.listdir(tmp_path))}"
+    )
+    for number, (statement, error) in enumerate(refused):
+        copy = tmp_path / f"copy{number}"
         index.close()
         shutil.copytree(tmp_path / "i", copy)
         connection = sqlite3.connect(copy / DATABASE)
