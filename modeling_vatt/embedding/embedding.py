@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
@@ -330,6 +330,16 @@ class WindowEmbeddings:
     errors: list[MediaError]
 
 
+def join_windows(pieces: Sequence[WindowEmbeddings]) -> WindowEmbeddings:
+    """Windows of one file, one piece after the other; with the duration that the first states."""
+    starts, ends, errors = (
+        [value for piece in pieces for value in getattr(piece, name)] for name in ("starts", "ends", "errors")
+    )
+    blocks = [piece.arrays for piece in pieces if piece.arrays]
+    arrays = {name: np.concatenate([block[name] for block in blocks]) for name in (blocks or [{}])[0]}
+    return WindowEmbeddings(pieces[0].duration, starts, ends, arrays, errors)
+
+
 @dataclass(frozen=True)
 class _Part:
     """A few windows of the file of this number, the first with what is `known` of those before; `last` if no
@@ -406,15 +416,10 @@ def embed_windows(
 
 def _whole(part: _Part, pieces: Sequence[WindowEmbeddings]) -> WindowEmbeddings:
     """All windows of a file, whose last part this is."""
-    ends = [end for piece in pieces for end in piece.ends]
-    arrays = [piece.arrays for piece in pieces if piece.arrays]
-    return WindowEmbeddings(
-        part.duration if part.error is None else max(ends, default=0.0),
-        [start for piece in pieces for start in piece.starts],
-        ends,
-        {name: np.concatenate([rows[name] for rows in arrays]) for name in (arrays or [{}])[0]},
-        [*filter(None, [part.error]), *(error for piece in pieces for error in piece.errors)],
-    )
+    found = join_windows(pieces)
+    if part.error is None:
+        return replace(found, duration=part.duration)
+    return replace(found, duration=max(found.ends, default=0.0), errors=[part.error, *found.errors])
 
 
 @dataclass

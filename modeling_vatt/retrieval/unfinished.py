@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..embedding.cache import FeatureCache
-from ..embedding.embedding import WindowEmbeddings
+from ..embedding.embedding import WindowEmbeddings, join_windows
 from ..processors import MediaError
 
 
@@ -42,7 +42,7 @@ class Unfinished:
             embeds = {name: rows for name, rows in arrays.items() if name.endswith("_embeds")}
             pieces.append(WindowEmbeddings(duration, starts, ends, embeds, errors))
             counts.append(counts[-1] + len(starts) + len(errors))
-        return _joined(pieces) if pieces else None
+        return join_windows(pieces) if pieces else None
 
     def keep(self, file: Any, windows: WindowEmbeddings) -> None:
         """The next windows of a file; they are written with others, a few seconds later."""
@@ -58,7 +58,7 @@ class Unfinished:
         pieces, self._waiting = self._waiting, []
         if not pieces:
             return
-        counts, joined = self._pieces[self._file], _joined(pieces)
+        counts, joined = self._pieces[self._file], join_windows(pieces)
         spans = {"starts": np.array(joined.starts), "ends": np.array(joined.ends)}
         errors = np.array(json.dumps([error.args for error in joined.errors]))
         self.cache.save([(self._file, counts[-1])], {**spans, "errors": errors, **joined.arrays})
@@ -74,13 +74,3 @@ class Unfinished:
     def clear(self) -> None:
         """Every file is whole: forget what is left of files that are gone, or have changed."""
         shutil.rmtree(self.cache.folder, ignore_errors=True)
-
-
-def _joined(pieces: list[WindowEmbeddings]) -> WindowEmbeddings:
-    """Windows of one file, one piece after the other."""
-    starts, ends, errors = (
-        [value for piece in pieces for value in getattr(piece, name)] for name in ("starts", "ends", "errors")
-    )
-    blocks = [piece.arrays for piece in pieces if piece.arrays]
-    arrays = {name: np.concatenate([block[name] for block in blocks]) for name in (blocks or [{}])[0]}
-    return WindowEmbeddings(pieces[0].duration, starts, ends, arrays, errors)
