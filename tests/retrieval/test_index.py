@@ -47,6 +47,7 @@ from modeling_vatt.retrieval import (
     writer_lock,
 )
 from modeling_vatt.retrieval import index as index_module
+from modeling_vatt.retrieval import moments as moments_module
 from modeling_vatt.retrieval import updating as indexing
 from modeling_vatt.retrieval.locking import LOCK
 from modeling_vatt.retrieval.store import DATABASE
@@ -161,6 +162,38 @@ def test_exact_search_finds_what_a_product_finds(tmp_path):
     assert len(index.search(query, "va", top_k=100, min_score=limit, merge=False)) == 5
     sample, rows = index.vectors("vt", limit=11)
     assert len(sample) == 11 and rows.shape == (11, 6) and sample[-1] == moments[-1]
+
+
+def test_of_equal_windows_the_earliest_are_found(tmp_path):
+    index = VattIndex.create(tmp_path / "i", None, IDENTITY, 1.0)
+    starts = np.arange(50.0)  # a picture that stands still
+    index.add(FileRecord("a.mp4", 1, 1, "x", 50.0), starts, starts + 1, np.ones((50, 12)), np.ones((50, 6)))
+    for count in (1, 7, 49):
+        found = index.search(np.ones(12), "va", top_k=count, merge=False)
+        assert [m.start for m in found] == list(range(count))
+
+
+def test_moments_of_a_very_long_file_take_no_time(monkeypatch):
+    looks = []
+    original = moments_module._mostly_in
+    monkeypatch.setattr(moments_module, "_mostly_in", lambda *pair: looks.append(1) or original(*pair))
+    scores = np.random.default_rng(0).standard_normal(3000) / 10
+    windows = [Moment("a.mp4", i, i + 2.0, float(score), 3001.0) for i, score in enumerate(scores)]
+    found = merge_windows(windows, 3000)
+    assert len(found) > 1000 and len(looks) < 10 * len(windows)
+    assert not any(original(window, moment) for moment in found[:20] for window in found if window != moment)
+
+
+def test_an_index_that_is_replaced_while_it_is_open(tmp_path):
+    index = synthetic(tmp_path / "i", 3)
+    shutil.rmtree(tmp_path / "i")
+    for work in (lambda: add(index, 4), lambda: index.search(np.ones(12), "va"), lambda: len(index)):
+        with pytest.raises(IndexDamaged, match="removed or replaced since it was opened"):
+            work()
+    other = synthetic(tmp_path / "i", 3)
+    with pytest.raises(IndexDamaged, match="removed or replaced"):
+        index.search(np.ones(12), "va")
+    assert len(other) == 15
 
 
 def test_queries_that_make_no_sense_are_refused(tmp_path):

@@ -368,6 +368,13 @@ def test_a_folder_far_from_the_query_in_postgres(postgres, tmp_path, monkeypatch
         found = server.search(-centres[7], "va", 10, folder="t7", merge=False)
         exact = server.search(-centres[7], "va", 10, folder="t7", merge=False, exact=True)
         assert len(found) == 10 and found == exact
+        starts = np.arange(50.0)  # a picture that stands still
+        still = FileRecord("still/f.mp4", 1, 1, "still", 50.0)
+        local.add(still, starts, starts + 1, np.ones((50, 12)), np.ones((50, 6)))
+        server.copy_from(local)
+        options = {"folder": "still", "exact": True, "merge": False}
+        found = [index.search(np.ones(12), "va", 7, **options) for index in (local, server)]
+        assert [m.start for m in found[0]] == [m.start for m in found[1]] == list(range(7))
 
 
 def test_a_file_arrives_in_postgres_wholly_or_not(postgres, tmp_path):
