@@ -4,6 +4,7 @@
 that were forgotten by name."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -24,7 +25,8 @@ class Ignored:
 
     A pattern without `/` fits a name at any depth, others fit paths from the root; one that ends with `/`
     fits folders alone; `*`, `?`, `[a-z]` stay within a name, `**` as a whole name does not; `!` takes back,
-    and `\` makes the sign after it a plain one.
+    and `\` makes the sign after it a plain one. How letters are composed (Unicode NFC or NFD) makes no
+    difference.
 
     Args:
         patterns: one or more.
@@ -33,7 +35,7 @@ class Ignored:
     def __init__(self, patterns: Iterable[str]) -> None:
         self._rules: list[tuple[bool, bool, re.Pattern[str]]] = []
         for line in patterns:
-            pattern = _BLANK_END.sub("", line)
+            pattern = _composed(_BLANK_END.sub("", line))
             leaves_out = not pattern.startswith("!")
             pattern = pattern.removeprefix("!")
             folders_only = pattern.endswith("/")
@@ -54,7 +56,7 @@ class Ignored:
             path: relative to the root, POSIX.
             is_folder: whether it is one; what lies in a folder that is left out is left out too.
         """
-        parts = path.split("/")
+        parts = _composed(path).split("/")
         for depth in range(1, len(parts) + 1):
             if self._fits("/".join(parts[:depth]), is_folder or depth < len(parts)):
                 return True
@@ -118,13 +120,16 @@ def forget_files(index: VattIndex, paths: Iterable[str]) -> int:
     Raises:
         ValueError: a path that the index does not hold; nothing is removed then.
     """
-    paths = [str(PurePosixPath(path)) for path in paths]
-    known = [file["path"] for file in index.files()]
-    found = {path: [file for file in known if path in with_parents(file)] for path in paths}
-    if lost := [path for path, files in found.items() if not files]:
-        raise ValueError(f"The index holds no {lost[0]!r}. Check the path, below the folder of the videos.")
-    index.store.set_meta(FORGOTTEN, sorted({*(index.store.meta(FORGOTTEN) or []), *paths}))
-    return index.remove({file for files in found.values() for file in files})
+    places = {file["path"]: with_parents(file["path"]) for file in index.files()}
+    known = {place for above in places.values() for place in above}
+    chosen: set[str] = set()
+    for path in paths:
+        spelled = _as_spelled(path, known)
+        if not spelled:
+            raise ValueError(f"The index holds no {path!r}. Check the path, below the folder of the videos.")
+        chosen |= spelled
+    index.store.set_meta(FORGOTTEN, sorted({*(index.store.meta(FORGOTTEN) or []), *chosen}))
+    return index.remove([path for path, above in places.items() if not chosen.isdisjoint(above)])
 
 
 def remember_files(index: VattIndex, paths: Iterable[str]) -> None:
@@ -134,11 +139,25 @@ def remember_files(index: VattIndex, paths: Iterable[str]) -> None:
         ValueError: a path that was not forgotten.
     """
     forgotten = set(index.store.meta(FORGOTTEN) or [])
-    paths = {str(PurePosixPath(path)) for path in paths}
-    if lost := sorted(paths - forgotten):
-        shown = ", ".join(map(repr, sorted(forgotten))) or "none"
-        raise ValueError(f"{lost[0]!r} was not forgotten. Take one of {shown}.")
-    index.store.set_meta(FORGOTTEN, sorted(forgotten - paths))
+    chosen: set[str] = set()
+    for path in paths:
+        spelled = _as_spelled(path, forgotten)
+        if not spelled:
+            shown = ", ".join(map(repr, sorted(forgotten))) or "none"
+            raise ValueError(f"{path!r} was not forgotten. Take one of {shown}.")
+        chosen |= spelled
+    index.store.set_meta(FORGOTTEN, sorted(forgotten - chosen))
+
+
+def _as_spelled(path: str, known: set[str]) -> set[str]:
+    """A path as one of those known is spelled, or as those are whose letters are composed otherwise."""
+    path = str(PurePosixPath(path))
+    return {path} & known or {other for other in known if _composed(other) == _composed(path)}
+
+
+def _composed(text: str) -> str:
+    """macOS takes letters and their accents apart in names (Unicode NFD), others do not (NFC)."""
+    return unicodedata.normalize("NFC", text)
 
 
 def with_parents(path: str) -> list[str]:

@@ -390,7 +390,7 @@ class PgVectorIndex(SearchableIndex):
                 # A graph gives up after some windows; a folder's may all lie behind them.
                 everything = len(found) < count
             if everything:
-                found = rows(" + 0", count)  # graphs do not know how to order by a sum
+                found = rows(" + 0, w.id", count)  # graphs do not know how to order by a sum
             return [Moment(check_path(path), *row) for path, *row in found]
 
         return nearest
