@@ -338,8 +338,8 @@ def join_windows(pieces: Sequence[WindowEmbeddings]) -> WindowEmbeddings:
 
 @dataclass(frozen=True)
 class _Part:
-    """A few windows of a file. The first part of a file has the windows `known` from before; after the `last`
-    none follow, because of `error` if set."""
+    """A few windows of a file; the first part has the windows `known` from before. `error`: why the `last`
+    part leaves out the rest."""
 
     number: int
     source: MediaSource
