@@ -22,7 +22,7 @@ from .store import SPACES, Space
 _SAMPLE = 500  # windows, so 250,000 pairs
 _FEWEST_PAIRS = 100
 _SAME = 0.9999  # cosine: copies of a file
-_CHANGED = 0.1  # growth of the index, as a share, after which another sample is drawn
+_CHANGED = 0.1  # windows that came or went, as a share, after which another sample is drawn
 
 
 class Calibration:
@@ -31,7 +31,7 @@ class Calibration:
     def __init__(self, index: Any) -> None:
         self.index = index
         self._guard = threading.Lock()
-        self._size = -1
+        self._drawn = (0, -1)  # windows, and the last number, when the sample was drawn
         self._moments: list[Moment] = []
         self._vectors: dict[Space, npt.NDArray[np.float32]] = {}
         self._random: dict[tuple[float, ...], npt.NDArray[np.float32]] = {}
@@ -44,10 +44,11 @@ class Calibration:
             return None
         parts = tuple(round(norm / total, 3) for norm in norms)
         with self._guard:
-            size = len(self.index)
-            if abs(size - self._size) > _CHANGED * max(self._size, 0):
+            size, last = self._drawn
+            now, new, newest = self.index.count(last)
+            if new + (size + new - now) > _CHANGED * size or last < 0:
                 self._draw()
-                self._size = size
+                self._drawn = (now, newest)
             if parts not in self._random:
                 self._random[parts] = self._pairs(parts)
             random = self._random[parts]

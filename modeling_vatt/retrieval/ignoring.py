@@ -3,6 +3,7 @@
 """Files of a folder that are left out of its index: by patterns as in `.gitignore`, or forgotten by name."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -23,13 +24,13 @@ class Ignored:
 
     A pattern without `/` matches names at any depth, others match paths from the root, and a `/` at the end
     matches only folders. `*`, `?` and `[a-z]` match within a name, `**` matches any number of folders, `!`
-    includes again, and `\` escapes the next character.
+    includes again, and `\` escapes the next character. Unicode NFC and NFD are equal.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._rules: list[tuple[bool, bool, re.Pattern[str]]] = []
         for line in patterns:
-            pattern = _BLANK_END.sub("", line)
+            pattern = _composed(_BLANK_END.sub("", line))
             leaves_out = not pattern.startswith("!")
             pattern = pattern.removeprefix("!")
             folders_only = pattern.endswith("/")
@@ -45,7 +46,7 @@ class Ignored:
 
     def __call__(self, path: str, is_folder: bool = False) -> bool:
         """Whether a path (relative to the root, POSIX) or a folder above it is left out."""
-        parts = path.split("/")
+        parts = _composed(path).split("/")
         for depth in range(1, len(parts) + 1):
             if self._fits("/".join(parts[:depth]), is_folder or depth < len(parts)):
                 return True
@@ -100,23 +101,40 @@ def forget_files(index: VattIndex, paths: Iterable[str]) -> int:
     Raises:
         ValueError: a path that the index does not hold; nothing is removed then.
     """
-    paths = [str(PurePosixPath(path)) for path in paths]
-    known = [file["path"] for file in index.files()]
-    found = {path: [file for file in known if path in with_parents(file)] for path in paths}
-    if lost := [path for path, files in found.items() if not files]:
-        raise ValueError(f"The index holds no {lost[0]!r}. Check the path, below the folder of the videos.")
-    index.store.set_meta(FORGOTTEN, sorted({*(index.store.meta(FORGOTTEN) or []), *paths}))
-    return index.remove({file for files in found.values() for file in files})
+    places = {file["path"]: with_parents(file["path"]) for file in index.files()}
+    known = {place for above in places.values() for place in above}
+    chosen: set[str] = set()
+    for path in paths:
+        spelled = _as_spelled(path, known)
+        if not spelled:
+            raise ValueError(f"The index holds no {path!r}. Check the path, below the folder of the videos.")
+        chosen |= spelled
+    index.store.set_meta(FORGOTTEN, sorted({*(index.store.meta(FORGOTTEN) or []), *chosen}))
+    return index.remove([path for path, above in places.items() if not chosen.isdisjoint(above)])
 
 
 def remember_files(index: VattIndex, paths: Iterable[str]) -> None:
     """Let the next update take in files again that [`forget_files`] left out; ValueError for other paths."""
     forgotten = set(index.store.meta(FORGOTTEN) or [])
-    paths = {str(PurePosixPath(path)) for path in paths}
-    if lost := sorted(paths - forgotten):
-        shown = ", ".join(map(repr, sorted(forgotten))) or "none"
-        raise ValueError(f"{lost[0]!r} was not forgotten. Take one of {shown}.")
-    index.store.set_meta(FORGOTTEN, sorted(forgotten - paths))
+    chosen: set[str] = set()
+    for path in paths:
+        spelled = _as_spelled(path, forgotten)
+        if not spelled:
+            shown = ", ".join(map(repr, sorted(forgotten))) or "none"
+            raise ValueError(f"{path!r} was not forgotten. Take one of {shown}.")
+        chosen |= spelled
+    index.store.set_meta(FORGOTTEN, sorted(forgotten - chosen))
+
+
+def _as_spelled(path: str, known: set[str]) -> set[str]:
+    """The known paths that are equal to a path, or else equal up to Unicode composition."""
+    path = str(PurePosixPath(path))
+    return {path} & known or {other for other in known if _composed(other) == _composed(path)}
+
+
+def _composed(text: str) -> str:
+    """Unicode NFC; macOS decomposes names (NFD)."""
+    return unicodedata.normalize("NFC", text)
 
 
 def with_parents(path: str) -> list[str]:

@@ -266,9 +266,15 @@ class VattIndex(SearchableIndex):
     def _select(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         return list(self.store.select(statement.format(files="files", windows="windows"), values))
 
-    def _place(self, file: Path) -> str:
-        if self.root is not None and file.exists() and file.resolve().is_relative_to(self.root.resolve()):
-            file = file.resolve().relative_to(self.root.resolve())
+    def place_of(self, file: str | os.PathLike) -> str:
+        """See [`SearchableIndex.place_of`]."""
+        file = Path(file)
+        if self.root is not None and (file.is_absolute() or os.path.lexists(file)):
+            absolute, root = Path(os.path.abspath(file)), self.root.resolve()
+            # A link in the folder is a file of its own, wherever it leads.
+            for place in (absolute.parent.resolve() / absolute.name, absolute.resolve()):
+                if place.is_relative_to(root):
+                    return place.relative_to(root).as_posix()
         return file.as_posix()
 
     def window_at(self, path: str, seconds: float | None = None) -> IndexedMoment | None:
@@ -474,7 +480,7 @@ class VattIndex(SearchableIndex):
 def _best(ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], count: int) -> _Candidates:
     """The best, best first; of equal scores the earlier one."""
     if count < len(scores):
-        chosen = np.argpartition(-scores, count - 1)[:count]
+        chosen = scores >= np.partition(scores, -count)[-count]
         ids, scores = ids[chosen], scores[chosen]
-    order = np.lexsort((ids, -scores))
+    order = np.lexsort((ids, -scores))[:count]
     return ids[order], scores[order]

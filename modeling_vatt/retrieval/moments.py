@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From windows that fit a query to moments of videos."""
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
+from operator import attrgetter
 from typing import Any, Literal
 
 
@@ -169,6 +171,8 @@ def _merged(windows: Iterable[Moment], margin: float) -> Iterator[Moment]:
     files: dict[str, list[Moment]] = {}
     for window in sorted(ranked, key=lambda window: (window.start, window.end)):
         files.setdefault(window.path, []).append(window)
+    by_start = attrgetter("start")
+    longest = {path: max(window.end - window.start for window in rows) for path, rows in files.items()}
     places = {id(window): place for rows in files.values() for place, window in enumerate(rows)}
     taken: set[int] = set()
     for best in ranked:
@@ -185,7 +189,10 @@ def _merged(windows: Iterable[Moment], margin: float) -> Iterator[Moment]:
             taken.add(id(rows[last]))
         joined = rows[first : last + 1]
         moment = replace(best, start=min(w.start for w in joined), end=max(w.end for w in joined))
-        taken.update(id(window) for window in rows if _mostly_in(window, moment))
+        # Not over all of the file, of which hours may have thousands of moments.
+        low = bisect_left(rows, moment.start - longest[best.path], key=by_start)
+        high = bisect_left(rows, moment.end, key=by_start)
+        taken.update(id(window) for window in rows[low:high] if _mostly_in(window, moment))
         yield moment
 
 

@@ -377,7 +377,7 @@ class PgVectorIndex(SearchableIndex):
                 # A graph stops after some windows; those of a folder may all come later.
                 everything = len(found) < count
             if everything:
-                found = rows(" + 0", count)  # ordering by a sum does not use graphs
+                found = rows(" + 0, w.id", count)  # ordering by a sum uses no graph
             return [Moment(check_path(path), *row) for path, *row in found]
 
         return nearest

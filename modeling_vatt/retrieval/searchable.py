@@ -67,6 +67,16 @@ class SearchableIndex(ABC):
     def __len__(self) -> int:
         return self._select("SELECT count(*) FROM {windows}")[0][0]
 
+    def count(self, after: int) -> tuple[int, int, int]:
+        """Windows, those of them whose number is above `after`, and the highest number. A window that is
+        replaced gets a new one."""
+        ((windows, new, last),) = self._select(
+            "SELECT (SELECT count(*) FROM {windows}), (SELECT count(*) FROM {windows} WHERE id > %s), "
+            "(SELECT coalesce(max(id), 0) FROM {windows})",
+            after,
+        )
+        return windows, new, last
+
     def _facts(self) -> dict[str, Any]:
         """Facts of every index; files and seconds are of those with windows."""
         ((files, seconds, errors),) = self._select(
@@ -86,7 +96,7 @@ class SearchableIndex(ABC):
             "errors": errors,
         }
 
-    def _content(self, path: str) -> str:
+    def content_of(self, path: str) -> str:
         """Hash of a file."""
         return self._select("SELECT hash FROM {files} WHERE path = %s", path)[0][0]
 
@@ -136,7 +146,7 @@ class SearchableIndex(ABC):
 
         def find() -> list[Moment]:
             nearest = self._nearest(queries, self.folders(folder), exact)
-            content: Callable[[str], str] = cache(self._content) if distinct else str
+            content: Callable[[str], str] = cache(self.content_of) if distinct else str
             moments = find_moments(nearest, top_k, min_score, merge, margin, per_file, content, other_than)
             copies = cache(self._copies)
             return [replace(m, copies=copies(m.path)) for m in moments] if distinct else moments
@@ -174,9 +184,9 @@ class SearchableIndex(ABC):
         return rows
 
     def path_of(self, file: str | os.PathLike) -> str:
-        """A file or folder as the index names it: by its place in the index's folder, or by a file of the
-        same content there, or as given."""
-        place, path = Path(file), self._place(Path(file))
+        """A file as the index names it: by its place, or by an indexed file of the same content, or as
+        given."""
+        place, path = Path(file), self.place_of(file)
         if place.is_file():
             windows = "SELECT 1 FROM {files} f JOIN {windows} w ON w.file = f.id WHERE path = %s LIMIT 1"
             size = "SELECT 1 FROM {files} WHERE size = %s LIMIT 1"
@@ -200,9 +210,9 @@ class SearchableIndex(ABC):
             check_second(found[0], seconds)
         return found
 
-    def _place(self, file: Path) -> str:
-        """Path of a file or folder relative to the folder of the index, if it lies in there."""
-        return file.as_posix()
+    def place_of(self, file: str | os.PathLike) -> str:
+        """Path of a file or folder relative to the index's folder, if it lies in there, or as given."""
+        return Path(file).as_posix()
 
     def folders(self, folder: str | None) -> list[str] | None:
         """Prefixes of paths for a folder, in Unicode NFC or NFD (as macOS has it); None for the root;

@@ -103,6 +103,7 @@ class Store:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
+        self._opened = os.stat(self.file)
         try:
             with _explained(self.file):
                 self._check()
@@ -145,7 +146,17 @@ class Store:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The connection of this thread."""
+        """The connection of this thread.
+
+        Raises:
+            IndexDamaged: the database was removed or replaced: what is written would be lost with it.
+        """
+        try:
+            same = os.path.samestat(os.stat(self.file), self._opened)
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise IndexDamaged(f"{self.file}: removed or replaced since it was opened. Start anew.")
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._connect()
@@ -322,8 +333,9 @@ class Store:
                 connection.execute(f"INSERT INTO {space} {vectors}", (shift, old))
 
     def update(self, source: str, file: FileRecord) -> None:
-        """Give a file another path, size or time; its windows stay."""
+        """Give a file another path, in place of the one there, size or time; its windows stay."""
         with self.writing() as connection:
+            connection.execute("DELETE FROM files WHERE path = ? AND path != ?", (file.path, source))
             connection.execute(
                 f"UPDATE files SET ({FILE_COLUMNS}) = (?, ?, ?, ?, ?, ?) WHERE path = ?",
                 (*astuple(file), source),

@@ -218,9 +218,8 @@ def update_index(
     state = [__version__, index.identity.weights, index.window, index.stride, repr(limits)]
     unfinished = Unfinished(index.store.folder / UNFINISHED, state)
     update = _Update(index, index.root, retry, rehash, unfinished)
-    update.rename()
+    todo = update.settle_moved(update.changed())
     update.settle_gone(prune)
-    todo = update.changed()
 
     def count(windows: int) -> None:
         update.report.windows += windows
@@ -269,6 +268,7 @@ class _Update:
         self.known = {file.path: file for file, _ in rows}
         gone = [path for path in self.known if path not in self.files and not _hidden(path, found.errors)]
         self.gone = {path: self.known.pop(path) for path in gone}
+        self.by_hash = {file.hash: path for path, file in self.known.items()}
         self.empty = {file.path for file, windows in rows if windows == 0}
         self.excluded = {path for path in self.gone if is_excluded(path, False)}
         if self.gone.keys() - self.excluded and not self.files and not self.known:
@@ -302,25 +302,6 @@ class _Update:
     def _was_replaced(self, file: FileRecord) -> bool:
         return self.rehash and self._hash(file.path) != file.hash
 
-    def rename(self) -> None:
-        """Settle renamed files."""
-        by_size: dict[int, list[FileRecord]] = {}
-        for file in self.gone.values():
-            if not self._to_retry(file):
-                by_size.setdefault(file.size, []).append(file)
-        for path, stat in self.files.items():
-            candidates = by_size.get(stat.st_size, [])
-            if path in self.known or not candidates:
-                continue
-            content = self._hash(path)
-            old = next((file for file in candidates if file.hash == content), None)
-            if old is not None:
-                candidates.remove(old)
-                del self.gone[old.path]
-                self.known[path] = _as_found(old, path, stat)
-                self.store.update(old.path, self.known[path])
-                self.report.reused += 1
-
     def settle_gone(self, prune: bool) -> None:
         """Remove missing files; without `prune` only those without moments or excluded."""
         kept = [] if prune else [path for path in self.gone if path not in self.empty | self.excluded]
@@ -339,9 +320,33 @@ class _Update:
             else:
                 self.report.unchanged += 1
                 self.done += 1
-        self.report.unchanged -= self.report.reused  # the renamed ones are known by now
         self._left = sum(self.files[path].st_size for path in todo)
         return todo
+
+    def settle_moved(self, todo: list[str]) -> list[str]:
+        """Settle files with the content of a path that is missing or has changed; returns the others."""
+        gone: dict[str | None, list[FileRecord]] = {}
+        for file in self.gone.values():
+            if not self._to_retry(file):
+                gone.setdefault(file.hash, []).append(file)
+        going = [self.known[path] for path in todo if path in self.known]
+        sizes = {file.size for file in (*self.gone.values(), *going)}
+        moved: list[tuple[FileRecord, str]] = []
+        settled = set()
+        # Files at new paths come first, as they may need what is at known paths now.
+        for path in sorted(todo, key=lambda path: path in self.known):
+            if self.files[path].st_size not in sizes:
+                continue
+            content = self._hash(path)
+            is_touched = path in self.known and self.known[path].hash == content
+            if not is_touched and (sources := gone.get(content)):
+                moved.append((self.gone.pop(sources.pop(0).path), path))
+            elif self._settle(path):
+                settled.add(path)
+        for old, path in moved:
+            self._reuse(old, path)
+            settled.add(path)
+        return [path for path in todo if path not in settled]
 
     def begin(self, source: MediaSource, duration: float) -> WindowEmbeddings | None:
         """Note the length of a file, and return its saved first windows."""
@@ -383,15 +388,9 @@ class _Update:
 
     def new_content(self, todo: list[str]) -> Iterator[Path]:
         """Files to embed; those of known content are settled here, or later if it is being embedded."""
-        self.by_hash = {file.hash: path for path, file in self.known.items()}
-        # Before a replaced file's content is removed, others may need it.
-        going = {self.known[path].size for path in todo if path in self.known}
-        early = {path for path in todo if self.files[path].st_size in going and self._settle(path)}
         embedding: set[str | None] = set()
         for path in todo:
             content = self._hash(path)
-            if path in early:
-                continue
             if content in embedding:
                 self._copies.append(path)
             elif not self._settle(path):
@@ -422,12 +421,13 @@ class _Update:
                 self.report.errors[path] = CHANGED
 
     def _reuse(self, twin: FileRecord, path: str) -> None:
-        file = _as_found(twin, path, self.files[path])
-        if twin.path == path:
-            self.store.update(path, file)
-        else:
+        stat = self.files[path]
+        file = replace(twin, path=path, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
+        if twin.path != path and twin.path in self.known:
             self.store.copy(twin.path, file)
-        self.known[path] = file
+        else:  # touched or moved
+            self.store.update(twin.path, file)
+        self.known[path], self.by_hash[file.hash] = file, path
         self._left -= self.files[path].st_size
         self.report.reused += 1
         self.done += 1
@@ -467,7 +467,3 @@ class _Update:
 def _hidden(path: str, errors: dict[str, str]) -> bool:
     """Whether a file may still exist, as it or a folder above it could not be read."""
     return any(place in errors for place in with_parents(path))
-
-
-def _as_found(file: FileRecord, path: str, stat: os.stat_result) -> FileRecord:
-    return replace(file, path=path, size=stat.st_size, mtime_ns=stat.st_mtime_ns)

@@ -47,6 +47,7 @@ from modeling_vatt.retrieval import (
     writer_lock,
 )
 from modeling_vatt.retrieval import index as index_module
+from modeling_vatt.retrieval import moments as moments_module
 from modeling_vatt.retrieval import updating as indexing
 from modeling_vatt.retrieval.locking import LOCK
 from modeling_vatt.retrieval.store import DATABASE
@@ -129,12 +130,35 @@ def test_a_window_that_lies_mostly_in_a_moment_is_part_of_it():
     assert [(m.start, m.end) for m in merge_windows(windows, 5, margin=0.05)] == [(0, 2), (1.5, 3.5)]
 
 
+def test_moments_of_a_very_long_file_take_no_time(monkeypatch):
+    looks = []
+    original = moments_module._mostly_in
+    monkeypatch.setattr(moments_module, "_mostly_in", lambda *pair: looks.append(1) or original(*pair))
+    scores = np.random.default_rng(0).standard_normal(3000) / 10
+    windows = [Moment("a.mp4", i, i + 2.0, float(score), 3001.0) for i, score in enumerate(scores)]
+    found = merge_windows(windows, 3000)
+    assert len(found) > 1000 and len(looks) < 10 * len(windows)
+    assert not any(original(window, moment) for moment in found[:20] for window in found if window != moment)
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00.0"), (83.25, "1:23.2"), (3723.96, "1:02:03.9")])
 def test_time_codes(seconds, text):
     assert timecode(seconds) == text
 
 
 # --- store and search ---
+
+
+def test_an_index_that_is_replaced_while_it_is_open(tmp_path):
+    index = synthetic(tmp_path / "i", 3)
+    shutil.rmtree(tmp_path / "i")
+    for work in (lambda: add(index, 4), lambda: index.search(np.ones(12), "va"), lambda: len(index)):
+        with pytest.raises(IndexDamaged, match="removed or replaced since it was opened"):
+            work()
+    other = synthetic(tmp_path / "i", 3)
+    with pytest.raises(IndexDamaged, match="removed or replaced"):
+        index.search(np.ones(12), "va")
+    assert len(other) == 15
 
 
 def test_a_disk_that_is_full_while_files_are_added(tmp_path):
