@@ -13,12 +13,12 @@ from .video_search import VideoSearch
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model finds.
+    """Results of one model.
 
     Args:
         model: folder or Hub id.
         moments: found, best first.
-        shared: of each of these, by how many of the other models it is found too.
+        shared: for each of these, how many other models find it too.
         unknown: words of the query that the model does not know.
     """
 
@@ -29,10 +29,10 @@ class Answer:
 
 
 def compare_searches(searches: Iterable[VideoSearch], query: Query, **options: Any) -> list[Answer]:
-    """Moments that each model finds, and which of them others find, too: those that have time in common.
+    """Moments that each model finds, and how many others find an overlapping one.
 
     Args:
-        searches: of the same videos; each is let go of before the next is taken.
+        searches: of the same videos; used one after the other.
         query: what is looked for.
         **options: of [`VideoSearch.find`].
     """
