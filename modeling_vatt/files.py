@@ -18,6 +18,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 
 _LOCK, _WRITER = ".writer.lock", ".writer.json"
+_MARK = 6  # bytes of hexadecimal digits in the names of files that are being written
 _GRACE = 5.0  # seconds that the workers of a dead process have to end
 
 
@@ -34,7 +35,7 @@ def whole_file(path: str | os.PathLike, new: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(6)}.partial")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(_MARK)}.partial")
     try:
         yield partial
         # Otherwise a power failure could leave the name without the content.
@@ -91,7 +92,7 @@ def one_writer(folder: str | os.PathLike) -> Iterator[None]:
     try:
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now(UTC):%F %T} UTC"}
         write_whole(folder / _WRITER, json.dumps(owner).encode())
-        for partial in folder.glob("*.partial"):
+        for partial in folder.glob(f"*.{'[0-9a-f]' * 2 * _MARK}.partial"):  # not those of others
             partial.unlink(missing_ok=True)
         yield
     finally:

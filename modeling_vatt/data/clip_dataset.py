@@ -19,7 +19,7 @@ from ..processors.media import DEFAULT_LIMITS, MediaClip, MediaError, MediaLimit
 from ..processors.processing_vatt import VattProcessor
 from ..processors.windows import window_places
 from .captions import usable_captions, usable_sentences
-from .reading import SkippedClip, decoded_row, is_decoded, read_options, read_row
+from .reading import SkippedClip, decoded_row, is_decoded, read_row
 from .sampler import Order, group_alike, shuffle_shards
 from .tables import ClipTable, all_captions, clip_name, nearest_sentences, video_paths
 
@@ -149,7 +149,7 @@ class ClipDataset(Dataset):
         return captions
 
     def _read(self, row: dict[str, Any], random: np.random.Generator) -> list[MediaClip]:
-        options = {**read_options(self.processor), "limits": self.limits}
+        options = {**self.processor.clip_options(), "limits": self.limits}
         if self.random_window and self.window_choices:
             every = window_places(self.window_choices)
             places = [every[choice] for choice in self.choose(random)]

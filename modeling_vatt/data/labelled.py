@@ -19,7 +19,7 @@ from ..processors.media import DEFAULT_LIMITS, MediaError, MediaLimits, read_pic
 from ..processors.processing_vatt import VattProcessor
 from ..processors.windows import window_places
 from .folders import class_folders
-from .reading import SkippedClip, read_options, read_row, source_of
+from .reading import SkippedClip, read_row, source_of
 from .tables import open_table
 
 
@@ -269,7 +269,7 @@ class LabelledDataset(Dataset):
             picture = read_picture(source_of(row["image"]), self.limits)[None]
             clip = self.processor(videos=[picture], num_frames=1, **options)["pixel_values_videos"]
             return {"pixel_values": clip[:, 0]}
-        window = {**read_options(self.processor, self.media), "limits": self.limits}
+        window = {**self.processor.clip_options(self.media), "limits": self.limits}
         clips = read_row(row, self.media, window, places)
         options["start"] = 0.0
         if self.media == "audio":

@@ -30,6 +30,7 @@ from .captions import usable_sentences
 DECODED = "decoded clip"
 # Seconds by which the length that a file states may be rounded, as in reading files.
 _ROUNDING = 5e-4
+read_options = VattProcessor.clip_options  # called with a processor
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,6 @@ def name_of(row: Mapping[str, Any]) -> str:
     return row.get("name") or media.get("path") or row.get("source") or "a clip"
 
 
-def read_options(processor: VattProcessor, media: str | None = None) -> dict[str, Any]:
-    """See [`VattProcessor.clip_options`]."""
-    return processor.clip_options(media)
-
-
 def read_row(
     row: dict[str, Any], column: str, options: dict[str, Any], places: Sequence[float]
 ) -> list[MediaClip]:
@@ -72,7 +68,7 @@ def read_row(
     Args:
         row: of [`open_table`] or [`decode_clips`].
         column: of the file.
-        options: of [`read_options`], and `limits`.
+        options: of [`VattProcessor.clip_options`], and `limits`.
         places: of the windows, see [`window_places`].
 
     Raises:
@@ -142,7 +138,7 @@ def decode_clips(
         The table for [`ClipDataset`] or [`LabelledDataset`], and the skipped clips. Of a row with `start` and
         `end` only that part is decoded, with times from its beginning.
     """
-    options = {**read_options(processor, media), "limits": limits}
+    options = {**processor.clip_options(media), "limits": limits}
     column = media or "video"
     parts = [name for name in ("start", "end") if name in clips.column_names]
     timed = media is None and "sentences" in clips.column_names

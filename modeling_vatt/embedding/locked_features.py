@@ -14,7 +14,7 @@ from transformers import BatchFeature
 
 from .._version import __version__
 from ..data import ClipDataset, SkippedClip, all_captions
-from ..data.reading import is_decoded, name_of, part_of, read_options, read_row, source_of
+from ..data.reading import is_decoded, name_of, part_of, read_row, source_of
 from ..models.foreign import VattForeignTower
 from ..models.locking import hash_locked
 from ..models.losses import caption_ids
@@ -151,7 +151,7 @@ class _Job:
         wanted = dict(zip(sources, range(len(clips)), strict=True))  # equal clips only once
         known = [caches[name].keys() for name in names]
         missing = [key for key in self._mine(wanted) if any(repr(key) not in there for there in known)]
-        reading = {**read_options(self.processor), **options}
+        reading = {**self.processor.clip_options(), **options}
 
         def read(key: Any) -> _Read | MediaError:
             return self._read(clips[wanted[key]], names, reading, window_places(windows))
@@ -395,7 +395,7 @@ class FeatureDataset(ClipDataset):
     ) -> dict[str, Any]:
         """Inputs of unlocked video and sound towers, of the same windows."""
         known = self.features.media
-        options = {**read_options(self.processor), "limits": self.limits, "segment": part_of(row)}
+        options = {**self.processor.clip_options(), "limits": self.limits, "segment": part_of(row)}
         seconds = options.pop("duration")
         watch, listen = "video" not in known, "audio" not in known
         if not (watch or listen):

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, fields
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -100,12 +100,14 @@ class Store:
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = index_folder(folder)
         self.file = self.folder / DATABASE
+        self._log = self.folder / f"{DATABASE}-wal"
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
         self._opened = os.stat(self.file)
         try:
             with _explained(self.file):
+                self._check_untouched()
                 self._check()
         except BaseException:
             self.close()
@@ -127,22 +129,34 @@ class Store:
             raise exists from None
         return cls(folder)
 
+    def _check_untouched(self) -> None:
+        """Refuse what is not ours as it is: other connections change the file, or those beside it."""
+        try:
+            with closing(self._open("immutable=1")) as self._local.connection:
+                self._check()
+        except (sqlite3.DatabaseError, IndexDamaged) as error:
+            # A writer may be moving pages from its log just now; connections that take part in locking wait.
+            if _code(error.__cause__ or error) != sqlite3.SQLITE_CORRUPT or not self._log.exists():
+                raise
+        finally:
+            self._local = threading.local()
+
     def _check(self) -> None:
         names = {
             name: kind
             for kind, name in self.connection.execute("SELECT type, name FROM sqlite_master")
             if not name.startswith("sqlite_")
         }
-        # No triggers and views, which would run with our statements.
-        expected = {**dict.fromkeys(_TABLES, "table"), **dict.fromkeys(_INDEXES, "index")}
-        if names != expected:
-            raise _damaged("not the database of an index", self.file)
-        found = self.meta("format")
-        if found != FORMAT:
+        found = self.meta("format") if names.get("meta") == "table" else None
+        if isinstance(found, int) and found != FORMAT:
             raise IndexMismatch(
                 f"{self.folder}: the index has format {found}, this version of modeling_vatt writes "
                 f"{FORMAT}. Remove it and index again, or install the version that made it."
             )
+        # No triggers and views, which would run with our statements.
+        expected = {**dict.fromkeys(_TABLES, "table"), **dict.fromkeys(_INDEXES, "index")}
+        if names != expected or found != FORMAT:
+            raise _damaged("not the database of an index", self.file)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -165,16 +179,22 @@ class Store:
                 self._connections.append(connection)
         return connection
 
+    def _open(self, options: str) -> sqlite3.Connection:
+        address = f"{self.file.resolve().as_uri()}?{options}"
+        shared: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}
+        connection = sqlite3.connect(address, uri=True, timeout=_WAIT, **shared)
+        connection.execute("PRAGMA trusted_schema=OFF")
+        return connection
+
     def _connect(self) -> sqlite3.Connection:
         connection = self._connect_to_write() if os.access(self.folder, os.W_OK) else None
         connection = connection or self._connect_to_read()
         connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA trusted_schema=OFF")
         return connection
 
     def _connect_to_write(self) -> sqlite3.Connection | None:
         """Connection for writing; None if the disk is too full for its files, so that reading still works."""
-        connection = sqlite3.connect(self.file, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+        connection = self._open("mode=rw")
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
@@ -187,26 +207,18 @@ class Store:
 
     def _connect_to_read(self) -> sqlite3.Connection:
         """Read-only connection; another user may still write."""
-        address = self.file.resolve().as_uri()
-
-        def connect(options: str) -> sqlite3.Connection:
-            return sqlite3.connect(
-                f"{address}?{options}", uri=True, timeout=_WAIT, isolation_level=None, check_same_thread=False
-            )
-
-        connection = connect("mode=ro")
+        connection = self._open("mode=ro")
         try:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             return connection
         except sqlite3.OperationalError:  # its other files are missing and cannot be made
             connection.close()
-        log = self.file.with_name(f"{DATABASE}-wal")
-        if log.exists() and log.stat().st_size > 0:
+        if self._log.exists() and self._log.stat().st_size > 0:
             raise PermissionError(
-                f"{log}: holds changes that cannot be read without writing here. Let the owner of the index "
-                "run `vatt info` on it, or copy the folder."
+                f"{self._log}: holds changes that cannot be read without writing here. Let the owner of the "
+                "index run `vatt info` on it, or copy the folder."
             )
-        return connect("immutable=1")  # nobody writes at present
+        return self._open("immutable=1")  # nobody writes at present
 
     def close(self) -> None:
         """Close the connections of all threads."""
@@ -435,8 +447,8 @@ def _damaged(reason: str, file: Path) -> IndexDamaged:
     return IndexDamaged(f"{file}: {reason}. Remove the folder and index again.")
 
 
-def _code(error: sqlite3.Error) -> int:
-    """Primary error code of SQLite, 0 for other errors."""
+def _code(error: BaseException) -> int:
+    """The primary one of SQLite, 0 if it did not come from there."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
@@ -446,7 +458,7 @@ def _explained(file: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # its messages quote what is damaged
-        code = _code(error) if isinstance(error, sqlite3.Error) else 0
+        code = _code(error)
         if code == sqlite3.SQLITE_FULL:
             raise OSError(
                 f"{file}: the disk is full. Free some space; what was written before is kept."

@@ -17,6 +17,8 @@ from typing import Any
 
 
 _NAME = re.compile(r"checkpoint-(\d+)")
+# What killed runs leave; folders of others may end in the same way.
+_LEFT = re.compile(r"(checkpoint-\d+|best|result|saving)\.(partial|replaced)")
 STATE_FILE = "training_state.json"
 
 
@@ -117,13 +119,11 @@ def files_at_once(folder: str | os.PathLike) -> Iterator[Path]:
 def recover(output_dir: str | os.PathLike) -> None:
     """Clean up after a killed run: restore folders that were moved aside if they were not replaced, and
     delete half-written ones."""
-    for path in Path(output_dir).glob("*.replaced"):
-        if path.with_suffix("").exists():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
+    for path in [path for path in Path(output_dir).glob("*.*") if _LEFT.fullmatch(path.name)]:
+        if path.suffix == ".replaced" and not path.with_suffix("").exists():
             os.rename(path, path.with_suffix(""))
-    for path in Path(output_dir).glob("*.partial"):
-        shutil.rmtree(path, ignore_errors=True)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_old(

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Literal, Self, TypeAlias
 
 import av
 import numpy as np
+from av.filter import Graph
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Discard, Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -286,8 +287,10 @@ class MediaReader:
                 moment = None if stamp is None or packet.is_discard else stamp * tick
                 length = (packet.duration or 0) * tick
                 if kind == "audio" and packet.has_sidedata("skip_samples"):  # the decoder drops them
-                    samples = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
-                    length -= samples / max(1, packet.stream.codec_context.sample_rate)
+                    skipped = np.frombuffer(bytes(packet.get_sidedata("skip_samples"))[:8], "<u4")
+                    # At its beginning and end; Ogg takes the latter off the length itself.
+                    samples = skipped[0] if self._container.format.name == "ogg" else skipped.sum()
+                    length -= float(samples) / max(1, packet.stream.codec_context.sample_rate)
                 clock.add(kind, moment, max(0.0, length), packet.is_keyframe)
         return clock
 
@@ -505,6 +508,17 @@ def _with_next_stamp(packets: Iterator[Any]) -> Iterator[tuple[Any, int | None]]
             del stamps[: -4 * _REORDER_DEPTH]
 
 
+def _without_side_data(frame: Any, kind: int) -> Any:
+    """The frame without its side data of one kind, a number of FFmpeg."""
+    graph = Graph()
+    form = {"width": frame.width, "height": frame.height, "format": frame.format}
+    begin = graph.add_buffer(**form, time_base=frame.time_base)
+    graph.link_nodes(begin, graph.add("sidedata", f"mode=delete:type={kind}"), graph.add("buffersink"))
+    graph.configure()
+    graph.push(frame)
+    return graph.pull()
+
+
 @dataclass(frozen=True)
 class Orientation:
     """A display matrix as exchange of rows and columns, then mirroring; `rotation` is its angle."""
@@ -519,13 +533,11 @@ class Orientation:
         # A stored pixel (x, y) is displayed at (a x + c y, b x + d y).
         try:
             matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
-        except ValueError:  # kinds of data without a name in PyAV, such as EXIF
-            turn = math.radians(-frame.rotation)
-            a, b, c, d = math.cos(turn), math.sin(turn), -math.sin(turn), math.cos(turn)
-        else:
-            if matrix is None:
-                return cls()
-            a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()
+        except ValueError as error:  # "31 is not a valid Type": kinds without a name in PyAV, such as EXIF
+            return cls.of(_without_side_data(frame, int(str(error).split()[0])))
+        if matrix is None:
+            return cls()
+        a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()
         transposed = abs(b) + abs(c) > abs(a) + abs(d)
         mirror_x, mirror_y = (c < 0, b < 0) if transposed else (a < 0, d < 0)
         return cls(transposed, mirror_x, mirror_y, round(frame.rotation / 90) % 4 * 90)
@@ -560,7 +572,8 @@ class FrameConverter:
 
 
 def mono(frame: Any) -> np.ndarray:
-    """float32 (samples,): the mean of the channels of a decoded frame; NaN becomes silence."""
+    """float32 (samples,): the mean of the channels of a decoded frame; NaN where a sample is not finite or
+    beyond 2^31."""
     # Not frame.to_ndarray(): with eight or more channels it reads beyond the last plane.
     channels, planes = frame.layout.nb_channels, frame.planes
     dtype = np.dtype(_SAMPLE_TYPE[frame.format.name.removesuffix("p")])
@@ -569,7 +582,7 @@ def mono(frame: Any) -> np.ndarray:
     else:
         stored = np.frombuffer(planes[0], dtype, frame.samples * channels).reshape(-1, channels).T
     if dtype.kind == "f":
-        stored = np.where(np.abs(stored) <= _LOUDEST, stored, 0.0)  # also false for NaN
+        stored = np.where(np.abs(stored) <= _LOUDEST, stored, np.nan)  # NaN fails the comparison
     samples = stored.astype(np.float32)
     if dtype.kind != "f":  # the most negative number becomes -1; of bytes 128 is silence
         samples = (samples - 128 * (dtype.kind == "u")) * np.float32(2.0 ** (1 - 8 * dtype.itemsize))

@@ -192,7 +192,15 @@ def _read_waveform(
         last = first + round(duration * sampling_rate)
     seconds = (last - first) / sampling_rate + 2 * RESAMPLING_MARGIN
     media.check_memory(4 * max(track.rate, sampling_rate) * seconds)
-    return track.samples(first, max(first, last), sampling_rate), end
+    waveform = track.samples(first, max(first, last), sampling_rate)
+    is_sound = np.isfinite(waveform)
+    if not is_sound.all():
+        moment = start + int(is_sound.argmin()) / sampling_rate
+        raise media.error(
+            f"samples that are NaN, infinite or beyond 2^31 at {moment:.2f} s",
+            "Replace them, or choose another window.",
+        )
+    return waveform, end
 
 
 def _frame_grid(media: MediaReader) -> int | None:

@@ -98,7 +98,8 @@ class SoundTrack:
         return exact if low - slack <= exact <= high + slack else middle
 
     def samples(self, first: int, last: int, rate: int) -> np.ndarray:
-        """float32 (last - first,) at `rate`, from sample `first` on; zeros where there is no sound."""
+        """float32 (last - first,) at `rate`, from sample `first` on; zeros where there is no sound, NaN where
+        there is NaN."""
         step = self.rate // math.gcd(self.rate, rate)  # the two grids meet every `step` of its own samples
         margin = 0 if self.rate == rate else RESAMPLING_MARGIN * self.rate
         low = math.floor((first * self.rate / rate - margin) / step) * step
@@ -109,7 +110,9 @@ class SoundTrack:
             if left < right:
                 sound[left - low : right - low] = samples[left - position : right - position]
         if self.rate != rate:
-            sound = soxr.resample(sound, self.rate, rate, quality="HQ")
+            lost = np.flatnonzero(np.isnan(sound)) * rate // self.rate
+            sound = soxr.resample(np.nan_to_num(sound, copy=False), self.rate, rate, quality="HQ")
+            sound.put(lost, np.nan, mode="clip")  # resampling would spread what is NaN
         skip = first - low * rate // self.rate
         return np.ascontiguousarray(sound[skip : skip + last - first], dtype=np.float32)
 

@@ -251,7 +251,7 @@ def test_what_is_no_index_is_refused(tmp_path):
     connection.close()
     with pytest.raises(IndexDamaged, match="not the database"):
         VattIndex.open(tmp_path)
-    assert os.listdir(tmp_path) == [DATABASE]  # what was refused is closed
+    (tmp_path / DATABASE).unlink()
     index = synthetic(tmp_path / "i", 1)
     with pytest.raises(FileExistsError):
         synthetic(tmp_path / "i", 1)
@@ -271,6 +271,44 @@ def test_what_is_no_index_is_refused(tmp_path):
         connection.close()
         with pytest.raises(error):
             VattIndex.open(copy).search(np.ones(12), "va")
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal", "wal, killed", "killed", "newer", "newer tables", "empty"])
+def test_what_is_refused_stays_as_it_is(tmp_path, monkeypatch, mode):
+    """Bytes and names in the folder, with the log of a process that was killed too."""
+    (place := tmp_path / "other").mkdir()
+    connection = sqlite3.connect(tmp_path / DATABASE, isolation_level=None)
+    error: type[ValueError] = IndexDamaged
+    if mode.startswith("newer"):
+        error = IndexMismatch
+        synthetic(tmp_path / "i", 1).close()
+        shutil.copy(tmp_path / "i" / DATABASE, tmp_path)
+        connection.executescript(
+            "PRAGMA journal_mode=DELETE; UPDATE meta SET value = '2' WHERE key = 'format'"
+        )
+        connection.execute("CREATE TABLE frames (x)" if mode == "newer tables" else "SELECT 1")
+    elif mode != "empty":
+        if mode.startswith("wal"):
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.executescript("CREATE TABLE meta (key, value); INSERT INTO meta VALUES ('version', '1')")
+        if mode == "wal":
+            connection.close()
+        elif mode == "killed":
+            connection.executescript("PRAGMA cache_size=1; BEGIN; CREATE TABLE t (x)")
+            connection.execute(
+                "INSERT INTO t SELECT randomblob(9000) FROM json_each('[1, 2, 3, 4, 5, 6, 7]')"
+            )
+    for path in tmp_path.glob(f"{DATABASE}*"):  # as a process that is killed now leaves them
+        shutil.copy(path, place)
+    connection.close()
+    assert (place / f"{DATABASE}-{'wal' if 'wal' in mode else 'journal'}").exists() == ("killed" in mode)
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in place.iterdir()}
+    for writable in (True, False):
+        monkeypatch.setattr(store.os, "access", lambda path, mode, writable=writable: writable)
+        with pytest.raises(error):
+            VattIndex.open(place)
+        after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in place.iterdir()}
+        assert after == before
 
 
 def test_a_reader_that_may_not_write_sees_what_is_there(tmp_path, monkeypatch):
