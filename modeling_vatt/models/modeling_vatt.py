@@ -4,6 +4,7 @@
 (Akbari et al., NeurIPS 2021, arXiv 2104.11178), following the official TensorFlow release.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -45,6 +46,9 @@ Mask: TypeAlias = torch.Tensor | None
 INPUT_NAMES = {"video": "pixel_values_videos", "audio": "input_values", "text": "input_ids"}
 MODALITIES = tuple(INPUT_NAMES)
 _SPACES = ("va_embeds", "vt_embeds")
+# Of `from_pretrained`: where files come from; what the model has to be given, though configs would take it.
+_DOWNLOAD_OPTIONS = (*HUB_OPTIONS, "force_download", "proxies", "subfolder")
+_NOT_FOR_CONFIGS = ("attn_implementation", "dtype", "quantization_config", "torch_dtype", "trust_remote_code")
 # For GPUs: there Triton failed on what Inductor made of the loss (torch 2.11, 128 clips).
 _uncompiled_loss = torch.compiler.disable(contrastive_loss)
 
@@ -92,7 +96,7 @@ class VattPreTrainedModel(PreTrainedModel):
         """
         kwargs.setdefault("use_safetensors", True)
         if kwargs.get("trust_remote_code"):
-            kwargs["config"] = cls._trusted_config(pretrained_model_name_or_path, **kwargs)
+            kwargs = cls._with_trusted_config(str(pretrained_model_name_or_path), **kwargs)
         try:
             loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except SafetensorError as error:
@@ -104,9 +108,10 @@ class VattPreTrainedModel(PreTrainedModel):
         return loaded
 
     @classmethod
-    def _trusted_config(cls, name: Any, config: Any = None, **kwargs: Any) -> VattConfig:
-        """The config; the code that came with its towers is loaded."""
-        hub = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+    def _with_trusted_config(cls, name: str, config: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Arguments of `from_pretrained` with the config in place of its fields; the code that came with its
+        towers is loaded."""
+        hub = {key: kwargs[key] for key in _DOWNLOAD_OPTIONS if key in kwargs}
         if not isinstance(config, PreTrainedConfig):
             config = cls.config_class.from_pretrained(name if config is None else config, **hub)
         for key in config.sub_configs:

@@ -378,6 +378,10 @@ def test_a_tower_with_code_of_its_own(tmp_path):
 
 def test_code_of_two_towers_under_one_name(tmp_path):
     video = remote_folder(tmp_path / "video")
+    inner = {"subfolder": "saved", "temperature": 0.5, "dtype": torch.float64}
+    found = VattModel.from_pretrained(tmp_path, trust_remote_code=True, **inner)
+    assert found.config.temperature == 0.5
+    torch.testing.assert_close(_pooled(found).float(), _pooled(model))
     audio = remote_folder(tmp_path / "audio")
     text = REMOTE.replace('"pixel_values"', '"input_values"').replace("tiny_pictures", "tiny_sound")
     (audio / "tiny_pictures.py").write_text(text)
