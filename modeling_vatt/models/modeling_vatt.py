@@ -799,7 +799,7 @@ class VattForPreTraining(VattPreTrainedModel):
             ):
                 if video is not None and other is not None:
                     flat = normalize(other).flatten(0, -2)
-                    scale = self._scale(pair)
+                    scale = self.loss_scale(pair)
                     logits = normalize(video) @ flat.T / scale["temperature"]
                     extra[f"logits_{pair}"] = logits + scale["bias"] if "bias" in scale else logits
         return VattForPreTrainingOutput(**extra, **base)
@@ -814,8 +814,8 @@ class VattForPreTraining(VattPreTrainedModel):
         ids = caption_ids(*words_first(input_ids.flatten(0, -2), mask.flatten(0, -2)))
         return ids.view(input_ids.shape[:-1])
 
-    def _scale(self, pair: str) -> dict[str, Any]:
-        """Temperature and, if there is one, bias of a pair."""
+    def loss_scale(self, pair: str) -> dict[str, Any]:
+        """`temperature` and, if there is one, `bias` of a pair (`"video_text"`), learned or the config's."""
         if pair not in self.loss_scales:
             return {"temperature": self.config.temperature}
         temperature, bias = self.loss_scales[pair]()
@@ -874,7 +874,7 @@ class VattForPreTraining(VattPreTrainedModel):
                 video_ids=video_ids,
                 caption_ids=captions,
                 alike=config.false_negative_similarity,
-                **self._scale(pair),
+                **self.loss_scale(pair),
             )
             losses[f"{pair}_loss"] = loss
             total = weight * loss + (0 if total is None else total)
