@@ -551,6 +551,15 @@ class VattConfig(PreTrainedConfig):
             self._complete_agnostic()
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """See transformers; what `towers` names is changed, as with dicts of the towers' configs."""
+        saved = config_dict.get("towers") or {}
+        changed = {name: {**saved.get(name, {}), **use} for name, use in (kwargs.get("towers") or {}).items()}
+        if changed:
+            kwargs["towers"] = {**saved, **changed}
+        return super().from_dict(config_dict, **kwargs)
+
     def to_diff_dict(self) -> dict[str, Any]:
         """See transformers; configs of other models are whole, as they share no defaults with VATT's."""
         plain, whole = copy.copy(self), self.to_dict()
@@ -641,6 +650,11 @@ class VattConfig(PreTrainedConfig):
         baseline of I3D, ResNet-50 on log-mel spectrograms and linear text; `mmv_fac`), `"tiny"`, `"ma_tiny"`
         and `"mmv_tiny"` (ours: 64 px, 16 kHz, made to be trained on a laptop).
 
+        Args:
+            name: see above.
+            kwargs: fields that differ; a dict for a tower (`video_config={"drop_token_rate": 0.0}`) changes
+                the fields that it names, unless it is another model's.
+
         Raises:
             ValueError: for an unknown name.
         """
@@ -660,6 +674,10 @@ class VattConfig(PreTrainedConfig):
         else:
             known = (*_SPECIFIC_PRESETS, *_AGNOSTIC_PRESETS, "mmv", "tiny", "ma_tiny", "mmv_tiny")
             raise ValueError(f"Unknown VATT preset {name!r}: choose one of {', '.join(known)}.")
+        for key, own in cls.sub_configs_defaults.items():
+            value, named = kwargs.get(key), preset.get(key, {})
+            if isinstance(value, dict) and value.get("model_type") in (None, own.config_class.model_type):
+                kwargs[key] = {**(named if isinstance(named, dict) else named.to_dict()), **value}
         return cls(**{**preset, **kwargs})
 
 

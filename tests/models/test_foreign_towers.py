@@ -398,6 +398,27 @@ def test_a_linear_projection():
     sizes = {"va_projection_size": 6, "vt_projection_size": 6}
     own = {"video_config": dict(VIDEO), "audio_config": dict(AUDIO)}
     model = VattForPreTraining.from_video_audio_text_pretrained(**linear, **own, **sizes, head_type="joint")
+def test_how_towers_are_used_changes_piece_by_piece(tmp_path):
+    """`from_pretrained(towers=...)` leaves what it does not name; the pooling would be chosen anew."""
+    towers = {"text": {"pooling": "first"}, "video": {"projection": "mlp"}}
+    _whole(text=BertModel(BERT), towers=towers).save_pretrained(tmp_path)
+    change = {"text": {"locked": True}, "audio": {"locked": 1}}
+    model = VattForPreTraining.from_pretrained(tmp_path, towers=change)
+    uses = {name: model.config.use(name) for name in ("video", "audio", "text")}
+    assert uses["text"].pooling == "first" and uses["video"].projection == "mlp"
+    assert [use.locked for use in uses.values()] == [False, 1, True]
+    ids, mask = _ids()
+    found = model.get_text_features(ids, mask)
+    assert torch.equal(found.pooler_output, found.last_hidden_state[:, 0])
+
+
+def test_classifiers_refuse_other_models():
+    config = _whole(video=CLIPModel(CLIP)).config
+    for kind in (VattForVideoClassification, VattForImageClassification):
+        with pytest.raises(ValueError, match=r"video tower of VATT's own.* clip_vision_model: fit a linear"):
+            kind(config)
+
+
     found = model.train().get_text_features(torch.tensor([[5, 6, 7]]))
     right = found.pooler_output @ model.vatt.head.projections["text"].weight.T
     torch.testing.assert_close(found.vt_embeds, right)
