@@ -113,11 +113,15 @@ class VattPreTrainedModel(PreTrainedModel):
         towers is loaded."""
         hub = {key: kwargs[key] for key in _DOWNLOAD_OPTIONS if key in kwargs}
         if not isinstance(config, PreTrainedConfig):
-            config = cls.config_class.from_pretrained(name if config is None else config, **hub)
+            kept = {key: kwargs.pop(key) for key in _NOT_FOR_CONFIGS if key in kwargs}
+            source = name if config is None else config
+            config, kwargs = cls.config_class.from_pretrained(source, return_unused_kwargs=True, **kwargs)
+            kwargs |= {**kept, **hub}
+        folder = os.path.join(name, *filter(None, [hub.pop("subfolder", None)]))
         for key in config.sub_configs:
             if isinstance(getattr(config, key), VattRemoteConfig):
-                setattr(config, key, load_remote_config(getattr(config, key), str(name), **hub))
-        return config
+                setattr(config, key, load_remote_config(getattr(config, key), folder, **hub))
+        return {**kwargs, "config": config}
 
     @classmethod
     def from_video_audio_text_pretrained(
@@ -455,6 +459,8 @@ class VattModel(VattPreTrainedModel):
     ```
     """
 
+    _keys_to_ignore_on_load_unexpected = [r"^loss_scales\."]  # of VattForPreTraining
+
     def __init__(self, config: VattConfig, modalities: tuple[str, ...] = MODALITIES) -> None:
         super().__init__(config)
         unknown = set(modalities) - set(MODALITIES)
@@ -465,15 +471,17 @@ class VattModel(VattPreTrainedModel):
         self.video_model = make_tower("video", config) if "video" in modalities else None
         self.audio_model = make_tower("audio", config) if "audio" in modalities else None
         self.text_model = make_tower("text", config) if "text" in modalities else None
-        wanted = [name for name in modalities if config.use(name).projection == "mlp"]
-        self.feature_mlps = nn.ModuleDict({name: VattFeatureMLP(config.output_size(name)) for name in wanted})
-        fitted = {name: config.use(name).centres for name in modalities if config.use(name).centres}
-        self.feature_kernels = nn.ModuleDict(
-            {name: VattKernelFeatures(config.output_size(name), count) for name, count in fitted.items()}
+        whole = set(modalities) == set(MODALITIES)
+        uses = {name: config.use(name) for name in modalities} if whole else {}
+        sizes = {name: config.output_size(name) for name in uses}
+        self.feature_mlps = nn.ModuleDict(
+            {name: VattFeatureMLP(sizes[name]) for name, use in uses.items() if use.projection == "mlp"}
         )
-        self.head: nn.Module | None = None
-        if set(modalities) == set(MODALITIES):
-            self.head = VattFACHead(config) if config.head_type == "fac" else VattJointHead(config)
+        self.feature_kernels = nn.ModuleDict(
+            {name: VattKernelFeatures(sizes[name], use.centres) for name, use in uses.items() if use.centres}
+        )
+        head = VattFACHead if config.head_type == "fac" else VattJointHead
+        self.head: nn.Module | None = head(config) if whole else None
         self.post_init()
         self._freeze()
 

@@ -49,7 +49,13 @@ from transformers import (
     WhisperModel,
 )
 
-from modeling_vatt import VattConfig, VattForPreTraining, VattModel
+from modeling_vatt import (
+    VattConfig,
+    VattForImageClassification,
+    VattForPreTraining,
+    VattForVideoClassification,
+    VattModel,
+)
 from modeling_vatt.models.adapters import add_lora, merged_state_dict
 from modeling_vatt.models.locking import find_blocks
 from modeling_vatt.training import cached_backward
@@ -372,16 +378,16 @@ def test_a_tower_with_code_of_its_own(tmp_path):
     for loader in (VattModel, VattForPreTraining, AutoModel):
         again = loader.from_pretrained(tmp_path / "saved", trust_remote_code=True)
         assert torch.equal(_pooled(again.eval()), _pooled(model))
+    inner = {"subfolder": "saved", "temperature": 0.5, "dtype": torch.float64}
+    found = VattModel.from_pretrained(tmp_path, trust_remote_code=True, **inner)
+    assert found.config.temperature == 0.5
+    torch.testing.assert_close(_pooled(found).float(), _pooled(model))
     again.save_pretrained(tmp_path / "twice")
     assert sorted(path.name for path in (tmp_path / "twice").glob("*.py")) == ["tiny_pictures.py"]
 
 
 def test_code_of_two_towers_under_one_name(tmp_path):
     video = remote_folder(tmp_path / "video")
-    inner = {"subfolder": "saved", "temperature": 0.5, "dtype": torch.float64}
-    found = VattModel.from_pretrained(tmp_path, trust_remote_code=True, **inner)
-    assert found.config.temperature == 0.5
-    torch.testing.assert_close(_pooled(found).float(), _pooled(model))
     audio = remote_folder(tmp_path / "audio")
     text = REMOTE.replace('"pixel_values"', '"input_values"').replace("tiny_pictures", "tiny_sound")
     (audio / "tiny_pictures.py").write_text(text)
@@ -392,12 +398,6 @@ def test_code_of_two_towers_under_one_name(tmp_path):
         model.save_pretrained(tmp_path / "saved")
 
 
-def test_a_linear_projection():
-    """A dense layer alone; FAC, which is more than that, refuses it."""
-    linear = {"towers": {"text": {"projection": "linear"}}, "text": BertModel(BERT)}
-    sizes = {"va_projection_size": 6, "vt_projection_size": 6}
-    own = {"video_config": dict(VIDEO), "audio_config": dict(AUDIO)}
-    model = VattForPreTraining.from_video_audio_text_pretrained(**linear, **own, **sizes, head_type="joint")
 def test_how_towers_are_used_changes_piece_by_piece(tmp_path):
     """`from_pretrained(towers=...)` leaves what it does not name; the pooling would be chosen anew."""
     towers = {"text": {"pooling": "first"}, "video": {"projection": "mlp"}}
@@ -419,6 +419,12 @@ def test_classifiers_refuse_other_models():
             kind(config)
 
 
+def test_a_linear_projection():
+    """A dense layer alone; FAC, which is more than that, refuses it."""
+    linear = {"towers": {"text": {"projection": "linear"}}, "text": BertModel(BERT)}
+    sizes = {"va_projection_size": 6, "vt_projection_size": 6}
+    own = {"video_config": dict(VIDEO), "audio_config": dict(AUDIO)}
+    model = VattForPreTraining.from_video_audio_text_pretrained(**linear, **own, **sizes, head_type="joint")
     found = model.train().get_text_features(torch.tensor([[5, 6, 7]]))
     right = found.pooler_output @ model.vatt.head.projections["text"].weight.T
     torch.testing.assert_close(found.vt_embeds, right)
