@@ -8,6 +8,7 @@ Defaults are the official ones (release configs `ViTBase`, `WaTBase`/`SpTBase`, 
 
 import copy
 import math
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -642,6 +643,14 @@ class VattConfig(PreTrainedConfig):
             raise ValueError(f"Loss weights must be non-negative and not all zero, got {weights}.")
 
     @classmethod
+    def check_fields(cls, names: Iterable[str]) -> None:
+        """Raise TypeError for what is no field: configs keep and save whatever they are given, be it
+        misspelt and without effect, or a token."""
+        unknown = [name for name in names if not hasattr(cls, name) and name != "attn_implementation"]
+        if unknown:
+            raise TypeError(f"{cls.__name__} has no field {', '.join(unknown)}. Check the name.")
+
+    @classmethod
     def from_preset(cls, name: str, **kwargs: Any) -> "VattConfig":
         """Config of a named model.
 
@@ -657,7 +666,9 @@ class VattConfig(PreTrainedConfig):
 
         Raises:
             ValueError: for an unknown name.
+            TypeError: for an unknown field.
         """
+        cls.check_fields(kwargs)
         preset: dict[str, Any]
         if name in _SPECIFIC_PRESETS:
             preset = dict(zip(_TOWERS, map(encoder_size, _SPECIFIC_PRESETS[name]), strict=True))

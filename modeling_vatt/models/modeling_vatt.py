@@ -162,7 +162,9 @@ class VattPreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: no source; one that does not exist or cannot serve, with the reason.
+            TypeError: what is no field of the config.
         """
+        VattConfig.check_fields(kwargs)
         sources = _given(video=video, audio=audio, text=text)
         hub = find_towers(sources, hub_kwargs)
         options = {**hub, "dtype": dtype, "trust_remote_code": trust_remote_code}
@@ -272,9 +274,11 @@ class VattPreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: without a source, or if one does not fit.
+            TypeError: what is no field of the config.
         """
         from .unimodal import load_source, start_towers, tower_config
 
+        VattConfig.check_fields(kwargs)
         given = _given(video=video, audio=audio, text=text)
         sources = {name: load_source(name, source) for name, source in given.items()}
         if config is not None and kwargs:

@@ -197,6 +197,13 @@ def test_fields_can_be_overridden(tmp_path):
     assert (config.temperature, config.num_labels) == (0.3, 7)
 
 
+def test_what_is_no_field_of_a_preset_is_refused():
+    """It would stay in the config without effect, and be saved with it."""
+    VattConfig.from_preset("tiny", num_labels=3, attn_implementation="eager", output_attentions=True)
+    with pytest.raises(TypeError, match="no field temprature, token"):
+        VattConfig.from_preset("tiny", temprature=0.3, token="secret")
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("key", ["video_config", "audio_config", "text_config"])
 def test_a_field_of_a_tower_of_a_preset(preset, key):

@@ -346,6 +346,9 @@ def test_what_cannot_serve_is_refused_with_the_reason(tmp_path):
     weights.unlink()
     with pytest.raises(ValueError, match=r"text tower: .*cut: it cannot be loaded \(Error no file"):
         _whole(text=str(tmp_path / "cut"))
+    for load in ("from_video_audio_text_pretrained", "from_unimodal_pretrained"):
+        with pytest.raises(TypeError, match="no field token, revision"):  # it would be saved in config.json
+            getattr(VattForPreTraining, load)(text=str(tmp_path), token="secret", revision="1")
     with pytest.raises(ValueError, match="share an encoder"):
         VattConfig(video_config=CLIP.vision_config, modality_agnostic=True)
 
