@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queries of several parts, few moments of a file, copies, and what scores mean."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from clip_folders import save_model, write_clip
@@ -12,11 +15,11 @@ from modeling_vatt.retrieval import (
     STRENGTHS,
     Calibration,
     FileRecord,
-    Moment,
     Query,
     VattIndex,
     VideoSearch,
     combined,
+    compare_searches,
     embed_query,
     parse_place,
     strength,
@@ -63,37 +66,6 @@ def test_the_score_of_a_query_of_several_parts_is_the_weighted_mean_of_its_cosin
     ][:8]
 
 
-def test_few_moments_of_a_file_and_copies_are_one(tmp_path):
-    index = VattIndex.create(tmp_path / "i", None, IDENTITY, 1.0)
-    starts = np.arange(0, 40, 2.0)  # not neighbours
-    rows = np.tile(np.ones(12), (20, 1)) + 0.1 * np.random.default_rng(0).standard_normal((20, 12))
-    for path, content in (("b.mp4", "x"), ("a/copy.mp4", "x"), ("c.mp4", "y")):
-        away = rows if content == "x" else rows - 0.5
-        index.add(FileRecord(path, 1, 1, content, 40.0), starts, starts + 1, away, np.ones((20, 6)))
-    found = index.search(np.ones(12), "va", top_k=6, per_file=3, distinct=True)
-    assert [m.path for m in found] == ["a/copy.mp4"] * 3 + ["c.mp4"] * 3
-    assert [m.copies for m in found] == [("b.mp4",)] * 3 + [()] * 3
-    everything = index.search(np.ones(12), "va", top_k=30, distinct=True)
-    assert [m.path for m in everything].count("a/copy.mp4") == 20
-    both = index.search(np.ones(12), "va", top_k=6, per_file=2)
-    assert sorted(m.path for m in both) == ["a/copy.mp4"] * 2 + ["b.mp4"] * 2 + ["c.mp4"] * 2
-    one = found[0]
-    others = index.search(np.ones(12), "va", top_k=60, other_than=one)
-    assert len(others) == 59 and not any(m.overlaps(one) for m in others)
-    for merge in (True, False):
-        with pytest.raises(ValueError, match="per_file"):
-            index.search(np.ones(12), "va", per_file=0, merge=merge)
-
-
-def test_the_window_at_a_second(tmp_path):
-    index = synthetic(tmp_path / "i", 2)  # windows of a second
-    for seconds, start in ((0.0, 0), (2.7, 2), (99.0, 4), (None, 2)):
-        moment, vectors = index.window_at("d00/f0001.mp4", seconds)
-        assert moment == Moment("d00/f0001.mp4", start, start + 1, 1.0, 5.0)
-        np.testing.assert_array_equal(vectors["vt"], index.vectors("vt")[1][5 + start])
-    assert index.window_at("none.mp4") is None
-
-
 def test_shares_are_what_is_measured(tmp_path):
     """Of random queries in a space of random windows, a share of s has a declared share of at most s."""
     index = VattIndex.create(tmp_path / "i", None, IDENTITY, 1.0)
@@ -127,6 +99,45 @@ def test_shares_are_what_is_measured(tmp_path):
             assert found == pytest.approx(wanted, abs=tolerance)
     assert strength(None) is None
     assert [strength(share) for share in (0.01, 0.02, 0.05, 0.06)] == ["strong", "likely", "likely", "weak"]
+
+
+@pytest.mark.parametrize("count", [40, 39])
+def test_shares_are_those_of_what_is_there_now(tmp_path, count):
+    """Of a page that is open for months: files come and go, and their number is about the same."""
+    index, query = synthetic(tmp_path / "i", 40), {"va": np.ones(12, np.float32)}
+    calibration = Calibration(index)
+    before = calibration.scale(query)
+    index.remove([file["path"] for file in index.files()])
+    generator = np.random.default_rng(3)
+    for number in range(count):
+        rows = generator.standard_normal((5, 12)) + 2
+        file = FileRecord(f"new{number}.mp4", 1, 1, f"new{number}", 5.0)
+        index.add(file, np.arange(5.0), np.arange(5.0) + 1, rows, generator.standard_normal((5, 6)))
+    now, fresh = calibration.scale(query), Calibration(index).scale(query)
+    assert (now.mean, now.deviation) == (fresh.mean, fresh.deviation) != (before.mean, before.deviation)
+    assert calibration.scale(query).random is now.random  # kept while nothing changes
+
+
+def test_models_agree_on_a_moment_whatever_its_file_is_called(tmp_path):
+    def searched(name: str, place: str) -> SimpleNamespace:
+        index = synthetic(tmp_path / name, 0)
+        starts = np.arange(0, 6, 2.0)
+        rows = np.eye(12)[:3]
+        index.add(FileRecord(place, 1, 1, "same", 6.0), starts, starts + 1, rows, np.eye(6)[:3])
+        index.add(FileRecord("o.mp4", 1, 1, name, 6.0), starts, starts + 1, 0.1 * rows[::-1], np.eye(6)[:3])
+
+        def find(_: Query, **options: Any) -> list:
+            return index.search(np.eye(12)[0], "va", **options)
+
+        return SimpleNamespace(index=index, find=find, unknown_words=lambda text: [])
+
+    searches = [searched("one", "a.mp4"), searched("two", "moved/b.mp4")]
+    answers = compare_searches(searches, Query("x"), top_k=2, merge=False, min_score=0.5)
+    assert [[m.path for m in answer.moments] for answer in answers] == [
+        ["a.mp4", "o.mp4"],
+        ["moved/b.mp4", "o.mp4"],
+    ]
+    assert [answer.shared for answer in answers] == [[1, 0], [1, 0]]
 
 
 def test_an_index_that_is_too_small_says_nothing_of_shares(tmp_path):
@@ -229,26 +240,6 @@ def test_more_like_a_moment(search, tmp_path):
             search.find(Query(like=("2.mp4", seconds)))
         with pytest.raises(ValueError, match=rf"other\.mp4: it has no second {seconds:g}"):
             search.find(Query(like=(other, seconds)))
-
-
-def test_a_moment_is_left_out_of_its_copies_too(tmp_path):
-    """Where files of the same content are one result; elsewhere a copy is another file, and the best one."""
-    index = VattIndex.create(tmp_path / "i", None, IDENTITY, 1.0)
-    generator = np.random.default_rng(0)
-    rows = {content: generator.standard_normal((5, 12)) for content in "xy"}
-    starts = np.arange(0, 10, 2.0)
-    for path, content in (("a.mp4", "x"), ("b/copy.mp4", "x"), ("c.mp4", "y")):
-        index.add(FileRecord(path, 1, 1, content, 10.0), starts, starts + 1, rows[content], np.ones((5, 6)))
-    for path in ("a.mp4", "b/copy.mp4"):
-        moment, vectors = index.window_at(path, 4.5)
-        options = {"space": "va", "top_k": 20, "other_than": moment}
-        found = index.search(vectors["va"], distinct=True, **options)
-        assert len(found) == 4 + 5 and not any(m.start == 4 for m in found if m.path != "c.mp4")
-        assert {(m.path, *m.copies) for m in found if m.path != "c.mp4"} == {("a.mp4", "b/copy.mp4")}
-        inside = index.search(vectors["va"], distinct=True, folder="b", **options)
-        assert [m.path for m in inside] == ["b/copy.mp4"] * 4
-        (best, *_) = both = index.search(vectors["va"], **options)
-        assert len(both) == 14 and best.score == pytest.approx(1) and best.path != path
 
 
 def test_silence_is_no_query(search, tmp_path):

@@ -3,6 +3,7 @@
 """Indexes of made-up vectors, without media."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +20,16 @@ def synthetic(folder: Path, files: int, windows: int = 5, dims: dict | None = No
     """An index without media: files f0000.mp4 ... in folders of ten, windows of a second."""
     identity = ModelIdentity("synthetic", None, "0", {}, {}, "", dims or DIMS)
     index = VattIndex.create(folder, None, identity, 1.0)
-    for number in range(files):
-        add(index, number, windows)
+    fill(index, files, windows)
     return index
 
 
-def add(index: VattIndex, number: int, windows: int = 5) -> None:
+def fill(index: Any, files: int, windows: int = 5) -> None:
+    for number in range(files):
+        add(index, number, windows)
+
+
+def add(index: Any, number: int, windows: int = 5) -> None:
     generator = np.random.default_rng(number)
     centres = {
         space: np.random.default_rng(number % 20).standard_normal(dim) for space, dim in index.dims.items()

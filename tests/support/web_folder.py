@@ -15,9 +15,11 @@ import numpy as np
 import uvicorn
 from clip_folders import RATE, save_model
 from media_factory import tone, write_media
+from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
 from modeling_vatt.retrieval import VideoSearch
+from modeling_vatt.web import WebSettings, create_app
 
 
 BASE = "http://127.0.0.1:8000"  # of the server for test clients
@@ -69,6 +71,11 @@ def make_search(root: Path, model_dir: Path) -> VideoSearch:
     search = VideoSearch.create(root, save_model(model_dir))
     search.update()
     return search
+
+
+def client_of(search: Any, **settings: Any) -> TestClient:
+    """A client of the page of `search`, made with `WebSettings`."""
+    return TestClient(create_app(search, WebSettings(**settings)), base_url=BASE)
 
 
 def request_of(method: str, path: bytes, query: bytes = b"", headers: Any = ()) -> dict[str, Any]:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
-from web_folder import BASE, make_search, make_videos
+from web_folder import client_of, make_search, make_videos
 
 from modeling_vatt.retrieval import VideoSearch
-from modeling_vatt.web import create_app
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +22,7 @@ def search(folder, tmp_path_factory) -> VideoSearch:
     return make_search(folder, tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(search) -> Iterator[TestClient]:
-    with TestClient(create_app(search), base_url=BASE) as client:
+    with client_of(search) as client:
         yield client

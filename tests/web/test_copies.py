@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from media_factory import click_times, clicks, frame_numbers, numbered_frames, write_media
 from starlette.testclient import TestClient
-from web_folder import BASE, DAMAGED, make_search
+from web_folder import DAMAGED, client_of, make_search
 
 from modeling_vatt.processors import read_clip
 from modeling_vatt.retrieval import VideoSearch
-from modeling_vatt.web import WebSettings, copies, create_app
+from modeling_vatt.web import copies
 
 
 RATE = 48_000
@@ -38,10 +38,6 @@ def search(tmp_path_factory) -> VideoSearch:
     (root / DAMAGED).parent.mkdir()
     (root / DAMAGED).write_bytes(b"no video")
     return make_search(root, tmp_path_factory.mktemp("model"))
-
-
-def client_of(search: VideoSearch, **settings) -> TestClient:
-    return TestClient(create_app(search, WebSettings(**settings)), base_url=BASE)
 
 
 def ask(client: TestClient, moment: float) -> dict:

@@ -6,10 +6,7 @@ import os
 import shutil
 
 import pytest
-from starlette.testclient import TestClient
-from web_folder import BASE, make_search, write_video
-
-from modeling_vatt.web import create_app
+from web_folder import client_of, make_search, write_video
 
 
 BIRD = "garden/bird.mp4"
@@ -101,8 +98,11 @@ def test_ranges_of_what_has_changed_and_of_other_methods(client, folder):
         ("POST", "/", 405),
         ("DELETE", f"/media/{BIRD}", 405),
         ("GET", "/media/nowhere.mp4", 404),
-        ("GET", f"/thumbnail/{BIRD}?t=999", 404),
+        ("GET", f"/thumbnail/{BIRD}?t=999", 404),  # no picture there
+        ("GET", f"/thumbnail/{BIRD}?t=-1", 400),
+        ("GET", f"/thumbnail/{BIRD}?t=inf", 400),
         ("GET", "/api/map?space=x", 400),
+        ("GET", "/api/map?layout=x", 400),
     ],
 )
 def test_errors_are_sentences_in_json(client, method, path, status):
@@ -116,16 +116,20 @@ def test_files_that_change_or_go_while_the_page_is_open(tmp_path):
     for name, level in (("in/a.mp4", 50), ("in/b.mp4", 200)):
         write_video(root / name, level, 400.0, 2.0)
     search = make_search(root, tmp_path / "model")
-    with TestClient(create_app(search), base_url=BASE) as client:
+    with client_of(search) as client:
 
         def found() -> dict[str, str]:
             moments = client.get("/api/search?q=tone").json()["moments"]
             return {moment["path"]: moment["version"] for moment in moments}
 
+        def on_the_map() -> set[str]:
+            return {point["path"] for point in client.get("/api/map?layout=pca").json()["points"]}
+
         def picture(version: str) -> tuple[bytes, str]:
             answer = client.get("/thumbnail/in/a.mp4", params={"t": 0.5, "v": version})
             return answer.content, answer.headers["cache-control"]
 
+        assert on_the_map() == {"in/a.mp4", "in/b.mp4"}
         before = found()
         dark, cache = picture(before["in/a.mp4"])
         assert "max-age" in cache
@@ -150,8 +154,9 @@ def test_files_that_change_or_go_while_the_page_is_open(tmp_path):
         info = client.get("/api/info").json()
         assert client.get("/api/state").json()["generation"] == info["generation"] > state
         assert (info["files"], info["folders"]) == (1, ["out"])
+        assert client.get("/media/out/a.mp4").status_code == 200 and on_the_map() == {"out/a.mp4"}
         assert client.get("/api/search?q=tone").json()["generation"] == info["generation"]
-        assert client.get("/api/map").json()["generation"] == info["generation"]
+        assert client.get("/api/map?layout=pca").json()["generation"] == info["generation"]
         assert "No such file" in client.get("/media/in/b.mp4").json()["error"]
         refusal = client.get("/api/search?q=tone&folder=in")
         assert refusal.json()["error"] == "The index has no such folder."
