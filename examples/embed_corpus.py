@@ -197,7 +197,6 @@ def check_folder(folder: Path, tasks: list[Task], now: dict[str, Any]) -> None:
         )
     if others := set(names) - {Path(path).name for path, *_ in tasks}:
         raise ValueError(f"{folder} holds other files too, such as {min(others)}: take them away.")
-    (folder / RECORD).write_text(json.dumps(now, indent=1))
 
 
 def report(folder: Path, clips: int, files: int) -> None:
@@ -222,8 +221,11 @@ def main() -> None:
             (str(folder.resolve() / f"part-{first:09d}.parquet"), first, min(count, first + size))
             for first in range(0, count, size)
         ]
+        now = describe(args, clips, model)
+        check_folder(folder, tasks, now)  # before anything is written there
         with one_writer(folder), tqdm(total=count, unit="clip") as bar:
-            check_folder(folder, tasks, describe(args, clips, model))
+            check_folder(folder, tasks, now)
+            (folder / RECORD).write_text(json.dumps(now, indent=1))
             for done in run_tasks(Embedder(args), tasks, args.num_workers, args.engine):
                 bar.update(done)
     except (OSError, ValueError, RuntimeError) as error:

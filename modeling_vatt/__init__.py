@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """VATT (Video-Audio-Text Transformer) as a Hugging Face model package.
 
-Importing it makes transformers' Auto classes know the models and processors, and `pipeline` its tasks. It is
-quick: what is named here, torch and transformers are loaded when they are asked for.
+Importing it registers models, processors and pipelines with transformers. It is quick: the names below, torch
+and transformers are loaded on first use.
 """
 
 from typing import TYPE_CHECKING

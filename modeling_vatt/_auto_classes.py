@@ -1,9 +1,7 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""transformers' Auto classes and pipelines know VATT, yet importing this package loads neither.
-
-A part of transformers is followed by a part of this package that registers what it holds: as soon as the one
-is loaded, the other is, too. So it is with sentence-transformers.
+"""Registers VATT with transformers' Auto classes and pipelines, and with sentence-transformers, without
+loading either: when one of their modules is loaded, the module of this package that registers with it is too.
 """
 
 import importlib
@@ -32,8 +30,8 @@ _FOLLOWERS = {
 
 
 class _Follow(MetaPathFinder):
-    """Finds modules as the other finders do, and has them loaded with their followers: those of modules that
-    load each other after the last of them, as a follower needs them whole."""
+    """Finder that loads modules with their followers; of modules that load each other, after the last one,
+    as a follower needs them complete."""
 
     def __init__(self) -> None:
         self.loading = threading.local()  # `depth` of modules that load each other; `waiting` followers
@@ -65,10 +63,8 @@ class _Follow(MetaPathFinder):
 
 
 def follow_transformers() -> None:
-    """Register with the parts of transformers that are loaded, and with others as soon as they are.
-
-    May be called again.
-    """
+    """Register with the loaded parts of transformers, and with others when they are loaded. May be called
+    again."""
     if not any(isinstance(finder, _Follow) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Follow())
     for loaded, follower in _FOLLOWERS.items():

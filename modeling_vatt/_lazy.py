@@ -11,11 +11,8 @@ from typing import Any
 
 
 def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` for a package; submodules are attributes of it, too.
-
-    Which name comes from which module is read from the relative imports in the package's own
-    `if TYPE_CHECKING:`, so that the list stands once, where type checkers and editors see it.
-    """
+    """`__getattr__` and `__dir__` of a package, for its submodules and for the names that its own
+    `if TYPE_CHECKING:` imports from them, so that the list stands once."""
     module = sys.modules[package]
     loader = module.__spec__.loader if module.__spec__ is not None else None
     assert isinstance(loader, InspectLoader)

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Modules that moved: their old names go on working, with a warning that says the new one."""
+"""Modules that moved: old names still work, with a warning that says the new one."""
 
 import importlib
 import sys
@@ -57,7 +57,7 @@ class _MovedModules(MetaPathFinder, Loader):
 
 
 def keep_old_names() -> None:
-    """Let old names of modules be imported. May be called again."""
+    """Make old names of modules importable. May be called again."""
     if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
         sys.meta_path.append(_MovedModules())
 

@@ -1,13 +1,12 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Dense layers and dropout on the fastest path of the machine: the one place where that is chosen.
+"""Dense layers and dropout on the fastest path of the machine, which is chosen only here.
 
-PyTorch hands float32 products on x86 to MKL, whose kernels for processors not made by Intel are up to 2.1
-times slower than those of oneDNN, which is in every build of PyTorch too. Its dropout on such processors
-draws one Bernoulli number after the other, which takes longer than the attention it is applied to. Both are
-done better here where the processor calls for it; the layers are ordinary `nn.Linear` and `nn.Dropout`
-otherwise, and everywhere else: other devices and types, autocast, quantised and sharded weights, export,
-function transforms. On a GPU several layers with one input become one product ([`project`]).
+On x86 processors not made by Intel, PyTorch's float32 products (MKL) are up to 2.1 times slower than those of
+oneDNN, which every build of PyTorch has, and its dropout draws one Bernoulli number after the other. The
+layers here avoid both. Everywhere else (other devices and types, autocast, quantised and sharded weights,
+export, function transforms) they are ordinary `nn.Linear` and `nn.Dropout`. On a GPU several layers with one
+input become one product ([`project`]).
 """
 
 import functools
@@ -22,22 +21,21 @@ from torch import nn
 from torch.utils import _python_dispatch
 
 
-# From here on the fast paths win over what they cost per call (measured).
+# From these sizes on the fast paths are faster (measured).
 _SMALLEST_PRODUCT = 2**24  # multiplications
 _SMALLEST_DROPOUT = 2**14  # elements
 # From so many rows on, a GPU computes one product for several layers (measured with 50,000).
 _FEWEST_ROWS_TO_PACK = 4096
-# Under autocast the CPU does where there are so many rows for each of their values: each then costs more to
-# convert, and gradients to add, than weights to join.
+# Under autocast the CPU does from so many rows per input value on: converting rows and adding gradients then
+# costs more than joining weights.
 _FEWEST_ROWS_OF_WIDTH = 4
 _PATHS = ("products", "dropout")
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch 2.6 lacks it
 
 
 def _suitable() -> tuple[str, ...]:
-    """The paths that are on by default, both on x86 not made by Intel: PyTorch makes dropout on its slow path
-    there, MKL products too if the processor has AVX-512, which it then leaves unused (oneDNN's products with
-    AVX2 are the slower ones: measured on Zen 3)."""
+    """The paths that are on by default, on x86 not made by Intel: dropout, and products if the processor has
+    AVX-512, which MKL does not use there (with AVX2 oneDNN is slower: measured on Zen 3)."""
     asked = os.environ.get("VATT_FAST_CPU", "")
     if asked not in ("", "0", "1"):
         raise ValueError(f"The environment variable VATT_FAST_CPU is {asked!r}: set it to 0 or 1, or not.")
@@ -81,15 +79,14 @@ def set_fast_cpu(enabled: bool | None) -> None:
 
 @functools.cache
 def computes_bfloat16() -> bool:
-    """Whether the processor multiplies in bfloat16, which is as slow as float32 or slower where it does not;
-    False where torch does not tell (before 2.7)."""
+    """Whether the processor has bfloat16 products; False where torch does not tell (before 2.7)."""
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def _is_plain(*tensors: torch.Tensor | None) -> bool:
-    """Whether nothing but a float32 computation on the CPU is asked for: no subclass (quantised, sharded,
-    fake), no autocast, and nobody who watches or transforms the operations."""
+    """Whether this is a plain float32 computation on the CPU: no tensor subclass (quantised, sharded, fake),
+    no autocast, no modes or transforms."""
     for tensor in tensors:
         if tensor is not None and not (
             type(tensor) in (torch.Tensor, nn.Parameter)
@@ -103,7 +100,7 @@ def _is_plain(*tensors: torch.Tensor | None) -> bool:
 
 
 def _is_watched() -> bool:
-    """Whether somebody watches or transforms the operations."""
+    """Whether dispatch modes or function transforms are active."""
     return (
         torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
@@ -113,8 +110,7 @@ def _is_watched() -> bool:
 
 
 def product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """left @ right.T + bias of matrices on the fastest path, without gradients: for backward passes and the
-    like."""
+    """left @ right.T + bias of matrices on the fastest path, without gradients."""
     if (
         "products" in fast_cpu()
         and _is_plain(left, right, bias)
@@ -131,8 +127,8 @@ def _product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None)
     return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
 
 
-# For Inductor, which takes oneDNN's operator only with frozen weights. Named after the module, as a
-# checkpoint may bring a copy of it.
+# For Inductor, which uses oneDNN's operator only with frozen weights. Named after the module, of which a
+# checkpoint may have a copy.
 @torch.library.custom_op(f"{re.sub(r'[^A-Za-z0-9]', '_', __name__)}::product", mutates_args=())
 def _opaque_product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
@@ -144,14 +140,14 @@ def _product_shape(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor |
 
 
 class _Dense(torch.autograd.Function):
-    """A dense layer whose products, backwards too, are oneDNN's."""
+    """A dense layer with oneDNN's products, backward too."""
 
     @staticmethod
     def forward(
         ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
         rows = inputs.reshape(-1, inputs.shape[-1]).contiguous()
-        ctx.save_for_backward(inputs, weight)  # not its rows: gradients of gradients need the argument
+        ctx.save_for_backward(inputs, weight)  # not a view of it: second derivatives need the argument
         return _product(rows, weight, bias).view(*inputs.shape[:-1], weight.shape[0])
 
     @staticmethod
@@ -161,7 +157,7 @@ class _Dense(torch.autograd.Function):
         rows = inputs.reshape(-1, inputs.shape[-1]).contiguous()
         by_row = gradient.reshape(-1, gradient.shape[-1]).contiguous()
         of_input = of_weight = of_bias = None
-        twice = torch.is_grad_enabled()  # gradients of gradients: operations that have them
+        twice = torch.is_grad_enabled()  # second derivatives need PyTorch's own operations
         if wanted[0]:
             of_input = by_row @ weight if twice else _product(by_row, weight.t(), None)
             of_input = of_input.view(*gradient.shape[:-1], weight.shape[1])
@@ -173,7 +169,7 @@ class _Dense(torch.autograd.Function):
 
 
 class VattLinear(nn.Linear):
-    """`nn.Linear` that takes the fast path of the processor; see the head of this file."""
+    """`nn.Linear` that takes the fast path of the processor."""
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         weight, bias = self.weight, self.bias
@@ -188,7 +184,7 @@ class VattLinear(nn.Linear):
 
 
 def _is_bare(layer: Any) -> bool:
-    """Whether calling the layer does nothing but the product: no adapter, hook, other kind of weight."""
+    """Whether the layer only computes the product: no adapter, hook or other kind of weight."""
     return (
         type(layer) is VattLinear
         and type(layer.weight) in (torch.Tensor, nn.Parameter)
@@ -207,10 +203,10 @@ def _is_worth_packing(inputs: torch.Tensor) -> bool:
 
 
 def project(inputs: torch.Tensor, *layers: Any) -> Sequence[torch.Tensor]:
-    """What each dense layer makes of the same input; all have a bias or none has.
+    """Outputs of several dense layers for the same input; all have a bias or none has.
 
-    By one product on a GPU, if it is large, and on the CPU where autocast would convert the input for each,
-    if that outweighs joining the weights. Generated code gains nothing from it. Results differ by rounding.
+    Large inputs take one product on a GPU, and on the CPU where autocast would convert them for each layer;
+    generated code gains nothing from it. Results differ by rounding.
     """
     if torch.compiler.is_compiling() or not all(map(_is_bare, layers)) or not _is_worth_packing(inputs):
         return [layer(inputs) for layer in layers]
@@ -221,8 +217,8 @@ def project(inputs: torch.Tensor, *layers: Any) -> Sequence[torch.Tensor]:
 
 
 def attends_slowly(query: torch.Tensor) -> bool:
-    """Whether attention is trained under autocast in half precision on the CPU, where the backward pass of
-    SDPA takes several times as long as in float32; generated code is left alone."""
+    """Whether attention is trained in half precision on the CPU, where SDPA's backward pass is several times
+    slower than in float32; not in generated code."""
     return (
         query.device.type == "cpu"
         and query.dtype in (torch.bfloat16, torch.float16)
@@ -233,14 +229,14 @@ def attends_slowly(query: torch.Tensor) -> bool:
 
 
 def attends_short(query: torch.Tensor) -> bool:
-    """Whether [`attend`] is faster than SDPA in float32, where [`attends_slowly`], and keeps no more memory:
-    short sequences on a processor that multiplies in bfloat16."""
+    """Whether [`attend`] is faster than SDPA in float32 in that case, without more memory: for short
+    sequences on a processor with bfloat16 products."""
     length, width = query.shape[-2:]
     return query.dtype == torch.bfloat16 and length <= 5 * width and computes_bfloat16() and not _is_watched()
 
 
 class _Attention(torch.autograd.Function):
-    """Attention whose scores are float32 and whose other products are bfloat16, backwards too."""
+    """Attention with float32 scores and bfloat16 products, backward too."""
 
     @staticmethod
     def forward(
@@ -293,8 +289,8 @@ def drops_fast(inputs: torch.Tensor) -> bool:
 
 
 def drop_out(inputs: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
-    """`nn.functional.dropout`, on the fast path with one draw for four elements: an element is dropped by 16
-    of its 64 bits, so the rate is met to 2^-17, and what is kept is scaled by the rate that was met."""
+    """`nn.functional.dropout`; on the fast path one 64-bit draw serves four elements. 16 bits an element meet
+    the rate to 2^-17, and kept values are scaled by the rate that was met."""
     threshold = round(rate * 2**16)
     if not training or not 0 < threshold < 2**16 or not drops_fast(inputs):
         return nn.functional.dropout(inputs, rate, training)

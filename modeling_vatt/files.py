@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or not there, their checksums and cells, and one writer in a folder."""
+"""Files that are written whole or not at all, checksums, cells of CSV files, and one writer in a folder."""
 
 import hashlib
 import json
@@ -18,6 +18,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 
 _LOCK, _WRITER = ".writer.lock", ".writer.json"
+_MARK = 6  # bytes of hexadecimal digits in the names of files that are being written
 _GRACE = 5.0  # seconds that the workers of a dead process have to end
 
 
@@ -27,17 +28,17 @@ class FolderBusy(RuntimeError):
 
 @contextmanager
 def whole_file(path: str | os.PathLike, new: bool = False) -> Iterator[Path]:
-    """A name to write to; the file is called `path` when the block has ended without an error.
+    """A temporary name to write to; renamed to `path` when the block ends without an error.
 
-    The name is of this call alone, so several processes may write the same file: the last one wins; with
-    `new` the first one does, and others get a FileExistsError.
+    Several processes may write the same file: the last one wins, or with `new` the first one, and others get
+    a FileExistsError.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(6)}.partial")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(_MARK)}.partial")
     try:
         yield partial
-        # A machine that fails just after would leave the name and no content.
+        # Otherwise a power failure could leave the name without the content.
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         if new:
@@ -67,8 +68,7 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
 
 
 def csv_cell(value: Any) -> Any:
-    """A value for a CSV file. Spreadsheets run text that begins as a formula; behind an apostrophe they do
-    not."""
+    """A value for a CSV file; an apostrophe keeps spreadsheets from running it as a formula."""
     begins = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'"))
     return f"'{value}" if begins else value
 
@@ -81,11 +81,10 @@ def hash_file(path: str | os.PathLike) -> str:
 
 @contextmanager
 def one_writer(folder: str | os.PathLike) -> Iterator[None]:
-    """Hold the right to write into a folder, which is made if there is none; FolderBusy if another process
-    has it.
+    """Hold the lock of a folder, which is made if necessary; FolderBusy if another process has it.
 
-    The system takes the right back when this process and those forked from it have ended, however they end.
-    What killed writers have left half done is removed.
+    The system releases it when this process and its forks have ended, however they end. Partial files of
+    killed writers are removed.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,16 +92,16 @@ def one_writer(folder: str | os.PathLike) -> Iterator[None]:
     try:
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now(UTC):%F %T} UTC"}
         write_whole(folder / _WRITER, json.dumps(owner).encode())
-        for partial in folder.glob("*.partial"):
+        for partial in folder.glob(f"*.{'[0-9a-f]' * 2 * _MARK}.partial"):  # not those of others
             partial.unlink(missing_ok=True)
         yield
     finally:
         (folder / _WRITER).unlink(missing_ok=True)
-        lock.release()  # the file stays: removing it would let two others lock two files of that name
+        lock.release()  # the file stays: otherwise two others could lock two files of that name
 
 
 def is_untouched(folder: str | os.PathLike) -> bool:
-    """Whether a folder is not there, or holds nothing but what [`one_writer`] puts there."""
+    """Whether a folder does not exist, or holds only what [`one_writer`] puts there."""
     folder = Path(folder)
     return not folder.exists() or all(path.name.startswith((_LOCK, _WRITER)) for path in folder.iterdir())
 
@@ -130,7 +129,7 @@ def _acquire(folder: Path) -> BaseFileLock:
 def _owner(folder: Path) -> dict[str, object]:
     try:
         return dict(json.loads((folder / _WRITER).read_bytes()))
-    except (OSError, ValueError, TypeError):  # it is just beginning or ending
+    except (OSError, ValueError, TypeError):  # it is just starting or ending
         return {}
 
 

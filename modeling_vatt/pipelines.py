@@ -10,14 +10,12 @@
 | `zero-shot-audio-classification` | sound | labels with shares |
 | `audio-classification` | sound | classes with shares |
 
-The last two are transformers' own tasks: VATT models join them, other models work there as before. All take
-single inputs, lists, generators, `datasets` (rows with the keys above; other columns are ignored) and torch
-datasets, and `batch_size`. A medium is whatever the processor takes: a path, URL, bytes, file object, array,
-a value of a column of type `Video` or `Audio`, decoded or not, or an object of torchcodec. Models are put
-into evaluation mode.
+The last two are transformers' own tasks, where other models work as before. All take single inputs, lists,
+generators, `datasets` (rows with the keys above; other columns are ignored), torch datasets and `batch_size`.
+Media have any form that the processor takes. Models are put into evaluation mode.
 """
 
-# transformers types the hooks of a pipeline by its own first ones: flags are None, arguments have no names.
+# transformers' types of a pipeline's methods fit its own first pipelines only.
 # mypy: disable-error-code="override, assignment"
 
 import reprlib
@@ -66,15 +64,14 @@ class VattPipeline(Pipeline):
         return super().__call__(_streamed(inputs), **kwargs)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Save model and processor; the base class would save this file beside them, and no processor."""
+        """Save model and processor; the base class would save no processor, but this file."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
     def media_inputs(
         self, video: Any = None, audio: Any = None, windows: int = 1, listen: bool = False
     ) -> dict[str, torch.Tensor]:
-        """Model inputs of one clip with an axis of windows, (1, windows, ...); `listen` reads the sound of
-        the video file."""
+        """Inputs of one clip, (1, windows, ...); `listen` reads the sound of the video file."""
         batch = self.processor(
             videos=None if video is None else [video],
             audio=None if audio is None else [audio],
@@ -93,8 +90,7 @@ class VattPipeline(Pipeline):
         return inputs
 
     def features(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """`{modality}_features` and embeddings of a batch, (batch, dim); means over windows, silent ones left
-        out."""
+        """`{modality}_features` and embeddings, (batch, dim): means over windows without silent ones."""
         found: dict[str, torch.Tensor] = {}
         for modality, name in (("video", "pixel_values_videos"), ("audio", "input_values")):
             if name not in inputs:
@@ -126,14 +122,14 @@ class VattFeatureExtractionPipeline(VattPipeline):
     ```
 
     Args:
-        inputs: a video, whose sound is read too, or a dict with `video`, `audio` and `text`, as far as there
-            are any. All of a batch need the same keys.
-        windows (`int`): windows spread over the clip, of whose outputs the mean is returned.
+        inputs: a video, whose sound is read too, or a dict with some of `video`, `audio` and `text`. All
+            inputs of a batch need the same keys.
+        windows (`int`): windows spread over the clip, whose outputs are averaged.
         normalize (`bool`): embeddings of length 1.
 
     Returns:
-        dict of float32 arrays (dim,): `{modality}_features`, `{modality}_va_embeds`, `{modality}_vt_embeds`,
-        as far as modality and space exist. Those of sound are None for a silent clip.
+        dict of float32 arrays (dim,): `{modality}_features`, `{modality}_va_embeds`, `{modality}_vt_embeds`
+        where they exist; None for the sound of a silent clip.
     """
 
     def _sanitize_parameters(
@@ -180,8 +176,8 @@ class VattRetrievalPipeline(VattPipeline):
 
     Args:
         inputs: words, or a dict with one of `text`, `audio` and `video`. All of a batch need the same key.
-        gallery ([`Gallery`] or video files): what is searched. Files are embedded when they are given; those
-            that cannot be read are left out with a warning.
+        gallery ([`Gallery`] or video files): what is searched. Files that cannot be read are left out with a
+            warning.
         top_k (`int`): number of results.
 
     Returns:
@@ -251,7 +247,7 @@ class VattZeroShotVideoClassificationPipeline(VattPipeline):
         hypothesis_template: str = "{}",
         windows: int | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        # Labels are embedded here, so once for all inputs of a call.
+        # Labels are embedded once for all inputs of a call.
         labels = _embedded_labels(self.vatt, self.processor.tokenizer, candidate_labels, hypothesis_template)
         return _given(windows=windows), {}, labels
 
@@ -270,9 +266,9 @@ class VattZeroShotVideoClassificationPipeline(VattPipeline):
 class VattZeroShotAudioClassificationPipeline(ZeroShotAudioClassificationPipeline):
     r"""Classes given in words, compared with sound: transformers' task `zero-shot-audio-classification`.
 
-    Only models with `head_type="joint"` have a space for sound and text. Unless they were trained with
-    `audio_text_loss_weight`, the two have met there only by way of video. With the FAC head, go over video:
-    embed sound and text with `video-text-retrieval` on one gallery of videos.
+    Only models with `head_type="joint"` have a space for sound and text; without `audio_text_loss_weight` the
+    two were trained there only with video. With the FAC head, search one gallery of videos by both
+    (`video-text-retrieval`).
 
     Other models than VATT are handed to transformers' pipeline. Arguments and results: see
     [`VattZeroShotVideoClassificationPipeline`]; no `windows`.
@@ -333,8 +329,8 @@ class VattZeroShotAudioClassificationPipeline(ZeroShotAudioClassificationPipelin
 
 
 class VattAudioClassificationPipeline(AudioClassificationPipeline):
-    r"""Classes of a sound: transformers' task `audio-classification`, which takes for VATT's classifiers what
-    their training took: sound files, and videos for their sound, without the program ffmpeg.
+    r"""Classes of a sound: transformers' task `audio-classification`. VATT's classifiers take sound files and
+    videos (for their sound), without the program ffmpeg.
 
     Other models than VATT are handed to transformers' pipeline. Arguments and results are its own.
     """
@@ -361,7 +357,7 @@ def _whole_model(model: PreTrainedModel) -> VattModel:
 
 
 def _streamed(inputs: Any) -> Any:
-    """Tables of `datasets` as generators of their rows, which is what transformers streams over."""
+    """Tables of `datasets` as generators of rows, over which transformers streams."""
     datasets = sys.modules.get("datasets")  # who passes one has imported it
     if datasets is not None and isinstance(inputs, datasets.Dataset | datasets.IterableDataset):
         return (row for row in inputs)
@@ -369,7 +365,7 @@ def _streamed(inputs: Any) -> Any:
 
 
 def _row(inputs: Any, default: str) -> dict[str, Any]:
-    """Modalities of one input; what is no dict of modalities is of the modality `default`."""
+    """Modalities of one input; anything but a dict is of the modality `default`."""
     if not isinstance(inputs, Mapping) or not set(inputs) & set(MODALITIES):
         return {default: inputs}
     return {name: inputs[name] for name in MODALITIES if inputs.get(name) is not None}

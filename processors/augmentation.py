@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training augmentation of the release (paper A.2.1), reproducible through a `torch.Generator`.
 
-All draws are made once per clip. Geometry is one resampling: where the release resizes a jittered clip twice,
-the two scalings are composed, and only the part of the frames that the crop keeps is touched.
+All random values are drawn once per clip. The two resizings of the release are composed into one, which
+computes only the part of the frames that the crop keeps.
 """
 
 import math
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from .windows import as_tensor
 
 
-_CACHE_PIXELS = 100_000  # whose colours are changed at a time: more fall out of the processor's cache
+_CACHE_PIXELS = 100_000  # changed at a time: more do not fit into the processor's cache
 Box = tuple[int, int, int, int]
 
 
@@ -93,8 +93,7 @@ class VattAugmentation:
     def geometry(
         self, frames: torch.Tensor | np.ndarray, crop_size: tuple[int, int], generator: torch.Generator | None
     ) -> torch.Tensor:
-        """The part of [`video`] that moves pixels: uint8 (T, 3, height, width). [`colors`] with the same
-        generator draws the rest."""
+        """Crop, scale and flip of [`video`], uint8 (T, 3, height, width); [`colors`] draws the rest."""
         frames = as_tensor(frames)
         if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
             raise ValueError(
@@ -106,13 +105,12 @@ class VattAugmentation:
         # On uint8, torch resizes several times as fast as on floats; values are rounded to whole numbers.
         if (rows, columns) != tuple(crop_size):
             pixels = F.interpolate(pixels, size=crop_size, mode="bilinear", align_corners=False)
-        # Frames come with the channels last; turning them round costs less before they become floats.
+        # Frames come with the channels last; transposing costs less before they become floats.
         pixels = pixels.contiguous()
         return pixels.flip(-1) if _uniform(0, 1, generator) < self.flip_probability else pixels
 
     def colors(self, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Draw what [`change_colors`] does to a clip: float64 (4,), brightness, saturation, contrast and hue;
-        NaN if its colours stay."""
+        """Draw brightness, saturation, contrast and hue for [`change_colors`]: float64 (4,), NaN for none."""
         if _uniform(0, 1, generator) >= self.color_probability:
             return torch.full((4,), math.nan, dtype=torch.float64)
         brightness = _uniform(-self.max_brightness_delta, self.max_brightness_delta, generator)
@@ -134,8 +132,7 @@ class VattAugmentation:
     def vgg_box(
         self, height: int, width: int, crop_size: tuple[int, int], generator: torch.Generator | None = None
     ) -> Box:
-        """Pixels (top, left, rows, columns) that scale jitter, resizing and random crop leave for the
-        result."""
+        """Box (top, left, rows, columns) that scale jitter, resizing and random crop keep."""
         random = self.crop_resize_style == "VGG"
         scaled_height, scaled_width = height, width
         if random and _uniform(0, 1, generator) < self.scale_jitter_probability:
@@ -154,8 +151,7 @@ class VattAugmentation:
     def inception_box(
         self, height: int, width: int, crop_size: tuple[int, int], generator: torch.Generator | None = None
     ) -> Box:
-        """Random box (top, left, rows, columns) by the rules of TensorFlow's distorted bounding box
-        sampler."""
+        """Random box (top, left, rows, columns), as of TensorFlow's distorted bounding box sampler."""
         form = crop_size[1] / crop_size[0]
         ratios = (self.aspect_ratio_range[0] * form, self.aspect_ratio_range[1] * form)
         smallest, largest = (share * height * width for share in self.area_range)
@@ -173,8 +169,8 @@ class VattAugmentation:
 
 
 def change_colors(pixels: torch.Tensor, colors: torch.Tensor) -> torch.Tensor:
-    """Clips uint8 (clips, T, 3, H, W) with other colours, float32 in [-1, 1], on the device they are on;
-    `colors` are float64 (clips, 4) on the CPU, of [`VattAugmentation.colors`]."""
+    """Clips, uint8 (clips, T, 3, H, W), with changed colours: float32 in [-1, 1] on the same device.
+    `colors`: float64 (clips, 4) on the CPU, from [`VattAugmentation.colors`]."""
     output = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
     count = len(pixels[0]) if pixels.is_cuda else max(1, _CACHE_PIXELS // pixels[0, 0, 0].numel())
     for clip, result, (brightness, saturation, contrast, hue) in zip(
@@ -184,7 +180,7 @@ def change_colors(pixels: torch.Tensor, colors: torch.Tensor) -> torch.Tensor:
             result.copy_(clip).mul_(2 / 255).sub_(1)
             continue
         for part, target in zip(clip.split(count), result.split(count), strict=True):
-            if saturation == 1 and hue == 0:  # all is linear: the same in half of the passes
+            if saturation == 1 and hue == 0:  # all is linear: half as many passes
                 mean = target.copy_(part).mean((2, 3), keepdim=True)
                 shift = mean.mul_((1 - contrast) * 2 / 255).add_(2 * brightness - 1)
                 target.mul_(contrast * 2 / 255).add_(shift).clamp_(-1, 1)

@@ -1,7 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of other models' processors, as VATT's processor uses them: settings of frames, feature extractors,
-tokenizers."""
+"""Parts of other models' processors for VATT's: settings of frames, feature extractors, tokenizers."""
 
 import json
 from pathlib import Path
@@ -12,7 +11,7 @@ import transformers  # its Auto classes need the processors of this package, so 
 from transformers.utils.hub import cached_file
 
 
-# Of image and video processors, what is done with frames in the same way here.
+# Settings of image and video processors that mean the same here.
 FRAME_SETTINGS = (
     "size",
     "crop_size",
@@ -25,20 +24,19 @@ FRAME_SETTINGS = (
     "image_mean",
     "image_std",
 )
-# What changes pixels elsewhere and is not done here, if it is switched on.
+# Steps of other processors that are not offered here.
 _NOT_DONE = ("do_pad", "do_flip_channel_order", "do_crop_margin", "do_thumbnail", "offset", "rescale_offset")
 _HUB = ("revision", "token", "cache_dir", "local_files_only")
 _MAX_WORDS = 64  # of a caption, where the checkpoint does not say less
-# How far the mean pixel may be from the checkpoint's own processor: one step of 255, where torchvision rounds
-# otherwise than PIL.
+# Mean difference allowed from the checkpoint's own processor: one of 255, as torchvision and PIL round apart.
 _SAME_PIXELS = 0.02
 
 
 def frame_settings(source: str, **hub: Any) -> dict[str, Any]:
-    """Settings of [`VattVideoProcessor`] that treat a frame as the processor of a checkpoint, a folder or
-    name on the Hub, does. ValueError for no image or video processor, or one that does what is not offered
+    """Settings of [`VattVideoProcessor`] that treat a frame as a checkpoint's processor does (`source`:
+    folder or name on the Hub). ValueError for no such processor, or one with steps that are not offered
     here."""
-    # Of a video processor the file: the classes themselves need torchvision.
+    # A video processor's file is read, as the classes themselves need torchvision.
     settings = _read(source, "video_preprocessor_config.json", hub)
     settings = settings or _read(source, "processor_config.json", hub).get("video_processor")
     if settings:
@@ -73,8 +71,8 @@ def _read(source: str, name: str, hub: dict[str, Any]) -> dict[str, Any]:
 
 
 def translate_frame_settings(settings: dict[str, Any], source: str) -> dict[str, Any]:
-    """Settings of [`VattVideoProcessor`] from those of an image or video processor; ValueError if some are
-    missing, or ask for what is not offered here."""
+    """Settings of [`VattVideoProcessor`] from those of another processor; ValueError if some are missing or
+    not offered here."""
     if undone := [name for name in _NOT_DONE if settings.get(name)]:
         raise ValueError(
             f"video tower: the processor of {source} sets {', '.join(undone)}, which VATT's does not do. "
@@ -101,7 +99,7 @@ def translate_frame_settings(settings: dict[str, Any], source: str) -> dict[str,
         found["size"] = square if whole else {"shortest_edge": int(edge / settings["crop_pct"])}
         found |= {"do_center_crop": not whole, "crop_size": square}
     elif edge and not found.get("do_center_crop"):
-        # Without a crop frames would keep their form, which towers of one size cannot take.
+        # Without a crop frames would keep their shape, but the tower takes one.
         found |= {"do_center_crop": True, "crop_size": square}
     found.setdefault("do_center_crop", False)
     if not found["do_center_crop"]:
@@ -110,7 +108,7 @@ def translate_frame_settings(settings: dict[str, Any], source: str) -> dict[str,
 
 
 def _check_pixels(found: dict[str, Any], own: Any, source: str) -> None:
-    """Raises if a picture comes out otherwise than from the checkpoint's own processor."""
+    """Raise if a picture differs from what the checkpoint's own processor makes of it."""
     from .video_processing_vatt import VattVideoProcessor
 
     side = 300
@@ -130,8 +128,7 @@ def _check_pixels(found: dict[str, Any], own: Any, source: str) -> None:
 
 
 def load_extractor(source: str, **hub: Any) -> Any:
-    """The feature extractor of a checkpoint; ValueError without one, or if its code is not part of
-    transformers."""
+    """The feature extractor of a checkpoint; ValueError without one, or if it is not of transformers."""
     try:
         extractor = transformers.AutoFeatureExtractor.from_pretrained(source, **hub)
     except (OSError, ValueError, ImportError, KeyError) as error:
@@ -159,8 +156,8 @@ def extractor_from_dict(settings: dict[str, Any]) -> Any:
 
 
 def load_tokenizer(source: str, text_config: Any = None, max_words: int = _MAX_WORDS, **hub: Any) -> Any:
-    """The tokenizer of a checkpoint, which cuts and pads captions to at most `max_words` words or pieces, or
-    as many as the tower of `text_config` has positions; ValueError without one, or if it has no padding."""
+    """The tokenizer of a checkpoint, for captions of at most `max_words` tokens, or of as many as the tower
+    of `text_config` has positions; ValueError without one, or if it has no padding."""
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **hub)
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:

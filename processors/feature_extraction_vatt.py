@@ -27,10 +27,9 @@ _EXPECTED = (
 class VattFeatureExtractor(SequenceFeatureExtractor):
     r"""Cuts sound to one window and returns `input_values`.
 
-    Sound that is too long is cut to its centre, sound that is too short is repeated, as DMVR does. The
-    loudness is kept. The log-mel spectrogram is the release's: periodic Hann window, zero-padded end,
-    magnitude, HTK mel triangles without area normalisation, log(1 + 10000 x), min-max to [0, 1] over the
-    clip.
+    Of longer sound the centre is taken, shorter sound is repeated (as in DMVR). The loudness is kept. The
+    log-mel spectrogram is the release's: periodic Hann window, zero-padded end, magnitude, HTK mel triangles
+    without area normalisation, log(1 + 10000 x), min-max to [0, 1] over the clip.
 
     Args:
         feature_type (`str`): `"waveform"` gives `(batch, num_samples)`; `"spectrogram"` gives
@@ -110,20 +109,20 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
 
     @property
     def filled(self) -> float:
-        """Share of the features that holds sound, where the extractor fills up to a length of its own."""
+        """Share of the features that holds sound, where the extractor pads to a length of its own."""
         if self.extractor is None:
             return 1.0
         features = self._extract([_noise(self.num_samples)])[0]
         if features.ndim != 2:
             return 1.0
-        for axis in (0, 1):  # frames that are filled up are the same in all bins
+        for axis in (0, 1):  # padded frames are the same in all bins
             sounding = np.flatnonzero(np.ptp(features, axis=1 - axis) > 1e-6)
             if len(sounding) and sounding[-1] + 1 < features.shape[axis]:
                 return float(sounding[-1] + 1) / features.shape[axis]
         return 1.0
 
     def _check_extractor(self) -> None:
-        """Raises if the extractor leaves out a part of the window, or draws one at random."""
+        """Raise if the extractor cuts the window, or takes a random part of it."""
         if self.extractor.sampling_rate != self.sampling_rate:
             raise ValueError(
                 f"`sampling_rate` {self.sampling_rate} Hz is not that of the audio tower, "
@@ -190,11 +189,7 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature(data, tensor_type=return_tensors)
 
     def features(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        """`input_values` of float32 (num_samples,) sounds, one by one.
-
-        Raises:
-            ValueError: values that are not finite, as files may hold them too.
-        """
+        """`input_values` of float32 (num_samples,) sounds, one by one; ValueError if they are not finite."""
         if not all(np.isfinite(waveform).all() for waveform in waveforms):
             raise ValueError(f"Expected {_EXPECTED}, got NaN or infinite values: replace them.")
         if self.do_normalize:
@@ -204,7 +199,7 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
         return list(self.log_mel(np.stack(waveforms))) if self.feature_type == "spectrogram" else waveforms
 
     def check_fitting(self, **kwargs: Any) -> None:
-        """Raises for arguments that ask for sounds of other lengths than the window's, or are unknown."""
+        """Raise for arguments that are unknown, or ask for other lengths than the window's."""
         done = {
             "padding": (True, "longest", "max_length", None),
             "truncation": (True, None),

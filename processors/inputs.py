@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Forms in which other libraries hand media over: rows of `datasets`, objects of torchcodec (known by what
-they have, it need not be installed), other kinds of bytes."""
+"""Media as other libraries pass them: rows of `datasets`, objects of torchcodec (recognised by their
+attributes, so it need not be installed), kinds of bytes."""
 
 from collections.abc import Mapping
 from numbers import Real
@@ -22,8 +22,8 @@ class RatedSound(NamedTuple):
 
 
 def unwrapped(value: Any, resample: bool = False) -> Any:
-    """The source, array or decoder in a row of `datasets`; other bytes as bytes; anything else as it is. With
-    `resample` the array of a row will be resampled as a file is."""
+    """The source, array or decoder in a row of `datasets`; other bytes as bytes; anything else unchanged.
+    With `resample` the array of a row will be resampled like a file."""
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     if not isinstance(value, Mapping):
@@ -43,7 +43,7 @@ def unwrapped(value: Any, resample: bool = False) -> Any:
 
 
 def is_single(value: Any) -> bool:
-    """Whether this is one medium in a form of another library, and no list of media."""
+    """Whether this is a single medium of another library, not a list of media."""
     forms = bytearray | memoryview | Mapping | RatedSound
     return isinstance(value, forms) or any(
         hasattr(value, name) for name in ("get_all_samples", "get_frames_played_at", "pts_seconds")
@@ -69,9 +69,8 @@ def mono_at(sound: RatedSound, sampling_rate: int) -> np.ndarray:
 
 
 def frames_of(value: Any, fps: float, max_bytes: int) -> Any:
-    """Frames that torchcodec's `VideoDecoder` or `FrameBatch` shows at k / `fps` seconds from its beginning;
-    the picture of a `Frame`; anything else as it is. ValueError for more than `max_bytes` of frames, or
-    frames that are not in the order of time."""
+    """Frames of torchcodec's `VideoDecoder` or `FrameBatch` at k / `fps` seconds from its start; the picture
+    of a `Frame`; anything else unchanged. ValueError for more than `max_bytes`, or frames out of order."""
     if hasattr(value, "get_frames_played_at"):
         about = value.metadata
         begin, end = about.begin_stream_seconds, about.end_stream_seconds
@@ -97,13 +96,12 @@ def frames_of(value: Any, fps: float, max_bytes: int) -> Any:
 
 
 def _moments(seconds: float, fps: float) -> np.ndarray:
-    """When frames are taken from a clip, as from a file; the small number absorbs the rounding of stamps."""
+    """Times at which frames are taken; the small number absorbs the rounding of time stamps."""
     return np.arange(max(1, round(seconds * fps))) / fps + 1e-6
 
 
 def numbers_of(array: Any, kinds: tuple[str, ...], expected: str) -> np.ndarray | torch.Tensor:
-    """The array or tensor without gradient, if its type is one of `kinds`; else a ValueError that names it
-    and says what is `expected`."""
+    """The array or tensor without gradient; ValueError if its type is not one of `kinds`."""
     if isinstance(array, torch.Tensor):
         array, kind = array.detach(), str(array.dtype).removeprefix("torch.")
     else:

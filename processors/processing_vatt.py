@@ -50,8 +50,7 @@ class VattProcessor(ProcessorMixin):
         self.num_captions = num_captions
 
     def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
-        """See transformers, which looks the base class of video processors up by name; that fails without
-        torchvision."""
+        """See transformers, whose look-up of the base class of video processors needs torchvision."""
         if argument_name != "video_processor":
             return super().check_argument_for_proper_class(argument_name, argument)
         if not isinstance(argument, VideoProcessorMixin):
@@ -59,8 +58,7 @@ class VattProcessor(ProcessorMixin):
         return VideoProcessorMixin
 
     def to_dict(self) -> dict[str, Any]:
-        """See transformers; with the settings of pictures, by which `AutoImageProcessor` reads a saved
-        folder."""
+        """See transformers; adds the settings of pictures, which `AutoImageProcessor` reads."""
         saved = super().to_dict()
         if isinstance(self.video_processor, VattVideoProcessor):
             images = VattImageProcessor.from_video_processor(self.video_processor)
@@ -103,8 +101,8 @@ class VattProcessor(ProcessorMixin):
         **kwargs: Any,
     ) -> Self:
         r"""
-        Processor for a model with towers of others: frames, sound and captions as each checkpoint's own
-        processor makes them, of the same moment of a clip.
+        Processor for a model with pretrained towers: frames, sound and captions of the same moment of a clip,
+        as each checkpoint's own processor makes them.
 
         ```python
         >>> towers = {"video": "google/siglip2-base-patch16-224", "text": "google/siglip2-base-patch16-224"}
@@ -115,12 +113,11 @@ class VattProcessor(ProcessorMixin):
         Args:
             config ([`VattConfig`]): of the model. Where the sound tower's input is longer than the window,
                 `towers["audio"]["filled"]` is set in it.
-            video, audio, text (`str`, *optional*): folder or name on the Hub of what the towers were taken
-                from; those of VATT's own towers are left out.
+            video, audio, text (`str`, *optional*): folder or name on the Hub from which the tower was taken;
+                None for VATT's own towers.
             tokenizer: of VATT's own text tower.
             seconds (`float`): length of a window. The tower's frames are spread over it.
-            frames (`dict`, *optional*): settings of [`VattVideoProcessor`], over those of the checkpoint or
-                for one that has no processor.
+            frames (`dict`, *optional*): settings of [`VattVideoProcessor`] that override the checkpoint's.
             max_words (`int`): words or pieces of a caption at most.
             trust_remote_code (`bool`): run code that comes with a checkpoint.
             hub_kwargs (`dict`, *optional*): `revision`, `token`, `cache_dir` for all three.
@@ -171,15 +168,14 @@ class VattProcessor(ProcessorMixin):
         return sounds_of(config.audio_config, seconds), videos_of(config.video_config, fps)
 
     def clip_options(self, media: str | None = None) -> dict[str, Any]:
-        """Arguments of `media.read_clip` for a window as the parts want it: of frames and sound, or of
-        `"video"` or `"audio"` alone."""
+        """Arguments of `media.read_clip` for a window of frames and sound, or of `"video"` or `"audio"`."""
         lengths = {
             "video": self.video_processor.window_seconds,
             "audio": self.feature_extractor.window_seconds,
         }
         only = {} if media is None else {name: name == media for name in lengths}
         return {
-            # Where the parts want windows of different lengths, both begin together.
+            # Windows of different lengths begin together.
             "duration": max(lengths.values()) if media is None else lengths[media],
             "fps": self.video_processor.fps,
             "sampling_rate": self.feature_extractor.sampling_rate,
@@ -217,14 +213,12 @@ class VattProcessor(ProcessorMixin):
                 and [] stand for a missing caption.
             videos: one clip or a list, in any form that [`VattVideoProcessor`] takes.
             audio: one sound or a list, in any form that [`VattFeatureExtractor`] takes, None for a silent
-                clip; with `videos`, one for each clip, on the same clock. Default: the sound of the video
-                files.
+                clip; with `videos`, one for each clip, from the same start. Default: that of the video files.
             start: seconds at which the window of each clip begins (one number for all, or a list). Default:
                 the window is centred, as in the release's evaluation.
-            windows: number of windows spread uniformly over each clip; they become batch entries of their
-                own, all windows of clip 0 first.
-            load_audio_from_video: whether files given as `videos` are also listened to. Frames and sound of
-                one window come from one reading, so they stay in step.
+            windows: number of windows spread uniformly over each clip; each is an entry of the batch, all
+                windows of clip 0 first.
+            load_audio_from_video: whether to read the sound of files given as `videos`, of the same window.
             sampling_rate: of sound given as arrays, Hz.
             augmentation: training augmentation in place of resizing and centre crop.
             generator: randomness of the augmentation.
@@ -235,8 +229,7 @@ class VattProcessor(ProcessorMixin):
             return_tensors: `"pt"` or `"np"`.
             kwargs: parameters of the parts for this call, flat (`num_frames=16`) or by part
                 (`videos_kwargs={...}`, `text_kwargs={...}`, `audio_kwargs={...}`), and `common_kwargs` for
-                all. Captions are padded to `max_length`, with `padding="longest"` to the longest; sounds
-                have one length in any case. What cannot be honoured is refused.
+                all. Captions are padded to `max_length`, or with `padding="longest"` to the longest one.
 
         Returns:
             A [`BatchFeature`] with, for N = clips x `windows` and V = 3 with `crop_mode="three"`, else 1:
@@ -244,7 +237,7 @@ class VattProcessor(ProcessorMixin):
             - `pixel_values_videos`, float32 (N V, frames, channels, height, width): if `videos` was given;
               with `late_colors` they are uint8, and `video_colors`, float64 (N, 4), is what to change;
             - `input_values`, float32 (N, samples) or (N, frames, mel bins), and `audio_mask`, int64 (N,), 0
-              for clips without sound (their values are zeros): if `audio` was given or files listened to;
+              for clips without sound (their values are zeros): if there was `audio` or sound to read;
             - `input_ids` and `attention_mask`, int64 (captions, words), or (clips, `num_captions`, words) for
               lists of lists, and `text_mask`, int64 (clips,), 0 for clips without a caption, or (clips,
               `num_captions`) with `mask_captions`: if `text` was given.
@@ -285,7 +278,7 @@ class VattProcessor(ProcessorMixin):
         common = kwargs.get("common_kwargs") or {}
         rate = {"sampling_rate": kwargs.pop("sampling_rate")}
         flat = {name: value for name, value in kwargs.items() if name not in (*valid, "common_kwargs")}
-        # Sounds have one length, so that flat arguments of padding and cutting are those of captions.
+        # Sounds have one length, so flat arguments of padding and truncation are for captions.
         shared = valid["text_kwargs"] | valid["videos_kwargs"]
         unknown = set(flat) - shared | set(common) - shared - {"sampling_rate"}
         for name, options in parts.items():
@@ -419,8 +412,8 @@ class VattProcessor(ProcessorMixin):
             flat, return_tensors="pt", return_attention_mask=True, return_special_tokens_mask=True, **options
         )
         ids, mask = encoding["input_ids"], encoding["attention_mask"]
-        words = mask * (1 - encoding["special_tokens_mask"])  # the marks of begin and end are no words
-        if not ids.shape[-1]:  # no caption has a word: one place of padding, for the models take no fewer
+        words = mask * (1 - encoding["special_tokens_mask"])  # without marks of begin and end
+        if not ids.shape[-1]:  # no caption has a word, but the models take one position at least
             ids, mask, words = (torch.zeros(len(flat), 1, dtype=torch.int64) for _ in range(3))
         present = words.view(len(items), rows, -1).any(2)
         present = (present if nested and mask_each else present.any(1)).long()
@@ -449,13 +442,13 @@ def _scaled(pixels: torch.Tensor, settings: dict[str, Any]) -> torch.Tensor:
 
 
 def videos_of(config: Any, fps: float, size: int | None = None) -> VattVideoProcessor:
-    """For the reference clip of VATT's own video tower, or one of another `size`."""
+    """Video processor for the reference clip of VATT's own tower, or one of another `size`."""
     size = size or config.image_size
     return VattVideoProcessor(size=size, crop_size=size, num_frames=config.num_frames, fps=fps)
 
 
 def sounds_of(config: Any, seconds: float | None = None, rate: int = 48_000) -> VattFeatureExtractor:
-    """For the reference sound of VATT's own audio tower, which lasts `seconds` or is sampled at `rate` Hz."""
+    """Feature extractor for the reference sound of VATT's own tower, of `seconds` or at `rate` Hz."""
     hop_length = 1024
     samples = {"waveform": config.num_samples, "spectrogram": config.spectrogram_length * hop_length}
     num_samples = samples[config.input_type]
@@ -465,7 +458,7 @@ def sounds_of(config: Any, seconds: float | None = None, rate: int = 48_000) -> 
 
 
 def _caption_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of the tokenizer; refuses those that would change the form of what the models take."""
+    """Arguments of the tokenizer; ValueError for those that would change the form of the inputs."""
     done = {
         "padding": (None, True, "longest", "max_length"),
         "truncation": (None, True, "longest_first", "only_first"),

@@ -22,12 +22,8 @@ from .video_processing_vatt import VattVideoProcessor
 
 
 def register_processors(*config_classes: type[PreTrainedConfig]) -> None:
-    """Make `AutoProcessor`, `AutoVideoProcessor`, `AutoImageProcessor`, `AutoFeatureExtractor` and
-    `AutoTokenizer` know these classes.
-
-    Args:
-        config_classes: configurations of the models that use them. May be called again.
-    """
+    """Register these classes with the Auto classes for processors, video and image processors, feature
+    extractors and tokenizers, for models of some `config_classes`. May be called again."""
     for config_class in config_classes:
         AutoTokenizer.register(config_class, tokenizer_class=VattTokenizer, exist_ok=True)
         AutoFeatureExtractor.register(config_class, VattFeatureExtractor, exist_ok=True)

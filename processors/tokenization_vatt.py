@@ -2,12 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokenizer of VATT: whole words as in the official release, or SentencePiece pieces for any script.
 
-There are two rules for words. With a vocabulary of the release, and so in converted models, it is that of
-DMVR's `WordTokenizer`, by which the vocabulary was made: ASCII punctuation is deleted (not
-replaced by a space), ASCII letters are lower-cased, the rest is split on ASCII white space. Tokenizers
-trained here split at punctuation of any script, so that "red/blue", "left-hand" and quoted words are words;
-only apostrophes inside a word are deleted. Nothing is added at the ends. All of it lives in the `tokenizers`
-backend, so `tokenizer.json` alone describes it.
+There are two rules for words. A vocabulary of the release (so converted models too) uses the rule of DMVR's
+`WordTokenizer`: ASCII punctuation is deleted (not replaced by a space), ASCII letters are lower-cased, and
+the rest is split at ASCII white space. Tokenizers trained here split at punctuation of any script, and delete
+only apostrophes inside a word. No begin or end tokens are added. `tokenizer.json` describes all of it.
 """
 
 import io
@@ -187,7 +185,7 @@ class VattTokenizer(TokenizersBackend):
 
     @classmethod
     def _wrap(cls, backend: Tokenizer, **kwargs: Any) -> Self:
-        # A caption that spells a special token is a caption: it is never parsed as one.
+        # A caption that spells a special token is never parsed as one.
         defaults = {**SPECIAL_TOKENS, "model_max_length": MAX_WORDS, "split_special_tokens": True}
         return cls(tokenizer_object=backend, **{**defaults, **kwargs})
 
@@ -212,7 +210,7 @@ def _release_rule() -> Rule:
 
 def _word_rule() -> Rule:
     apostrophe = normalizers.Replace(Regex(r"(?<=\w)['\u2018\u2019\u02bc\u2032](?=\w)"), "")
-    # Punctuation, white space, controls and the ASCII symbols; of others, emoji may be words.
+    # Punctuation, white space, controls and ASCII symbols; other symbols, such as emoji, may be words.
     between = r"[\p{P}\p{Z}\p{Cc}$+<=>^`|~\u200b\ufeff]+"
     normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), apostrophe])
     return normalizer, pre_tokenizers.Split(Regex(between), "removed")
@@ -224,11 +222,8 @@ def _piece_normalizer() -> normalizers.Normalizer:
 
 
 def _never_whole(pieces: Any, normalizer: normalizers.Normalizer) -> pre_tokenizers.PreTokenizer:
-    """Splits captions that spell a control or byte piece inside of it: the `tokenizers` model looks up those
-    like all others, where SentencePiece reads plain characters.
-
-    The cut is where no learned piece can lie across, if there is such a place, and then changes nothing else.
-    """
+    """Split captions within the spelling of a control or byte piece, which SentencePiece reads as characters
+    but the `tokenizers` model would look up; if possible where no learned piece lies across."""
     spelled, pairs = [], set()
     for index in range(pieces.get_piece_size()):
         piece = pieces.id_to_piece(index)
@@ -245,7 +240,7 @@ def _never_whole(pieces: Any, normalizer: normalizers.Normalizer) -> pre_tokeniz
 
 
 def _non_empty(texts: Iterator[str]) -> Iterator[str]:
-    # The trainer's own complaint about an empty corpus is a failed assertion without a word.
+    # The trainer's own error for an empty corpus has no message.
     first = next(texts, None)
     if first is None:
         raise ValueError("There are no captions to train on: pass at least one.")

@@ -66,8 +66,7 @@ class PixelRules(BaseImageProcessor):
         self._set_attributes(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """See transformers; settings that came later are left out where they change nothing, so that
-        processors of before compare equal."""
+        """See transformers; newer settings at their defaults are left out, so older processors stay equal."""
         saved = super().to_dict()
         if not saved.get("antialias"):
             saved.pop("antialias", None)
@@ -116,8 +115,7 @@ class VattVideoProcessor(PixelRules, VideoProcessorMixin):
         return self.num_frames / self.fps
 
     def settings(self, **kwargs: Any) -> dict[str, Any]:
-        """All parameters of one call: those given, the rest from the processor. Raises for unknown or bad
-        ones."""
+        """All parameters of one call, given or the processor's; raises for unknown or bad ones."""
         unknown = set(kwargs) - set(self.valid_kwargs.__annotations__)
         if unknown:
             raise TypeError(f"{type(self).__name__} knows no argument {', '.join(sorted(unknown))}.")
@@ -192,7 +190,7 @@ class VattVideoProcessor(PixelRules, VideoProcessorMixin):
     def load(
         self, clip: Any, settings: dict[str, Any], metadata: Any = None, limits: MediaLimits = DEFAULT_LIMITS
     ) -> torch.Tensor:
-        """One clip as tensor (T, C, H, W), in the type and size it comes in; of files, the centred window."""
+        """One clip as tensor (T, C, H, W) of unchanged type and size; of files, the centred window."""
         if is_media_source(clip):
             seconds = settings["num_frames"] / settings["fps"]
             options = {"fps": settings["fps"], "size": settings["decode_size"]}
@@ -230,10 +228,7 @@ class VattVideoProcessor(PixelRules, VideoProcessorMixin):
     def sample_frames(
         self, metadata: Any, fps: float | None = None, length: int = 0, **kwargs: Any
     ) -> np.ndarray:
-        """Indices that bring a clip of `length` frames from the rate in `metadata` to `fps`.
-
-        Frame k of the result is the one on the screen at k / fps seconds.
-        """
+        """Indices of the frames shown at k / `fps` seconds, of `length` frames at the rate in `metadata`."""
         rate = metadata.get("fps") if isinstance(metadata, dict) else getattr(metadata, "fps", None)
         if not rate:
             raise ValueError("`do_sample_frames` needs the frame rate: pass `video_metadata={'fps': ...}`.")
@@ -304,13 +299,13 @@ def _as_pixels(array: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 
 def _check_range(frames: torch.Tensor, settings: dict[str, Any]) -> None:
-    """Refuses values that scaling would not bring to where the normalisation expects them."""
+    """Refuse values for which scaling and normalisation do not fit."""
     largest = 1 / settings["rescale_factor"] if settings["do_rescale"] else 1.0
     if frames.dtype == torch.uint8 and largest >= 255 - 1e-3:
         return
     own_constants = settings["do_normalize"] and max(map(abs, settings["image_mean"])) > 1
     if not settings["do_rescale"] and (own_constants or not settings["do_normalize"]):
-        return  # whoever leaves scaling out like this knows the range
+        return  # who leaves both out knows the range
     low, high = float(frames.min()), float(frames.max())
     slack = largest / 1000
     if not -slack <= low <= high <= largest + slack:
@@ -342,13 +337,13 @@ def _target_size(frames: torch.Tensor, size: SizeDict) -> tuple[int, int]:
 
 
 def _resize(frames: torch.Tensor, height: int, width: int, resample: int | None) -> torch.Tensor:
-    """By PIL, or (None) bilinear with half-pixel centres. uint8 frames are then truncated to whole numbers,
-    as the release casts them."""
+    """Resize by PIL or, if `resample` is None, bilinearly with half-pixel centres; uint8 is then truncated,
+    as in the release."""
     if tuple(frames.shape[-2:]) == (height, width):
         return frames
     if resample is not None:
         return _resize_as_pil(frames, height, width, resample)
-    # One frame at a time: float copies of more fall out of the processor's cache.
+    # One frame at a time: float copies of more do not fit into the processor's cache.
     resized = torch.cat(
         [
             F.interpolate(frame.float(), size=(height, width), mode="bilinear", align_corners=False)
@@ -359,7 +354,7 @@ def _resize(frames: torch.Tensor, height: int, width: int, resample: int | None)
 
 
 def _resize_as_pil(frames: torch.Tensor, height: int, width: int, resample: int) -> torch.Tensor:
-    """Resized by PIL, frame by frame; channels of floating point one by one."""
+    """Resize by PIL, frame by frame, float channels one by one."""
     from PIL import Image
 
     whole = frames.dtype == torch.uint8

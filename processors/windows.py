@@ -1,11 +1,10 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Time windows: where they lie in a clip, how they are read from files, how too short ones are filled.
+"""Time windows: where they lie in a clip, how they are read from files, how short ones are filled.
 
-The rules are those of DMVR, the reader below the official release: one window is centred, several are spread
-uniformly from the first possible to the last possible one, and a sequence that is too short is repeated.
-Where frames and sound take windows of different length, both begin together and the longer one lies by the
-rule.
+The rules are those of DMVR, the release's reader: one window is centred, several are spread uniformly from
+the first possible to the last possible one, and a sequence that is too short is repeated. Windows of frames
+and sound of different lengths begin together; the rule places the longer one.
 """
 
 import math
@@ -42,8 +41,8 @@ def as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 
 def window_places(windows: int = 1, random: np.random.Generator | None = None) -> list[float]:
-    """Where `windows` windows lie: 0 is the first possible one of a clip, 1 the last possible one. With
-    `random` one is drawn from each of as many equal stretches."""
+    """Places of `windows` windows in a clip, 0 for the first possible one to 1 for the last. With `random`
+    one is drawn from each of as many equal intervals."""
     if windows < 1:
         raise ValueError(f"`windows` must be at least 1, got {windows}.")
     if random is not None:
@@ -54,31 +53,29 @@ def window_places(windows: int = 1, random: np.random.Generator | None = None) -
 def window_starts(
     duration: float, seconds: float, places: Sequence[float] = (0.5,), part: Part = WHOLE
 ) -> list[float]:
-    """Start times of windows of `seconds` at `places` ([`window_places`]) of the part of a file of
-    `duration`."""
+    """Start times of windows of `seconds` at `places` ([`window_places`]) of a `part` of a file."""
     first, last = part
     slack = max(0.0, min(duration, last) - first - seconds)
     return [first + place * slack for place in places]
 
 
 def strided_starts(duration: float, seconds: float, stride: float) -> list[float]:
-    """Start times of windows of `seconds` every `stride` seconds in a file of `duration`; the last one ends
-    with the file."""
+    """Start times of windows of `seconds` every `stride` seconds; the last one ends with the file."""
     return list(iterate_strided_starts(duration, seconds, stride))
 
 
 def iterate_strided_starts(duration: float, seconds: float, stride: float) -> Iterator[float]:
     """[`strided_starts`] one by one: a header may state any duration."""
     slack = max(0.0, duration - seconds)
-    # A last window that would begin within a frame or so of another one is that one.
+    # A last window within about a frame of the one before is the same.
     for number in range(max(0, math.ceil(slack / stride - 1e-3))):
         yield round(number * stride, 6)
     yield round(slack, 6)
 
 
 def check_part(start: float | None, end: float | None, name: str) -> Part:
-    """The part of a file from `start`, or its beginning, to `end`, or its end; MediaError, which names
-    `name`, if no file has such a part."""
+    """The part of a file from `start` (None: its beginning) to `end` (None: its end); MediaError for the file
+    `name` if no file has such a part."""
     first, last = 0.0 if start is None else start, math.inf if end is None else end
     if not (0 <= first < last and math.isfinite(first)):
         raise MediaError(name, f"no part from {start} to {end} s", "Correct its `start` and `end`.")
@@ -98,8 +95,7 @@ def take_samples(waveform: Items, start: float, rate: float, count: int) -> Item
 
 
 def repeat_to(sequence: Items, count: int) -> Items:
-    """Exactly `count` items along the first axis: the centre of a longer sequence, repeats of a shorter
-    one."""
+    """Exactly `count` items of the first axis: the centre of a longer sequence, repeats of a shorter one."""
     length = len(sequence)
     if length >= count:
         first = (length - count) // 2
@@ -119,14 +115,13 @@ def read_windows(
 ) -> list[MediaClip]:
     """Read the window at `start`, or the windows at `places`, from a file that is opened once.
 
-    Where the sound of a video goes on after its pictures, a window without any is the last one that has some.
+    Where the sound of a video is longer than its pictures, later windows repeat the last one with pictures.
 
     Args:
         seconds: length of a window.
         places: see [`window_places`].
-        segment: (start, end) in seconds of the clip that windows are spread over, for clips inside long
-            files; None for the beginning and the end of the file. Nothing outside is read, so windows of a
-            clip that is too short are shorter. Default: the whole file.
+        segment: (start, end) in seconds of the clip in the file, None for the file's own. Nothing outside is
+            read, so windows of a shorter clip are shorter.
         video, options: see `media.read_clips`.
 
     Raises:
@@ -142,8 +137,8 @@ def read_windows(
 
 
 class WindowReader:
-    """Reads windows of single clips, whatever form they come in, by the settings of the video processor for
-    this call; `listen` tells whether the sound of videos is wanted."""
+    """Reads windows of single clips of any form with the settings of one call; `listen`: read the sound of
+    videos."""
 
     def __init__(
         self, videos: Any, sounds: Any, settings: dict[str, Any], limits: MediaLimits, listen: bool
@@ -231,5 +226,5 @@ class WindowReader:
         return part
 
     def _heard(self, waveform: np.ndarray | None) -> np.ndarray | None:
-        """The window's part of a sound track; None without one, or where it has ended."""
+        """The window's sound; None without a sound track, or after its end."""
         return None if waveform is None or not len(waveform) else waveform[: self.num_samples]

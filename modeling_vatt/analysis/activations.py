@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which nodes of the encoder react to which modality (paper Fig. 4), as tables."""
+"""Tables of the reaction of encoder nodes to each modality (paper Fig. 4)."""
 
 from collections.abc import Mapping
 

@@ -4,13 +4,13 @@
 
 Two counts of one forward pass of one clip, a multiply-add being 2 operations:
 
-- *paper*: `2 L N (4 d^2 + 2 d f) + 2 L N^2 d + 2 p d N0`, which meets every figure of the paper's Tables 1, 5
-  and 6 within 1.5 %. It has one of the two attention products and no projections; N are
-  the tokens that DropToken keeps, N0 all patches of p values.
-- *true*: every matrix product and convolution that our model computes, counted by PyTorch's
-  `FlopCounterMode` on the meta device, where nothing is computed or stored. AGG tokens, projections and
-  heads are in it, and dropped patches are not, because ours are dropped before their projection.
-  Element-wise work (norms, activations, softmax) is in neither.
+- *paper*: `2 L N (4 d^2 + 2 d f) + 2 L N^2 d + 2 p d N0`, which is within 1.5 % of every figure of the
+  paper's Tables 1, 5 and 6. It has one of the two attention products and no projections; N are the tokens
+  that DropToken keeps, N0 all patches of p values.
+- *true*: every matrix product and convolution of the model, counted by PyTorch's `FlopCounterMode` on the
+  meta device. AGG tokens, projections and heads count; dropped patches do not, as they are never projected.
+
+Element-wise work (norms, activations, softmax) is in neither.
 """
 
 import math
@@ -63,7 +63,7 @@ class InputSize:
 
 
 def is_transformer(config: VattTowerConfig) -> bool:
-    """Whether a tower is a Transformer, so that it has tokens and the paper's formula fits."""
+    """Whether a tower is a Transformer, so that it has tokens."""
     return getattr(config, "encoder_type", "transformer") in ("transformer", "t5", "bert")
 
 
@@ -98,15 +98,11 @@ def _drops_tokens(config: VattTowerConfig) -> bool:
 
 
 def paper_flops(config: VattTowerConfig, shape: tuple[int, ...], keep: float = 1.0) -> int:
-    """Operations of a Transformer tower in the paper's unit; see the module.
-
-    Args:
-        config, shape, keep: as in [`count_tokens`].
-    """
+    """Operations of a Transformer tower in the paper's unit; arguments as of [`count_tokens`]."""
     tokens, kept = count_tokens(config, shape, keep)
     patch_values = 0
     if isinstance(config, VattTextConfig):
-        kept += 1  # AGG stands among the words
+        kept += 1  # AGG counts as a word
     else:
         assert isinstance(config, (VattVideoConfig, VattAudioConfig))
         patch_values = config.num_channels * math.prod(config.patch_shape)
@@ -118,15 +114,11 @@ def paper_flops(config: VattTowerConfig, shape: tuple[int, ...], keep: float = 1
 
 
 class CostCounter:
-    """Counts the operations and parameters of a model that is built on the meta device.
-
-    Args:
-        config: of the model.
-        modalities: towers to build.
-    """
+    """Counts the operations and parameters of a model built on the meta device, with the towers of some
+    `modalities`."""
 
     def __init__(self, config: VattConfig, modalities: tuple[str, ...] = MODALITIES) -> None:
-        # A copy: DropToken rates are set below. Eager attention is plain products on any device.
+        # A copy, as DropToken rates are set below. Eager attention consists of products that are counted.
         self.config = VattConfig.from_dict(config.to_dict(), attn_implementation="eager")
         self.modalities = modalities
         with torch.device("meta"):
@@ -151,7 +143,7 @@ class CostCounter:
         tower = getattr(self.model, f"{modality}_model").train(drop)
         dtype = torch.long if modality == "text" else torch.float32
         inputs = torch.zeros((1, *shape), dtype=dtype, device="meta")
-        # The tower itself, without a mask: masks cost no products, and their content decides nothing here.
+        # Without a mask, which costs no products.
         with FlopCounterMode(display=False) as counter:
             pooled = tower(inputs, encoder=self.model.encoder).pooler_output
             backbone = counter.get_total_flops()
@@ -240,11 +232,11 @@ _COMBINATIONS_MILLIONS = {"bbs": 197, "mbs": 264, "lbs": 415, "ma_medium": 155}
 
 
 def paper_comparison() -> pd.DataFrame:
-    """Costs that the paper prints, beside ours in its unit and as they truly are.
+    """Costs printed in the paper, beside ours in its unit and the true ones.
 
-    For parameters, ours in the paper's way are its Table 7 rows (the video tower with the classifier of
-    Kinetics-600; the text tower for Small) and sums of them; the true ones are all trainable parameters of
-    the tower, or of the whole model.
+    Parameters in the paper's way are rows of its Table 7 (the video tower with the classifier of
+    Kinetics-600; the text tower for Small) and sums of them; true ones are all trainable parameters of tower
+    or model.
 
     Returns:
         Columns `table`, `item`, `unit`, `paper`, `ours`, `difference_percent` (of ours from the paper's) and

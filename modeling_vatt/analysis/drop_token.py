@@ -21,7 +21,6 @@ def dropping_tokens(model: VattPreTrainedModel, keep: float, seed: int = 0) -> I
     """Make a model in evaluation mode drop video and waveform tokens, as it does in training.
 
     The paper does not say whether Table 6 was evaluated with dropped tokens; the release evaluates with all.
-    Here tokens are really dropped, so accuracy and cost belong together.
 
     Args:
         model: any VATT model.
@@ -46,7 +45,7 @@ def dropping_tokens(model: VattPreTrainedModel, keep: float, seed: int = 0) -> I
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for module in embeddings:
-            # The flag of this module alone: its dropout stays off.
+            # Of this module only: dropout stays off.
             module.training = keep < 1
             module.config.drop_token_rate = 1 - keep
         try:
@@ -95,7 +94,7 @@ def drop_token_tradeoff(
     repeats: int = 3,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Quality, operations and time of a model against kept share and input size.
+    """Quality, operations and time of a model by kept share and input size.
 
     Args:
         model: in evaluation mode, on its device.

@@ -1,9 +1,9 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the analyses need from a model, observed by forward hooks while clips pass through it once.
+"""Data of the analyses, collected by forward hooks in one pass of the clips.
 
-Each modality is fed on its own (paper A.4), and only the clips that have it. Of several captions the first
-is used.
+Each modality is passed separately (paper A.4), for the clips that have it. Of several captions the first is
+used.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,8 +26,8 @@ class Observation:
 
     Args:
         modality: `"video"`, `"audio"` or `"text"`.
-        rows: indices of those clips that have the modality, counted over all batches, (n,).
-        output: what the model returns for them.
+        rows: indices, over all batches, of the clips that have the modality, (n,).
+        output: of the model for them.
         inputs: encoder input after tokenisation, (n, width), the mean over tokens without AGG and padding;
             None for towers without tokens (convolutional ones).
         mlp_sums: outputs of every layer's MLP, before dropout and residual sum, summed over clips and tokens,
@@ -44,10 +44,8 @@ class Observation:
 
 
 class _Probe:
-    """Hooks on one tower and the encoder that it uses, and what they saw of one forward pass.
-
-    The outputs of the MLPs are summed at once: those of all layers together would not fit for long clips.
-    """
+    """Hooks on one tower and its encoder, and their results for one forward pass. MLP outputs are summed at
+    once, to save memory."""
 
     def __init__(self, base: VattModel, modality: str, tokens: str) -> None:
         self.agg_only = tokens == "agg"
@@ -74,7 +72,7 @@ class _Probe:
         weights = (
             output.new_ones(output.shape[:2]) if self.mask is None else self.mask[:, 1:].to(output.dtype)
         )
-        # The linear text tower looks up padding too, behind the words.
+        # The linear text tower also embeds padding, after the words.
         total = torch.einsum("bt,btd->bd", weights, output[:, : weights.shape[1]])
         self.inputs = total / weights.sum(1, keepdim=True).clamp(min=1)
 
@@ -103,13 +101,10 @@ def observe(
     Args:
         model: any VATT model in evaluation mode, on its device; a classifier has one modality.
         batches: inputs of the model, with `audio_mask` and `text_mask` where some clips lack sound or text.
-        tokens: positions whose MLP outputs are summed: all that are no padding (AGG included), or AGG only.
+        tokens: positions whose MLP outputs are summed: all but padding (AGG included), or AGG only.
 
     Yields:
-        An [`Observation`] for every modality of every batch, as far as the model and a clip have it.
-
-    Raises:
-        ValueError: if `tokens` is something else.
+        An [`Observation`] for every modality of every batch that the model and a clip have.
     """
     if tokens not in ("all", "agg"):
         raise ValueError(f'`tokens` must be "all" or "agg", got {tokens!r}.')
@@ -204,8 +199,8 @@ class ClipFeatures:
 def each_space(
     models: Mapping[str, ClipFeatures], spaces: Mapping[str, tuple[Place, tuple[str, ...]]]
 ) -> Iterator[tuple[str, str, list[npt.NDArray[np.float32]], npt.NDArray[np.int64]]]:
-    """Model, space, vectors of its modalities and indices of their clips, for the spaces (title -> place and
-    modalities) that a model has."""
+    """(model, space, vectors of its modalities, indices of their clips) for the existing `spaces` (title ->
+    place and modalities)."""
     for model, features in models.items():
         for space, (place, modalities) in spaces.items():
             if set(modalities) <= set(features.modalities(place)):
@@ -218,12 +213,8 @@ def extract_features(
     activations: ActivationMean | None = None,
     tokens: Literal["all", "agg"] = "all",
 ) -> ClipFeatures:
-    """Vectors of all clips, in order; in the same pass the mean MLP activations, if asked for.
-
-    Args:
-        model, batches, tokens: as in [`observe`]. Batches all have the same modalities.
-        activations: filled on the way.
-    """
+    """Vectors of all clips, in order; `activations` get the MLP outputs of the same pass. Other arguments as
+    of [`observe`]; all batches have the same modalities."""
     parts: dict[tuple[Place, str], list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]] = {}
     total = 0
 

@@ -1,9 +1,7 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of this package as matplotlib figures (the extra `analysis`).
-
-Colours are Okabe and Ito's, which colour-blind readers tell apart; markers and dashes differ as well.
-"""
+"""The tables of this package as matplotlib figures (extra `analysis`), in Okabe and Ito's colours for
+colour-blind readers, with different markers and dashes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +23,7 @@ MODALITY_STYLES = {
 
 
 def _panels(rows: int, columns: int, width: float, height: float, **kwargs: Any) -> tuple[Figure, Any]:
-    """A figure that no global state knows, and its axes as an array (rows, columns)."""
+    """A figure without global state, and its axes as an array (rows, columns)."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
@@ -100,9 +98,9 @@ def plot_densities(curves: pd.DataFrame) -> Figure:
 
 
 def plot_activations(means: Mapping[str, npt.NDArray]) -> Figure:
-    """Mean activation of every node, of [`ActivationMean.means`], as images, a modality below the other."""
+    """Mean activation of every node, of [`ActivationMean.means`], as images, one for each modality."""
     figure, panels = _panels(len(means), 1, 10, 2.4)
-    # A few nodes are far stronger than all others; they would hide these.
+    # A few nodes are so strong that they would hide the others.
     limit = float(np.percentile(np.abs(np.concatenate([v.ravel() for v in means.values()])), 99)) or 1.0
     for (modality, values), axes in zip(means.items(), panels[:, 0], strict=True):
         layers, nodes = values.shape

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Maps of feature spaces (paper Fig. 2 and the upper half of Fig. 3), and a number for what they show."""
+"""Maps of feature spaces (paper Fig. 2 and the upper half of Fig. 3), with a measure of each."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -28,9 +28,8 @@ def project(
 ) -> npt.NDArray[np.float64]:
     """Two-dimensional map of vectors; near means similar by cosine.
 
-    t-SNE (scikit-learn) starts from the principal components with a perplexity of 30, less for small sets:
-    a third of the other points. UMAP (umap-learn, an extra of this package) uses 15 neighbours, at most all
-    others.
+    t-SNE (scikit-learn) starts from the principal components with a perplexity of 30, at most a third of the
+    other points. UMAP (extra `umap`) uses at most 15 neighbours.
 
     Args:
         vectors: (points, width), compared by direction.
@@ -41,8 +40,8 @@ def project(
         (points, 2)
 
     Raises:
-        ImportError: if umap-learn is asked for but not installed.
-        ValueError: for fewer than four points or an unknown method.
+        ImportError: umap-learn is not installed.
+        ValueError: fewer than four points or an unknown method.
     """
     if len(vectors) < 4:
         raise ValueError(f"A map needs at least 4 points, got {len(vectors)}: take more clips.")
@@ -57,7 +56,7 @@ def project(
     except ImportError as error:
         raise ImportError("UMAP needs umap-learn: pip install 'modeling_vatt[umap]'.") from error
     neighbors = min(15, len(vectors) - 1)
-    # A spectral start needs more points than dimensions + 1; a random one serves the smallest sets.
+    # A spectral start needs more points than dimensions + 1.
     init: Any = "spectral" if len(vectors) > 10 else "random"
     mapper = UMAP(n_neighbors=neighbors, init=init, random_state=seed, n_jobs=1)
     return np.asarray(mapper.fit_transform(vectors), dtype=float)
@@ -66,17 +65,15 @@ def project(
 def neighbour_agreement(
     vectors: npt.NDArray, labels: Sequence[str] | npt.NDArray, k: int = 10
 ) -> tuple[float, float]:
-    """Share of the nearest neighbours (by cosine, in the space itself, not in its map) with the same label.
+    """Share of the nearest neighbours (by cosine, in the original space) with the same label.
 
     Args:
         vectors: (points, width).
         labels: one per point.
-        k: neighbours of a point; at most as many as share its label, as the share could not reach 1
-            otherwise. Points that are alone with their label are left out.
+        k: neighbours of a point, at most as many as share its label. Points with a unique label are left out.
 
     Returns:
-        The share, and the share that labels without any relation to the vectors would have. NaN where no two
-        points share a label.
+        The share, and chance; NaN where no two points share a label.
     """
     _, members, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
     neighbours = np.minimum(k, counts[members] - 1)  # of each point
@@ -101,11 +98,8 @@ def choose_classes(labels: Sequence[Any], max_classes: int, seed: int = 0) -> li
 
 
 def pad_width(arrays: Sequence[npt.NDArray]) -> list[npt.NDArray]:
-    """Arrays (n, width) filled up with zeros to the largest width.
-
-    Lengths and angles within an array stay exact. Between arrays of different widths there is no meaningful
-    distance; this is a convention that needs no random numbers.
-    """
+    """Arrays (n, width) padded with zeros to the largest width. Distances within an array stay exact; those
+    between different widths are a convention."""
     width = max(array.shape[-1] for array in arrays)
     return [np.pad(array, ((0, 0), (0, width - array.shape[-1]))) for array in arrays]
 
@@ -158,9 +152,8 @@ def modality_maps(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Maps of the encoder input and of the common spaces by modality, for several models (paper Fig. 3, top).
 
-    Clips that have all the modalities of a space are shown. Where the towers of a specific model differ in
-    width, narrower input vectors are filled up with zeros: distances within a modality are exact, those
-    between modalities are a convention (see [`pad_width`]). Every vector has unit length.
+    Clips that have all the modalities of a space are shown, as unit vectors; narrower input vectors are
+    padded (see [`pad_width`]).
 
     Args:
         models: name -> features.
@@ -168,8 +161,8 @@ def modality_maps(
 
     Returns:
         Points (columns `model`, `space`, `clip`, `label`, `x`, `y`; the label is the modality), and a summary
-        (`model`, `space`, `points`, `mixing`: share of foreign neighbours in that of a perfect mixture, so 0
-        is apart and 1 is mixed).
+        (`model`, `space`, `points`, `mixing`: share of neighbours of other modalities relative to a perfect
+        mixture, from 0 for separate to 1 for mixed).
 
     Raises:
         ValueError: if no model has two modalities.

@@ -21,11 +21,11 @@ class Section:
 
     Args:
         name: of its files, without an ending.
-        title: its heading.
-        help: one or two sentences that say how to read it.
-        figure: its figure.
-        table: all its numbers, for the CSV file.
-        summary: a few numbers to show on the page, if there are any.
+        title: heading.
+        help: one or two sentences on how to read it.
+        figure: matplotlib figure.
+        table: all numbers, for the CSV file.
+        summary: a few numbers for the page, if any.
     """
 
     name: str
@@ -39,17 +39,8 @@ class Section:
 def write_report(
     folder: Path, title: str, sections: Sequence[Section], facts: Mapping[str, object] | None = None
 ) -> Path:
-    """Write `figures/NAME.png`, `figures/NAME.svg` and `tables/NAME.csv` of every section, and `report.html`.
-
-    Args:
-        folder: made if it is not there.
-        title: of the page.
-        sections: what to show, in order.
-        facts: what the analyses were made with, name -> value.
-
-    Returns:
-        Path of the page.
-    """
+    """Write `figures/NAME.png`, `figures/NAME.svg` and `tables/NAME.csv` of every section, and `report.html`
+    with a title and `facts` (name -> value); returns the path of the page."""
     figures, tables = folder / "figures", folder / "tables"
     for part in (figures, tables):
         part.mkdir(parents=True, exist_ok=True)

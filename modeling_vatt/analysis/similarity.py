@@ -22,7 +22,7 @@ PAIRS: dict[str, tuple[Place, tuple[str, str]]] = {
     "video-audio, input": ("input", ("video", "audio")),
     "video-audio, output": ("va", ("video", "audio")),
 }
-MIN_BANDWIDTH = 0.002  # of cosine; all-equal similarities still have a density that can be drawn
+MIN_BANDWIDTH = 0.002  # of cosine, so that equal similarities have a density
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PairSimilarities:
 
     @property
     def auc(self) -> float:
-        """Chance that a positive pair is more similar than a random one; 0.5 means no relation."""
+        """Probability that a positive pair is more similar than a random one; 0.5 means no relation."""
         truth = np.repeat([1, 0], [len(self.positive), len(self.random)])
         return float(roc_auc_score(truth, np.concatenate([self.positive, self.random])))
 
@@ -51,8 +51,7 @@ def pair_similarities(
 
     Args:
         one, other: (clips, width), row by row the same clip.
-        max_random: random pairs to keep, chosen with `seed`, where the clips give more.
-        seed: of that choice.
+        max_random: most random pairs to keep, chosen with `seed`.
 
     Raises:
         ValueError: if the shapes differ or there are fewer than two clips.
@@ -94,7 +93,7 @@ def similarity_densities(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Densities of positive and random pairs in the input and output spaces of several models.
 
-    Input vectors of towers that differ in width have no cosine: that space is left out for such a model.
+    The input space of a model whose towers differ in width is left out, as there is no cosine.
 
     Args:
         models: name -> features.

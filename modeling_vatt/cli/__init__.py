@@ -1,10 +1,10 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The `vatt` command. Arguments, progress bars and messages only; the work is done in the packages below it.
+"""The `vatt` command: arguments, progress bars and messages, with a module for each command.
 
-A module for each command; it imports what it needs inside its function, and what is large after checking what
-it was given: help, wrong usage and missing files are answered without torch and transformers.
-Exit codes: 0 done, 1 an error that is explained, 2 wrong usage, 3 a search that found nothing.
+Commands import large packages inside their function, after they have checked their arguments, so that help,
+wrong usage and missing files are answered without torch and transformers. Exit codes: 0 done, 1 error, 2
+wrong usage, 3 nothing found, 130 Ctrl-C.
 """
 
 import sys

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands share: options, and all that is printed."""
+"""Shared by the commands: options, and printing."""
 
 import errno
 import functools
@@ -53,13 +53,13 @@ _REMEDIES = {
     errno.EPERM: "Check the permissions, or choose another place.",
     errno.EROFS: "Choose a place that can be written to.",
 }
-# Control characters move the cursor, change colours and titles; marks of direction let a name look like
-# another one; halves of surrogate pairs cannot be printed.
+# Control characters steer the terminal, direction marks disguise names, halves of surrogate pairs cannot be
+# printed.
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def finite(value: Any) -> Any:
-    """Callback of options that are numbers: `nan` passes every comparison with limits."""
+    """Callback of number options: refuses `nan`, which passes comparisons with limits."""
     for number in value if isinstance(value, list) else [value]:
         if number is not None and not math.isfinite(number):
             raise typer.BadParameter(f"must be a finite number, got {number}.")
@@ -72,14 +72,14 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def say(line: object, err: bool = False) -> None:
-    """Print a line. Control characters, which names of files may hold, are shown as escapes."""
+    """Print a line, with control characters (of file names) as escapes."""
     typer.echo(_CONTROLS.sub(_escaped, str(line)), err=err)
 
 
 def say_json(value: Any, indent: int | None = 2) -> None:
-    """Print JSON, as UTF-8 but for control characters."""
+    """Print JSON in UTF-8, with control characters as escapes."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
-    # Line feeds are those of the layout: JSON escapes those in strings.
+    # JSON escapes line feeds in strings.
     lines = [_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", line) for line in text.split("\n")]
     typer.echo("\n".join(lines))
 
@@ -98,8 +98,8 @@ def _sentence(error: Exception) -> str:
 
 
 def explained(kept: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorator of commands: errors end with a sentence and code 1, Ctrl-C with code 130 and the sentence
-    `kept`, on what the command leaves."""
+    """Decorator of commands: errors end with a message and code 1, Ctrl-C with code 130 and `kept`, a
+    sentence on what remains."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
@@ -110,7 +110,7 @@ def explained(kept: str) -> Callable[[Callable[..., None]], Callable[..., None]]
             except KeyboardInterrupt:
                 say(f"stopped. {kept}", err=True)
                 raise typer.Exit(INTERRUPTED) from None
-            except BrokenPipeError:  # whoever reads the output has seen enough
+            except BrokenPipeError:  # the reader of the output has ended
                 raise
             except (OSError, ValueError) as error:
                 raise fail(_sentence(error)) from None
@@ -128,7 +128,7 @@ def media_limits_of(text: str, isolate: bool) -> "MediaLimits":
 
 
 def require_index(folder: Path) -> None:
-    """Raise `FileNotFoundError` where there is plainly no index, before anything large is loaded."""
+    """Raise `FileNotFoundError` if there is no index, before anything large is loaded."""
     from ..retrieval.store import EXPORTED, index_folder
 
     if not (folder / EXPORTED).is_file() and (folder.exists() or not is_hub_name(str(folder))):
@@ -169,7 +169,7 @@ def nothing_found() -> typer.Exit:
 
 
 def quiet() -> None:
-    """No progress bars of transformers and datasets: those of the command are enough."""
+    """Switch off the progress bars of transformers."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

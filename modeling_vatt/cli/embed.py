@@ -33,10 +33,10 @@ def embed(
 ) -> None:
     """Embed videos, sounds and words.
 
-    Of each window of a video, of the middle of each sound and of each text there is a row: what it is, where
-    it begins and ends, and its normalised embeddings in the space that compares sound with video (`va`) and
-    in the one that compares text with video (`vt`), as far as it has them. In an .npz file a missing one is
-    zeros. What cannot be read is said at the end, with exit code 1; the rest is there.
+    Writes a row for each window of a video, the middle of each sound and each text: kind, source, start, end,
+    and the normalised embeddings in the spaces of sound and video (`va`) and of text and video (`vt`). A
+    missing embedding is null, or zeros in an .npz file. Files that cannot be read are listed at the end, with
+    exit code 1.
 
     Examples:
 
@@ -76,7 +76,7 @@ def embed(
     queries: list[tuple[str, str, Any]] = [("audio", "va", sound) for sound in audio or []]
     queries += [("text", "vt", words) for words in text or []]
     for kind, space, query in queries:
-        try:  # one that cannot be embedded costs itself, not what was done before
+        try:  # an error costs only this one
             add(kind, query, **{space: unit(embed_query(loaded, processor, **{kind: query}, limits=limits))})
         except (OSError, ValueError) as error:
             failed.append(error)
@@ -88,7 +88,7 @@ def embed(
         dims = {"va": loaded.config.va_projection_size, "vt": loaded.config.vt_projection_size}
         _write(rows, dims, output)
         say(f"{output}: {len(rows)} embeddings")
-    for reason in dict.fromkeys(map(str, failed)):  # each window of a file may fail for the same one
+    for reason in dict.fromkeys(map(str, failed)):  # windows of a file may share one
         say(f"error: {reason}", err=True)
     if failed:
         raise typer.Exit(1)

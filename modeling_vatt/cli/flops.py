@@ -34,8 +34,8 @@ def flops(
 ) -> None:
     """Count parameters and operations of one forward pass, in the paper's unit and truly.
 
-    The paper counts one of the two attention products and no projections; the true count has every matrix
-    product and convolution. A multiply-add is 2 operations in both.
+    The paper's count has one of the two attention products and no projections; the true count has every
+    matrix product and convolution. A multiply-add is 2 operations in both.
     """
     if paper == (model is not None):
         raise typer.BadParameter("Give a model, or --paper.")

@@ -32,7 +32,7 @@ def forget(
     from ..retrieval import IndexBusy, VattIndex, forget_files, remember_files, writer_lock
 
     with VattIndex.open(index_dir) as index:
-        names = [index.path_of(path) for path in paths]
+        names = [index.place_of(path) for path in paths]
         try:
             with writer_lock(index, wait=False):
                 if undo:

@@ -70,10 +70,9 @@ def index(
 ) -> None:
     """Make a folder of videos searchable, or bring its index up to date.
 
-    Only what is new or has changed is embedded. Files that are gone stay in the index, as they may lie on a
-    drive that is away, until --prune is given. A run that was stopped, however it was stopped, goes on where
-    it was when the command is given again, in the middle of a long file, too. Files that cannot be read are
-    listed and not tried again until they change, or with --retry.
+    Only new and changed files are embedded. Missing files stay in the index until --prune is given, as their
+    drive may be disconnected. The same command continues a stopped run where it was, even within a long file.
+    Files that cannot be read are listed, and tried again when they change or with --retry.
 
     Examples:
 
@@ -112,7 +111,7 @@ def index(
 
     search = None
     if model is not None and find_index(where) is None:
-        with suppress(FileExistsError):  # another process was quicker
+        with suppress(FileExistsError):  # another process was faster
             search = VideoSearch.create(folder, model, where, stride, device, trust_remote_code)
     if search is None:
         search = VideoSearch.open(where, model, device, trust_remote_code)

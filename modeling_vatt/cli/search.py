@@ -97,11 +97,11 @@ def search(
 ) -> None:
     """Find moments of videos by words, by a sound, by a clip or picture, or by all of these together.
 
-    Words are compared with pictures in one space, sounds and clips with pictures in another. Of a sound or
-    clip that is longer than the model's window, the middle is used. The second column is the score; the third
-    says how rarely random pairs of moments of this index fit as well: strong, 1 in 100; likely, 1 in 20; or
-    weak. Files of the same content are one result. Exit code 3: nothing found, that is, nothing in the folder
-    or above the score that was asked for.
+    Words are compared with videos in one space, sounds and clips in another. Of a sound or clip that is
+    longer than the model's window, the middle is used. The second column is the score. The third says how
+    many random pairs of moments fit as well: strong, at most 1 in 100; likely, at most 1 in 20; weak, more.
+    Files of the same content are one result. Exit code 3: nothing found in the folder, or above the wanted
+    score.
 
     Examples:
 

@@ -93,5 +93,5 @@ def serve(
     if open_browser:
         import webbrowser
 
-        webbrowser.open(address)  # waits in the queue of the socket until the server begins
+        webbrowser.open(address)  # waits in the socket's queue until the server starts
     serve_page(create_app(search, settings), listening)

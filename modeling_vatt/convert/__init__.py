@@ -1,9 +1,7 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Official TensorFlow checkpoints to `from_pretrained` folders, and back. Loaded when asked for.
-
-What cannot be converted raises [`ConversionError`], which names the file or variable and what to do.
-"""
+"""Official TensorFlow checkpoints to `from_pretrained` folders, and back. Raises [`ConversionError`], which
+names the file or variable and the remedy."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How long the data files of a TensorFlow checkpoint must be, read off its index without TensorFlow.
+"""Expected lengths of the data files of a TensorFlow checkpoint, from its index, without TensorFlow.
 
 The index is a table of sorted keys as LevelDB writes it
 (https://github.com/google/leveldb/blob/main/doc/table_format.md), uncompressed: under the empty key a
@@ -24,13 +24,8 @@ _SHARD, _OFFSET, _SIZE = 3, 4, 5
 
 
 def check_sizes(prefix: Path) -> int:
-    """Compare the data files of a checkpoint with its index.
-
-    Args:
-        prefix: such as `ckpt-500000`.
-
-    Returns:
-        bytes of all data files.
+    """Compare the data files of a checkpoint (`prefix` such as `ckpt-500000`) with its index; returns their
+    bytes.
 
     Raises:
         ConversionError: an index that cannot be read; a data file that is missing, or of another length.
@@ -62,7 +57,7 @@ def _lengths(index: bytes) -> list[int]:
     """Bytes of each data file."""
     if index[-8:] != _MAGIC or len(index) < _FOOTER:
         raise ValueError("it does not end as a table")
-    _, place = _handle(index, len(index) - _FOOTER)  # of the blocks of metadata, which is not used
+    _, place = _handle(index, len(index) - _FOOTER)  # metadata, which is not used
     blocks, _ = _handle(index, place)
     entries = (entry for _, handle in _block(index, blocks) for entry in _block(index, _handle(handle, 0)[0]))
     lengths: list[int] | None = None
@@ -81,7 +76,7 @@ def _lengths(index: bytes) -> list[int]:
 
 
 def _block(table: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a block, each key written as what it adds to the one before."""
+    """Keys and values of a block, whose keys are stored as differences from the one before."""
     start, size = handle
     content = table[start : start + size]
     if len(content) != size or table[start + size] != 0:
@@ -98,14 +93,14 @@ def _block(table: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes
 
 
 def _handle(content: bytes, place: int) -> tuple[tuple[int, int], int]:
-    """(start, size) of a block, and where the next thing is."""
+    """(start, size) of a block, and the next place."""
     start, place = _varint(content, place)
     size, place = _varint(content, place)
     return (start, size), place
 
 
 def _fields(message: bytes) -> dict[int, int]:
-    """Numbers of a protocol buffer by their fields; what is no number is passed over."""
+    """Numbers of a protocol buffer by field; other values are skipped."""
     found: dict[int, int] = {}
     place = 0
     while place < len(message):
@@ -124,7 +119,7 @@ def _fields(message: bytes) -> dict[int, int]:
 
 
 def _varint(content: bytes, place: int) -> tuple[int, int]:
-    """A number in groups of seven bits, and where the next thing is."""
+    """A number in groups of seven bits, and the next place."""
     value = shift = 0
     while True:
         byte = content[place]

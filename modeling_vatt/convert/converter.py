@@ -78,9 +78,8 @@ def load_variables(
     Variables are read one at a time, so memory is that of the model and one variable.
 
     Args:
-        variables: see [`open_variables`].
-        head_dim, overrides: see [`infer_config`].
-        replacements: arrays to take instead of variables of these names.
+        variables, head_dim, overrides: see [`open_variables`] and [`infer_config`].
+        replacements: arrays to use instead of variables of these names.
     """
     model, table = build_model(variables.shapes, variables.source, head_dim, overrides)
     state: dict[str, torch.Tensor] = {}
@@ -95,10 +94,7 @@ def load_variables(
 
 
 def export_variables(model: VattPreTrainedModel) -> dict[str, np.ndarray]:
-    """The model's weights under the release's variable paths and in its layouts; the way back.
-
-    Arrays are views of the weights where those lie on the CPU.
-    """
+    """The model's weights under the release's variable paths and in its layouts; views where possible."""
     state = model.state_dict()
     return {entry.variable: entry.to_array(state[entry.parameter]) for entry in model_table(model)}
 

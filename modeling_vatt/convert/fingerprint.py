@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A file beside a converted model that tells whether anything of it was damaged or altered since."""
+"""A file beside a converted model that shows later damage or changes."""
 
 import json
 import os
@@ -15,7 +15,7 @@ _CARD = "README.md"  # for people to fill in
 
 
 def write_fingerprint(folder: str | os.PathLike) -> None:
-    """Note the SHA-256 of every file of a converted model but its card."""
+    """Write the SHA-256 of every file of a converted model but its card."""
     folder = Path(folder)
     files = {path.name: hash_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
     files.pop(_CARD, None)
@@ -23,13 +23,10 @@ def write_fingerprint(folder: str | os.PathLike) -> None:
 
 
 def check_fingerprint(folder: str | os.PathLike) -> int:
-    """Compare a converted model with what was noted.
-
-    Returns:
-        number of files that were compared.
+    """Compare a converted model with its fingerprint; returns the number of files compared.
 
     Raises:
-        ConversionError: naming every file that is missing or another one; a folder without a fingerprint.
+        ConversionError: names every missing or changed file; a folder without a fingerprint.
     """
     file = Path(folder) / FINGERPRINT
     try:

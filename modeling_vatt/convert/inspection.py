@@ -1,10 +1,9 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a checkpoint is: its model class and config, read off the names and shapes of its variables.
+"""Model class and config of a checkpoint, from the names and shapes of its variables.
 
-A checkpoint stores no config. Invisible in shapes, and so taken from the release's defaults unless
-overridden: the head width of towers without a relative bias table, activations, dropout rates, epsilons,
-temperature. The defaults of the release are those of all its checkpoints.
+A checkpoint stores no config. What shapes do not show is the release's default unless overridden: the head
+width of towers without a relative bias table, activations, dropout rates, epsilons, temperature.
 """
 
 import re
@@ -65,10 +64,9 @@ def infer_config(
     Args:
         shapes: shapes of the model variables by object path.
         source: what to call the checkpoint in messages.
-        head_dim: width of an attention head in all towers. By default it follows from the text tower's
-            relative bias table where there is one, and is 64 otherwise, as in every official size.
-        overrides: fields of [`VattConfig`] to set on top, towers as nested dicts; `head_dim` or
-            `num_attention_heads` of one tower also belong here.
+        head_dim: width of an attention head in all towers. Default: from the text tower's relative bias table
+            if there is one, else 64 as in every official size.
+        overrides: fields of [`VattConfig`], towers as nested dicts, such as `head_dim` of one tower.
     """
     reader = _Shapes(shapes, source)
     given = dict(overrides or {})
@@ -97,7 +95,7 @@ def infer_config(
 
 
 def _check_fields(given: Mapping[str, Any], towers: Mapping[str, Mapping[str, Any]]) -> None:
-    """A misspelt field would become an unused attribute of the config."""
+    """Refuse misspelt fields, which would become unused attributes of the config."""
     known = VattConfig()
     unknown = [name for name in given if not hasattr(known, name)]
     for tower, fields in towers.items():
@@ -138,8 +136,8 @@ def _encoder(
 
 
 def _extent(rows: int, patch: int, usual: int) -> int:
-    """Extent of the reference clip along an axis. Tables hide what fills no patch: 9 rows of 16 spectrogram
-    frames are 144, of the release's 150; so its `usual` extent where that has as many rows."""
+    """Extent of the reference clip along an axis: the `usual` one if it has as many rows, as tables do not
+    show incomplete patches (9 rows of 16 spectrogram frames are 144 of the release's 150)."""
     return usual if usual // patch == rows else rows * patch
 
 

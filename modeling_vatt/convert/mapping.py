@@ -1,9 +1,9 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which TensorFlow variable is which parameter: one table for conversion and for the way back.
+"""Which TensorFlow variable is which parameter: one table for both directions.
 
-Variable paths are those of the release's object-based checkpoints. A table is made for a
-config, so it holds exactly the variables such a model has.
+Variable paths are those of the release's object-based checkpoints. A table for a config holds exactly the
+variables of such a model.
 """
 
 import math

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The release's `misc_data.tgz`: vocabulary and word2vec table, read without trusting it.
 
-Nothing of the archive is written to disk, and the pickle inside can build numbers, strings, containers and
-numeric arrays only: every other name in it is refused, so it can run no code.
+Nothing of the archive is written to disk. The pickle inside can build only numbers, strings, containers and
+numeric arrays; every other name is refused, so it can run no code.
 """
 
 import io
@@ -151,11 +151,8 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 
 
 class _ArrayUnpickler(pickle._Unpickler):
-    """Knows the few names that pickles of arrays hold, none of which leads to the real thing.
-
-    The unpickler in Python, because the one in C keeps its memo in a list that grows to any place a pickle
-    names, up to tens of gigabytes.
-    """
+    """Maps the few names in pickles of arrays to stand-ins. The Python unpickler, as the memo of the one in C
+    grows to any index that a pickle names, up to tens of gigabytes."""
 
     _NAMES: dict[tuple[str, str], Callable[..., Any]] = {
         ("numpy", "dtype"): _Dtype,
@@ -170,5 +167,5 @@ class _ArrayUnpickler(pickle._Unpickler):
             found = self._NAMES[module, name]
         except KeyError:
             raise ConversionError(f"refused, it asks for {module}.{name}; only arrays are read.") from None
-        # A pickle can set attributes of what it is given: a function is given as one of its own.
+        # A pickle can set attributes of functions, so it gets its own copy.
         return found if isinstance(found, type) else lambda *arguments: found(*arguments)

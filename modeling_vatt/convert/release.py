@@ -106,8 +106,7 @@ def fetch_release(
     Args:
         name: of `RELEASES`.
         folder: where downloads are kept.
-        base_url: address, or folder on this machine, below which the files of `Release.files` lie; nothing is
-            copied from a folder.
+        base_url: address or local folder above the files of `Release.files`; a folder is used in place.
         progress: called with every piece that has arrived.
 
     Returns:
@@ -123,7 +122,7 @@ def fetch_release(
 def fetch_part(
     file: str, folder: str | os.PathLike, base_url: str = BASE_URL, progress: Progress | None = None
 ) -> Path:
-    """Path of a file of the release: in a folder on this machine, or fetched; see [`fetch_release`]."""
+    """Path of a file of the release, in a local folder or fetched; see [`fetch_release`]."""
     if "://" in base_url:
         return fetch(f"{base_url.rstrip('/')}/{file}", Path(folder) / file, progress)
     path = Path(base_url) / file
@@ -133,10 +132,8 @@ def fetch_part(
 
 
 def fetch(url: str, target: Path, progress: Progress | None = None) -> Path:
-    """Download a file unless it is there; a broken download is taken up where it ended.
-
-    What has arrived stands in `TARGET.part` until size, and checksum if the server gives one, are right.
-    """
+    """Download a file unless it exists, continuing an interrupted download in `TARGET.part`; size, and
+    checksum if the server gives one, are checked before it is renamed."""
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +173,7 @@ def fetch(url: str, target: Path, progress: Progress | None = None) -> Path:
 
 
 def _continue_download(url: str, part: Path, name: str, progress: Progress | None) -> tuple[int, str | None]:
-    """Append what is missing. Returns the file's size and MD5, as far as the server gives them."""
+    """Append the missing part; returns the file's size and MD5 where the server gives them."""
     have = part.stat().st_size if part.exists() else 0
     # identity: a compressed transfer would have another length
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
@@ -187,7 +184,7 @@ def _continue_download(url: str, part: Path, name: str, progress: Progress | Non
     except urllib.error.HTTPError as error:
         if error.code != 416 or not have:
             raise
-        # Nothing after what is there: either all has arrived, or the file on the server is another one.
+        # Either everything has arrived, or the file on the server is another one.
         size = error.headers.get("Content-Range", "").rpartition("/")[2]
         if size == str(have):
             return have, _checksum(error.headers.get_all("x-goog-hash"))

@@ -83,7 +83,7 @@ def _open_npz(path: Path) -> Variables:
         # allow_pickle stays off: arrays of objects would run code
         arrays = np.load(path, allow_pickle=False)
         shapes = {name: arrays[name].shape for name in arrays.files}
-    # RuntimeError: encrypted; MemoryError: a header that speaks of more than there is.
+    # RuntimeError: encrypted; MemoryError: a header that states too much.
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, *_ZIP_ERRORS) as error:
         raise ConversionError(f"{path} is not a readable .npz file ({error}). Fetch it again.") from error
     return Variables(shapes, arrays.__getitem__, str(path))
@@ -110,7 +110,7 @@ def checkpoint_prefix(path: Path) -> Path:
 def _open_tensorflow(prefix: Path) -> Variables:
     check_sizes(prefix)  # saves finding out after minutes
     tensorflow = _import_tensorflow()
-    # IndexError is what TensorFlow makes of its own OutOfRangeError.
+    # TensorFlow raises IndexError for its own OutOfRangeError.
     failures = (tensorflow.errors.OpError, RuntimeError, ValueError, IndexError)
     try:
         reader = tensorflow.train.load_checkpoint(str(prefix))
@@ -132,8 +132,7 @@ def _open_tensorflow(prefix: Path) -> Variables:
 
 
 def _import_tensorflow() -> Any:
-    # It talks a lot while it is imported. Reading files needs neither its messages nor oneDNN, which
-    # announces itself in spite of the log level.
+    # No messages on import, nor oneDNN, which announces itself at any log level.
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
     added = {name: value for name, value in quiet.items() if name not in os.environ}
     os.environ.update(added)

@@ -69,16 +69,15 @@ def convert_checkpoint(
 ) -> Conversion:
     """Convert an official checkpoint.
 
-    Everything is written to a folder beside `output` first, so `output` is complete or does not exist. It
-    holds a fingerprint, by which [`check_fingerprint`] finds what was damaged or altered since.
+    `output` is complete or does not exist. It holds a fingerprint for [`check_fingerprint`].
 
     Args:
         checkpoint: see [`open_variables`].
         output: folder to make.
         release: which published checkpoint this is, for the model card and the frame size.
-        misc_data: the release's `misc_data.tgz`; gives the tokenizer, and the word table, which the release
-            takes from there at every start, not from the checkpoint.
-        vocabulary: word list instead of `misc_data`, for the tokenizer alone.
+        misc_data: the release's `misc_data.tgz`, for the tokenizer and the word table (which the release too
+            takes from there).
+        vocabulary: word list instead of `misc_data`, only for the tokenizer.
         labels: file of class names, see [`read_labels`]; fine-tuned checkpoints only.
         head_dim, overrides: see [`infer_config`].
         overwrite: replace a folder that is not empty.

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What counts as text of a clip: the one rule for captions and for sentences with times."""
+"""Which values count as text of a clip, for captions and for sentences with times."""
 
 import math
 from collections.abc import Iterable
@@ -8,26 +8,25 @@ from typing import Any
 
 
 def usable_text(value: Any) -> str | None:
-    """A text without white space around it; None for a missing or blank one. Missing are None and NaN, as
-    tables and speech recognisers write it; numbers are texts too. ValueError for anything else."""
+    """A text without surrounding white space; None for blank and missing ones (None, NaN). Numbers are texts
+    too; ValueError for anything else."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise ValueError(f"{value!r:.200} is no text")
-    # Halves of surrogate pairs, as cut-off emojis leave them, have no UTF-8.
+    # Halves of surrogate pairs (truncated emojis) have no UTF-8.
     return str(value).encode("utf-8", "replace").decode().strip() or None
 
 
 def usable_captions(value: Any) -> list[str]:
-    """The captions that say something, of a caption, a list of captions or a missing value; ValueError for
-    anything else."""
+    """The captions that are not blank, of a caption, a list or a missing value; ValueError otherwise."""
     values = value if isinstance(value, list | tuple) else [value]
     return [text for text in map(usable_text, values) if text is not None]
 
 
 def usable_sentences(sentences: Iterable[Any] | None) -> tuple[list[dict[str, Any]], dict[str, list[int]]]:
-    """The sentences (`{"start", "end", "text"}`, seconds) with finite times and a text, and for each reason
-    the numbers of the others, from 0."""
+    """The sentences (`{"start", "end", "text"}`, seconds) with finite times and a text, and the indices of
+    the others by reason."""
     good: list[dict[str, Any]] = []
     bad: dict[str, list[int]] = {}
     for number, sentence in enumerate(sentences or []):

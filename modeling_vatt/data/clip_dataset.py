@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Clips as the model takes them: video, the sound of the same window, and captions."""
+"""Clips as model inputs: video, the sound of the same window, and captions."""
 
 import hashlib
 import os
@@ -19,35 +19,33 @@ from ..processors.media import DEFAULT_LIMITS, MediaClip, MediaError, MediaLimit
 from ..processors.processing_vatt import VattProcessor
 from ..processors.windows import window_places
 from .captions import usable_captions, usable_sentences
-from .reading import SkippedClip, decoded_row, is_decoded, read_options, read_row
+from .reading import SkippedClip, decoded_row, is_decoded, read_row
 from .sampler import Order, group_alike, shuffle_shards
 from .tables import ClipTable, all_captions, clip_name, nearest_sentences, video_paths
 
 
 @dataclass(eq=False, repr=False)
 class ClipDataset(Dataset):
-    """Clips as the model takes them; each item is one window of one video, or several.
+    """Clips as model inputs; each item is one window of one video, or several.
 
     Args:
         clips: table of [`load_clips`] or [`decode_clips`], or a [`ShardDataset`].
         processor: makes the tensors.
         random_window: take random windows instead of the centred one or evenly spread ones (training).
         augmentation: passed to the processor (training).
-        seed: of windows, augmentation and choice of captions; together with epoch and index it decides
-            them, whichever worker process makes the item.
-        clips_per_video: windows of each item. The file is opened once for all of them. Random ones are drawn
-            from as many equal parts of the video, one from each.
-        limits: what a file may cost, and whether it is decoded in a process of its own.
-        late_colors: leave the changes of colour to [`ClipBatch.to`], on the training device: frames stay
-            uint8, a quarter of the memory and of what worker processes send.
-        with_ids: give `video_ids`, the same number for clips of one file (`mask_false_negatives`).
+        seed: with epoch and index it decides windows, augmentation and choice of captions, in any worker.
+        clips_per_video: windows of each item, read from a file opened once. Random ones are drawn from as
+            many equal parts of the video.
+        limits: what a file may cost, and whether it is decoded in another process.
+        late_colors: leave colour changes to [`ClipBatch.to`] on the training device; frames stay uint8, a
+            quarter of the memory.
+        with_ids: give `video_ids`, equal for clips of one file (`mask_false_negatives`).
         window_choices: draw random windows from so many evenly spread ones; 0 for anywhere.
-        mask_captions: give `text_mask` for each of the processor's `num_captions`, so that those a clip lacks
-            are no positives of it; False as the release, which counts them.
+        mask_captions: give `text_mask` for each of the processor's `num_captions`, so that missing captions
+            are no positives (False: they are, as in the release).
 
     An item is addressed by its index, or by (epoch, index). A clip that cannot be read is returned as
-    [`SkippedClip`]; nothing else is caught. Of sentences with times, a window gets those of
-    [`nearest_sentences`].
+    [`SkippedClip`]. Of sentences with times, a window gets its [`nearest_sentences`].
     """
 
     clips: ClipTable
@@ -78,7 +76,7 @@ class ClipDataset(Dataset):
         return self.__getitems__([item])[0]
 
     def __getitems__(self, items: Sequence[int | tuple[int, int]]) -> list[BatchFeature | SkippedClip]:
-        """Items of a batch, as `DataLoader` asks for them: their captions are tokenized together."""
+        """Items of a batch for `DataLoader`; their captions are tokenized together."""
         found = [self._media(item) for item in items]
         captions = [texts for item in found if not isinstance(item, SkippedClip) for texts in item[1]]
         rows = self.texts(captions) if captions else {}
@@ -119,7 +117,7 @@ class ClipDataset(Dataset):
 
     @cached_property
     def _decoded(self) -> Any:
-        """The table of [`decode_clips`], such that rows are parts of Arrow's tables; None of others."""
+        """The table of [`decode_clips`] with rows in Arrow's format; None for others."""
         return self.clips.with_format("arrow") if is_decoded(self.clips) else None  # type: ignore[attr-defined]
 
     def ids(self, index: int, windows: int) -> Mapping[str, Any]:
@@ -151,7 +149,7 @@ class ClipDataset(Dataset):
         return captions
 
     def _read(self, row: dict[str, Any], random: np.random.Generator) -> list[MediaClip]:
-        options = {**read_options(self.processor), "limits": self.limits}
+        options = {**self.processor.clip_options(), "limits": self.limits}
         if self.random_window and self.window_choices:
             every = window_places(self.window_choices)
             places = [every[choice] for choice in self.choose(random)]
@@ -165,10 +163,8 @@ class ClipDataset(Dataset):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells whether this is the data of an earlier run, wherever the folder is now.
-
-        Made of the names, captions and parts of a table; of every byte of shards.
-        """
+        """Hash of the data (names, captions and parts of a table, or every byte of shards), not of the
+        folder's place."""
         if hasattr(self.clips, "fingerprint"):
             return self.clips.fingerprint
         digest = hashlib.sha256()
@@ -181,15 +177,8 @@ class ClipDataset(Dataset):
         return digest.hexdigest()
 
     def order(self, shuffle: int = 0) -> Order | None:
-        """The order function for [`StepSampler`].
-
-        Args:
-            shuffle: shards of which clips are mixed at a time, see [`shuffle_shards`]; 0 for all, the
-                sampler's default.
-
-        Raises:
-            ValueError: the clips are not in shards.
-        """
+        """The order function for [`StepSampler`] that mixes the clips of `shuffle` shards at a time (see
+        [`shuffle_shards`]; 0: of all). ValueError if the clips are not in shards."""
         if not shuffle:
             return None
         sizes = getattr(self.clips, "shard_sizes", None)
@@ -198,12 +187,8 @@ class ClipDataset(Dataset):
         return shuffle_shards(sizes, shuffle)
 
     def group_order(self, columns: Sequence[str], group_size: int) -> Order:
-        """The order function for [`StepSampler`] by which clips that agree in columns of the table come
-        together, see [`group_alike`].
-
-        Raises:
-            ValueError: a column is not there.
-        """
+        """The order function for [`StepSampler`] that groups clips with equal values in these columns, see
+        [`group_alike`]. ValueError for an unknown column."""
         clips: Any = self.clips
         known = getattr(clips, "column_names", [])
         if missing := sorted(set(columns) - set(known)):
@@ -225,7 +210,7 @@ class ClipBatch:
     skipped: list[SkippedClip]
 
     def to(self, device: torch.device | str) -> dict[str, torch.Tensor]:
-        """The inputs on a device, with what was left for it done."""
+        """The inputs on a device, with late colours applied."""
         colors = self.inputs.get("video_colors")  # stay on the CPU, where the draws are read
         inputs = {
             name: value.to(device, non_blocking=True)
@@ -252,12 +237,8 @@ def collate_clips(items: Sequence[BatchFeature | SkippedClip]) -> ClipBatch:
 
 
 def skip_report(skipped: Mapping[Any, str], total: int) -> str:
-    """What could not be read, for the end of a run; empty if everything could.
-
-    Args:
-        skipped: name or number of a clip -> reason.
-        total: clips there were.
-    """
+    """Report of the clips that could not be read (`skipped`: name or number -> reason), of `total`; empty if
+    there are none."""
     if not skipped:
         return ""
     reasons = list(skipped.values())

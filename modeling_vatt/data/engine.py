@@ -30,12 +30,11 @@ def run_tasks(
     """Results of tasks, in order.
 
     Args:
-        function: does a task. Each worker gets one copy of it, so what it loads at its first call, such as a
-            model, serves the worker's further tasks.
-        tasks: independent of each other. They and the results travel between processes.
+        function: does a task. Each worker gets one copy, which may keep what it loads at its first call.
+        tasks: independent of each other; they and the results are sent between processes.
         num_workers: processes, or Ray actors.
-        engine: `"processes"` of this machine, or `"ray"`: the cluster at `RAY_ADDRESS`, or else Ray on this
-            machine alone. With a cluster, the paths in tasks must mean the same on all machines.
+        engine: `"processes"` of this machine, or `"ray"`: the cluster at `RAY_ADDRESS` (where paths in tasks
+            must be valid on all machines), or else Ray on this machine.
 
     Raises:
         RuntimeError: a worker died.
@@ -57,7 +56,7 @@ def run_tasks(
 def _begin(function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
-    # Who is killed cannot end its workers, and what they write on would be written beside the next run.
+    # A killed process cannot end its workers, which would go on writing beside the next run.
     threading.Thread(target=_end_with_caller, daemon=True).start()
 
 

@@ -1,9 +1,9 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of media files as tables: their splits, what their metadata say, their class folders.
+"""Folders of media files as tables: splits, metadata, class folders.
 
-Which file belongs to which split is decided by `datasets`. Metadata are read here, because what stands in
-them is kept as written: cells of CSV files are text, and blank ones are missing.
+`datasets` decides which file belongs to which split. Metadata are read here to keep them as written: cells of
+CSV files are text, and blank ones are missing.
 """
 
 import csv
@@ -39,8 +39,7 @@ _BYTE_ORDER_MARKS = {
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """A text file in UTF-8, or in the encoding that its byte order mark states; ValueError for another
-    one."""
+    """A text file in UTF-8, or the encoding of its byte order mark; ValueError for others."""
     content = Path(path).read_bytes()
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
     try:
@@ -54,8 +53,8 @@ def read_text(path: str | os.PathLike) -> str:
 
 
 def read_csv(path: str | os.PathLike, delimiter: str = ",") -> list[dict[str, Any]]:
-    """Rows of a CSV file with a header. Cells are text as written; blank ones are None. ValueError for
-    another encoding, an open quote, rows longer than the header, columns of one name."""
+    """Rows of a CSV file with a header; cells are text, blank ones None. ValueError for another encoding, an
+    open quote, rows longer than the header, equal names of columns."""
     lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
     try:
         names = [name.strip() for name in next(lines, [])]
@@ -106,19 +105,19 @@ def open_folder(
     column: str | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> datasets.Dataset:
-    """Files of a split of a folder, with what `metadata.csv`, `.tsv`, `.jsonl` or `.parquet` say of them.
+    """Files of a split of a folder, with the columns of `metadata.csv`, `.tsv`, `.jsonl` or `.parquet`.
 
     Args:
-        folder: holds folders named by the splits, or files that are all of the split `train`.
+        folder: holds a folder for each split, or files of the split `train`.
         split: name of a split, also in the notation of `datasets` (`"train[:10%]"`).
-        media: name of the column of the files, `file_name` in the metadata.
-        endings: of the files that are taken where there are no metadata.
-        column: another column of the metadata that names files. Like those called `*_file_name`.
-        cache_dir: where the table is kept; by default, where `datasets` keeps its own.
+        media: name for the column of the files, `file_name` in the metadata.
+        endings: of the files that are taken without metadata.
+        column: another column of the metadata with names of files, as are those called `*_file_name`.
+        cache_dir: of the table; default: that of `datasets`.
 
     Returns:
-        Dataset with a string column `media`, and the columns of the metadata. Its fingerprint changes when
-        a file does. Empty if there are no files.
+        Dataset with a string column `media` and the columns of the metadata; empty if there are no files. Its
+        fingerprint changes when a file does.
 
     Raises:
         ValueError: no such split, or metadata that cannot be understood.
@@ -217,7 +216,7 @@ def _named_files(
 
 
 def _inside(folder: str, name: Any, file: str) -> str | None:
-    """Path of a file below a folder: metadata from strangers must not lead out of it."""
+    """Path of a file below a folder; untrusted metadata must not lead out of it."""
     if name is None:
         return None
     plain = os.path.normpath(name).replace("\\", "/") if isinstance(name, str) and name else ""
@@ -227,8 +226,7 @@ def _inside(folder: str, name: Any, file: str) -> str | None:
 
 
 def _on_disk(table: pa.Table, files: Sequence[str], cache_dir: str | os.PathLike) -> Path:
-    """The table as Arrow file. What `datasets` derives from it lies beside it, so its folder is another one
-    when a file has changed."""
+    """The table as Arrow file, in another folder when a file has changed, as `datasets` caches beside it."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
@@ -244,8 +242,8 @@ def _on_disk(table: pa.Table, files: Sequence[str], cache_dir: str | os.PathLike
 
 
 def class_folders(folder: str | os.PathLike, split: str, paths: Sequence[str]) -> list[str | None] | None:
-    """The class of each file of a split of a folder without metadata: the folder under the split, whatever
-    lies between; None beside the folders. None for all if there are no folders of several classes."""
+    """The class of each file of a split without metadata: the first folder under the split, or None for files
+    beside the folders. None for all if there are not several class folders."""
     base = Path(folder).resolve()
 
     def parts(path: str, split: str) -> tuple[str, ...]:

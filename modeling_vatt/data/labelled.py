@@ -19,7 +19,7 @@ from ..processors.media import DEFAULT_LIMITS, MediaError, MediaLimits, read_pic
 from ..processors.processing_vatt import VattProcessor
 from ..processors.windows import window_places
 from .folders import class_folders
-from .reading import SkippedClip, read_options, read_row, source_of
+from .reading import SkippedClip, read_row, source_of
 from .tables import open_table
 
 
@@ -44,17 +44,17 @@ def load_labelled(
             `train/dog/day1/a.mp4`) or with metadata beside the files, or the name of a dataset; see
             [`open_table`].
         media: `"video"`, `"audio"` (files of sound, or videos for their sound) or `"image"`.
-        label_column: column of the classes, names or numbers, or lists of them; `label` or `labels` if left
-            out. Names are taken as written, without space around them: `1` and `01` are two classes.
-        media_column: column of the files; found by its type if left out.
-        label_separator: what stands between several classes in one string, such as `","` in AudioSet's lists.
+        label_column: column of the classes, names or numbers, or lists of them; default `label` or `labels`.
+            Names are kept as written, without surrounding space: `1` and `01` are two classes.
+        media_column: column of the files; default: found by its type.
+        label_separator: separator of several classes in one string, such as `","` in AudioSet's lists.
         **kwargs: passed to `datasets.load_dataset`.
 
     Returns:
         Dataset with the undecoded column `video`, `audio` or `image`, the column `label` (`ClassLabel`, or
         `List(ClassLabel)` for several labels), and the others. Classes are those of the data set's own
-        `ClassLabel`, else the ones that occur in this split; see [`match_classes`] for the other splits. Rows
-        without a label (missing or blank) are left out, with a warning.
+        `ClassLabel`, or those in this split; see [`match_classes`] for other splits. Rows without a label are
+        left out, with a warning.
 
     Raises:
         ValueError: no such folder, split or column, or no labels in it.
@@ -81,7 +81,7 @@ def load_labelled(
     labels = _labels_of(table[label_column], declared, separator)
     labelled = [index for index, value in enumerate(labels) if value is not None]
     used = {name for index in labelled for name in (labels[index] if several else [labels[index]])}
-    # What a set declares holds for all its splits.
+    # Declared classes hold for all splits.
     names = declared or sorted(used, key=_natural)
     if not labelled or not names:
         raise ValueError(
@@ -119,8 +119,8 @@ def _with_class_folders(
 
 
 def _labels_of(values: Sequence[Any], declared: list[str] | None, separator: str | None) -> list[Any]:
-    """Names, or lists of different names, of the classes of each row; None where they are missing. `declared`
-    are those of class ids; `separator` stands between several names in one text."""
+    """Class names, or lists of different ones, of each row, None where missing. `declared`: names of class
+    ids; `separator`: between several names in one text."""
     labels: list[Any]
     if declared is not None:
         labels = [_names_of(value, declared) for value in values]
@@ -132,10 +132,10 @@ def _labels_of(values: Sequence[Any], declared: list[str] | None, separator: str
 
 
 def _as_written(values: Sequence[Any]) -> list[Any]:
-    """Labels, or lists of them, as they are written; None for missing and blank ones."""
+    """Labels, or lists of them, as written; None for missing and blank ones."""
     single = [x for value in values for x in (value if isinstance(value, list) else [value])]
     floats = [x for x in single if isinstance(x, float) and not math.isnan(x)]
-    whole = all(x.is_integer() for x in floats)  # a missing one makes floats of whole numbers in pandas
+    whole = all(x.is_integer() for x in floats)  # pandas makes floats of whole numbers if one is missing
 
     def written(label: Any) -> Any:
         if isinstance(label, list):
@@ -148,7 +148,7 @@ def _as_written(values: Sequence[Any]) -> list[Any]:
 
 
 def _names_of(value: int | list[int] | None, names: list[str]) -> str | list[str] | None:
-    """Names of class ids; -1 stands for no label in published test splits."""
+    """Names of class ids; -1 means no label in published test splits."""
     if isinstance(value, list):
         return [names[number] for number in value if number >= 0]
     return None if value is None or value < 0 else names[value]
@@ -186,15 +186,8 @@ def class_names(table: datasets.Dataset) -> list[str]:
 
 
 def match_classes(table: datasets.Dataset, names: Sequence[str]) -> datasets.Dataset:
-    """A split brought onto a class list, such as that of the training split or of a trained model.
-
-    Args:
-        table: of [`load_labelled`].
-        names: the classes; position = class id.
-
-    Raises:
-        ValueError: if clips have classes that the list lacks.
-    """
+    """A table of [`load_labelled`] with the class ids of another list (position = class id), such as that of
+    the training split; ValueError if clips have other classes."""
     before = class_names(table)
     labels = [_names_of(value, before) for value in table["label"]]
     used = {name for value in labels for name in ([value] if isinstance(value, str) else value or ())}
@@ -210,7 +203,7 @@ def match_classes(table: datasets.Dataset, names: Sequence[str]) -> datasets.Dat
 
 @dataclass(eq=False, repr=False)
 class LabelledDataset(Dataset):
-    """Labelled clips as the classifiers take them.
+    """Labelled clips as inputs of the classifiers.
 
     Args:
         clips: table of [`load_labelled`], or of [`decode_clips`] made from it.
@@ -219,15 +212,12 @@ class LabelledDataset(Dataset):
         augmentation: passed to the processor (training).
         windows: windows spread over each clip in evaluation (4 in the paper).
         crops: 1 (centre) or 3 (along the longer side) crops of each window; video only.
-        seed: of windows and augmentation; together with epoch and index it decides them, whichever worker
-            process makes the item.
-        limits: what a file may cost, and whether it is decoded in a process of its own.
+        seed, limits: see [`ClipDataset`].
 
     An item is addressed by its index, or by (epoch, index), and holds a batch of one: `pixel_values_videos`
     (1[, views], frames, channels, height, width), `input_values` (1[, windows], samples) or `pixel_values`
     (1, channels, height, width), and `labels`, int64 (1,) or float32 (1, classes) for several labels. The
-    axis of views is there if `windows * crops` is more than one. What cannot be read is returned as
-    [`SkippedClip`]; nothing else is caught.
+    axis of views exists if `windows * crops` is more than one. What cannot be read is a [`SkippedClip`].
     """
 
     clips: datasets.Dataset
@@ -279,7 +269,7 @@ class LabelledDataset(Dataset):
             picture = read_picture(source_of(row["image"]), self.limits)[None]
             clip = self.processor(videos=[picture], num_frames=1, **options)["pixel_values_videos"]
             return {"pixel_values": clip[:, 0]}
-        window = {**read_options(self.processor, self.media), "limits": self.limits}
+        window = {**self.processor.clip_options(self.media), "limits": self.limits}
         clips = read_row(row, self.media, window, places)
         options["start"] = 0.0
         if self.media == "audio":

@@ -3,8 +3,8 @@
 """Official layouts of evaluation sets on disk, as tables: UCF101, HMDB51 and ESC-50 with their splits,
 MSR-VTT and YouCook2 with their captions.
 
-A table names every clip that the annotations name, whether its file is there or not: a missing file is then
-skipped, counted and reported like an unreadable one.
+A table has every clip of the annotations; missing files are skipped, counted and reported later, like
+unreadable ones.
 """
 
 import json
@@ -232,14 +232,14 @@ def load_youcook2(
 
 @contextmanager
 def _understood(file: Path, dataset: str) -> Iterator[Path]:
-    """Whatever goes wrong in the block is the file's fault, and said to be, by a ValueError."""
+    """Turns errors in the block into a ValueError that names the file."""
     try:
         yield file
     except _LayoutError:
         raise
     except FileNotFoundError as error:
         raise _LayoutError(f"{file}: no such file. Unpack {dataset}'s annotations there.") from error
-    # What parsing of odd content raises; pyarrow refuses numbers and text that fit no column.
+    # Errors of parsing; pyarrow refuses values that fit no column.
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise _LayoutError(
             f"{file}: not as {dataset} has it ({type(error).__name__}: {error}). Download or mend it."
@@ -265,12 +265,12 @@ def _text(value: Any) -> str:
 
 
 def _captions(value: Any) -> list[str]:
-    """What is said, nothing where it is missing or blank."""
+    """The caption as a list, empty if missing or blank."""
     return usable_captions(None if value is None else _text(value))
 
 
 def _seconds(value: Any) -> float:
-    """A moment of a video; NaN where it is missing, so that the clip is skipped and listed."""
+    """A time in seconds; NaN where it is missing, so that the clip is skipped and listed."""
     seconds = float("nan") if value is None else float(value)
     if seconds < 0 or seconds == float("inf"):
         raise ValueError(f"{value!r} is no moment of a video")

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Making shards from raw folders: which clips there are, how they are stored, what could not be used.
 
-What goes into which shard is planned beforehand, from the sizes of the files, and the plan is kept. So shards
-are independent of each other and can be made in any order, by any number of workers, and again after an
-interruption. A shard is whole when it has its name; what could not be used of it stands beside it.
+A plan, made from the sizes of the files and kept, says which clips go into which shard. So shards can be made
+in any order, by any number of workers, and again after an interruption. A shard gets its name when it is
+complete; a list of what could not be used lies beside it.
 """
 
 import csv
@@ -67,8 +67,7 @@ class RawClip:
         start, end: seconds; None for the beginning and the end of the file.
         captions: of the whole clip.
         sentences: `{"start", "end", "text"}`, seconds of the file.
-        more: further fields of `KEY.json`, such as labels; those whose names mean something else there stand
-            under `more` in it.
+        more: further fields of `KEY.json`, such as labels; fields with names used there go under `more`.
         left_out: `name` and `reason` of texts that cannot be used.
     """
 
@@ -82,11 +81,8 @@ class RawClip:
     left_out: list[dict[str, str]] = field(default_factory=list)
 
     def cleaned(self) -> "RawClip":
-        """The clip without captions that are blank and sentences without time or text; those are listed.
-
-        Raises:
-            ValueError: captions that are no texts.
-        """
+        """The clip without blank captions, and without sentences that lack time or text (these are listed);
+        ValueError for captions that are not texts."""
         try:
             captions = usable_captions(self.captions)
         except ValueError as error:
@@ -105,8 +101,8 @@ class ShardSettings:
 
     Args:
         reencode: store small re-encoded parts instead of the files as they are.
-        segment_seconds: re-encoded parts are cut into equal segments of about this length; None keeps each in
-            one piece, unless it is longer than five minutes.
+        segment_seconds: re-encoded parts are cut into equal segments of about this length; None: of at most
+            five minutes.
         size: pixels of the shorter side of re-encoded frames.
         fps, sampling_rate: of re-encoded parts.
     """
@@ -132,7 +128,7 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What became of a [`ShardTask`]: rows for the index, and `name` and `reason` of each failure."""
+    """Result of a [`ShardTask`]: rows for the index, and `name` and `reason` of each failure."""
 
     rows: list[dict[str, Any]]
     failures: list[dict[str, str]]
@@ -208,8 +204,7 @@ def audioset_clips(folder: str | os.PathLike, annotations: str | os.PathLike) ->
     """Parts of videos in the style of AudioSet's segment lists; without text, labels are kept as `labels`.
 
     Args:
-        folder: holds `YTID.mp4` (or another container), with all subfolders: the whole videos, on whose clock
-            the times are.
+        folder: holds the whole videos `YTID.mp4` (or another container), with all subfolders.
         annotations: CSV file with lines `YTID, start_seconds, end_seconds, positive_labels`; `#` begins a
             comment.
 
@@ -268,17 +263,15 @@ def prepare_shards(
     run: Callable[[Callable[[ShardTask], ShardReport], list[ShardTask]], Iterable[ShardReport]] = map,
     limits: MediaLimits = DEFAULT_LIMITS,
 ) -> tuple[ShardDataset, list[dict[str, str]]]:
-    """Make shards, or go on making them after an interruption.
-
-    The same call completes what an earlier one has left, or finds it complete.
+    """Make shards. The same call continues after an interruption, and repairs missing or damaged parts.
 
     Args:
-        clips: in the order in which they are to stand in the shards.
-        output_dir: becomes the folder of shards; `failures.json` in it lists what could not be used.
-        shard_bytes: about so much goes into a shard, by the sizes of the files.
+        clips: in the order for the shards.
+        output_dir: the folder of shards; `failures.json` in it lists what could not be used.
+        shard_bytes: approximate size of a shard.
         run: calls a function for each of a list of tasks and gives the results in order, such as
             `map` or [`run_tasks`].
-        limits: what a file may cost, and whether it is decoded in a process of its own.
+        limits: what a file may cost, and whether it is decoded in another process.
 
     Returns:
         The shards, and `name` and `reason` of what could not be used: clips, and sentences of others.
@@ -286,9 +279,9 @@ def prepare_shards(
     Raises:
         ValueError: no clips, or a folder that holds something else.
         FolderBusy: another process makes them.
-        ShardError: storage fails. Nothing is left out for that.
+        ShardError: storage fails.
     """
-    folder = Path(output_dir).absolute()  # workers of a cluster begin elsewhere
+    folder = Path(output_dir).absolute()  # workers of a cluster have other working folders
     clips = [clip.cleaned() for clip in clips]
     if not clips:
         raise ValueError(f"{folder}: there are no clips to put into shards.")
@@ -302,7 +295,7 @@ def prepare_shards(
     if not is_untouched(folder):
         _kept_plan(folder, plan)
     with one_writer(folder):
-        if (done := _finished(folder, plan)) is not None:  # by who wrote before
+        if (done := _finished(folder, plan)) is not None:  # by an earlier writer
             return done
         if is_untouched(folder):
             counts, missing = _plan(clips, settings, shard_bytes)
@@ -321,7 +314,7 @@ def prepare_shards(
 
 
 def _finished(folder: Path, plan: str) -> tuple[ShardDataset, list[dict[str, str]]] | None:
-    """What is there, if it is complete and what is planned."""
+    """The shards in a folder, if they are complete and as planned."""
     with suppress(OSError, ValueError, AttributeError):  # damaged: made again from the shards
         if _read(folder / MANIFEST).get("plan") == plan:
             return ShardDataset(folder), _read(folder / FAILURES)
@@ -343,7 +336,7 @@ def _kept_plan(folder: Path, plan: str) -> dict[str, Any]:
 
 
 def _hash_of(clips: Sequence[RawClip], settings: ShardSettings, shard_bytes: int) -> str:
-    """What the shards depend on, but for the content of the files."""
+    """Hash of what the shards depend on, except the content of the files."""
     digest = hashlib.sha256(json.dumps([asdict(settings), shard_bytes]).encode())
     for clip in clips:
         digest.update(json.dumps(asdict(clip), sort_keys=True, default=str).encode())
@@ -355,8 +348,8 @@ def _read(path: Path) -> Any:
 
 
 def _plan(clips: Sequence[RawClip], settings: ShardSettings, shard_bytes: int) -> tuple[list[int], list[int]]:
-    """How many consecutive clips go into each shard, by the sizes of their files, or of what re-encoding is
-    likely to make of them; the numbers of those whose files are not there. ShardError if storage fails."""
+    """Number of consecutive clips in each shard, by their (estimated) sizes, and the indices of clips with
+    missing files; ShardError if storage fails."""
     counts: list[int] = []
     missing: list[int] = []
     filled = 0.0
@@ -383,7 +376,7 @@ def _plan(clips: Sequence[RawClip], settings: ShardSettings, shard_bytes: int) -
 
 
 def _is_away(path: str) -> bool:
-    """Whether the folder of a file is not there or empty, as when nothing is mounted."""
+    """Whether the folder of a file is missing or empty, as when nothing is mounted."""
     try:
         return not any(os.scandir(os.path.dirname(os.path.realpath(path))))
     except OSError:
@@ -415,10 +408,10 @@ def _tasks(
 
 
 def make_shard(task: ShardTask) -> ShardReport:
-    """Make one shard, unless it is there and whole; ShardError if storage fails."""
+    """Make one shard unless it exists and is complete; ShardError if storage fails."""
     path = Path(task.path)
     rows = None
-    with suppress(ShardError):  # none, or one that the machine has lost a part of
+    with suppress(ShardError):  # missing or damaged
         rows, _ = read_shard_index(path)
     if rows is None:
         write_shard(path, _all_members(task))
@@ -431,7 +424,7 @@ def _all_members(task: ShardTask) -> Iterator[tuple[str, dict[str, Any], bytes]]
     failures: list[dict[str, str]] = []
     for place, clip in enumerate(task.clips):
         yield from _members(f"{task.first + place:09d}", clip, place in task.missing, task, failures)
-    # Before the shard has its name: who finds the shard finds its failures.
+    # Before the shard gets its name, so that a shard always has its list.
     if failures:
         write_whole(_failures_of(task), json.dumps(failures).encode())
     else:
@@ -445,8 +438,7 @@ def _failures_of(task: ShardTask) -> Path:
 def _members(
     key: str, clip: RawClip, missing: bool, task: ShardTask, failures: list[dict[str, str]]
 ) -> Iterator[tuple[str, dict[str, Any], bytes]]:
-    """Members of a shard for one clip, whose file was `missing` when the shards were planned or not; none if
-    it cannot be decoded."""
+    """Members of a shard for one clip, none if it cannot be decoded; `missing`: at the time of the plan."""
     reserved = {name: value for name, value in clip.more.items() if name in _RESERVED}
     more = {name: value for name, value in clip.more.items() if name not in _RESERVED}
     if reserved:
@@ -480,8 +472,8 @@ def _members(
 
 
 def _decided(path: str, limits: MediaLimits, decode: Callable[[MediaSource], Result]) -> Result:
-    """The result of `decode` for a file. If it fails, it is tried again on the file's bytes in memory: if
-    that fails too, the file is at fault (MediaError), not its storage (ShardError)."""
+    """The result of `decode` for a file. An error is the file's fault (MediaError) if decoding its bytes in
+    memory fails too, else the storage's (ShardError)."""
     try:
         return decode(path)
     except (MediaError, OSError):
@@ -497,7 +489,7 @@ def _read_whole(path: str, limits: MediaLimits) -> bytes:
             raise MediaError(path, f"more than {limits.max_bytes} bytes", "Raise MediaLimits.max_bytes.")
         try:
             file = open(path, "rb")  # noqa: SIM115 - closed below
-        except PermissionError as error:  # of this file alone: its folder can be read
+        except PermissionError as error:  # of this file only
             raise MediaError(path, f"cannot be read ({error.strerror})", "Allow it.") from error
         with file:
             return file.read()
@@ -539,9 +531,8 @@ def _cut(source: MediaSource, start: float, end: float, task: ShardTask) -> byte
 
 
 def sentences_around(sentences: Sequence[dict[str, Any]], start: float, end: float) -> list[dict[str, Any]]:
-    """Sentences (seconds of the file) of its part from `start` to `end`, on the part's own clock, with
-    five before it and five after it, which may be the nearest ones of a window in it (see
-    [`nearest_sentences`])."""
+    """Sentences (seconds of the file) of its part from `start` to `end`, in seconds of the part, with five
+    before and after it for [`nearest_sentences`]."""
     before = sorted((s for s in sentences if s["end"] < start), key=lambda s: s["end"])[-_NEIGHBOURS:]
     after = sorted((s for s in sentences if s["start"] > end), key=lambda s: s["start"])[:_NEIGHBOURS]
     within = [s for s in sentences if s["end"] >= start and s["start"] <= end]

@@ -26,10 +26,11 @@ from ..processors.windows import Part, check_part, read_windows, take_frames, ta
 from .captions import usable_sentences
 
 
-# Column of what [`decode_clips`] decoded; no column of a user is called so.
+# Column with the results of [`decode_clips`]; a user's column has no such name.
 DECODED = "decoded clip"
 # Seconds by which the length that a file states may be rounded, as in reading files.
 _ROUNDING = 5e-4
+read_options = VattProcessor.clip_options  # called with a processor
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,15 @@ def source_of(video: dict[str, Any]) -> MediaSource:
 
 
 def part_of(row: Mapping[str, Any]) -> Part:
-    """Where the part of a file that a row uses begins and ends, in seconds; the end is infinite where none is
-    stated. MediaError if its `start` and `end` are no part of a file."""
+    """Start and end, in seconds, of the part of a file that a row uses; the end may be infinite. MediaError
+    if they are invalid."""
     return check_part(row.get("start"), row.get("end"), name_of(row))
 
 
 def name_of(row: Mapping[str, Any]) -> str:
-    """What messages call the clip of a row."""
+    """Name of a row's clip in messages."""
     media = row.get("video") or row.get("audio") or {}
     return row.get("name") or media.get("path") or row.get("source") or "a clip"
-
-
-def read_options(processor: VattProcessor, media: str | None = None) -> dict[str, Any]:
-    """See [`VattProcessor.clip_options`]."""
-    return processor.clip_options(media)
 
 
 def read_row(
@@ -72,7 +68,7 @@ def read_row(
     Args:
         row: of [`open_table`] or [`decode_clips`].
         column: of the file.
-        options: of [`read_options`], and `limits`.
+        options: of [`VattProcessor.clip_options`], and `limits`.
         places: of the windows, see [`window_places`].
 
     Raises:
@@ -93,7 +89,7 @@ def read_row(
 
 
 def with_pictures(clip: MediaClip) -> MediaClip:
-    """The clip; files without pictures are no videos."""
+    """The clip; MediaError for a file without pictures."""
     if clip.frames is None or len(clip.frames) == 0:
         raise MediaError(clip.info.source, "no picture", "Leave sound files out of the folder.")
     return clip
@@ -126,24 +122,23 @@ def decode_clips(
 ) -> tuple[datasets.Dataset, list[SkippedClip]]:
     """Decode short clips once, at the processor's frame size and rates, into an Arrow table on disk.
 
-    For many epochs over few, short clips decoding costs more than training; for anything larger leave it to
-    the workers of the data loader. Windows lie where they lie in the files; their frames are those at
-    multiples of 1 / fps, so they may be up to 1 / fps earlier than if the window had been decoded by itself.
+    For many epochs over few, short clips; otherwise leave decoding to the workers of the data loader. Windows
+    have the same places as in the files; their frames are those at multiples of 1 / fps, so up to 1 / fps
+    earlier than in a window decoded by itself.
 
     Args:
-        clips: table of [`load_clips`], or of [`load_labelled`].
-        processor: says the rates and the frame size.
+        clips: table of [`load_clips`] or [`load_labelled`].
+        processor: gives rates and frame size.
         num_proc: worker processes.
         max_seconds: longer videos, or parts of them, are cut to this length.
-        media: `"video"` or `"audio"` of [`load_labelled`], to decode nothing else; None for videos with their
-            sound.
+        media: decode only `"video"` or `"audio"` of [`load_labelled`]; None for videos with sound.
         limits: what a file may cost.
 
     Returns:
-        The table for [`ClipDataset`] or [`LabelledDataset`], and what could not be read. Of a row with
-        `start` and `end` that part is decoded; its times then count from the part's beginning.
+        The table for [`ClipDataset`] or [`LabelledDataset`], and the skipped clips. Of a row with `start` and
+        `end` only that part is decoded, with times from its beginning.
     """
-    options = {**read_options(processor, media), "limits": limits}
+    options = {**processor.clip_options(media), "limits": limits}
     column = media or "video"
     parts = [name for name in ("start", "end") if name in clips.column_names]
     timed = media is None and "sentences" in clips.column_names
@@ -193,7 +188,7 @@ _NOTHING = {"frames": b"", "shape": [0, 0, 0, 0], "waveform": None, "seconds": 0
 
 
 def _decoded(clip: MediaClip, options: dict[str, Any], stated: float) -> dict[str, Any]:
-    """A decoded clip as a row keeps it; `stated`: how long the file says it goes on."""
+    """Row of a decoded clip; `stated`: length according to the file."""
     decoded = {**_NOTHING, "name": clip.info.source}
     length = 0.0
     if clip.frames is not None:
@@ -203,7 +198,7 @@ def _decoded(clip: MediaClip, options: dict[str, Any], stated: float) -> dict[st
         decoded["waveform"] = clip.waveform.astype(np.float32).tobytes()
         length = max(length, len(clip.waveform) / options["sampling_rate"])
     stated = min(stated, clip.duration)
-    # Windows lie as they do in the file, unless decoding shows that its header lies.
+    # The file's length places windows, unless decoding shows that it is wrong.
     return {**decoded, "seconds": stated if abs(stated - length) < 1 / options["fps"] else length}
 
 
@@ -212,7 +207,7 @@ def _cut(decoded: dict[str, Any], start: float, window: float, fps: float, sampl
     frames, waveform, first = None, None, start
     if decoded["frames"]:
         frames = np.frombuffer(decoded["frames"], dtype=np.uint8).reshape(decoded["shape"])
-        # Where the sound goes on after the pictures, the last frame.
+        # After the end of the pictures: the last frame.
         first = min(start + _ROUNDING, (len(frames) - 1) / fps)
         frames = take_frames(frames, first, fps, round(window * fps))
     if decoded["waveform"] is not None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which clips make up which training step: a pure function of the seed, so that a run can be resumed."""
+"""The clips of each training step, as a function of the seed, so that a run can be resumed."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Order: TypeAlias = Callable[[np.random.Generator], npt.NDArray[np.int64]]
 
 
 def shuffle_shards(shard_sizes: Sequence[int], together: int) -> Order:
-    """An order that reads few shards at a time, for disks and networks that are slow at random access.
+    """An order that reads few shards at a time, for storage with slow random access.
 
     The shards are shuffled; then the clips of every `together` consecutive ones are shuffled.
 
@@ -46,11 +46,11 @@ def shuffle_shards(shard_sizes: Sequence[int], together: int) -> Order:
 
 
 def group_alike(keys: Sequence[Hashable], together: int) -> Order:
-    """An order in which clips of one key come one after the other, so that the loss has to tell them apart.
+    """An order in which clips of equal keys come in groups, so that the loss has to tell them apart.
 
     Args:
         keys: of each clip.
-        together: clips of a group; what a key has left over makes a smaller one.
+        together: clips of a group; the last one of a key may be smaller.
 
     Returns:
         The order function for [`StepSampler`].
@@ -144,7 +144,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
 @dataclass(eq=False)
 class ChunkSampler(Sampler[list[tuple[int, int]]]):
-    """The batches of a sampler, one after the other, in parts of at most `size` items."""
+    """The batches of a sampler in parts of at most `size` items."""
 
     batches: Iterable[list[tuple[int, int]]]
     size: int
@@ -161,11 +161,7 @@ class ChunkSampler(Sampler[list[tuple[int, int]]]):
 
 @dataclass(eq=False)
 class EpochSampler(Sampler[tuple[int, int]]):
-    """(epoch, clip index) of all clips, every epoch in another order.
-
-    Args:
-        epoch: tells the current epoch, so that a resumed run begins with the right one.
-    """
+    """(epoch, clip index) of all clips, in another order every epoch; `epoch` tells the current one."""
 
     num_clips: int
     seed: int

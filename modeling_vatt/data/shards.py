@@ -4,13 +4,13 @@
 
 A folder of shards holds
 
-- `shard-000000.tar`, ...: of each clip `KEY.json` (captions and where it comes from), then `KEY.mp4` (the
-  file, whatever its container: readers look at the content);
-- `index.arrow`: of each clip its shard, place, length and checksum, and what `KEY.json` says of its text;
+- `shard-000000.tar`, ...: for each clip `KEY.json` (captions and source), then `KEY.mp4` (the file, in any
+  container);
+- `index.arrow`: for each clip its shard, place, length and checksum, and the texts of `KEY.json`;
 - `shards.json`: the shards with their sizes, and the checksum of the index.
 
-Training reads single clips at their places, in any order and as often as it likes. So which clip comes when
-is decided by the sampler alone, and a run is resumed at the exact clip.
+Training reads single clips by their places in any order, so the sampler alone decides the order, and a run is
+resumed at the exact clip.
 """
 
 import io
@@ -44,11 +44,11 @@ logger = logging.get_logger(__name__)
 
 MANIFEST, INDEX = "shards.json", "index.arrow"
 _VERSION = 1
-_NAME = re.compile(r"[\w-][\w.-]*\.tar")  # a plain name: an index cannot point out of its folder
+_NAME = re.compile(r"[\w-][\w.-]*\.tar")  # a plain name, inside the folder
 _HASH = re.compile(r"[0-9a-f]{64}")
 _COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
 _TEXT_SUFFIXES = frozenset({".json", ".txt"})
-_MOST_LINKS = 40  # one after the other, as the system has it
+_MOST_LINKS = 40  # in a chain, as in Linux
 _REMOTE_ATTEMPTS = 3
 _SENTENCE = pa.struct({"start": pa.float64(), "end": pa.float64(), "text": pa.string()})
 _SCHEMA = pa.schema(
@@ -79,13 +79,13 @@ def is_remote(folder: str | os.PathLike) -> bool:
 class ShardDataset:
     """Clips in shards, as the table that [`ClipDataset`] takes.
 
-    A clip whose bytes are not those that were indexed raises `MediaError`: [`ClipDataset`] skips it. Storage
-    that fails raises [`ShardError`] and ends the run: skipping would lose good clips.
+    A clip with other bytes than indexed raises `MediaError`, so [`ClipDataset`] skips it. Failing storage
+    raises [`ShardError`] and ends the run, as skipping would lose good clips.
 
     Args:
-        folder: folder of shards, or a URL of one that fsspec knows (`https://`, `hf://datasets/...`, `s3://`).
-        remote: whether URLs are allowed. Of remote shards the index is fetched into the cache folder of
-            `datasets`; clips are fetched whenever they are read.
+        folder: folder of shards, or its URL for fsspec (`https://`, `hf://datasets/...`, `s3://`).
+        remote: whether URLs are allowed. The index is then fetched into the cache folder of `datasets`, clips
+            whenever they are read.
 
     Attributes:
         table: the index, as `datasets.Dataset` with a row for each clip.
@@ -94,8 +94,7 @@ class ShardDataset:
         fingerprint: checksum of the index, which holds those of all clips.
 
     Raises:
-        ShardError: no shards there, shards that are missing, truncated or changed since they were indexed, or
-            an index that is none of this package's.
+        ShardError: no shards; missing, truncated or changed ones; an index of something else.
     """
 
     def __init__(self, folder: str | os.PathLike, remote: bool = False) -> None:
@@ -134,7 +133,7 @@ class ShardDataset:
         return {**row, **text, "video": {"path": name, "bytes": content}}
 
     def _read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
-        """Bytes of a file of the folder. Nothing is kept open, so any process may call this."""
+        """Bytes of a file of the folder; nothing is kept open, for calls from any process."""
         attempts = _REMOTE_ATTEMPTS if is_remote(self.folder) else 1
         for attempt in range(1, attempts + 1):
             try:
@@ -173,7 +172,7 @@ class ShardDataset:
         return manifest
 
     def _index(self) -> Path:
-        """The index as a local file, checked: Arrow trusts what it maps into memory."""
+        """The index as a checked local file, as Arrow trusts what it maps into memory."""
         path = Path(self.folder, INDEX)
         if is_remote(self.folder):
             path = Path(datasets.config.HF_DATASETS_CACHE, "shards", f"{self.fingerprint}.arrow")
@@ -188,8 +187,8 @@ class ShardDataset:
         return path
 
     def _open_index(self, path: Path, sizes: list[int]) -> datasets.Dataset:
-        """The index as table. A stranger's may claim anything: other columns would be decoded, opening files
-        of this machine."""
+        """The index as table with the known columns only: others of an untrusted index could open local
+        files."""
         try:
             table = datasets.Dataset.from_file(str(path))
             if table.features != datasets.Features.from_arrow_schema(_SCHEMA):
@@ -247,15 +246,11 @@ def open_clips(
     caption_column: str | None = None,
     remote: bool = False,
 ) -> datasets.Dataset | ShardDataset:
-    """Videos with their captions, undecoded, wherever they are.
+    """Videos with their captions, undecoded; arguments and errors as of [`load_clips`] and [`ShardDataset`].
 
     Args:
-        data: a folder with a folder of shards for each split, or its URL; or what [`load_clips`] knows.
-        video_column, caption_column: see [`load_clips`].
+        data: a folder with a folder of shards for each split, or its URL; or data for [`load_clips`].
         remote: whether a URL is allowed.
-
-    Raises:
-        ValueError: see [`load_clips`] and [`ShardDataset`].
     """
     if is_remote(data) or (Path(data).is_dir() and any(Path(data).glob(f"*/{MANIFEST}"))):
         return ShardDataset(f"{os.fspath(data).rstrip('/')}/{split}", remote)
@@ -263,12 +258,8 @@ def open_clips(
 
 
 def write_shard(path: str | os.PathLike, clips: Iterable[tuple[str, dict[str, Any], bytes]]) -> None:
-    """Write a tar file; it gets its name when it is whole.
-
-    Args:
-        path: name of the shard.
-        clips: key (without dots), what `KEY.json` is to say, content of `KEY.mp4`.
-    """
+    """Write a tar file, which gets its name when it is complete, of `clips`: key (without dots), content of
+    `KEY.json`, content of `KEY.mp4`."""
     with whole_file(path) as partial, tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
         for key, text, media in clips:
             for suffix, content in (("json", json.dumps(text, default=str).encode()), ("mp4", media)):
@@ -295,20 +286,19 @@ class _Member:
 
 
 def read_shard_index(path: str | os.PathLike) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """What the index says of the clips of a shard, from its content.
+    """Rows of the index for the clips of a shard, from its content.
 
-    Any tar file in WebDataset format will do: a video, and under the same key a `.json` with `captions` (or
+    Takes any tar file in WebDataset format: a video, and under the same key a `.json` with `captions` (or
     `caption`, `text`), `sentences`, `start`, `end`, `source`, and a `.txt` with a caption. A key is a name
-    without its ending; a text whose key is that of a video up to the first dot, or the other way round,
-    belongs to it too. Several videos of a key are several clips. Links stand for what they lead to. Members
-    of the same name belong together in their order.
+    without its ending; keys that agree up to the first dot of one of them belong together too. Several videos
+    of a key are several clips. Links are followed. Members of the same name belong together in their order.
 
     Returns:
-        Rows; and how many members are not used, by reason.
+        Rows; and the numbers of unused members by reason.
 
     Raises:
-        ShardError: no tar file, one that is damaged or cut off, text that cannot be understood, or members of
-            the same name of which one cannot tell what belongs together.
+        ShardError: no tar file, a damaged or truncated one, invalid text, or members of the same name that
+            cannot be assigned.
     """
     name = ""
     try:
@@ -346,7 +336,7 @@ def read_shard_index(path: str | os.PathLike) -> tuple[list[dict[str, Any]], Cou
 
 
 def _members(tar: tarfile.TarFile) -> tuple[list[_Member], Counter[str]]:
-    """The videos and texts of a tar file; and how many other members there are, by reason."""
+    """The videos and texts of a tar file, and the numbers of other members by reason."""
     listed = tar.getmembers()
     _check_end(tar)
     names = [posixpath.normpath(member.name).lstrip("/") for member in listed]
@@ -390,7 +380,7 @@ def _members(tar: tarfile.TarFile) -> tuple[list[_Member], Counter[str]]:
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """A tar file ends with blocks of zeros; `tarfile` takes everything that is no header for its end."""
+    """Check the blocks of zeros at the end, as `tarfile` stops at anything that is not a header."""
     file: Any = tar.fileobj
     file.seek(tar.offset)
     block = file.read(tarfile.BLOCKSIZE)
@@ -416,13 +406,13 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
 
 
 class _Texts:
-    """The texts of a tar file, and to which videos they belong."""
+    """The texts of a tar file by video."""
 
     def __init__(self, tar: tarfile.TarFile, members: list[_Member], stems: set[str]) -> None:
         self.tar = tar
         self.by_stem: dict[str, list[_Member]] = {}
-        self.by_plain: dict[str, list[_Member]] = {}  # those that belong to no video of their own name
-        # JSON first, wherever it stands: its captions are the first ones.
+        self.by_plain: dict[str, list[_Member]] = {}  # those without a video of the same name
+        # JSON first, as its captions come first.
         texts = [member for member in members if member.suffix in _TEXT_SUFFIXES]
         for text in sorted(texts, key=lambda text: text.suffix):
             self.by_stem.setdefault(text.stem, []).append(text)
@@ -451,13 +441,13 @@ class _Texts:
 
 
 def _plain(stem: str) -> str:
-    """A key as WebDataset has it, up to the first dot."""
+    """A key in WebDataset's sense, up to the first dot."""
     folder, name = posixpath.split(stem)
     return posixpath.join(folder, name.partition(".")[0])
 
 
 def _text_of(text: Any, dropped: Counter[str]) -> dict[str, Any]:
-    """Columns of the index from what a text says; sentences without time or text are counted in `dropped`."""
+    """Columns of the index from a text; sentences without time or text are counted in `dropped`."""
     if not isinstance(text, dict):
         raise ValueError("no JSON object")
     captions = (usable_captions(text.get(name)) for name in ("captions", "caption", "text"))
@@ -469,7 +459,7 @@ def _text_of(text: Any, dropped: Counter[str]) -> dict[str, Any]:
 
 
 def _time(value: Any) -> float | None:
-    """Seconds. What is none becomes NaN: such a part is no part, so the clip is skipped and named."""
+    """Seconds; NaN for invalid values, so that the clip is skipped and named."""
     try:
         return None if value is None else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -477,7 +467,7 @@ def _time(value: Any) -> float | None:
 
 
 def _joined(texts: list[dict[str, Any]]) -> dict[str, Any]:
-    """What several texts say of a clip: all captions, of the rest what the first one says."""
+    """Several texts of a clip joined: all captions, other fields of the first text."""
     row: dict[str, Any] = {"captions": list(dict.fromkeys(c for text in texts for c in text["captions"]))}
     for name, nothing in (("sentences", []), ("source", None), ("start", None), ("end", None)):
         row[name] = next((text[name] for text in texts if text[name] not in ([], None)), nothing)
@@ -489,8 +479,8 @@ def write_index(
     shards: Iterable[tuple[str, list[dict[str, Any]]]] | None = None,
     description: dict[str, Any] | None = None,
 ) -> ShardDataset:
-    """Make the index of a folder of shards, and open it. Members that are not used are counted, in a warning
-    and in `shards.json`.
+    """Make the index of a folder of shards, and open it. Unused members are counted in a warning and in
+    `shards.json`.
 
     Args:
         folder: holds the tar files.

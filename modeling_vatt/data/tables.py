@@ -18,8 +18,7 @@ from .folders import open_folder
 
 logger = logging.getLogger(__name__)
 
-# Medium -> endings of its files in folders, and the columns that hold it, the preferred first. Sound comes
-# from sound files and from videos.
+# Medium -> endings of its files, and columns that may hold it, preferred ones first. Videos have sound too.
 _MEDIA: dict[str, tuple[tuple[set[str], ...], tuple[Any, ...]]] = {
     "video": ((VIDEO_SUFFIXES,), (datasets.Video,)),
     "audio": ((VIDEO_SUFFIXES, SOUND_SUFFIXES), (datasets.Audio, datasets.Video)),
@@ -42,11 +41,11 @@ def open_table(
         **kwargs: `cache_dir`; of a dataset, what `datasets.load_dataset` takes.
 
     Returns:
-        Dataset with the column `media` and the others. The columns `start` and `end`, the part of a video or
-        sound that is used, are float64 seconds. Cells of CSV files are text, blank ones missing.
+        Dataset with the column `media` and the others; `start` and `end`, the part that is used, are float64
+        seconds. Cells of CSV files are text, blank ones missing.
 
     Raises:
-        ValueError: no such folder, data set, split or column, or times that are none.
+        ValueError: no such folder, data set, split or column, or invalid times.
     """
     if media not in _MEDIA:
         raise ValueError(f"`media` must be one of {', '.join(_MEDIA)}, got {media!r}.")
@@ -104,7 +103,7 @@ def _load_dataset(data: str | os.PathLike, split: str, options: dict[str, Any]) 
 
 
 def _with_seconds(table: datasets.Dataset, data: str | os.PathLike) -> datasets.Dataset:
-    """The table with `start` and `end` as numbers; NaN stands for none, as pandas has it."""
+    """The table with `start` and `end` as numbers, NaN where missing."""
     for name in {"start", "end"} & set(table.column_names):
         try:
             values = [None if value is None else float(value) for value in table[name]]
@@ -134,9 +133,8 @@ def load_clips(
             [`open_table`].
         video_column: column of the videos; found by its type if left out.
         caption_column: column with a caption, a list of captions, or a list of sentences with their times
-            (`{"start", "end", "text"}`, seconds). If left out, the first of `captions`, `caption`, `text`,
-            `sentences`, `sentence` and `texts`, and `sentences` beside it where they have times; clips
-            without any have no text.
+            (`{"start", "end", "text"}`, seconds). Default: the first of `captions`, `caption`, `text`,
+            `sentences`, `sentence` and `texts`, and beside it `sentences` with times.
         **kwargs: see [`open_table`].
 
     Returns:
@@ -154,7 +152,7 @@ def load_clips(
         chosen = {caption_column, *({"sentences"} & set(timed))}
     elif caption_column not in table.column_names:
         raise ValueError(f"{data}: no column {caption_column!r} among {table.column_names}.")
-    # What is not chosen must not be taken for what is said of a clip.
+    # Columns that were not chosen must not be taken for captions.
     table = table.remove_columns(sorted({"captions", "sentences"} & set(table.column_names) - chosen))
     if caption_column is None:
         return table.add_column("captions", [[] for _ in range(len(table))])
@@ -183,7 +181,7 @@ def _is_timed(feature: Any) -> bool:
 
 
 def _with_good_sentences(table: datasets.Dataset, data: str | os.PathLike) -> datasets.Dataset:
-    """The table without sentences that are none; they are listed."""
+    """The table without invalid sentences, which are listed."""
     kept: list[list[dict[str, Any]]] = []
     bad: list[str] = []
     for path, sentences in zip(video_paths(table), table["sentences"], strict=True):
@@ -216,11 +214,7 @@ class ClipTable(Protocol):
 
 
 def all_captions(clips: Any) -> Iterator[list[str]]:
-    """What is said of each clip; reads no media.
-
-    Args:
-        clips: table of [`load_clips`], or a [`ShardDataset`].
-    """
+    """The texts of each clip of a table or [`ShardDataset`]; reads no media."""
     table = getattr(clips, "table", clips)
     names = [name for name in ("captions", "sentences") if name in table.column_names]
     for row in table.select_columns(names):
@@ -229,12 +223,7 @@ def all_captions(clips: Any) -> Iterator[list[str]]:
 
 
 def clip_name(clips: Any, index: int) -> str:
-    """What a clip is called; reads no media.
-
-    Args:
-        clips: table of [`load_clips`], or a [`ShardDataset`].
-        index: of the clip.
-    """
+    """Name of a clip of a table or [`ShardDataset`]; reads no media."""
     if hasattr(clips, "table"):
         row = clips.table[index]
         return row["source"] or row["key"]
@@ -242,7 +231,7 @@ def clip_name(clips: Any, index: int) -> str:
 
 
 def video_paths(clips: datasets.Dataset) -> Iterator[str | None]:
-    """Where the videos of a table lie, without touching their bytes."""
+    """Paths of the videos of a table; reads no media."""
     for batch in clips.select_columns("video").with_format("arrow").iter(batch_size=1000):
         for part in batch["video"].chunks:
             yield from part.field("path").to_pylist()
@@ -251,8 +240,8 @@ def video_paths(clips: datasets.Dataset) -> Iterator[str | None]:
 def nearest_sentences(sentences: Sequence[dict[str, Any]], start: float, end: float, count: int) -> list[str]:
     """The texts nearest in time to a window, the nearest first (paper: the five of a clip).
 
-    The distance of a sentence is the time between it and the window, 0 if they overlap. Of sentences at the
-    same distance the one comes first whose middle is nearer to that of the window, then the earlier one.
+    The distance is the time between sentence and window, 0 if they overlap. Equally distant sentences are
+    ordered by the distance of their middle from the window's, then by time.
 
     Args:
         sentences: `{"start", "end", "text"}`, seconds.

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A model of towers from elsewhere with its processor, from the same checkpoints, tried on a blank clip."""
+"""A model with pretrained towers and its processor, checked on a blank clip."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def build_from_towers(
         trust_remote_code, hub_kwargs: of both.
 
     Raises:
-        ValueError: a source that does not exist, cannot serve or has no processor; parts that do not fit.
+        ValueError: a source that does not exist or fit, or has no processor; parts that do not fit.
     """
     sources: dict[str, Any] = {"video": video, "audio": audio, "text": text}
     hub = find_towers(sources, hub_kwargs)
@@ -46,8 +46,8 @@ def build_from_towers(
 
 @torch.no_grad()
 def check_parts(model: VattForPreTraining, processor: VattProcessor) -> None:
-    """Run a blank clip through the towers that are other models; ValueError if what the processor makes does
-    not fit one."""
+    """Run a blank clip through the towers that are other models; ValueError if one does not fit the
+    processor."""
     side = 32
     frames = np.zeros((processor.video_processor.num_frames, side, side, 3), dtype=np.uint8)
     sound = np.zeros(processor.feature_extractor.num_samples, dtype=np.float32)

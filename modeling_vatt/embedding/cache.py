@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Features on disk, under names that depend on all that the features depend on."""
+"""Features on disk, under names made of all that the features depend on."""
 
 import hashlib
 import json
@@ -24,27 +24,26 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 class FeatureCache:
-    """Arrays of batches of clips. Files are written whole, so that a run that was interrupted goes on; other
-    models, settings and clips have other names. What all batches depend on is the `state`, as JSON can hold
-    it."""
+    """Arrays of batches of clips, in files written whole or not at all, named by their keys and the `state`
+    (as JSON) on which all batches depend."""
 
     def __init__(self, folder: Path, state: Any) -> None:
         self.folder = folder
         self.prefix = _digest(json.dumps(state, sort_keys=True, default=str))
 
     def load(self, keys: Sequence[Any]) -> Arrays | None:
-        """What was saved under these keys; None if nothing was, or it is damaged."""
+        """Arrays saved under these keys; None if there are none, or they are damaged."""
         return self._read(self._file(keys))
 
     def save(self, keys: Sequence[Any], arrays: Arrays) -> None:
-        """Keep arrays; keys are anything whose `repr` tells them apart."""
+        """Save arrays; keys must differ by `repr`."""
         names = np.array([repr(key) for key in keys])
         with whole_file(self._file(keys)) as partial, partial.open("wb") as file:
             content: Any = {"keys": names, **arrays}
             np.savez(file, **content)
 
     def remove(self, keys: Sequence[Any]) -> None:
-        """Forget what was saved under these keys."""
+        """Delete the arrays saved under these keys."""
         self._file(keys).unlink(missing_ok=True)
 
     def all(self) -> Iterator[tuple[list[str], Arrays]]:
@@ -81,8 +80,7 @@ def _digest(text: str) -> str:
 
 
 def content_of(source: Any) -> tuple[Any, ...]:
-    """A key that changes exactly when the content does: SHA-256 of files, bytes and file objects; the name of
-    a source that is not on this machine."""
+    """Key of a source's content: SHA-256 of files, bytes and file objects; the name of a remote source."""
     if hasattr(source, "read"):
         source.seek(0)
         content = source.read()

@@ -49,11 +49,11 @@ _Clip = tuple[Any, Segment | None]
 _Item = TypeVar("_Item")
 _Read = TypeVar("_Read")
 _Known = TypeVar("_Known")
-# Windows of a file that are read by one opening of it.
+# Windows of a file read at a time.
 _WINDOWS_AT_ONCE = 4
-_SILENCE = 1e-4  # between the extremes of a sound, of which full scale has 2: -86 dB
-# Headers lie about lengths. After so many windows in a row that cannot be read, and after so many in all, the
-# rest of a file is left out.
+_SILENCE = 1e-4  # smaller range of samples; full scale is 2, so -86 dB
+# Headers may state wrong lengths. The rest of a file is left out after so many unreadable windows in a row,
+# and in all.
 _MOST_MISSING = 500
 _MOST_WINDOWS = 1_000_000
 
@@ -67,12 +67,12 @@ def embed_batches(
     Args:
         model: in evaluation mode, on its device.
         batches: inputs of the model; presence masks (`audio_mask`, `text_mask`) are passed through.
-        pooled: return the features that classifiers and probes work on too: `video_pooled` and
-            `audio_pooled`, the output of the AGG token.
+        pooled: also return the pooled features for classifiers and probes, `video_pooled` and
+            `audio_pooled`.
 
     Returns:
-        Arrays with one row per clip under the names of [`VattModelOutput`], as far as the inputs have the
-        modality, and the presence masks.
+        Arrays with one row per clip under the names of [`VattModelOutput`], for the modalities of the inputs,
+        and the presence masks.
     """
     base = base_model(model)
     collected: dict[str, list[npt.NDArray[np.float32]]] = {}
@@ -112,10 +112,7 @@ def read_query(
     limits: MediaLimits = DEFAULT_LIMITS,
     start: float | None = None,
 ) -> BatchFeature:
-    """Inputs of the model for one query: the part of [`embed_query`] that may take long, and needs no model.
-
-    Args and errors are those of [`embed_query`].
-    """
+    """Inputs of the model for one query, without a model; arguments and errors as of [`embed_query`]."""
     if sum(query is not None for query in (text, audio, video)) != 1:
         raise ValueError("Give exactly one of `text`, `audio` and `video`.")
     if text is not None:
@@ -126,7 +123,7 @@ def read_query(
     if audio is not None:
         inputs = processor(audio=[audio], start=start, limits=limits)
         sound = inputs["input_values"]
-        # Of a waveform, or of a spectrogram, where silence is one value everywhere.
+        # Of a waveform or a spectrogram, in which silence is constant.
         if float(sound.max() - sound.min()) < _SILENCE:
             raise MediaError(source_name(audio), "the sound to look for is silent", "Take another one.")
         return inputs
@@ -135,7 +132,7 @@ def read_query(
 
 @torch.no_grad()
 def embed_read_query(model: VattModel | VattForPreTraining, inputs: BatchFeature) -> npt.NDArray[np.float32]:
-    """Embedding (dim,) of what [`read_query`] returns; see [`embed_query`]."""
+    """Embedding (dim,) of the result of [`read_query`]; see [`embed_query`]."""
     inputs = inputs.to(model.device)
     query: Any
     if "input_ids" in inputs:
@@ -161,12 +158,12 @@ def embed_query(
 
     Args:
         model, processor: of the gallery or index that is searched.
-        audio: file whose sound is looked for (the sound of a video file, too); its centred window.
-        video: file whose pictures are looked for; its centred window.
-        start: of the window, seconds; by default it is centred.
+        audio: file whose sound is looked for, also of a video.
+        video: file whose pictures are looked for.
+        start: of the window, seconds; default: centred.
 
     Raises:
-        ValueError: if not exactly one query is given, text without words, or silence.
+        ValueError: not exactly one query, text without words, or silence.
         MediaError: if the file cannot be read.
     """
     return embed_read_query(model, read_query(processor, text, audio, video, limits, start))
@@ -174,12 +171,12 @@ def embed_query(
 
 @dataclass
 class FileEmbeddings:
-    """What [`embed_files`] finds.
+    """Result of [`embed_files`].
 
     Args:
         arrays: as from [`embed_batches`], each (files read, windows, ...).
-        kept: which of the files could be read; one index per row of the arrays.
-        errors: why the others could not.
+        kept: indices of the files that could be read, one per row of the arrays.
+        errors: reasons for the others.
     """
 
     arrays: dict[str, npt.NDArray[np.float32]]
@@ -205,25 +202,24 @@ def embed_files(
     Args:
         model: in evaluation mode, on its device.
         processor: of the model.
-        files: paths, contents of files, or binary file objects that can seek; rows of `datasets` that hold
-            these; decoders of torchcodec, rows and arrays that hold the decoded medium, of one modality.
-        modalities: what to embed. With both, sound is that of the same windows, and `audio_mask` (files,
-            windows) is 0 where there is none; sound alone must be there.
+        files: paths, contents of files, or seekable binary file objects; rows of `datasets` that hold these;
+            for one modality also decoded media, such as arrays and decoders of torchcodec.
+        modalities: what to embed. With both, sound is of the same windows, and `audio_mask` (files, windows)
+            is 0 where there is none; with sound alone, a file without it is an error.
         windows: windows spread uniformly over each clip; one window is centred.
-        segments: (start, end) in seconds, for clips inside longer files; None stands for the whole file, for
-            its beginning and for its end.
+        segments: (start, end) in seconds, for clips inside longer files; None for the whole file, its
+            beginning or its end.
         batch_size: files at a time.
         pooled: see [`embed_batches`].
         num_workers: threads that decode files ahead of the model.
-        cache_dir: folder in which results are kept, batch by batch, so that the same call is quick and one
-            that was interrupted goes on. Other weights, settings, batches, or files that changed are embedded
-            anew.
-        limits: what a file may cost, and whether it is decoded in a process of its own.
+        cache_dir: folder of results, batch by batch, for repeated and interrupted calls. With other weights,
+            settings, batches or changed files they are computed again.
+        limits: what a file may cost, and whether it is decoded in another process.
 
     Raises:
         ValueError: if no file could be read.
     """
-    settings = [sorted(modalities), windows, pooled, repr(limits)]  # limits decide what cannot be read
+    settings = [sorted(modalities), windows, pooled, repr(limits)]  # limits decide what is refused
     cache = None if cache_dir is None else _cache(Path(cache_dir), model, processor, settings)
     unpacked = map(partial(unwrapped, resample=True), files)
     clips = zip(
@@ -252,7 +248,7 @@ def embed_files(
 def _clip_reader(
     processor: VattProcessor, modalities: Sequence[str], windows: int, limits: MediaLimits
 ) -> Callable[[_Clip], BatchFeature | MediaError]:
-    """Gives inputs of the model for the windows of a clip, or why there are none."""
+    """Function that gives the inputs for the windows of a clip, or the error."""
     video, audio = "video" in modalities, "audio" in modalities
     options = processor.clip_options(None if video and audio else modalities[0])
     options |= {"seconds": options.pop("duration"), "places": window_places(windows), "limits": limits}
@@ -312,15 +308,15 @@ def _joined(parts: Sequence[FileEmbeddings]) -> FileEmbeddings:
 
 @dataclass
 class WindowEmbeddings:
-    """What [`embed_windows`] finds in a file.
+    """Result of [`embed_windows`] for a file.
 
     Args:
-        duration: of the file, seconds; 0 if it cannot be read, and the end of the last window that could be
-            read if the rest was left out.
-        starts: of the windows that could be read, seconds.
-        ends: of these windows; the end of a file that is shorter than a window.
-        arrays: as from [`embed_batches`], each (windows, ...); empty if no window could be read.
-        errors: why windows, or the file, could not be read; first why the rest of it was left out.
+        duration: of the file, seconds; 0 if it cannot be read; the end of the last readable window if the
+            rest was left out.
+        starts: of the readable windows, seconds.
+        ends: of these windows, at most that of the file.
+        arrays: as from [`embed_batches`], each (windows, ...); empty without readable windows.
+        errors: reasons for windows, or the file; first that for leaving out the rest.
     """
 
     duration: float
@@ -331,7 +327,7 @@ class WindowEmbeddings:
 
 
 def join_windows(pieces: Sequence[WindowEmbeddings]) -> WindowEmbeddings:
-    """Windows of one file, one piece after the other; with the duration that the first states."""
+    """Consecutive windows of one file joined, with the duration of the first piece."""
     starts, ends, errors = (
         [value for piece in pieces for value in getattr(piece, name)] for name in ("starts", "ends", "errors")
     )
@@ -342,8 +338,8 @@ def join_windows(pieces: Sequence[WindowEmbeddings]) -> WindowEmbeddings:
 
 @dataclass(frozen=True)
 class _Part:
-    """A few windows of the file of this number, the first with what is `known` of those before; `last` if no
-    others follow, `error` why."""
+    """A few windows of a file; the first part has the windows `known` from before. `error`: why the `last`
+    part leaves out the rest."""
 
     number: int
     source: MediaSource
@@ -368,22 +364,21 @@ def embed_windows(
 ) -> Iterator[tuple[MediaSource, WindowEmbeddings]]:
     """Embeddings of the video of all windows of each file, file by file.
 
-    Long files are never in memory whole. Where 500 windows in a row cannot be read, the file is taken to have
-    ended, whatever its header says.
+    Long files are never in memory as a whole. After 500 unreadable windows in a row the file counts as ended.
 
     Args:
         model: in evaluation mode, on its device.
         processor: of the model.
-        files: paths, contents of files, or binary file objects that can seek.
-        stride: seconds from the start of a window to that of the next; by default their length. The last
+        files: paths, contents of files, or seekable binary file objects.
+        stride: seconds from the start of a window to that of the next; default: their length. The last
             window ends with the file.
         batch_size: windows at a time, about.
         num_workers: threads that decode ahead of the model.
         progress: called with the number of windows after each batch.
-        limits: what a file may cost, and whether it is decoded in a process of its own.
-        begin: called with each file that can be read and its length; gives what is known of its first windows
-            from an earlier run, of equal content, settings and limits.
-        keep: called with the next few windows of a file that goes on after them.
+        limits: what a file may cost, and whether it is decoded in another process.
+        begin: called with each readable file and its length; returns its first windows if an earlier run
+            embedded them with equal content, settings and limits.
+        keep: called with the next few windows of a file that has more after them.
     """
     seconds = processor.video_processor.window_seconds
     windows = _Windows(files, seconds, stride or seconds, limits, begin)
@@ -415,7 +410,7 @@ def embed_windows(
 
 
 def _whole(part: _Part, pieces: Sequence[WindowEmbeddings]) -> WindowEmbeddings:
-    """All windows of a file, whose last part this is."""
+    """All windows of a file, given its last part."""
     found = join_windows(pieces)
     if part.error is None:
         return replace(found, duration=part.duration)
@@ -424,8 +419,7 @@ def _whole(part: _Part, pieces: Sequence[WindowEmbeddings]) -> WindowEmbeddings:
 
 @dataclass
 class _Windows:
-    """The windows of files, a few at a time; the rest of a file is left out where too many could not be
-    read."""
+    """The windows of files, a few at a time, without the rest of a file after too many unreadable ones."""
 
     files: Iterable[MediaSource]
     seconds: float
@@ -436,7 +430,7 @@ class _Windows:
     lost: int = -1  # number of the last file that was given up
 
     def note(self, part: _Part, clips: Sequence[torch.Tensor | MediaError]) -> None:
-        """Count what could not be read of a part."""
+        """Count the unreadable windows of a part."""
         if part.known is not None:
             last = max(part.known.starts, default=-1.0)
             places = iterate_strided_starts(part.duration, self.seconds, self.stride)
@@ -495,12 +489,12 @@ class _Windows:
 
 
 def _tried(windows: WindowEmbeddings) -> int:
-    """Windows that were read, or could not be."""
+    """Number of windows that were read or failed."""
     return len(windows.starts) + len(windows.errors)
 
 
 def _read_part(processor: VattProcessor, limits: MediaLimits, part: _Part) -> list[torch.Tensor | MediaError]:
-    """Pixels of each window, or why there are none."""
+    """Pixels of each window, or the error."""
     options = {**processor.clip_options("video"), "limits": limits}
 
     def read(starts: list[float]) -> list[torch.Tensor | MediaError]:
@@ -511,7 +505,7 @@ def _read_part(processor: VattProcessor, limits: MediaLimits, part: _Part) -> li
         except MediaError as error:
             if len(starts) == 1:
                 return [error]
-            return [item for start in starts for item in read([start])]  # the others may be sound
+            return [item for start in starts for item in read([start])]  # the others may be readable
 
     return read(part.starts) if part.starts else []
 
@@ -527,8 +521,7 @@ def _read_ahead(
     read: Callable[[_Item], _Read],
     recall: Callable[[list[_Item]], _Known | None] = lambda batch: None,
 ) -> Iterator[tuple[list[_Item], list[_Read] | _Known]]:
-    """Batches with what was read, or with what `recall` knows of them; the next batch is read while the
-    caller works on one."""
+    """Batches with their data, read or from `recall`; reads the next batch while the caller uses one."""
     ahead: deque[tuple[list[_Item], _Known | None, list[Future[_Read]]]] = deque()
 
     def finish() -> tuple[list[_Item], list[_Read] | _Known]:
@@ -561,13 +554,13 @@ def _keys(batch: list[_Clip]) -> list[Any]:
 
 
 def _recall(cache: FeatureCache | None, batch: list[_Clip]) -> FileEmbeddings | None:
-    """What the cache has of a batch; None without one."""
+    """A batch from the cache; None without one."""
     arrays = None if cache is None else cache.load(_keys(batch))
     if arrays is None or not {"errors", "kept"} <= arrays.keys():
         return None
     arrays.pop("keys", None)
     kept, stored = arrays.pop("kept"), json.loads(str(arrays.pop("errors")))
-    # The files may have had other names.
+    # The files may have had other names then.
     bad = [source_name(source) for place, (source, _) in enumerate(batch) if place not in kept.tolist()]
     errors = [MediaError(name, *parts[1:]) for name, parts in zip(bad, stored, strict=True)]
     return FileEmbeddings(kept=kept, arrays=arrays, errors=errors)

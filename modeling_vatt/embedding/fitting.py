@@ -16,7 +16,7 @@ from .locked_features import LockedFeatures
 
 
 _ROWS = 8192  # at a time
-_LEAST = 1e-6  # directions of captions that vary less, of the largest, are left out
+_LEAST = 1e-6  # share of the largest variance; directions of captions with less are left out
 
 
 @torch.no_grad()
@@ -29,24 +29,22 @@ def fit_projections(
     seed: int = 0,
 ) -> None:
     r"""
-    Give the locked towers of video and text projections into the joint space in closed form.
+    Fit the projections of locked video and text towers into the joint space in closed form.
 
-    With k the kernel of [`VattKernelFeatures`], the space is that of kernel principal components of the
+    With k the kernel of [`VattKernelFeatures`], the space is that of the kernel principal components of the
     captions, where cosines are k(t, t'), and a video v is projected to the mean of a Gaussian process,
 
         sum_i a_i(v) * mean of the captions of clip i,    a(v) = (K + noise I)^-1 k(v, clips).
 
-    Both are dense layers behind kernel features; they are written into the config (`projection="kernel"`),
-    saved with the model, and not trained afterwards. What the towers know of words and pictures that are in
-    no clip stays, as likeness to those that are.
+    Both are dense layers on kernel features, saved with the model (`projection="kernel"`) and not trained
+    afterwards. Words and pictures that are in no clip are placed by their similarity to those that are.
 
     Args:
         model: with the joint head; changed in place.
         features: of the training clips, video and text, by [`compute_locked_features`].
-        captions: of each clip. Clips without any take no part.
-        noise: variance that is no matter of the captions; larger is smoother.
-        most: centres of a tower; of more clips so many are drawn, and the others are fitted by them
-            (Nystroem).
+        captions: of each clip; clips without any are not used.
+        noise: variance that captions do not explain; larger is smoother.
+        most: centres of a tower; of more clips so many are drawn (Nystroem).
 
     Raises:
         ValueError: another head, or a tower without features.
@@ -91,7 +89,7 @@ def fit_projections(
 
 
 def _kernel(values: torch.Tensor, most: int, generator: torch.Generator) -> VattKernelFeatures:
-    """Of features (rows, size), around some of them."""
+    """Kernel of features (rows, size), with some of them as centres."""
     chosen = torch.randperm(len(values), generator=generator)[:most].sort().values
     kernel = VattKernelFeatures(values.shape[1], len(chosen)).double()
     kernel.mean.copy_(normalize(values).mean(0))
@@ -100,7 +98,7 @@ def _kernel(values: torch.Tensor, most: int, generator: torch.Generator) -> Vatt
 
 
 def _set(base: VattModel, name: str, kernel: VattKernelFeatures, weight: torch.Tensor) -> None:
-    """Put a kernel and the dense layer (space, centres) behind it into a model."""
+    """Put a kernel and its dense layer (space, centres) into a model."""
     head: Any = base.head
     base.config.set_use(name, projection="kernel", centres=weight.shape[1])
     if name in base.feature_mlps:

@@ -1,8 +1,8 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which model embeddings come from: two models of equal identity give the same embeddings.
+"""Identity of a model: two models of equal identity give the same embeddings.
 
-An index knows its model by this; torch and transformers are loaded for those that are at hand only.
+An index stores that of its model; only identities of loaded models need torch and transformers.
 """
 
 from __future__ import annotations
@@ -69,12 +69,7 @@ class ModelIdentity:
     def of(
         cls, model: VattModel | VattForPreTraining, processor: VattProcessor, name: str | None = None
     ) -> ModelIdentity:
-        """Identity of a loaded model.
-
-        Args:
-            model, processor: both of the same folder or repository.
-            name: by default, where the model was loaded from.
-        """
+        """Identity of a loaded model and its processor; `name`: default where it was loaded from."""
         config = base_model(model).config
         vocabulary = json.dumps(sorted(processor.tokenizer.get_vocab().items()))
         return cls(
@@ -89,7 +84,7 @@ class ModelIdentity:
         )
 
     def differences(self, other: ModelIdentity) -> list[str]:
-        """What of the other changes embeddings, in words; names and revisions do not."""
+        """Differences that change embeddings, in words; names and revisions do not."""
         found = []
         if self.weights != other.weights:
             found.append("the weights")
@@ -101,8 +96,7 @@ class ModelIdentity:
             for key in sorted((mine.keys() | theirs.keys()) - {"auto_map"}):  # saved code, or none
                 if mine.get(key) != theirs.get(key):
                     found.append(f"{part} setting `{key}` ({mine.get(key)} and {theirs.get(key)})")
-        # A setting that only one of them knows came with a later version, which does by default what was done
-        # before.
+        # A setting that only one of them has is of a later version, whose default is the former behaviour.
         for key in sorted(self.config.keys() & other.config.keys()):
             if self.config[key] != other.config[key]:
                 found.append(f"model setting `{key}` ({self.config[key]} and {other.config[key]})")
@@ -111,12 +105,12 @@ class ModelIdentity:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As a dict for JSON."""
         return asdict(self)
 
 
 def _model_settings(config: PreTrainedConfig) -> dict[str, Any]:
-    """Settings of a VATT and its towers (`video_config.hidden_act`), without those that all models have."""
+    """Settings of a VATT and its towers (`video_config.hidden_act`), without those of every model."""
     from transformers import PreTrainedConfig
 
     common = PreTrainedConfig().to_dict().keys() | {"model_type"}
@@ -132,7 +126,7 @@ def _model_settings(config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def _settings(part: Any) -> dict[str, Any]:
-    """Settings without what versions of transformers add about classes."""
+    """Settings without the names of classes that versions of transformers add."""
     settings = {
         key: value
         for key, value in part.to_dict().items()

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Features of locked towers, computed once: training then reads vectors in place of files."""
+"""Features of locked towers, computed once, so that training reads vectors instead of files."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from transformers import BatchFeature
 
 from .._version import __version__
 from ..data import ClipDataset, SkippedClip, all_captions
-from ..data.reading import is_decoded, name_of, part_of, read_options, read_row, source_of
+from ..data.reading import is_decoded, name_of, part_of, read_row, source_of
 from ..models.foreign import VattForeignTower
 from ..models.locking import hash_locked
 from ..models.losses import caption_ids
@@ -26,24 +26,24 @@ from .embedding import _batched, _Item, _read_ahead
 from .identity import base_model
 
 
-# At a time: activations of more fall out of the processor's cache.
+# At a time: activations of more do not fit into the processor's cache.
 _ROWS_ON_CPU = {"video": 1, "audio": 2, "text": 32}
-# What of a config or processor changes no feature.
+# Settings of configs and processors that change no feature.
 _PASSING = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "architectures", "auto_map")
 
 
 @dataclass
 class LockedFeatures:
-    """Features that locked towers compute of clips and captions.
+    """Features of clips and captions from locked towers.
 
     Args:
         media: "video", "audio" -> features (clips, windows, size); zeros where a clip is missing.
         captions: caption -> row of `text`.
         text: features (captions, size).
         text_mask: (captions,), 0 for those without words.
-        spans: (clips, windows, 2), first and last second of each window in its file.
+        spans: (clips, windows, 2), start and end of each window in its file, seconds.
         audio_mask: (clips, windows), 0 for windows without sound, if there are features of media.
-        skipped: clip -> why it cannot be used.
+        skipped: clip -> reason.
     """
 
     media: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -56,11 +56,7 @@ class LockedFeatures:
 
 
 def locked_towers(model: VattForPreTraining) -> list[str]:
-    """The towers of which the features never change.
-
-    Raises:
-        ValueError: a locked tower has a part that is trained before its features are pooled.
-    """
+    """Names of the fully locked towers; ValueError if one has a trained part before pooling."""
     names = [name for name in MODALITIES if model.config.use(name).locked is True]
     for name in names:
         tower = base_model(model).get_submodule(f"{name}_model")
@@ -89,23 +85,22 @@ def compute_locked_features(
     locked: Mapping[str, str] | None = None,
     **options: Any,
 ) -> LockedFeatures:
-    """Pass every window and caption of a table through locked towers, as far as the cache lacks them.
+    """Pass the windows and captions of a table that the cache lacks through locked towers.
 
     Args:
         model: on its device; its locked towers are in evaluation mode.
         processor: of the model.
         clips: table of [`load_clips`] or a [`ShardDataset`].
         names: towers, of [`locked_towers`].
-        folder: of the cache. Features are found again by content of the file, part of it, tower and
-            processor; a run that was stopped goes on.
+        folder: of the cache, by content of the file, part of it, tower and processor.
         windows: of a clip, evenly spread.
         batch_size: clips at a time.
         num_workers: threads that decode.
-        dtype: of the computation and of what is kept.
-        share: (number of this process, of all); each computes its part.
-        wait: until the other processes have come as far.
+        dtype: of the computation and of the cache.
+        share: (rank, number of processes); each computes its part.
+        wait: barrier of the processes.
         progress: called with the number of clips after each batch.
-        locked: what [`hash_locked`] gives for the model, where it is known already.
+        locked: result of [`hash_locked`], if it is known.
         options: `limits` of media.
 
     Raises:
@@ -153,10 +148,10 @@ class _Job:
     ) -> None:
         caches = {name: self._cache(folder, name, windows) for name in names}
         sources = [_media_key(clips[index]) for index in range(len(clips))]
-        wanted = dict(zip(sources, range(len(clips)), strict=True))  # equal clips once
+        wanted = dict(zip(sources, range(len(clips)), strict=True))  # equal clips only once
         known = [caches[name].keys() for name in names]
         missing = [key for key in self._mine(wanted) if any(repr(key) not in there for there in known)]
-        reading = {**read_options(self.processor), **options}
+        reading = {**self.processor.clip_options(), **options}
 
         def read(key: Any) -> _Read | MediaError:
             return self._read(clips[wanted[key]], names, reading, window_places(windows))
@@ -171,7 +166,7 @@ class _Job:
     def _read(
         self, row: dict[str, Any], names: list[str], options: dict[str, Any], places: list[float]
     ) -> _Read | MediaError:
-        """Inputs, spans and whether there is sound, of the windows of a clip."""
+        """Inputs, spans and presence of sound, of the windows of a clip."""
         try:
             windows = read_row(row, "video", options, places)
             inputs = self.processor(
@@ -185,7 +180,7 @@ class _Job:
     def _keep(
         self, batch: list[Any], items: list[_Read | MediaError], caches: dict[str, FeatureCache], windows: int
     ) -> None:
-        """Pass clips through the towers, and into the caches; of those that cannot be read, why."""
+        """Pass clips through the towers into the caches, or store why they cannot be read."""
         good = [item for item in items if not isinstance(item, MediaError)]
         errors = ["" if not isinstance(item, MediaError) else json.dumps(item.args) for item in items]
         rows = [place for place, item in enumerate(items) if not isinstance(item, MediaError)]
@@ -203,7 +198,7 @@ class _Job:
             cache.save(batch, arrays)
 
     def _mine(self, items: Iterable[_Item]) -> list[_Item]:
-        """This process's part: of all, as those that are missing change while others work."""
+        """This process's part of all items, as the missing ones change meanwhile."""
         return list(items)[self.share[0] :: self.share[1]]
 
     def _collect(
@@ -215,7 +210,7 @@ class _Job:
         keys: list[str],
         windows: int,
     ) -> None:
-        """Put what the cache has of a tower into the order of the table."""
+        """Put cached features of a tower into the order of the table."""
         places: dict[str, list[int]] = {}
         for place, key in enumerate(keys):
             places.setdefault(key, []).append(place)
@@ -252,7 +247,7 @@ class _Job:
         missing = [text for text in self._mine(texts) if repr(text) not in known]
         config = self.model.config
         masked = config.is_foreign("text") and config.use("text").use_attention_mask
-        padding = "longest" if masked else "max_length"  # as much as ever for a tower that looks at it
+        padding = "longest" if masked else "max_length"  # without a mask, padding counts
         for batch in _batched(missing, 256):
             inputs = self.processor(text=batch, padding=padding, return_tensors="pt")
             features = self._features("text", inputs["input_ids"], inputs["attention_mask"])
@@ -268,7 +263,7 @@ class _Job:
         result.text_mask = torch.tensor([masks[repr(text)] for text in texts])
 
     def _features(self, name: str, *inputs: torch.Tensor) -> np.ndarray:
-        """Pooled features (rows, size) of a tower; bfloat16 as its bits."""
+        """Pooled features (rows, size) of a tower; bfloat16 as integers."""
         base, training = base_model(self.model), self.model.training
         base.eval()
         encode = getattr(base, f"get_{name}_features")
@@ -287,7 +282,7 @@ class _Job:
         return tensor.view(torch.bfloat16) if self.dtype == "bfloat16" else tensor
 
     def _cache(self, folder: Path, name: str, windows: int) -> FeatureCache:
-        """Of one tower: named after its weights, its settings and what the processor does for it."""
+        """Cache of one tower, named by its weights and settings and those of its processor."""
         processor, config = self.processor, self.model.config
         if name == "text":
             tokenizer = processor.tokenizer
@@ -310,12 +305,12 @@ class _Job:
 
 
 def _lasting(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings on which features depend."""
+    """Settings that change features."""
     return {key: value for key, value in settings.items() if key not in _PASSING}
 
 
 def _media_key(row: dict[str, Any]) -> Any:
-    """The clip of a row, by content."""
+    """Key of a row's clip, by content."""
     try:
         part = part_of(row)
     except MediaError:
@@ -324,17 +319,17 @@ def _media_key(row: dict[str, Any]) -> Any:
 
 
 class FeatureDataset(ClipDataset):
-    """[`ClipDataset`] of which the features of locked towers are known: the same windows and captions, but
-    nothing is read that only locked towers see.
+    """[`ClipDataset`] with cached features of locked towers: the same windows and captions, but inputs of
+    locked towers are not read.
 
     Args:
         clips, processor, kwargs: of [`ClipDataset`]; training draws from `window_choices` windows.
         features: of [`compute_locked_features`], of as many windows.
-        keep_read: keep in memory what is read for the other towers, decoded: for few, short clips and many
-            epochs. Worker processes keep it each.
+        keep_read: keep decoded inputs of the other towers in memory (of each worker): for few, short clips
+            and many epochs.
 
     Raises:
-        ValueError: changes of pixels or sound that locked towers would have to see.
+        ValueError: augmentation of inputs of locked towers.
     """
 
     def __init__(
@@ -398,16 +393,16 @@ class FeatureDataset(ClipDataset):
         heard: list[int],
         generator: torch.Generator,
     ) -> dict[str, Any]:
-        """Inputs of the towers of video and sound that are not locked, of the same windows."""
+        """Inputs of unlocked video and sound towers, of the same windows."""
         known = self.features.media
-        options = {**read_options(self.processor), "limits": self.limits, "segment": part_of(row)}
+        options = {**self.processor.clip_options(), "limits": self.limits, "segment": part_of(row)}
         seconds = options.pop("duration")
         watch, listen = "video" not in known, "audio" not in known
         if not (watch or listen):
             return {}
         clips: list[MediaClip | None] = []
         for (start, _), sounds in zip(spans, heard, strict=True):
-            if not (watch or sounds):  # a file without sound cannot be listened to
+            if not (watch or sounds):  # a file without sound
                 clips.append(None)
                 continue
             read = self._kept.get((index, start))
@@ -453,7 +448,7 @@ def _heard(clip: MediaClip) -> MediaClip | None:
 
 
 def changes_of(augmentation: Any) -> dict[str, list[str]]:
-    """What an augmentation changes, by the names of its fields."""
+    """Fields of an augmentation that are active."""
     if augmentation is None:
         return {"video": [], "audio": []}
     pixels = [name for name in ("flip_probability", "color_probability") if getattr(augmentation, name)]

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks of mteb with VATT; extra `mteb`. Import it by name: nothing else here needs that library."""
+"""Tasks of mteb with VATT; needs the extra `mteb`."""
 
 import hashlib
 import os
@@ -27,13 +27,13 @@ _MODALITIES = ("text", "image", "audio", "video")
 class VattEncoder(AbsEncoder):
     """Embeds the rows of mteb's data sets as [`VattEmbedder`] does; the similarity is the dot product.
 
-    Columns of sound and video are read by this package's decoder, at the model's rates; neither torchcodec
-    nor torchaudio is needed. Audio columns count as the sound of the video beside them.
+    This package decodes columns of sound and video, without torchcodec and torchaudio. Audio columns are the
+    sound of the video beside them.
 
     Args:
         model: folder or name on the Hub.
         revision, device: see `SentenceTransformer`.
-        windows: windows spread over each clip, of whose embeddings the mean is taken.
+        windows: windows spread over each clip, whose embeddings are averaged.
         kwargs: of `SentenceTransformer`.
     """
 
@@ -54,15 +54,12 @@ class VattEncoder(AbsEncoder):
         embedder.windows = windows
 
     def encode(self, inputs: DataLoader, *, task_metadata: Any, **kwargs: Any) -> npt.NDArray[np.float32]:
-        """Vectors (rows, width), in order.
-
-        Raises:
-            ValueError: a comparison of text with sound by a model without a common space of both.
-        """
+        """Vectors (rows, width); ValueError if the task compares text with sound and the model has no common
+        space for them."""
         self._check_spaces(task_metadata)
         table: Any = inputs.dataset
         if isinstance(table, datasets.Dataset):
-            # Others may be sound and video, too, and would be decoded.
+            # Other columns of sound and video would be decoded.
             table = table.select_columns([name for name in _MODALITIES if name in table.column_names])
             for name in table.column_names:
                 feature = table.features[name]
@@ -77,7 +74,7 @@ class VattEncoder(AbsEncoder):
         return np.concatenate(parts)
 
     def _check_spaces(self, task: Any) -> None:
-        """A category such as `va2t` names what is compared with what, by its first letters."""
+        """Check a category such as `va2t`: what is compared with what."""
         names = {name[0]: name for name in task.modalities}
         sides = [{*map(names.get, side)} for side in (task.category or "").split("2")]
         if {"audio"} in sides and {"text"} in sides and self.model.config.head_type != "joint":
@@ -88,22 +85,22 @@ class VattEncoder(AbsEncoder):
 
 
 class _VattMeta(ModelMeta):
-    """Without mteb's extras for sound and video, which are for its own decoding."""
+    """Without mteb's extras for its own decoding."""
 
     def _check_requirements(self) -> None:
         return
 
 
 def model_meta(model: str, revision: str | None = None, windows: int = 4, **kwargs: Any) -> ModelMeta:
-    """What `mteb.evaluate` takes.
+    """Metadata of a model for `mteb.evaluate`.
 
     ```python
     >>> mteb.evaluate(model_meta("my_vatt"), mteb.get_tasks(tasks=["MSRVTTT2V"]))
     ```
 
     Args:
-        model: folder or name on the Hub. A folder is called `local/NAME`, and its revision is the hash of its
-            files, so that results in mteb's cache are never those of another model.
+        model: folder or name on the Hub. A folder is named `local/NAME`, with the hash of its files as
+            revision, so that mteb's cache keeps models apart.
         revision: on the Hub.
         windows: see [`VattEncoder`].
         kwargs: of `SentenceTransformer`.

@@ -1,10 +1,9 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""VATT as a model of sentence-transformers; extra `sentence-transformers`.
+"""VATT as a model of sentence-transformers; needs the extra `sentence-transformers`.
 
-Where this package is imported, that library knows saved models of it. By itself it would take the features
-before the heads of a folder that has no `modules.json`, and ask for `trust_remote_code` for the class named
-there, although whoever imported this package trusts it.
+Once this package is imported, the library loads its saved models without `trust_remote_code`, and folders
+without `modules.json` with this class (not with the features before the heads).
 """
 
 import json
@@ -38,10 +37,10 @@ SPACES = ("vt", "va")
 class VattEmbedder(InputModule):
     r"""Text, sound, video and their combinations to vectors `[vt | va]`.
 
-    Each half is the embedding in the video-text or the video-audio space, normalised; zeros where an input
-    has none (text in the video-audio space of the FAC head, a silent clip). So the dot product, which is the
-    similarity of these models, is the sum of the cosines in the spaces that both sides have. An input of
-    several modalities is, in each space, the normalised sum of their normalised embeddings.
+    Each half is the normalised embedding in the video-text or the video-audio space, or zeros if an input has
+    none (text in the video-audio space of the FAC head, a silent clip). So the similarity of these models,
+    the dot product, is the sum of the cosines in the spaces that both sides have. An input of several
+    modalities is, in each space, the normalised sum of their normalised embeddings.
 
     ```python
     >>> from sentence_transformers import SentenceTransformer
@@ -53,11 +52,11 @@ class VattEmbedder(InputModule):
     Args:
         model ([`VattModel`]): with all towers.
         processor ([`VattProcessor`]): of the model.
-        spaces: those of which vectors consist, of `"vt"` and `"va"`; in this order, whatever the order given.
-        windows: windows spread over each clip, of whose embeddings the mean is taken; one is centred.
+        spaces: halves of the vectors, `"vt"` and `"va"`, always in this order.
+        windows: windows spread over each clip, whose embeddings are averaged; one is centred.
 
-    `encode(..., spaces="vt", windows=4)` sets both for a call. Saved models say themselves that their
-    similarity is the dot product; `SentenceTransformer(modules=[VattEmbedder(...)])` has to be told.
+    `encode(..., spaces="vt", windows=4)` sets both for a call. Saved models state the dot product as their
+    similarity; for `SentenceTransformer(modules=[VattEmbedder(...)])` it has to be set.
     """
 
     config_file_name = "vatt_embedder_config.json"
@@ -100,7 +99,7 @@ class VattEmbedder(InputModule):
 
     @property
     def modalities(self) -> list[Any]:
-        """What can be embedded; messages stand for batches of several modalities, too."""
+        """Modalities that can be embedded; `message` also stands for batches of several ones."""
         return ["text", "image", "audio", "video", "message"]
 
     def get_embedding_dimension(self) -> int:
@@ -122,14 +121,14 @@ class VattEmbedder(InputModule):
             inputs: words; paths or URLs of media; arrays, (samples,) at the model's rate and (frames, height,
                 width, channels) at its frame rate; bytes or file objects of videos; PIL images; rows and
                 decoders of `datasets` and torchcodec; dicts with `text`, `audio`, `video` or `image`; chat
-                messages that hold these. A text that names a medium must be a file; give
-                `{"text": ...}` where it is meant as words.
+                messages that hold these. A text that ends like a medium must be a file; `{"text": ...}`
+                is always words.
             prompt: put before texts.
             windows: see the class.
             spaces, task: not needed here.
 
         Returns:
-            Of each modality its tensors, and under `{modality}_rows` the numbers of their inputs.
+            The tensors of each modality, and under `{modality}_rows` the indices of their inputs.
 
         Raises:
             ValueError: inputs that cannot be embedded.
@@ -154,7 +153,7 @@ class VattEmbedder(InputModule):
         if texts:
             batch = self.processor(text=list(texts.values()))
             present = batch["text_mask"].bool()
-            if present.any():  # a text without words has no place in the spaces
+            if present.any():  # a text without words has no embedding
                 features["text_rows"] = torch.tensor(list(texts))[present]
                 features |= {name: batch[name][present] for name in ("input_ids", "attention_mask")}
         return features
@@ -183,7 +182,8 @@ class VattEmbedder(InputModule):
     def forward(
         self, features: dict[str, Any], spaces: str | Sequence[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """Adds `sentence_embedding`, float32 (inputs, width), to what [`~VattEmbedder.preprocess`] gave."""
+        """Add `sentence_embedding`, float32 (inputs, width), to the result of
+        [`~VattEmbedder.preprocess`]."""
         wanted = self.spaces if spaces is None else checked_spaces(spaces)
         halves = {
             space: torch.zeros(
@@ -214,13 +214,10 @@ class VattEmbedder(InputModule):
 
     @classmethod
     def load(cls, model_name_or_path: str, *args: Any, **kwargs: Any) -> Any:
-        """A saved model, by folder or name on the Hub.
-
-        Args:
-            kwargs: of [`SentenceTransformer`]; `model_kwargs` and `processor_kwargs` go to `from_pretrained`.
+        """A saved model, by folder or name on the Hub; `kwargs` of [`SentenceTransformer`].
 
         Raises:
-            ValueError: a model without all towers and their head; settings that cannot be honoured.
+            ValueError: a model without all towers and their head; settings that are not offered.
         """
         for name in ("backend", "config_kwargs"):
             if kwargs.get(name) not in (None, {}, "torch"):
@@ -247,11 +244,8 @@ def checked_spaces(spaces: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def split_modalities(item: Any) -> dict[str, Any]:
-    """`text`, `audio` and `video` of one input in any form, see [`VattEmbedder.preprocess`].
-
-    Raises:
-        ValueError: forms that stand for nothing, or for two things.
-    """
+    """`text`, `audio` and `video` of one input in any form, see [`VattEmbedder.preprocess`]; ValueError for
+    invalid or ambiguous forms."""
     messages = item if isinstance(item, list | tuple) and item and is_message_dict(item[0]) else [item]
     if is_message_dict(messages[0]):
         return _message_modalities(messages)
@@ -280,7 +274,7 @@ def split_modalities(item: Any) -> dict[str, Any]:
 
 
 def _message_modalities(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a conversation of one user holds."""
+    """Modalities of a conversation of one user."""
     row: dict[str, Any] = {}
     for message in messages:
         content = message["content"]
@@ -297,7 +291,7 @@ def _message_modalities(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]
 
 
 def _modality(item: Any) -> str:
-    """What an input is that does not say so."""
+    """Modality of an input without a key."""
     if isinstance(item, str):
         return _modality_of_words(item)
     if isinstance(item, os.PathLike):
@@ -319,7 +313,7 @@ def _modality(item: Any) -> str:
 
 
 def _modality_of_words(text: str) -> str:
-    """A string that names a medium, by a known ending or as a file that is there, is that medium."""
+    """Modality of a string: a medium if it has a known ending or is an existing file, else text."""
     named = None if any(sign in text for sign in "\n\0") else _modality_of_name(text)
     if is_url(text) and " " not in text:
         return named or "video"

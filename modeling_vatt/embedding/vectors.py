@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 
 def unit(vectors: npt.NDArray) -> npt.NDArray[np.float32]:
-    """Vectors of length 1, in the directions of those given; zeros stay zeros."""
+    """Vectors scaled to length 1; zeros stay zeros."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore"):  # infinite ones become NaN, for the caller to refuse
+    with np.errstate(invalid="ignore"):  # infinite ones become NaN, which the caller refuses
         return (vectors / np.where(norms == 0, 1, norms)).astype(np.float32)

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a classifier gets right and wrong, class by class (paper 4.2)."""
+"""Metrics of classifiers by class (paper 4.2)."""
 
 import csv
 import os
@@ -25,7 +25,7 @@ from .metrics import tagging_metrics, top_k_accuracy
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# More classes than this get neither numbers nor all their names in a plot.
+# With more classes a plot shows no counts and not all names.
 _READABLE = 40
 
 
@@ -47,13 +47,13 @@ def per_class_table(
         scores: (clips, classes) logits.
         labels: (clips,) class ids, or (clips, classes) with 1 for the classes of a clip.
         names: of the classes.
-        threshold: of the logits, above which a class counts as found; for several labels per clip only.
-            With one label, the largest logit is what was found.
+        threshold: logit above which a class is predicted, for several labels per clip (with one label the
+            largest logit is).
 
     Returns:
-        A row per class: `{"class", "precision", "recall", "AP", "AUC", "d-prime", "support"}`. NaN where a
-        figure has no meaning: precision of a class that was never found, recall and AP of one that never
-        occurs, AUC and d-prime of one that occurs never or always.
+        A row per class: `{"class", "precision", "recall", "AP", "AUC", "d-prime", "support"}`. NaN where
+        undefined: precision of a class that is never predicted, recall and AP of one that never occurs, AUC
+        and d-prime of one that occurs never or always.
 
     Raises:
         ValueError: if the shapes differ.
@@ -73,7 +73,7 @@ def per_class_table(
     precision, recall, _, support = precision_recall_fscore_support(
         present, found, average=None, labels=range(classes), zero_division=np.nan
     )
-    # Scores of one softmax are compared across clips, so as shares, not as logits.
+    # Compared across clips, so as softmax shares, not as logits.
     ranking = scores if labels.ndim == 2 else scores - _log_sum_exp(scores)
     rows = []
     for index, name in enumerate(names):
@@ -98,7 +98,7 @@ def _log_sum_exp(scores: npt.NDArray) -> npt.NDArray:
 
 
 def write_per_class_table(rows: Sequence[dict[str, Any]], path: str | os.PathLike) -> None:
-    """Write the rows of [`per_class_table`] as a CSV file; fields without meaning stay empty."""
+    """Write the rows of [`per_class_table`] as a CSV file; NaN fields stay empty."""
     with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -109,9 +109,8 @@ def write_per_class_table(rows: Sequence[dict[str, Any]], path: str | os.PathLik
 def plot_confusion(scores: npt.NDArray, labels: npt.NDArray, names: Sequence[str]) -> "Figure":
     """Confusion matrix of a classifier with one label per clip, as a figure of matplotlib (extra `demo`).
 
-    Rows are true classes, columns the classes found, colours the share of a row. The colour scale (cividis)
-    reads the same with every kind of colour vision. Up to 40 classes show their counts; of more, so many
-    names are shown as fit.
+    Rows are true classes, columns predicted ones, colours the share of a row (cividis, for all kinds of
+    colour vision). Up to 40 classes show their counts; of more, as many names are shown as fit.
 
     Args:
         scores: (clips, classes) logits.

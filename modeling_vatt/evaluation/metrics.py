@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 def top_k_accuracy(
     scores: npt.NDArray, labels: Sequence[int] | npt.NDArray, top_k: Sequence[int] = (1, 5)
 ) -> dict[str, float]:
-    """Share of clips whose true class is among the k largest scores; of equals the lower class wins.
+    """Share of clips whose true class is among the k largest scores; of equal scores the lower class wins.
 
     Args:
         scores: (clips, classes), any increasing function of the probability.
@@ -44,9 +44,9 @@ def top_k_accuracy(
 def tagging_metrics(scores: npt.NDArray, labels: npt.NDArray) -> dict[str, float]:
     """Mean average precision, mean ROC AUC and mean d-prime of a multi-label classifier (AudioSet).
 
-    All three are plain means over classes; d-prime of a class is sqrt(2) times the normal quantile of its
-    AUC, so it is infinite for a perfectly separated class. A class without positives or without negatives
-    has no AUC: it is left out of all three, counted and named in a warning.
+    All three are means over classes; d-prime is sqrt(2) times the normal quantile of the AUC, so infinite for
+    a perfectly separated class. Classes without positives or without negatives have no AUC; they are left out
+    of all three, counted and named in a warning.
 
     Args:
         scores: (clips, classes), any increasing function of the probability.
@@ -84,11 +84,10 @@ def tagging_metrics(scores: npt.NDArray, labels: npt.NDArray) -> dict[str, float
 
 
 def pretraining_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """`compute_metrics` of a Trainer around `VattForPreTraining`: [`clip_retrieval`] over the whole
-    evaluation set.
+    """`compute_metrics` of a Trainer around `VattForPreTraining`: [`clip_retrieval`] of the evaluation set.
 
-    With `TrainingArguments(label_names=["audio_mask", "text_mask"])` clips without sound or caption ask no
-    query; otherwise every clip counts as having both.
+    With `TrainingArguments(label_names=["audio_mask", "text_mask"])` clips without sound or caption are no
+    queries; otherwise every clip counts as having both.
 
     Raises:
         ValueError: if the model was evaluated without one of its modalities.
@@ -104,11 +103,7 @@ def pretraining_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
 
 class VattMetric(evaluate.Metric):
-    """What the metrics share; keeps what it is given in memory unless several processes fill it.
-
-    Args:
-        kwargs: of `evaluate.Metric`.
-    """
+    """Base of the metrics; keeps its inputs in memory unless several processes fill it."""
 
     description: ClassVar[str]
     features: ClassVar[Features]

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linear evaluation of frozen features over cross-validation splits (paper A.3.2, official evaluator).
 
-Classifiers are scikit-learn's, so that any of them can be probed with: the linear SVM of the paper's first
-row, and the release's linear head.
+Any classifier of scikit-learn can be used; here are the linear SVM of the paper's first row and the release's
+linear head.
 """
 
 import math
@@ -24,13 +24,13 @@ from .metrics import top_k_accuracy
 
 
 def linear_svm(C: float = 6e-5, standardize: bool = True, seed: int = 1) -> Any:
-    """One-against-rest linear SVM on features of zero mean and unit variance.
+    """One-vs-rest linear SVM on features of zero mean and unit variance.
 
     Args:
-        C: inverse strength of the regularisation, in sums over clips: few clips want more than the default,
-            the value in a comment of the release.
-        standardize: scale by mean and standard deviation of the training features. The release leaves open
-            whether it does; without it the best `C` depends on the scale of the model's features.
+        C: inverse strength of the regularisation, in sums over clips; few clips need more than the default,
+            which is from a comment of the release.
+        standardize: scale by mean and standard deviation of the training features (open in the release);
+            otherwise the best `C` depends on the scale of the features.
         seed: of the solver.
     """
     svm = LinearSVC(C=C, random_state=seed, max_iter=10_000)
@@ -66,8 +66,7 @@ class LinearHead(nn.Module):
         return self.classifier(self.dropout(self.hidden(features)))
 
     def penalty(self) -> torch.Tensor:
-        """Sum of the squared weights of the classifier, without its bias: to be multiplied with the L2
-        factor."""
+        """Sum of the squared weights of the classifier, without its bias."""
         return self.classifier.weight.square().sum()
 
 
@@ -104,7 +103,7 @@ class LinearHeadClassifier(ClassifierMixin, BaseEstimator):
         labels = torch.as_tensor(targets, device=self.device)
         count = len(features)
         steps = self.steps or self.epochs * math.ceil(count / self.batch_size)
-        with torch.random.fork_rng(), torch.enable_grad():  # leaves the caller's randomness alone
+        with torch.random.fork_rng(), torch.enable_grad():  # keeps the caller's random state
             torch.manual_seed(self.seed)
             head = LinearHead(features.shape[1], len(self.classes_), self.hidden_size, self.dropout)
             self.head_ = head.to(self.device).train()
@@ -135,8 +134,7 @@ class LinearHeadClassifier(ClassifierMixin, BaseEstimator):
 
 
 def window_scores(classifier: Any, features: npt.NDArray, num_labels: int) -> npt.NDArray[np.float64]:
-    """Class scores of clips of several windows: the mean of the windows' probabilities, or of their
-    decision values where a classifier has no probabilities.
+    """Class scores of clips: means over windows of probabilities, or of decision values if there are none.
 
     Args:
         classifier: fitted; its classes are ids below `num_labels`.
@@ -161,7 +159,7 @@ def window_scores(classifier: Any, features: npt.NDArray, num_labels: int) -> np
 
 @dataclass(frozen=True)
 class SplitResult:
-    """What a classifier reaches on one split.
+    """Result of a classifier on one split.
 
     Args:
         split: name.
@@ -187,10 +185,10 @@ def linear_probe(
 
     Args:
         classifier: unfitted scikit-learn classifier; every split trains its own copy.
-        train_features: (clips, windows, dim) features of all clips as they are trained on; the paper takes
-            one centred window, several are samples of their own (augmentation).
-        test_features: (clips, windows, dim) features of the same clips as they are tested on; scores are
-            averaged over windows, 4 in the paper.
+        train_features: (clips, windows, dim) of all clips for training: one centred window in the paper;
+            several are separate samples (augmentation).
+        test_features: (clips, windows, dim) of the same clips for testing; scores are averaged over windows,
+            4 in the paper.
         labels: (clips,) class ids from 0.
         splits: name, and indices of training and test clips; see [`~modeling_vatt.data.cross_validation`].
 

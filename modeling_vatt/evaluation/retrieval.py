@@ -41,15 +41,14 @@ def _unit(vectors: npt.NDArray) -> npt.NDArray[np.float64]:
 
 
 def retrieval_ranks(similarity: npt.NDArray, targets: Sequence[int] | None = None) -> npt.NDArray[np.int64]:
-    """0-based place of the true item in each query's list, best first; of equals the earlier item wins.
+    """0-based rank of the true item of each query; of equal similarities the earlier item ranks first.
 
     Args:
         similarity: (queries, items).
         targets: index of the true item of every query; the query's own index by default.
 
     Raises:
-        ValueError: scores that are no numbers, which would look like perfect ones; or another number of
-            targets.
+        ValueError: NaN scores, which would rank as perfect; or another number of targets.
     """
     similarity = np.asarray(similarity)
     if np.isnan(similarity).any():
@@ -88,8 +87,7 @@ def retrieval_metrics(
 def clip_retrieval(embeddings: Mapping[str, npt.NDArray]) -> dict[str, float]:
     """Text-to-video and sound-to-video retrieval among the clips of a set.
 
-    The query of a clip is its first caption, or its sound; clips that lack it ask nothing, but stay in the
-    gallery.
+    The query of a clip is its first caption, or its sound; clips without it stay in the gallery.
 
     Args:
         embeddings: as [`~modeling_vatt.retrieval.embed_batches`] returns them.
@@ -127,16 +125,14 @@ def zero_shot_retrieval(
     text_targets: Sequence[int] | None = None,
 ) -> dict[str, float]:
     """Text-to-video and sound-to-video retrieval among clips of several windows, averaged in both ways (paper
-    A.3.3, official evaluator).
-
-    Clips without sound ask nothing, but stay in the gallery. Windows without sound count for nothing.
+    A.3.3, official evaluator). Clips without sound are no queries, but stay in the gallery.
 
     Args:
         embeddings: `video_va_embeds`, `video_vt_embeds` and, for sound, `audio_va_embeds`, all (clips,
             windows, dim), with `audio_mask` (clips, windows), as [`~modeling_vatt.retrieval.embed_files`]
             returns them.
-        text_vt_embeds: (captions, dim); every caption asks for its own clip.
-        text_targets: index of the clip of every caption; the caption's own index by default.
+        text_vt_embeds: (captions, dim), the queries.
+        text_targets: index of the clip of every caption; default: the caption's own index.
 
     Returns:
         [`retrieval_metrics`] under the names of the official evaluator, `txt2vid_embd_`, `txt2vid_cosine_`,
@@ -150,7 +146,7 @@ def zero_shot_retrieval(
     if "audio_va_embeds" in embeddings:
         mask = embeddings.get("audio_mask", np.ones(embeddings["audio_va_embeds"].shape[:2])).astype(bool)
         asking = np.flatnonzero(mask.any(axis=1))
-        # Zero vectors only scale a query's similarities, all by the same factor.
+        # Windows of zeros scale all similarities of a query equally.
         sounds = np.where(mask[..., None], embeddings["audio_va_embeds"], 0)[asking]
         if len(asking):
             queries["audio2vid"] = (sounds, embeddings["video_va_embeds"], asking.tolist())
@@ -166,7 +162,7 @@ def zero_shot_retrieval(
 
 
 def no_queries() -> ValueError:
-    """Where nothing asks."""
+    """Metrics without queries."""
     return ValueError(
         "No clip has a caption or sound, so nothing asks in `embeddings`: add captions, or clips with sound."
     )

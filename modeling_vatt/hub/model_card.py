@@ -1,9 +1,7 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Model cards: what a model is, what it was trained on, how well it does, and how to use it.
-
-Everything in a card is read off the model or was handed in; what is not known is said to be unknown.
-"""
+"""Model cards: what a model is, what it was trained on, how well it does, and how to use it. Cards hold what
+the model itself tells and what was passed in; the rest is said to be unknown."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from transformers import PreTrainedModel
 from .._version import __version__
 
 
-# What classes are for: Hub task, first words of the card.
+# Class -> Hub task, first words of the card.
 _KINDS = {
     "VattForVideoClassification": ("video-classification", "classifies videos into {labels} classes"),
     "VattForAudioClassification": ("audio-classification", "classifies sounds into {labels} classes"),
@@ -48,10 +46,10 @@ print(torch.cosine_similarity(outputs.text_vt_embeds, outputs.video_vt_embeds))
 """
 _IMAGE = "image = torch.zeros(1, 3, {size}, {size})  # pixels in [-1, 1]\n"
 
-# Hub task -> how `datasets` calls a folder of such files.
+# Hub task -> builder of `datasets` for a folder of such files.
 _FOLDERS = {"audio-classification": "audiofolder", "image-classification": "imagefolder"}
 
-# Evaluator's prefix -> what is searched with what: type and name of the task.
+# Prefix of metrics -> type and name of the task.
 _SEARCHES = {
     "txt2vid_": ("text-to-video-retrieval", "Text-to-video retrieval"),
     "aud2vid_": ("audio-to-video-retrieval", "Sound-to-video retrieval"),
@@ -95,21 +93,19 @@ def build_model_card(
     Args:
         model: for its class, config and size.
         name: of the model: Hub repository or folder.
-        dataset: what it was trained on: name on the Hub, or a folder, of which only the last part is shown.
+        dataset: training data: name on the Hub, or folder (the card shows only its last part).
         metrics: results of the last evaluation; the names of [`~modeling_vatt.evaluation.clip_retrieval`], or
             any others.
         settings: of the training.
         split: what the metrics were measured on.
         data: facts about the data, e.g. `{"clips": 1000}`.
-        base_model: checkpoint that the training began with, or those of the towers: Hub names, or folders, of
-            which only the last part is shown.
+        base_model: checkpoint from which the training started, or those of the towers; as `dataset`.
         license: of the weights, as an identifier of the Hub.
         processor: for the rates at which it reads video and sound.
-        training: last values that the training logged; if left out, losses, learning rate and speed among
-            the metrics are taken for them.
-        origin: where weights come from that were trained elsewhere, in Markdown; takes the place of what the
-            card says of data, training and results.
-        use: code that loads the model, if it is not saved with a whole processor.
+        training: last values that the training logged; default: losses, learning rate and speed among the
+            metrics.
+        origin: where weights trained elsewhere come from, in Markdown; replaces data, training and results.
+        use: code that loads the model, if it is not saved with a complete processor.
     """
     kind = type(model).__name__
     task, purpose = _KINDS.get(kind, _EMBEDDING)
@@ -176,12 +172,12 @@ def write_model_card(
 
 
 def is_empty_card(card: ModelCard) -> bool:
-    """Whether a card is the form that transformers uploads where there is none, not yet filled in."""
+    """Whether a card is the empty template of transformers."""
     return "has been automatically generated" in card.content and "[More Information Needed]" in card.content
 
 
 def is_training_metric(name: str) -> bool:
-    """Whether a value belongs to a line of the training's log rather than to the results of an evaluation."""
+    """Whether a value is of the training's log, not of an evaluation."""
     return name in _TRAINING_METRICS or name.endswith("_loss")
 
 
@@ -268,7 +264,7 @@ def _use(kind: str, task: str, name: str, model: PreTrainedModel) -> str:
         load = load[: load.index("processor =")].format(kind=kind, name=name)
         image = _IMAGE.format(size=model.config.video_config.image_size)
         return load + image + _PREDICT.format(argument="pixel_values", value="image")
-    # A plain VattModel loads into VattForPreTraining too, which takes all that the processor gives.
+    # A plain VattModel also loads into VattForPreTraining, which takes all outputs of the processor.
     load = _LOAD.format(kind=kind if kind in _KINDS else "VattForPreTraining", name=name)
     if task in _CLASSIFIER_USE:
         argument, inputs = _CLASSIFIER_USE[task]

@@ -1,11 +1,11 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Code that travels with a checkpoint, for `trust_remote_code=True` where this package is not installed.
+"""Code saved with a checkpoint, for `trust_remote_code=True` where this package is not installed.
 
-transformers takes such code from files in one flat folder, and makes modules of its own of every file that an
-`auto_map` names: a class that two of them import exists twice, and `isinstance` fails between the two. So the
-modules of this package are joined into two files, one for configurations and models, one for processors.
-They are made from the installed sources when they are asked for; there is no second copy to keep in step.
+transformers loads such code from files in one flat folder, each file named in an `auto_map` as a separate
+module; a class imported by two of them would exist twice, and `isinstance` fail. So the modules of this
+package are joined into two files, one for configurations and models, one for processors, from the installed
+sources.
 """
 
 import ast
@@ -44,7 +44,7 @@ _MODELS = {
     "AutoModelForAudioClassification": "VattForAudioClassification",
     "AutoModelForImageClassification": "VattForImageClassification",
 }
-# Key that names the class in a processor's file -> Auto class. Parts of a processor are nested in its file.
+# Key of the class name in a processor's file -> Auto class. Parts of a processor are nested in its file.
 _PROCESSORS = {
     "feature_extractor_type": "AutoFeatureExtractor",
     "image_processor_type": "AutoImageProcessor",
@@ -63,11 +63,10 @@ Change it there, not here.
 
 
 def save_remote_code(folder: str | os.PathLike) -> list[str]:
-    """Put the code of the classes beside a saved checkpoint, so that it loads without this package.
+    """Save the code of the classes beside a checkpoint, so that it loads without this package.
 
-    Call it after `save_pretrained`, and again whenever the folder is saved anew. Other libraries must still
-    be there (PyAV, soxr and sentencepiece for the processors); transformers names those missing, and the
-    `pip` line for them.
+    Call it after each `save_pretrained` into the folder. Other libraries must be installed (PyAV, soxr and
+    sentencepiece for the processors); transformers names missing ones.
 
     ```python
     >>> model.save_pretrained("my_vatt")
@@ -106,7 +105,7 @@ def save_remote_code(folder: str | os.PathLike) -> list[str]:
 
 
 def _add_auto_maps(name: str, settings: dict[str, Any]) -> str | None:
-    """Name the classes in the content of a file; returns the code file they are in, None if not ours."""
+    """Name the classes in the content of a file; returns their code file, None if not of this package."""
     if name == "config.json":
         if settings.get("model_type") != "vatt":
             return None
@@ -130,11 +129,7 @@ def _add_auto_maps(name: str, settings: dict[str, Any]) -> str | None:
 
 
 def flat_source(name: str) -> str:
-    """Text of one of the code files: all modules it needs, joined into one.
-
-    Raises:
-        ValueError: if two of them give one name two meanings.
-    """
+    """Text of one of the code files: all needed modules joined; ValueError if two define one name."""
     modules = _in_order([f"{_PACKAGE}.{root}" for root in _ROOTS[name]])
     meanings: dict[str, str] = {}
     bodies: list[str] = []
@@ -158,7 +153,7 @@ def flat_source(name: str) -> str:
 
 
 def _grouped(statements: set[str]) -> str:
-    """Import statements, those from one module as one."""
+    """Import statements, one for each module."""
     plain = sorted(statement for statement in statements if statement.startswith("import "))
     origins: dict[str, list[str]] = {}
     for statement in sorted(statements - set(plain)):
@@ -170,7 +165,7 @@ def _grouped(statements: set[str]) -> str:
 
 @dataclass
 class _Module:
-    """A module of this package, taken apart."""
+    """A parsed module of this package."""
 
     name: str
     is_package: bool
@@ -183,11 +178,8 @@ class _Module:
 
 
 def _in_order(roots: list[str]) -> list[_Module]:
-    """The modules and all they need, each after those it imports at its top.
-
-    Packages are left out: they pass names on, and register them with the Auto classes, which then would take
-    the classes of one checkpoint for those of the next.
-    """
+    """The modules and all they need, each after those it imports at its top. Packages are left out: they
+    register with the Auto classes, which would then use one checkpoint's classes for the next."""
     order: dict[str, _Module] = {}
     pending = list(roots)
 

@@ -1,9 +1,9 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a name is a folder here or a repository of the Hub, found out before anything is loaded.
+"""Checks that a name is a local folder or a repository of the Hub, before anything is loaded.
 
-transformers asks the Hub for whatever is no folder, file by file, for half a minute each where there is no
-network. Here a name that cannot be one on the Hub is refused at once, and the others cost one request.
+Without a network, transformers tries the Hub for half a minute for every file. Here a name that cannot be on
+the Hub is refused at once, and others cost one request.
 """
 
 import os
@@ -16,7 +16,7 @@ _HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/)?[\w.-]*[A-Za-z0-9_]")
 
 
 def is_hub_name(name: str | os.PathLike, bare: bool = False) -> bool:
-    """Whether a repository can be called so: `OWNER/NAME`, or with `bare` also `NAME`, as some of others."""
+    """Whether this can be a repository: `OWNER/NAME`, or with `bare` also `NAME`."""
     found = _HUB_NAME.fullmatch(name) if isinstance(name, str) and ".." not in name else None
     return found is not None and (bare or found[1] is not None)
 
@@ -30,9 +30,8 @@ def require_repository(
     cache_dir: str | Path | None = None,
     bare: bool = False,
 ) -> bool:
-    """Make sure that a folder, or a repository that holds `file`, is there. A folder comes first.
-
-    The Hub has as long to answer as `HF_HUB_ETAG_TIMEOUT` says, 10 seconds by default.
+    """Check that a folder, or else a repository with `file`, exists. The Hub has `HF_HUB_ETAG_TIMEOUT`
+    seconds to answer, 10 by default.
 
     Args:
         name, kind, file, revision, token, cache_dir: of the repository.

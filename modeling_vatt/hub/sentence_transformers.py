@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Files by which sentence-transformers knows what to make of a saved model."""
+"""Files by which sentence-transformers loads a saved model."""
 
 import json
 import os
@@ -26,8 +26,8 @@ PROCESSOR_FILES = ("processor_config.json", "tokenizer.json", "tokenizer_config.
 
 
 def save_modules_file(folder: str | os.PathLike) -> list[str]:
-    """Name the module that embeds as this package does, beside a saved model with all towers; files that are
-    there stay as they are, since they may describe a longer chain of modules. Returns their names."""
+    """Write the files that name this package's module beside a saved model with all towers, unless they exist
+    (they may describe more modules). Returns their names."""
     for name, content in _FILES.items():
         path = Path(folder) / name
         if not path.exists():

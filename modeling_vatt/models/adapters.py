@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""LoRA (Hu et al. 2021, arXiv 2106.09685) on one tower, merged into its weights wherever a model is saved."""
+"""LoRA (Hu et al. 2021, arXiv 2106.09685) on one tower; merged into its weights when a model is saved."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ _ADAPTER = "vatt"
 
 
 def add_lora(model: VattPreTrainedModel, name: str, rank: int) -> None:
-    """Train a tower through low-rank additions to its dense layers only, everything beside it as before.
-    Build the optimizer afterwards. ValueError for no such tower, one that is locked or has no dense layer, a
-    rank below 1, or no PEFT."""
+    """Train only low-rank additions to the dense layers of a tower; other parts train as before. Build the
+    optimizer afterwards. ValueError if the tower does not exist, is locked or has no dense layer, for a rank
+    below 1, and without PEFT."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:

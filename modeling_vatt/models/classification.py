@@ -63,8 +63,7 @@ class VattClassifier(VattPreTrainedModel):
                 init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
 
     def classify(self, inputs: torch.Tensor | None, labels: torch.Tensor | None, **kwargs: Any) -> Any:
-        """Output of `forward`; logits are averaged over windows if `inputs` has an axis (batch, windows,
-        ...)."""
+        """Output of `forward`; logits of inputs (batch, windows, ...) are averaged over windows."""
         if inputs is None:
             kind = {"audio": "sound"}.get(self.modality, self.modality)
             raise ValueError(
@@ -84,9 +83,9 @@ class VattClassifier(VattPreTrainedModel):
         )
 
     def classification_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Softmax cross-entropy for class ids, sigmoid cross-entropy for (batch, num_labels) targets; see
-        `config.problem_type`, and `config.label_balancing` for the release's AudioSet weighting."""
-        logits = widen(logits)  # and with it shares of classes: half precision rounds them
+        """Softmax cross-entropy of class ids or sigmoid cross-entropy of targets (batch, num_labels), by
+        `config.problem_type`; `config.label_balancing` weights as the release does for AudioSet."""
+        logits = widen(logits)  # half precision would also round shares of classes
         problem = self.config.problem_type
         if problem is None:
             problem = "multi_label_classification" if labels.ndim == 2 else "single_label_classification"
@@ -120,7 +119,7 @@ class VattClassifier(VattPreTrainedModel):
 def _check_range(
     labels: torch.Tensor, lowest: int, highest: int, rule: str, allowed: int | None = None
 ) -> None:
-    """On a GPU a wrong class id is otherwise an assertion of the device, which ends the process."""
+    """ValueError; on a GPU a wrong class id would otherwise end the process."""
     if torch.compiler.is_compiling():
         return
     wrong = (labels < lowest) | (labels > highest)

@@ -4,12 +4,12 @@
 
 Sources: "Quo Vadis, Action Recognition?" (arXiv 1705.07750: Inception-v1 with kernels inflated to 3-D), "Deep
 Residual Learning" (arXiv 1512.03385) in the form of SimCLR (arXiv 2002.05709), "Self-Supervised MultiModal
-Versatile Networks" (arXiv 2006.16228); official modules `InceptionI3D` and `Resnet`. No convolution has a
-bias, batch norm follows each. Padding is TensorFlow's: what "same" padding adds to an even extent at stride 2
-goes to its end, where PyTorch's own padding would shift the grid by a pixel.
+Versatile Networks" (arXiv 2006.16228); official modules `InceptionI3D` and `Resnet`. Convolutions have no
+bias, and batch norm follows each. Padding is TensorFlow's "same", which at stride 2 pads even extents at the
+end; PyTorch's own padding would shift the grid by a pixel.
 
-transformers' `ResNetModel` is not used: it shifts the grid so in its max-pooling, its batch norm has
-PyTorch's bookkeeping and statistics of one process, and its residual branches do not start silent.
+transformers' `ResNetModel` is not used: its max-pooling shifts the grid, its batch norm has PyTorch's rules
+and statistics of one process, and its residual branches do not start at zero.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ from ..configuration import VattAudioConfig, VattVideoConfig
 from .heads import VattBatchNorm
 
 
-# Blocks of Inception-v1 behind its stem: channels of the branches (1x1x1; 1x1x1 and then 3x3x3; the same once
-# more; 1x1x1 behind max-pooling), and kernel and stride of the max-pooling in front of the block, if any.
+# Blocks of Inception-v1 after its stem: channels of the branches (1x1x1; 1x1x1 then 3x3x3, twice; 1x1x1 after
+# max-pooling), and kernel and stride of the max-pooling before the block, if any.
 _INCEPTION_BLOCKS: tuple[tuple[tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]] | None], ...] = (
     ((64, 96, 128, 16, 32, 32), ((1, 3, 3), (1, 2, 2))),  # mixed_3b
     ((128, 128, 192, 32, 96, 64), None),
@@ -57,8 +57,8 @@ def max_pool_same(values: torch.Tensor, kernel: Sequence[int], stride: Sequence[
 
 
 class VattConvNorm(nn.Module):
-    """Convolution, batch norm and, unless switched off, ReLU; in as many dimensions as the kernel has.
-    Padding, the same at both ends, centres the window on the first and last place."""
+    """Convolution, batch norm and, unless switched off, ReLU; as many dimensions as the kernel, padded
+    equally at both ends."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class VattConvNorm(nn.Module):
 
 
 class VattInceptionBlock(nn.Module):
-    """Four branches side by side: points, two kernels of 3x3x3 on fewer channels, and max-pooling."""
+    """Four branches in parallel: 1x1x1, two of 3x3x3 on fewer channels, and max-pooling."""
 
     def __init__(self, config: VattVideoConfig, in_channels: int, widths: Sequence[int]) -> None:
         super().__init__()
@@ -112,10 +112,8 @@ class VattInceptionBlock(nn.Module):
 
 
 class VattI3D(nn.Module):
-    """Inception-v1 in three dimensions up to its last block (`mixed_5c`).
-
-    Time is reduced 8 times, height and width 32 times; any extent will do.
-    """
+    """Inception-v1 in three dimensions up to its last block (`mixed_5c`). Time is reduced 8 times, height and
+    width 32 times; any extent fits."""
 
     def __init__(self, config: VattVideoConfig) -> None:
         super().__init__()
@@ -147,7 +145,7 @@ class VattI3D(nn.Module):
 
 
 class VattBottleneck(nn.Module):
-    """Residual block: 1x1, 3x3 and 1x1, the last onto four times as many channels."""
+    """Residual block: 1x1, 3x3 and 1x1, the last to four times as many channels."""
 
     def __init__(
         self, config: VattAudioConfig, in_channels: int, width: int, stride: int, first: bool
@@ -166,10 +164,8 @@ class VattBottleneck(nn.Module):
 
 
 class VattResNet(nn.Module):
-    """ResNet with bottleneck blocks, of which the strides lie on the 3x3 kernels.
-
-    Time and mel bins are reduced 32 times; any extent will do.
-    """
+    """ResNet with bottleneck blocks, whose strides are on the 3x3 kernels. Time and mel bins are reduced 32
+    times; any extent fits."""
 
     def __init__(self, config: VattAudioConfig) -> None:
         super().__init__()

@@ -43,7 +43,7 @@ def only_somewhere(flags: list[bool], device: torch.device) -> list[bool]:
 
 
 def all_reduce_max(values: torch.Tensor) -> torch.Tensor:
-    """Largest value over processes, element by element; no gradient."""
+    """Elementwise maximum over processes; no gradient."""
     values = values.detach()
     if is_distributed():
         values = values.clone()
@@ -70,10 +70,10 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(*tensors: torch.Tensor) -> tuple[list[torch.Tensor], int]:
-    """Rows of all processes in rank order, and the place of this process's first row among them.
+    """Rows of all processes in rank order, and the index of this process's first row.
 
-    Processes may hold different numbers of rows; the tensors of one call have the same number. Gradients flow
-    back to the process a row came from.
+    Processes may have different numbers of rows; all tensors of one call have the same number. Gradients flow
+    back to a row's process.
     """
     if not is_distributed():
         return list(tensors), 0

@@ -24,7 +24,7 @@ def drop_token_count(num_tokens: int, drop_rate: float) -> int:
 
 
 def input_name(config: VattVideoConfig | VattAudioConfig) -> str:
-    """What the input of a tower is called."""
+    """Name of the input of a tower."""
     return "pixel_values_videos" if isinstance(config, VattVideoConfig) else "input_values"
 
 
@@ -69,7 +69,7 @@ class VattPatchEmbeddings(nn.Module):
         self.dropout = VattDropout(config.position_dropout_prob)
         self.agg_token = nn.Parameter(torch.zeros(size))
         self.drops_tokens = True  # in training; its last steps may keep all
-        # The release enumerates spectrogram positions mel-slowest, its tokens time-slowest.
+        # The release orders spectrogram positions mel-slowest, but tokens time-slowest.
         self.reversed_positions = getattr(config, "input_type", None) == "spectrogram"
 
     def patchify(self, values: torch.Tensor) -> torch.Tensor:
@@ -92,8 +92,8 @@ class VattPatchEmbeddings(nn.Module):
                 frames, mel bins) spectrogram.
 
         Returns:
-            Encoder input (batch, 1 + tokens, hidden_size), and what happened to the tokens:
-            `kept_tokens` (kept,) indices after DropToken, `masked_tokens` (batch, tokens) bool.
+            Encoder input (batch, 1 + tokens, hidden_size), and a dict with `kept_tokens`, indices (kept,)
+            after DropToken, and `masked_tokens`, bool (batch, tokens).
         """
         patches = self.patchify(values)
         num_axes = len(self.config.patch_shape)
@@ -103,7 +103,7 @@ class VattPatchEmbeddings(nn.Module):
         kept = None
         if self.training and self.drops_tokens and self.config.drop_token_rate > 0:
             keep = drop_token_count(math.prod(grid), self.config.drop_token_rate)
-            # One draw for the whole batch (release). Sorted for memory locality: order has no meaning.
+            # One draw for the whole batch (release). Sorted for memory locality only.
             kept = torch.randperm(math.prod(grid), device=values.device)[:keep].sort().values
             info["kept_tokens"] = kept
         masking = self.mask_token is not None and self.training
@@ -117,7 +117,7 @@ class VattPatchEmbeddings(nn.Module):
             patches = patches[every_clip_and_kept]
         else:
             patches = patches.flatten(1, num_axes)
-        # Processors give float32; a model loaded in half precision takes it as well.
+        # Processors give float32, also for a model in half precision.
         tokens = self.patch_projection(patches.flatten(2).to(self.agg_token.dtype))
         if masking:
             tokens, info["masked_tokens"] = self.mask_inputs(tokens)
@@ -143,7 +143,7 @@ class VattPatchEmbeddings(nn.Module):
 def word_mask(
     input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: PreTrainedConfig
 ) -> torch.Tensor:
-    """The mask that is given, or 1 for everything but padding, which other models' configs may not name."""
+    """The given mask, or 1 for everything but padding (which other models' configs may not name)."""
     if attention_mask is not None:
         return attention_mask
     padding = config.pad_token_id
@@ -151,17 +151,15 @@ def word_mask(
 
 
 def words_first(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask (batch, words) turned so that padding on the left comes last: places count from the
-    first word."""
+    """Ids and mask (batch, words) with padding on the left moved to the end."""
     first = (attention_mask > 0).int().argmax(dim=1, keepdim=True)
     places = (torch.arange(input_ids.shape[1], device=input_ids.device) + first) % input_ids.shape[1]
     return input_ids.gather(1, places), attention_mask.gather(1, places)
 
 
 class VattTextPositionEmbeddings(VattAxialPositionEmbeddings):
-    """Positions of words: the rows of the table in their order, as if every text were padded to its length;
-    of a text with more words than the table, the table resampled to their number. So a text has the same
-    positions however far it is padded."""
+    """Positions of words: the rows of the table, or for a text with more words than rows the table resampled
+    to their number. They do not depend on padding."""
 
     def forward(self, attention_mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """(batch, words) mask -> positions (words, dim), or (batch, words, dim) beyond the table."""
@@ -200,7 +198,7 @@ class VattTextEmbeddings(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """(batch, words) ids -> (batch, 1 + words, hidden_size). The mask (batch, words) is 1 for words,
-        which stand before the padding; by default for everything but padding."""
+        which come before padding; by default [`word_mask`]."""
         words = self.word_embeddings(input_ids)
         agg = self.agg_token.to(words.dtype).expand(words.shape[0], 1, -1)
         if self.position_embeddings is None:

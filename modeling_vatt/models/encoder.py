@@ -52,7 +52,7 @@ class VattRMSNorm(nn.Module):
 
 
 class VattRelativeBiasTable(nn.Embedding):
-    """Bias of every bucket and head; a class of its own for its initialisation."""
+    """Bias of every bucket and head; a separate class for its initialisation."""
 
 
 class VattRelativePositionBias(nn.Module):
@@ -77,7 +77,7 @@ class VattRelativePositionBias(nn.Module):
         return torch.where(distance < exact, distance, far) + torch.where(relative > 0, half, 0)
 
     def forward(self, length: int, device: torch.device) -> torch.Tensor:
-        """Bias (1, heads, length, length). The weight does not tell the device: it may be offloaded."""
+        """Bias (1, heads, length, length). `device` is given, as the weight may be offloaded."""
         return self.bias(self.buckets(length, device)).permute(2, 0, 1).unsqueeze(0)
 
 
@@ -135,7 +135,7 @@ class VattAttention(nn.Module):
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         slow = dropout > 0 and attention is sdpa_attention_forward and not kwargs.get("output_attentions")
         if slow and drops_fast(query):
-            # SDPA's kernel for the CPU has no dropout: it would do the same, with slow dropout.
+            # SDPA has no CPU kernel with dropout; it would compute the same with slow dropout.
             attention = eager_attention_forward
         half = attends_slowly(query)
         bare = attention is sdpa_attention_forward and not dropout and not kwargs.get("output_attentions")
@@ -147,7 +147,7 @@ class VattAttention(nn.Module):
             if half:
                 query, key, value = query.float(), key.float(), value.float()
             kwargs |= {"dropout": dropout, "scaling": self.scaling}
-            if position_bias is not None:  # only passed on where there is one: flash attention knows none
+            if position_bias is not None:  # flash attention does not know the argument
                 kwargs["position_bias"] = position_bias.float() if half else position_bias
             context, weights = attention(self, query, key, value, attention_mask, **kwargs)
         return self.o_proj(context.reshape(*hidden_states.shape[:-1], -1)), weights
@@ -221,8 +221,8 @@ class VattEncoder(nn.Module):
             self.dropout = VattDropout(config.hidden_dropout_prob)
 
     def _checkpoints(self) -> bool:
-        """Whether blocks that train are computed again in the backward pass. Reentrant checkpointing gives
-        them gradients only if an input needs one, which it does not behind frozen embeddings."""
+        """Whether blocks are computed again in the backward pass. Reentrant checkpointing gives no gradients
+        if no input needs one, as after frozen embeddings."""
         return (
             self.training
             and torch.is_grad_enabled()
@@ -251,7 +251,7 @@ class VattEncoder(nn.Module):
         if self.relative_position_bias is not None:
             position_bias = self.relative_position_bias(hidden_states.shape[1], hidden_states.device)
             position_bias = position_bias.to(hidden_states.dtype)
-            # Flex attention reads it at every batch index; a view, no copy.
+            # Flex attention indexes it by batch; a view, no copy.
             position_bias = position_bias.expand(hidden_states.shape[0], -1, -1, -1)
         if output_attentions:
             kwargs["output_attentions"] = True  # implementations without weights warn

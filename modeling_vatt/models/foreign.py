@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Towers that are other models of transformers: an adapter around an encoder of one modality.
 
-A kind of input is a small function in `RUNNERS`: it runs the model on what VATT's processor gives and says
-which tokens hold something. Another kind is another entry.
+A function of `RUNNERS` for each kind of input runs the model on the output of VATT's processor and says which
+tokens hold something.
 """
 
 import importlib
@@ -44,13 +44,13 @@ _UNTRUSTED = (
     "`trust_remote_code=True` (scripts: --trust_remote_code, vatt: --trust-remote-code)."
 )
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
-# Models of which the text part was trained to read padding as words.
+# Models whose text part was trained with padding as words.
 _READS_PADDING = ("siglip_text_model", "siglip2_text_model")
 
 
 @dataclass
 class Ran:
-    """What a kind makes of the inputs."""
+    """Result of a function of `RUNNERS`."""
 
     output: Any  # of the model; its rows are clips times `frames`
     mask: torch.Tensor | None = None  # (rows, tokens), 1 for what counts in a mean; None for all
@@ -71,7 +71,7 @@ def _run_images(
         options["spatial_shapes"] = torch.tensor([grid] * len(pixels), device=pixels.device)
         pixels = patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
     else:
-        pixels = pixels.contiguous(memory_format=torch.channels_last)  # convolutions on the CPU: 1.5x
+        pixels = pixels.contiguous(memory_format=torch.channels_last)  # 1.5x faster convolutions on the CPU
     return Ran(model(pixels, **options), None, frames)
 
 
@@ -115,7 +115,7 @@ RUNNERS: dict[str, Callable[..., Ran]] = {
 
 
 class VattForeignTower(nn.Module):
-    """Another model as a tower, `"video"`, `"audio"` or `"text"`, as the config of the whole VATT says."""
+    """Another model as the tower `"video"`, `"audio"` or `"text"`, by the config of the whole VATT."""
 
     def __init__(self, name: str, config: VattConfig) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class VattForeignTower(nn.Module):
             config.set_use(name, **use.settings())
         self._whole = config
         self.model = _build(model_class, self.config, pooler=use.pooling == "pooler")
-        # transformers looks for tied weights among the children of a model that have this attribute.
+        # transformers looks for tied weights in children with this attribute.
         tied = getattr(self.model, "all_tied_weights_keys", {})
         self.all_tied_weights_keys = {f"model.{key}": f"model.{value}" for key, value in tied.items()}
         self.temporal: nn.Module | None = None
@@ -140,7 +140,7 @@ class VattForeignTower(nn.Module):
 
     @property
     def use(self) -> VattTowerUse:
-        """How the tower is used, as the config says now."""
+        """How the tower is used, by the current config."""
         return self._whole.use(self.name)
 
     def train(self, mode: bool = True) -> "VattForeignTower":
@@ -286,26 +286,25 @@ def find_kind(name: str, model_class: type[PreTrainedModel], config: PreTrainedC
 def default_pooling(
     kind: str, model_class: type[PreTrainedModel], config: PreTrainedConfig, missing: Any = ()
 ) -> str:
-    """How features are pooled unless checkpoint or caller say otherwise; `missing` are parameters that the
-    checkpoint lacked."""
+    """Default pooling of a model; `missing`: parameters that the checkpoint lacks."""
     pooled = "Pooling" in str(inspect.signature(model_class.forward).return_annotation)
     pooled &= getattr(config, "vision_use_head", True) is not False
     extra = _can_leave_pooler_out(model_class)
     untrained = any("pooler" in str(key).split(".") or "head" in str(key).split(".") for key in missing)
     if kind == "text" and extra:
-        return "mean"  # BERT's pooler was trained for next sentences, not for meaning
+        return "mean"  # BERT's pooler was trained for next-sentence prediction
     if pooled and not untrained:
         return "pooler"
     if kind == "image" and extra:
         return "first"  # ViT without its pooler
     if _is_remote(config) and kind == "image":
-        return "pooler"  # its annotation says nothing; forward checks
+        return "pooler"  # not annotated; forward checks
     return "mean"
 
 
 def load_remote_config(remote: VattRemoteConfig, folder: str, **kwargs: Any) -> PreTrainedConfig:
-    """The config of a tower whose code came with a checkpoint, a folder or name on the Hub. Loads that code:
-    only where it is trusted. `kwargs` are those of `get_class_from_dynamic_module`."""
+    """The config of a tower whose code comes with a checkpoint (folder or name on the Hub). Loads that code,
+    so only if it is trusted. `kwargs`: of `get_class_from_dynamic_module`."""
     content = dict(remote.content or {})
     config_class = _remote_class(content["auto_map"]["AutoConfig"], folder, **kwargs)
     config = config_class(**content)
@@ -315,14 +314,14 @@ def load_remote_config(remote: VattRemoteConfig, folder: str, **kwargs: Any) -> 
 
 
 def _register_remote(config: PreTrainedConfig, folder: str, **kwargs: Any) -> None:
-    """Let `AutoModel` know the class that came with a config."""
+    """Register the class that came with a config with `AutoModel`."""
     reference = (getattr(config, "auto_map", None) or {}).get("AutoModel")
     if reference is not None and _is_remote(config):
         AutoModel.register(type(config), _remote_class(reference, folder, **kwargs), exist_ok=True)
 
 
 def _remote_class(reference: str, folder: str, **kwargs: Any) -> Any:
-    """A class that came with a checkpoint; ValueError if its code needs packages that are not there."""
+    """A class that came with a checkpoint; ValueError if its code needs missing packages."""
     try:
         return get_class_from_dynamic_module(reference, folder, **kwargs)
     except ImportError as error:
@@ -336,14 +335,8 @@ def _is_remote(thing: Any) -> bool:
 
 
 def save_remote_towers(towers: list["VattForeignTower"], folder: str | os.PathLike) -> list[str]:
-    """Put the code of towers that came with their checkpoints beside a model, and name it in their configs.
-
-    Returns:
-        names of the files.
-
-    Raises:
-        ValueError: two towers have different files of one name.
-    """
+    """Save the code that came with towers beside a model, and name it in their configs. Returns the names of
+    the files; ValueError if two towers have different files of one name."""
     files: dict[str, str] = {}
     for tower in towers:
         if not _is_remote(tower.config):
@@ -383,17 +376,17 @@ class Source:
 
 
 def find_towers(sources: dict[str, Any], hub_kwargs: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Make sure that the checkpoints of towers are there, before any is loaded.
+    """Check that the checkpoints of towers exist, before any is loaded.
 
     Args:
         sources: modality -> folder, name on the Hub or a loaded model.
         hub_kwargs: `revision`, `token`, `cache_dir`.
 
     Returns:
-        `hub_kwargs` with `local_files_only`: whether the Hub does not answer.
+        `hub_kwargs` with `local_files_only` True if the Hub does not answer.
 
     Raises:
-        ValueError: one is not there.
+        ValueError: one does not exist.
     """
     hub = dict(hub_kwargs or {})
     if "local_files_only" in hub:
@@ -409,12 +402,12 @@ def find_towers(sources: dict[str, Any], hub_kwargs: dict[str, Any] | None = Non
 
 
 def load_tower(name: str, source: str | PreTrainedModel, settings: dict[str, Any], **kwargs: Any) -> Source:
-    """The encoder of a modality out of a checkpoint; of composite and encoder-decoder models the part.
+    """The encoder of a modality from a checkpoint, or from the fitting part of a composite model.
 
     Args:
         name: `"video"`, `"audio"` or `"text"`.
         source: folder, name on the Hub, or a loaded model.
-        settings: of [`VattTowerUse`], in place of what is chosen by default.
+        settings: of [`VattTowerUse`], in place of the defaults for the model.
         kwargs: of `from_pretrained` (`trust_remote_code`, `revision`, `token`, `cache_dir`, `dtype`).
 
     Raises:
@@ -457,7 +450,7 @@ def load_tower(name: str, source: str | PreTrainedModel, settings: dict[str, Any
 
 @contextmanager
 def _loading(name: str, source: str, fault: str = "it cannot be loaded") -> Iterator[None]:
-    """What goes wrong inside is a ValueError that names the tower, the fault and the reason."""
+    """Turns errors into a ValueError that names the tower, the fault and the reason."""
     try:
         yield
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
@@ -479,7 +472,7 @@ def _encoder_of(name: str, whole: PreTrainedModel) -> PreTrainedModel:
                 return child
         raise ValueError(f"{type(whole).__name__} holds no {name} model of its own: pass the encoder itself.")
     expected = tower_class(name, whole.config)
-    for module in whole.modules():  # itself first
+    for module in whole.modules():
         if isinstance(module, expected):
             return module
     raise ValueError(f"{type(whole).__name__} cannot be the {name} tower: pass a {expected.__name__}.")

@@ -18,19 +18,17 @@ from .losses.vectors import normalize
 
 
 class VattBatchNorm(_BatchNorm):
-    """Batch norm with Keras' bookkeeping: statistics over the batch of all processes, a running variance made
-    of BIASED batch variances (PyTorch's own keeps the unbiased one), and running statistics in training too
-    where the norm is frozen.
-
-    It is one of PyTorch's batch norms for what looks for those, such as `torch.optim.swa_utils.update_bn`.
+    """Batch norm with Keras' rules: statistics over the batch of all processes, a running variance of BIASED
+    batch variances (PyTorch's is unbiased), and running statistics in training too if the norm is frozen. A
+    subclass of PyTorch's, for tools such as `torch.optim.swa_utils.update_bn`.
 
     Args:
         size: channels, which are axis 1 of vectors (batch, size) and of feature maps (batch, size, ...).
         eps: epsilon.
         momentum: share of the new statistic in the running one; None for the mean over the batches since
-            [`reset_running_stats`], also where the norm is frozen.
+            [`reset_running_stats`], also if the norm is frozen.
         sync: batch statistics over all processes.
-        initial_weight: 0 lets a residual branch start silent.
+        initial_weight: 0 lets a residual branch start at zero.
     """
 
     running_mean: torch.Tensor
@@ -104,7 +102,7 @@ def _along_channels(values: torch.Tensor, features: torch.Tensor) -> torch.Tenso
 
 
 class VattFeatureMLP(nn.Module):
-    """A small MLP beside a pooled feature, in front of the head: for towers that are not trained."""
+    """A small residual MLP between the pooled feature of a locked tower and the head."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -117,9 +115,9 @@ class VattFeatureMLP(nn.Module):
 
 
 class VattKernelFeatures(nn.Module):
-    """Likeness of pooled features x to those of a training set: exp(-2 |x - c|^2) for each of its centres c,
-    after x was brought to unit length, centred and brought to unit length again. Not trained:
-    [`fit_projections`] takes the centres from the data."""
+    """Gaussian kernel exp(-2 |x - c|^2) of pooled features x and centres c, after x was brought to unit
+    length, centred and brought to unit length again. Not trained: [`fit_projections`] takes c from the
+    data."""
 
     def __init__(self, size: int, centres: int) -> None:
         super().__init__()
@@ -141,8 +139,8 @@ class VattKernelFeatures(nn.Module):
 
 
 class VattFACHead(nn.Module):
-    """Fine and coarse: video and audio meet in one space, video and text in a second one that is reached
-    through the first. Dense layers in front of a batch norm have no bias."""
+    """Fine and coarse: video and audio in one space, video and text in a second one that is computed from the
+    first. Dense layers before a batch norm have no bias."""
 
     def __init__(self, config: VattConfig) -> None:
         super().__init__()
@@ -170,8 +168,8 @@ class VattFACHead(nn.Module):
 
 
 class VattJointHead(nn.Module):
-    """One space for all: ReLU, dense layer without bias, batch norm, per modality; the dense layer alone for
-    towers whose `projection` is linear or a kernel."""
+    """One space for all: ReLU, dense layer without bias and batch norm per modality; only the dense layer for
+    towers with a linear or kernel `projection`."""
 
     def __init__(self, config: VattConfig) -> None:
         super().__init__()

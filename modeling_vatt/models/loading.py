@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`from_pretrained` that does not begin with random towers in silence."""
+"""`from_pretrained` that refuses checkpoints without the needed towers."""
 
 import os
 from collections import Counter
@@ -21,10 +21,10 @@ def load_pretrained(
     adapted: Iterable[str] = (),
     **kwargs: Any,
 ) -> tuple[Model, str]:
-    """A model whose weights come from a checkpoint, and a line that says what was taken, new, and `adapted`
-    by the caller besides. FileNotFoundError for no such folder, and nothing on the Hub; ValueError if it
-    lacks weights of parts other than those that `may_be_new` (`classifier`, `head`, `audio_model`, ...), or
-    has them in other sizes."""
+    """A model with the weights of a checkpoint, and a line that says what was taken, is new, and was
+    `adapted` by the caller. FileNotFoundError if there is no such folder or name on the Hub; ValueError for
+    missing or mismatched weights of parts other than `may_be_new` (`classifier`, `head`, `audio_model`,
+    ...)."""
     if "local_files_only" not in kwargs:
         known = {name: kwargs[name] for name in ("revision", "token", "cache_dir") if name in kwargs}
         file = "/".join(filter(None, (kwargs.get("subfolder"), "config.json")))

@@ -1,7 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Locked towers: parameters without gradients (so without optimizer state), modules that stay in evaluation
-mode."""
+"""Locked towers: parameters without gradients and optimizer state, modules that stay in evaluation mode."""
 
 import hashlib
 from collections.abc import Iterable
@@ -17,12 +16,12 @@ _BLOCK_LISTS = ("layers", "layer", "block", "blocks", "h", "stages")
 
 
 def lockable(tower: nn.Module) -> nn.Module:
-    """What a lock covers: of another model the model itself, not the Transformer over its frames."""
+    """What a lock covers: in a tower of another model that model, not the Transformer over its frames."""
     return tower.model if isinstance(tower, VattForeignTower) else tower
 
 
 def find_blocks(tower: nn.Module) -> list[nn.Module]:
-    """Blocks of a tower, the first first: the outermost list that is named like one."""
+    """Blocks of a tower in order: the outermost list with the name of one."""
     found = [
         (name.count("."), -len(module), module)
         for name, module in tower.named_modules()
@@ -33,8 +32,8 @@ def find_blocks(tower: nn.Module) -> list[nn.Module]:
 
 
 def locked_parameters(tower: nn.Module, locked: bool | int) -> list[nn.Parameter]:
-    """Parameters of a tower (see [`lockable`]) that a lock covers: True for all, n for the first n blocks and
-    what is defined before them; ValueError if it has fewer blocks."""
+    """Parameters of a tower (see [`lockable`]) that a lock covers: all for True; for n those of the first n
+    blocks and of what is defined before them. ValueError if it has fewer blocks."""
     parameters = list(tower.parameters())
     if locked is True or not locked:
         return parameters if locked else []
@@ -59,8 +58,8 @@ def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
 
 
 def hash_locked(model: Any) -> dict[str, str]:
-    """Locked towers -> SHA-256 of what decides their features: weights and statistics of a whole tower, of
-    one that is locked in part the parameters that are. Before the model is put on devices, or split."""
+    """Locked towers -> SHA-256 of their weights and statistics, or of the locked parameters of a tower that
+    is locked in part. Call it before the model is moved to devices or sharded."""
     found = {}
     for name, tower in model.towers.items():
         part, locked = lockable(tower), model.config.use(name).locked
@@ -75,7 +74,7 @@ def hash_locked(model: Any) -> dict[str, str]:
 
 
 def hold_in_evaluation(tower: nn.Module, covered: set[int]) -> None:
-    """Put the modules into evaluation mode of which all parameters (by id) are covered by the lock."""
+    """Put modules into evaluation mode whose parameters (by id) are all covered by the lock."""
     parameters: list[Any] = list(tower.parameters())
     if parameters and all(id(parameter) in covered for parameter in parameters):
         tower.eval()

@@ -45,7 +45,7 @@ Mask: TypeAlias = torch.Tensor | None
 INPUT_NAMES = {"video": "pixel_values_videos", "audio": "input_values", "text": "input_ids"}
 MODALITIES = tuple(INPUT_NAMES)
 _SPACES = ("va_embeds", "vt_embeds")
-# For GPUs: there Triton failed on what Inductor made of the loss (torch 2.11, 128 clips).
+# For GPUs, where Triton failed on the compiled loss (torch 2.11, 128 clips).
 _uncompiled_loss = torch.compiler.disable(contrastive_loss)
 
 
@@ -66,7 +66,7 @@ class VattPreTrainedModel(PreTrainedModel):
         "VattInceptionBlock",
         "VattBottleneck",
     ]
-    _skip_keys_device_placement = ["encoder"]  # the shared encoder is an argument, and no tensor
+    _skip_keys_device_placement = ["encoder"]  # the shared encoder is an argument, not a tensor
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -76,7 +76,7 @@ class VattPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = False
 
     def __init__(self, config: VattConfig, *args: Any, **kwargs: Any) -> None:
-        # A config may have been changed since it was made; saving would find out only after the training.
+        # The config may have been changed; saving would notice only after the training.
         config.validate()
         super().__init__(config, *args, **kwargs)
 
@@ -127,7 +127,7 @@ class VattPreTrainedModel(PreTrainedModel):
         **kwargs: Any,
     ) -> Any:
         r"""
-        A model whose towers are pretrained encoders of transformers, with new projections into the common
+        A model with pretrained encoders of transformers as towers, and new projections into the common
         spaces.
 
         ```python
@@ -138,21 +138,21 @@ class VattPreTrainedModel(PreTrainedModel):
         ```
 
         Args:
-            video (`str` or `PreTrainedModel`, *optional*): model of pictures or video; of composite models
-                (CLIP, SigLIP) its part for pictures. A tower left out is VATT's own, from its config.
+            video (`str` or `PreTrainedModel`, *optional*): model of pictures or video. Of composite models
+                (CLIP) and encoder-decoders (Whisper, T5) the fitting encoder is taken. A tower that is left
+                out is VATT's own, from its config.
             audio (`str` or `PreTrainedModel`, *optional*): model of samples (wav2vec 2) or of features (AST,
-                CLAP, Whisper, of which the encoder is taken).
-            text (`str` or `PreTrainedModel`, *optional*): encoder, or encoder-decoder of which the encoder is
-                taken.
-            towers (`dict`, *optional*): how they are used, name -> fields of [`VattTowerUse`]; what is left
-                out is chosen, and written into `config.towers`.
+                CLAP, Whisper).
+            text (`str` or `PreTrainedModel`, *optional*): text encoder.
+            towers (`dict`, *optional*): how they are used, name -> fields of [`VattTowerUse`]; other fields
+                are chosen by the model and written into `config.towers`.
             trust_remote_code (`bool`): run code that comes with a checkpoint.
             dtype (`torch.dtype`): of all weights.
             hub_kwargs (`dict`, *optional*): `revision`, `token`, `cache_dir` for all three.
             kwargs: fields of [`VattConfig`].
 
         Raises:
-            ValueError: no source; one that does not exist or cannot serve, with the reason.
+            ValueError: no source, or one that does not exist or fit, with the reason.
         """
         sources = _given(video=video, audio=audio, text=text)
         hub = find_towers(sources, hub_kwargs)
@@ -179,9 +179,9 @@ class VattPreTrainedModel(PreTrainedModel):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """See transformers; code that came with towers is saved beside the weights, and files by which
-        sentence-transformers knows the model, if it has common spaces. `push_to_hub` uploads these too, a
-        processor that was saved in the folder, and a model card, see [`~VattPreTrainedModel.push_to_hub`]."""
+        """See transformers; also saves code that came with towers and, if the model has common spaces, the
+        files of sentence-transformers. `push_to_hub` uploads these too, a processor in the folder, and a
+        model card (see [`~VattPreTrainedModel.push_to_hub`])."""
         foreign = [tower for tower in self.towers.values() if isinstance(tower, VattForeignTower)]
         self._saved_beside = save_remote_towers(foreign, save_directory)
         if getattr(self.base_model, "head", None) is not None and is_main_process:
@@ -192,7 +192,7 @@ class VattPreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, *args, **kwargs)
 
     def _get_files_timestamps(self, working_dir: Any) -> dict[str, float]:
-        """What `save_pretrained(push_to_hub=True)` uploads only if it is newer; the rest goes up as it is."""
+        """Files that `save_pretrained(push_to_hub=True)` uploads only if they are newer."""
         found = super()._get_files_timestamps(working_dir)
         return {
             name: time for name, time in found.items() if name not in (*self._saved_beside, *PROCESSOR_FILES)
@@ -205,13 +205,13 @@ class VattPreTrainedModel(PreTrainedModel):
         return {name: tower for name, tower in towers.items() if tower is not None}
 
     def lock(self, *names: str, blocks: int | None = None) -> None:
-        """Train towers no further: no gradients, no optimizer state, evaluation mode even under `train()`.
+        """Stop training towers: no gradients, no optimizer state, evaluation mode even under `train()`.
 
         Kept in `config.towers`, so a saved model stays locked. Build the optimizer afterwards.
 
         Args:
             names: `"video"`, `"audio"`, `"text"`.
-            blocks: lock only so many of the first blocks, and what lies before them; 0 unlocks.
+            blocks: lock only the first so many blocks and what is before them; 0 unlocks.
 
         Raises:
             ValueError: no such tower, or one with fewer blocks.
@@ -255,10 +255,10 @@ class VattPreTrainedModel(PreTrainedModel):
             audio (`str` or `PreTrainedModel`, *optional*): AST, for a spectrogram tower; or ViT, of which a
                 waveform tower takes the encoder.
             text (`str` or `PreTrainedModel`, *optional*): T5 or mT5, of which the encoder is taken.
-            config ([`VattConfig`], *optional*): config whose towers fit the sources; by default their sizes
-                follow from the sources, and those of other towers are the defaults.
-            output_loading_info (`bool`): return a [`~unimodal.UnimodalReport`] too. It is logged in any case:
-                which parameters were taken, adapted (and how) and left random.
+            config ([`VattConfig`], *optional*): config whose towers fit the sources; by default sizes follow
+                from the sources, and other towers have the default sizes.
+            output_loading_info (`bool`): also return the [`~unimodal.UnimodalReport`] (which is logged in any
+                case): which parameters were taken, adapted (and how) and left random.
             kwargs: fields of the config, if none is given.
 
         Raises:
@@ -296,8 +296,8 @@ class VattPreTrainedModel(PreTrainedModel):
         create_pr: bool = False,
         **_: Any,
     ) -> str:
-        """Make a repository and see to it that it has a model card: the one in `folder`, or one made from the
-        model. Returns the whole name of the repository."""
+        """Make a repository with a model card, the one in `folder` or one made from the model; returns its
+        full name."""
         from huggingface_hub import ModelCard, create_repo, upload_file
         from huggingface_hub.errors import EntryNotFoundError
 
@@ -343,7 +343,7 @@ class VattPreTrainedModel(PreTrainedModel):
         towers = self._own_towers()
         before = {key: tower._attn_implementation for key, tower in towers.items()}
         for key, tower in towers.items():
-            # Set here, because transformers warns of sub-configs that belong to no `PreTrainedModel`.
+            # Set here, as transformers warns of sub-configs without a `PreTrainedModel`.
             chosen = attn_implementation
             if isinstance(attn_implementation, dict):
                 chosen = attn_implementation.get(key, before[key])
@@ -367,8 +367,8 @@ class VattPreTrainedModel(PreTrainedModel):
         return {f"{name}_config": getattr(self.config, f"{name}_config") for name in names}
 
     def _settle_attention(self) -> None:
-        """Give towers without an attention implementation that of the model; flash attention knows no
-        position bias, so the T5-style text tower then uses SDPA."""
+        """Give towers without an attention implementation that of the model. Flash attention has no position
+        bias, so the T5-style text tower uses SDPA then."""
         for tower in self._own_towers().values():
             if tower._attn_implementation is None:
                 tower._attn_implementation = self.config._attn_implementation
@@ -378,11 +378,10 @@ class VattPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Keras defaults as the release relies on them: Glorot uniform dense layers and convolutions, zero
-        biases; batch norm at the end of a residual branch zero; relative bias uniform in +-0.05; position
-        tables truncated normal of std d^-0.5; AGG and mask vectors truncated normal of variance 1/d. The word
-        table is standard normal, as in T5: the release always fills it from word2vec, and Keras' +-0.05
-        would drown in the positions where it is trained."""
+        """Keras' defaults, as in the release: Glorot uniform dense layers and convolutions, zero biases, zero
+        batch norm at the end of a residual branch, relative bias uniform in +-0.05, position tables, AGG and
+        mask vectors truncated normal of std d^-0.5 (for the vectors after truncation). The word table is
+        standard normal as in T5: the release fills it from word2vec."""
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d, nn.LayerNorm, VattRMSNorm, VattBatchNorm)):
             if module.weight.ndim > 1:
                 init.xavier_uniform_(module.weight)
@@ -495,8 +494,7 @@ class VattModel(VattPreTrainedModel):
         }
 
     def get_input_embeddings(self) -> nn.Module:
-        """The word table; without a text tower the patch projection or first convolution, as vision and audio
-        models have it."""
+        """The word table, or without a text tower the patch projection or first convolution."""
         tower: Any = self.text_model or self.video_model or self.audio_model
         if isinstance(tower, VattForeignTower):
             return tower.model.get_input_embeddings()
@@ -517,7 +515,7 @@ class VattModel(VattPreTrainedModel):
         getattr(self.text_model, "embeddings", self.text_model).word_embeddings = value
 
     def project(self, pooler_outputs: dict[str, torch.Tensor]) -> VattModelOutput:
-        """Embeddings of features that were pooled before.
+        """Embeddings of pooled features.
 
         Args:
             pooler_outputs: `"video"`, `"audio"`, `"text"` -> (batch, output_size); text may be (batch,
@@ -607,8 +605,8 @@ class VattModel(VattPreTrainedModel):
             kwargs: see [`~VattModel.get_video_features`].
 
         Returns:
-            [`VattFeaturesOutput`] with `vt_embeds` (FAC head) or both embeddings (joint head). Candidates
-            stand in the batch axis of everything but the embeddings.
+            [`VattFeaturesOutput`] with `vt_embeds` (FAC head) or both embeddings (joint head). All but the
+            embeddings have candidates in the batch axis.
         """
         if input_ids.ndim not in (2, 3):
             raise ValueError(
@@ -654,9 +652,9 @@ class VattModel(VattPreTrainedModel):
             return_embeds (`bool`, defaults to `True`): project the features into the common spaces; see
                 [`~VattModel.project`].
             video_pooler_output, audio_pooler_output, text_pooler_output (`torch.Tensor` of shape `(batch,
-                output_size)`, text also `(batch, candidates, output_size)`, *optional*): features in place of
-                the input of a modality, as locked towers gave them before.
-            kwargs: `output_hidden_states` and `output_attentions` keep those of every block.
+                output_size)`, text also `(batch, candidates, output_size)`, *optional*): cached features in
+                place of the input of a modality.
+            kwargs: `output_hidden_states` and `output_attentions` return those of every block.
 
         Raises:
             ValueError: if no modality is given, or a shape does not fit the config.
@@ -759,14 +757,14 @@ class VattForPreTraining(VattPreTrainedModel):
                 see [`~VattModel.forward`].
             audio_mask (`torch.Tensor` of shape `(batch,)`, *optional*): 1 where the clip has sound.
             text_mask (`torch.Tensor` of shape `(batch,)` or `(batch, candidates)`, *optional*): 1 where the
-                clip has text, or which of its candidates it has. The release counts empty ones among them.
-            video_ids (`torch.LongTensor` of shape `(batch,)`, *optional*): the same number for clips of one
-                video; they are no negatives of each other with `config.mask_false_negatives`.
+                clip has text, or has the candidate (the release counts empty candidates too).
+            video_ids (`torch.LongTensor` of shape `(batch,)`, *optional*): equal for clips of one video,
+                which are no negatives of each other with `config.mask_false_negatives`.
             caption_ids (`torch.LongTensor` of shape `(batch,)` or `(batch, candidates)`, *optional*): the
-                same for captions; by default those of [`~VattForPreTraining.caption_ids`].
+                same for captions; default: [`~VattForPreTraining.caption_ids`].
             return_loss (`bool`, defaults to `True`): compute the loss; needs video and another modality.
-            return_logits (`bool`, *optional*): return similarities; by default in evaluation only, because
-                they take memory quadratic in the batch. Temperature and bias are the loss's.
+            return_logits (`bool`, *optional*): return similarities with the loss's temperature and bias;
+                default: only in evaluation, as they take memory quadratic in the batch.
             pooler_outputs (`dict`, *optional*): features in place of inputs, see [`~VattModel.project`].
         """
         kwargs["return_dict"] = True
@@ -800,9 +798,8 @@ class VattForPreTraining(VattPreTrainedModel):
         return VattForPreTrainingOutput(**extra, **base)
 
     def caption_ids(self, input_ids: torch.Tensor, attention_mask: Mask = None) -> torch.Tensor | None:
-        """Numbers that are equal where captions are, (batch,) or (batch, candidates); None if the loss does
-        not ask for them (`config.mask_false_negatives`). Arguments as of [`~VattModel.get_text_features`].
-        """
+        """Numbers that are equal for equal captions, (batch,) or (batch, candidates); None unless
+        `config.mask_false_negatives`. Arguments: see [`~VattModel.get_text_features`]."""
         if not self.config.mask_false_negatives:
             return None
         mask = word_mask(input_ids, attention_mask, self.config.text_config)
@@ -817,7 +814,8 @@ class VattForPreTraining(VattPreTrainedModel):
         return {"temperature": temperature} if bias is None else {"temperature": temperature, "bias": bias}
 
     def _refuse_uneven_modalities(self, present: dict[str, bool]) -> None:
-        """The loss compares the clips of all processes: they would wait for one that lacks a modality."""
+        """Raise if a process lacks a modality: the others would wait for it, as the loss compares all
+        clips."""
         uneven = only_somewhere(list(present.values()), self.device)
         names = [name for name, some in zip(present, uneven, strict=True) if some]
         if names:
@@ -898,7 +896,7 @@ def _check_rows(base: VattModelOutput, audio_mask: Mask, text_mask: Mask) -> Non
     }
     rows = {name: value.shape[0] for name, value in sizes.items() if value is not None}
     first = next(iter(rows.values()), 0)
-    if any(count != first for count in rows.values()):  # a set would fix the size in compiled code
+    if any(count != first for count in rows.values()):  # a set would fix the size in compiled graphs
         raise ValueError(
             f"The loss needs one row per clip, got {rows}. Several texts of a clip are `input_ids` of "
             "shape (batch, candidates, words)."

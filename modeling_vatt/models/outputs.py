@@ -17,20 +17,19 @@ class VattFeaturesOutput(BaseModelOutputWithPooling):
 
     Args:
         last_hidden_state (`torch.Tensor` of shape `(batch, 1 + tokens, hidden_size)`):
-            Output of the tower: the AGG token, then the tokens (time slowest, then height, then width). Of a
-            convolutional network the places of its last feature map, of a linear text tower the words;
-            neither has an AGG token.
+            Output of the tower: the AGG token, then the tokens (time slowest, then height, then width).
+            Without AGG token: the places of the last feature map (convolutional network), or the words
+            (linear text tower).
         pooler_output (`torch.Tensor` of shape `(batch, output_size)`):
-            The feature of the clip or sentence for classifiers and probes: the AGG output, the mean over the
-            places, the maximum over the words.
+            The feature for classifiers and probes: AGG output, mean over places, or maximum over words.
         va_embeds (`torch.Tensor` of shape `(batch, va_projection_size)`, *optional*):
             Embedding in the video-audio space, not normalised.
         vt_embeds (`torch.Tensor` of shape `(batch, vt_projection_size)`, *optional*):
-            Embedding in the video-text space, not normalised; for text ids of shape `(batch, candidates,
-            words)` its shape is `(batch, candidates, vt_projection_size)`.
+            Embedding in the video-text space, not normalised; `(batch, candidates, vt_projection_size)` for
+            text ids `(batch, candidates, words)`.
         hidden_states, attentions (`tuple(torch.Tensor)`, *optional*):
-            Input and output of every block; attention weights of every block. Of a convolutional network the
-            feature maps `(batch, channels, *extent)` of its stem and of every block, and no attention.
+            Input and output of every block; attention weights of every block. A convolutional network has the
+            feature maps `(batch, channels, *extent)` of stem and blocks, and no attention.
         kept_tokens (`torch.LongTensor` of shape `(kept,)`, *optional*):
             Indices of the tokens that DropToken kept (training).
         masked_tokens (`torch.BoolTensor` of shape `(batch, tokens)`, *optional*):
@@ -68,7 +67,7 @@ class VattModelOutput(ModelOutput):
     text_model_output: VattFeaturesOutput | None = None
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """What is there, in order; the outputs of the modalities become tuples too."""
+        """Fields that are not None, in order; the outputs of the modalities become tuples too."""
         values = (self[key] for key in self.keys())
         return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in values)
 

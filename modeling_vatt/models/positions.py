@@ -18,12 +18,11 @@ from torch import nn
 def spline_matrix(num_source: int, num_target: int) -> np.ndarray:
     """Matrix that resamples a table of `num_source` rows to `num_target` rows.
 
-    Order-3 polyharmonic spline with a linear term, known points at i / num_source, queries at
-    j / num_target (`tfa.image.interpolate_spline` as the release calls it; the paper says "bi-cubic").
-    Its defining system has a condition number of 1e12 for 1200 rows, where the release's float32 solution is
-    noise and float64 is good to 1e-4. In one dimension it is the natural cubic spline, continued linearly,
-    whose tridiagonal system is well-conditioned; that is solved here, with the release's floor under the
-    radial function as a correction.
+    Order-3 polyharmonic spline with a linear term, known points at i / num_source, queries at j / num_target
+    (`tfa.image.interpolate_spline` in the release; "bi-cubic" in the paper). Its system has a condition
+    number of 1e12 for 1200 rows, so the release's float32 solution is noise. In one dimension it is the
+    natural cubic spline, continued linearly, whose tridiagonal system is well conditioned; this is solved
+    here, with a correction for the release's lower bound on the radial function.
 
     Returns:
         float64 array of shape (num_target, num_source).
@@ -68,7 +67,7 @@ def resample_positions(table: torch.Tensor, num_target: int) -> torch.Tensor:
     """Resample a position table (num_source, dim) along its axis to (num_target, dim); differentiable."""
     if table.shape[0] == num_target:
         return table
-    # index(): torch.compile with dynamic shapes then specialises on the size; the matrix is a constant.
+    # index(): torch.compile with dynamic shapes then specialises on the size, so the matrix is a constant.
     matrix = _spline_tensor(table.shape[0], operator.index(num_target))
     return matrix.to(table.dtype).to(table.device) @ table
 
@@ -76,8 +75,8 @@ def resample_positions(table: torch.Tensor, num_target: int) -> torch.Tensor:
 @torch.compiler.allow_in_graph
 def length_matrices(num_source: int, num_target: int) -> torch.Tensor:
     """Matrices that resample a table of `num_source` rows to texts of up to `num_target` words: float64 (1 +
-    num_target - num_source, num_target, num_source), first for all texts that are no longer than the table,
-    whose rows stay, then for one word more each; zeros behind the text."""
+    num_target - num_source, num_target, num_source). The first is the identity, for texts that fit into the
+    table; each further one is for one word more, with zeros after the text."""
     num_source, num_target = operator.index(num_source), operator.index(num_target)
     matrices = torch.zeros(1 + num_target - num_source, num_target, num_source, dtype=torch.float64)
     matrices[0, :num_source] = torch.eye(num_source)
@@ -87,9 +86,8 @@ def length_matrices(num_source: int, num_target: int) -> torch.Tensor:
 
 
 class VattPositionTable(nn.Embedding):
-    """Positions along one axis. A class of its own for its initialisation: transformers passes only modules
-    with parameters of their own to `_init_weights`. And for its call, at which accelerate loads offloaded
-    weights."""
+    """Positions along one axis. A separate module, as transformers initialises and accelerate loads
+    (offloaded) parameters by module."""
 
     def forward(self, num_target: int) -> torch.Tensor:  # type: ignore[override]
         """Positions (num_target, dim)."""
@@ -97,8 +95,8 @@ class VattPositionTable(nn.Embedding):
 
 
 class VattAxialPositionEmbeddings(nn.Module):
-    """One learnable table per axis (name -> number of rows, slowest axis first); their sum, normalised, is
-    the position of a token."""
+    """One learnable table per axis (name -> rows, slowest axis first); a token's position is their normalised
+    sum."""
 
     def __init__(self, axes: dict[str, int], hidden_size: int, eps: float) -> None:
         super().__init__()

@@ -23,8 +23,8 @@ from .outputs import VattFeaturesOutput
 
 
 class VattTower(nn.Module):
-    """One modality: embeddings, encoder, optional post-projection; pooled at the AGG token. In the
-    modality-agnostic model it has no encoder of its own: that hands its shared one to `forward`."""
+    """One modality: embeddings, encoder, optional post-projection; pooled at the AGG token. A
+    modality-agnostic model passes its shared encoder to `forward`."""
 
     def __init__(self, config: VattTowerConfig, own_encoder: bool = True) -> None:
         super().__init__()
@@ -48,8 +48,8 @@ class VattTower(nn.Module):
         output_attentions: bool = False,
         **kwargs: Any,
     ) -> VattFeaturesOutput:
-        """Pixels, samples, spectrogram or word ids, see [`VattPatchEmbeddings`] and [`VattTextEmbeddings`];
-        of text with the mask (batch, words), 1 for words."""
+        """Inputs as of [`VattPatchEmbeddings`] or [`VattTextEmbeddings`]; the mask (batch, words), 1 for
+        words, is for text."""
         info: dict[str, Any] = {}
         if isinstance(self.embeddings, VattPatchEmbeddings):
             hidden_states, info = self.embeddings(inputs)
@@ -82,8 +82,8 @@ class VattTower(nn.Module):
 class VattLinearTextTower(nn.Module):
     """The release's `LinearModel`: word table, 1x1 convolution with bias, ReLU, maximum over all places.
 
-    The release pads every text to its length (`max_position_embeddings`) and masks nothing, so padding takes
-    part in the maximum of shorter texts, however far they are padded here, and of no others.
+    The release pads every text to `max_position_embeddings` and masks nothing. So padding takes part in the
+    maximum of shorter texts, however far they are padded here.
     """
 
     def __init__(self, config: VattTextConfig) -> None:
@@ -102,7 +102,7 @@ class VattLinearTextTower(nn.Module):
         words = self.word_embeddings(torch.cat([inputs, padding], dim=1))
         values = nn.functional.relu(self.projection(words))
         short = mask.sum(1, keepdim=True) < self.config.max_position_embeddings
-        # No value is below 0, so that zeros change no maximum.
+        # Values are never negative, so zeros do not change the maximum.
         taking_part = torch.cat([mask, short], dim=1).unsqueeze(-1)
         return VattFeaturesOutput(
             last_hidden_state=values[:, :-1], pooler_output=(values * taking_part).max(dim=1).values
@@ -123,7 +123,7 @@ class VattConvolutionalTower(nn.Module):
         """(batch, frames, channels, height, width) pixels or a (batch, frames, mel bins) spectrogram ->
         features without an AGG token."""
         values = channels_first(inputs, self.config)
-        # Processors give float32; a model loaded in half precision takes it as well.
+        # Processors give float32, also for a model in half precision.
         values = values.to(self.backbone.stem.convolution.weight.dtype)
         values, states = self.backbone(values, output_hidden_states)
         places = values.flatten(2).transpose(1, 2)

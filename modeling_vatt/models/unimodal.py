@@ -3,9 +3,8 @@
 """Starting towers from unimodal checkpoints: video from ViT, sound from AST or ViT, text from T5.
 
 The paper trains all towers from scratch; its T5-style text tower is built so that T5 weights fit (section
-3.3). What is the same arithmetic is taken as it is, what has a counterpart is adapted, the rest keeps its
-random initialisation, and `UnimodalReport` tells which is which for every parameter of the model, and which
-parameters of the sources found no place.
+3.3). Parameters with the same arithmetic are copied, those with a counterpart adapted, the rest stays random.
+`UnimodalReport` says which is which, and which parameters of the sources are unused.
 """
 
 import re
@@ -35,7 +34,7 @@ _LOADERS: dict[str, Callable[[str], PreTrainedModel]] = {
     "mt5": MT5EncoderModel.from_pretrained,
 }
 _SOURCES = {"video": ("vit",), "audio": ("audio-spectrogram-transformer", "vit"), "text": ("t5", "mt5")}
-# Field of a tower's config -> of T5's; the first must agree for the weights to fit.
+# Field of a tower's config -> of T5's; the first ones must agree for the weights to fit.
 _T5_SIZES = {
     "hidden_size": "d_model",
     "num_hidden_layers": "num_layers",
@@ -72,8 +71,8 @@ class UnimodalReport:
         taken: parameters copied unchanged, and from which.
         adapted: parameters computed from the source, and how.
         random: parameters that keep their random initialisation.
-        unused: parameters of each source that no parameter was made from.
-        notes: differences that no parameter shows, and what is `unused`.
+        unused: parameters of each source that were not used.
+        notes: differences that no parameter shows, and the `unused` ones.
     """
 
     taken: dict[str, str] = field(default_factory=dict)
@@ -130,13 +129,13 @@ def load_source(modality: str, source: str | PreTrainedModel) -> PreTrainedModel
 
 
 def tower_config(modality: str, source: PreTrainedModel) -> VattTowerConfig:
-    """Config of a tower in which everything of `source` that can be used fits.
+    """Config of a tower into which all usable parameters of `source` fit.
 
-    Spectrograms are as long as those of the release: with the frames of an AST, a processor whose sound and
-    pictures cover the same time would have to ask for hundreds of kHz.
+    Spectrograms have the release's length: as many frames as an AST's in the time of a clip would need
+    hundreds of kHz.
 
     Raises:
-        ValueError: the tower has no counterpart for the source's activation or shape of its pictures.
+        ValueError: the tower does not offer the source's activation or picture shape.
     """
     config = source.config
     if modality == "text":
@@ -172,8 +171,8 @@ def start_towers(model: PreTrainedModel, sources: dict[str, PreTrainedModel]) ->
     """Put the weights of sources (see [`load_source`]) into the towers of a model.
 
     Raises:
-        ValueError: if the encoder of a tower computes something else than that of its source, a tower is
-            missing, or two sources claim a shared encoder.
+        ValueError: an encoder computes something else than its source's, a tower is missing, or two sources
+            are for a shared encoder.
     """
     base = model.base_model
     if base.encoder is not None and len(sources) > 1:
@@ -205,7 +204,7 @@ def start_towers(model: PreTrainedModel, sources: dict[str, PreTrainedModel]) ->
 
 
 class _Writer:
-    """Copies tensors of a source, which it knows by their names, and books them."""
+    """Copies named tensors of a source and records them."""
 
     def __init__(
         self, names: dict[nn.Parameter, str], source: PreTrainedModel, report: UnimodalReport
@@ -216,17 +215,17 @@ class _Writer:
         self.used: set[str] = set()
 
     def take(self, target: nn.Parameter, origin: str) -> None:
-        """Copy a parameter of the source, if it is there and of one shape."""
+        """Copy a parameter of the source if it exists with the same shape."""
         if origin in self.theirs and self._write(target, self.theirs[origin], (origin,)):
             self.report.taken[self.names[target]] = origin
 
     def adapt(self, target: nn.Parameter, value: torch.Tensor, rule: str, *origins: str) -> None:
-        """Write what was made of parameters of the source."""
+        """Write a value computed from parameters of the source."""
         if self._write(target, value, origins):
             self.report.adapted[self.names[target]] = rule
 
     def take_layer(self, target: nn.Module, origin: str) -> None:
-        """Take the weight and the bias of a layer; a bias that only the tower has becomes zero."""
+        """Copy weight and bias of a layer; a bias that the source lacks becomes zero."""
         for name, parameter in target.named_parameters():
             if f"{origin}.{name}" in self.theirs:
                 self.take(parameter, f"{origin}.{name}")
@@ -258,7 +257,7 @@ def _check_encoder(encoder: Untyped, fields: dict[str, Any], act: str, source: s
 
 
 def _note_differences(encoder: Untyped, act: str, eps: float, notes: list[str], tower: str) -> None:
-    """What runs with the weights all the same, but computes something else."""
+    """Note differences in computation that do not keep the weights from fitting."""
     config = encoder.config
     if config.hidden_act != act:
         notes.append(f"{tower}: activation {config.hidden_act} instead of the source's {act}.")
@@ -315,19 +314,19 @@ def _start_from_vit(tower: Untyped, encoder: Untyped, source: Untyped, writer: _
 
 
 def split_positions(grid: torch.Tensor, eps: float = 1e-6) -> dict[str, torch.Tensor]:
-    """Axis tables and norm whose positions come near a grid of 2-D positions.
+    """Axis tables and norm whose positions approximate a grid of 2-D positions.
 
     The tower computes LayerNorm(vertical[i] + horizontal[j]). The tables are the least-squares fit of such a
-    sum to the grid, which is row means and column means, each with half of the total mean. The norm's weight
-    and bias then are, for every channel, the least-squares line from the normalised sums to the grid.
+    sum to the grid (row and column means, each with half of the total mean). Weight and bias of the norm are,
+    for every channel, the least-squares line from the normalised sums to the grid.
 
     Args:
         grid: (rows, columns, dim).
         eps: epsilon of the norm.
 
     Returns:
-        `vertical`, `horizontal`, `weight`, `bias`, and `explained`, the share of the grid's variance (about
-        its mean position) that the outcome explains.
+        `vertical`, `horizontal`, `weight`, `bias`, and `explained`, the explained share of the grid's
+        variance.
     """
     grid = grid.double()
     half = grid.mean((0, 1)) / 2

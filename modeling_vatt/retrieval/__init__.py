@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Embedding and searching clips. Names are loaded when they are asked for."""
+"""Embedding and searching clips."""
 
 from typing import TYPE_CHECKING
 

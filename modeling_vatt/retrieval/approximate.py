@@ -2,10 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Approximate search for large indexes: faiss finds candidates, whose exact scores come from the store.
 
-Vectors are put into lists around centres (inverted file), with 8 bits a value; a query is compared with the
-lists whose centres are nearest. How many lists is chosen by measuring the recall when the index is built.
-The files are made from the store and can be made again at any time; they map into memory and take little of
-it.
+Vectors are kept in lists around centres (inverted file), with 8 bits a value; a query is compared with the
+lists of the nearest centres. Their number is chosen by the recall measured when the index is built. The files
+are made from the store, can be rebuilt at any time, and are mapped into memory.
 """
 
 import math
@@ -23,7 +22,7 @@ from .store import SPACES, Space, Store
 
 EXTRA = "modeling_vatt[faiss]"
 META = "approximate"  # key in the store
-_GOAL = 0.98  # recall@10 wanted of the sample at building; 0.95 is what users are promised
+_GOAL = 0.98  # recall@10 of the sample when building; users are promised 0.95
 _PROBES = (8, 16, 32, 64, 128, 256)  # lists that are tried
 _QUERIES, _TOP = 200, 10  # of the measurement
 _SAMPLES_PER_LIST = 50  # vectors that the centres are computed from
@@ -40,11 +39,7 @@ def is_available() -> bool:
 
 
 def build(store: Store, dims: dict[Space, int]) -> dict[str, Any]:
-    """Make the files of both spaces, and note their parameters and measured recall in the store.
-
-    Returns:
-        the notes.
-    """
+    """Make the files of both spaces; returns their parameters and measured recall, also stored as notes."""
     with store.reading():
         generation = store.generation()
         ids = store.window_ids()
@@ -57,7 +52,7 @@ def build(store: Store, dims: dict[Space, int]) -> dict[str, Any]:
         for space in SPACES:
             notes[space] = _build_space(store, space, dims[space], ids, _file(store, space, generation))
     store.set_meta(META, notes)
-    # Those of earlier builds, and what builds that were killed left behind.
+    # Files of earlier and of killed builds.
     current = {_file(store, space, generation) for space in SPACES}
     for space in SPACES:
         for file in set(store.folder.glob(f"{space}-*.*")) - current:
@@ -66,7 +61,7 @@ def build(store: Store, dims: dict[Space, int]) -> dict[str, Any]:
 
 
 def read_notes(store: Store) -> dict[str, Any] | None:
-    """What [`build`] returned; None if nothing was built, or the notes make no sense."""
+    """The notes of [`build`]; None if there are none, or they are invalid."""
     notes = store.meta(META)
     try:
         numbers = [notes[key] for key in ("generation", "windows", "last")]
@@ -118,7 +113,7 @@ def _build_space(
     for probes in [count for count in _PROBES if count < lists] or [lists]:
         index.nprobe = probes
         found = index.search(queries, 2 * _TOP)[1]
-        # The order of candidates is corrected by their exact scores, so those of rank 20 count too.
+        # Exact scores reorder the candidates, so more than 10 count.
         shares = [np.isin(true, row).mean() for true, row in zip(best_ids, found, strict=True)]
         recall = float(np.mean(shares))
         if recall >= _GOAL:
@@ -152,21 +147,16 @@ class ApproximateIndex:
     def candidates(
         self, query: npt.NDArray[np.float32], count: int, chosen: npt.NDArray[np.int64] | None = None
     ) -> npt.NDArray[np.int64]:
-        """Numbers of windows that are probably among the best.
-
-        Args:
-            query: (dim,), normalised.
-            count: how many are wanted; more are returned.
-            chosen: only these, compared wherever they lie.
-        """
+        """Numbers of windows that are probably among the best `count`, and more, for a normalised query
+        (dim,); with `chosen` only of these."""
         import faiss
 
         parameters = faiss.SearchParametersIVF()
         # Where many are wanted, the nearest lists may hold too few.
         parameters.nprobe = min(self._index.nlist, max(1, self.probes * (1 + count // 512)))
         if chosen is not None:
-            # Videos of a folder are often alike, in lists that are far from the query: all lists are passed
-            # over, but only the chosen are compared.
+            # Videos of a folder are often alike, in lists far from the query: all lists are searched, but
+            # only for the chosen windows.
             parameters.nprobe = self._index.nlist
             parameters.sel = faiss.IDSelectorBatch(chosen)
         found = self._index.search(query[None], 2 * count + 32, params=parameters)[1][0]
@@ -174,7 +164,7 @@ class ApproximateIndex:
 
 
 def can_be_read(store: Store, notes: dict[str, Any]) -> bool:
-    """Whether the files are there and whole."""
+    """Whether the files exist and are complete."""
     try:
         for space in SPACES:
             ApproximateIndex(store, space, notes)
@@ -184,6 +174,6 @@ def can_be_read(store: Store, notes: dict[str, Any]) -> bool:
 
 
 def is_stale(notes: dict[str, Any], ids: npt.NDArray[np.int64]) -> bool:
-    """Whether so much was added or removed that it is worth building again."""
+    """Whether enough was added or removed to build again."""
     inside = int((ids <= notes["last"]).sum())
     return len(ids) - inside > notes["windows"] / 5 or inside < notes["windows"] * 4 / 5

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a score means in an index: how many random pairs of its moments fit as well.
 
-Cosines of text and video are lower than those of videos among themselves, and both differ from model to
-model. So a score is first taken relative to all scores of its query, in standard deviations from their mean,
-and then compared with what pairs of windows of different files have, seen in the same way.
+Cosines between text and video are lower than those between videos, and both differ between models. So a score
+is first expressed in standard deviations from the mean score of its query, and then compared with pairs of
+windows of different files, expressed in the same way.
 """
 
 import threading
@@ -22,7 +22,7 @@ from .store import SPACES, Space
 _SAMPLE = 500  # windows, so 250,000 pairs
 _FEWEST_PAIRS = 100
 _SAME = 0.9999  # cosine: copies of a file
-_CHANGED = 0.1  # growth of the index, as a share, after which another sample is drawn
+_CHANGED = 0.1  # windows that came or went, as a share, after which another sample is drawn
 
 
 class Calibration:
@@ -31,24 +31,24 @@ class Calibration:
     def __init__(self, index: Any) -> None:
         self.index = index
         self._guard = threading.Lock()
-        self._size = -1
+        self._drawn = (0, -1)  # windows, and the last number, when the sample was drawn
         self._moments: list[Moment] = []
         self._vectors: dict[Space, npt.NDArray[np.float32]] = {}
         self._random: dict[tuple[float, ...], npt.NDArray[np.float32]] = {}
 
     def scale(self, queries: Mapping[Space, npt.NDArray[np.float32]]) -> "Scale | None":
-        """Meaning of the scores of a query, in each space as [`VattIndex.search`] takes it; None if the
-        index holds too little to say."""
+        """Meaning of the scores of a query (see [`VattIndex.search`]); None if the index is too small."""
         norms = tuple(float(np.linalg.norm(queries[space])) if space in queries else 0.0 for space in SPACES)
         total = sum(norms)
         if not total:
             return None
         parts = tuple(round(norm / total, 3) for norm in norms)
         with self._guard:
-            size = len(self.index)
-            if abs(size - self._size) > _CHANGED * max(self._size, 0):
+            size, last = self._drawn
+            now, new, newest = self.index.count(last)
+            if new + (size + new - now) > _CHANGED * size or last < 0:
                 self._draw()
-                self._size = size
+                self._drawn = (now, newest)
             if parts not in self._random:
                 self._random[parts] = self._pairs(parts)
             random = self._random[parts]
@@ -60,7 +60,7 @@ class Calibration:
     def near(
         self, queries: Mapping[Space, npt.NDArray[np.float32]], at_least: Strength = "weak", **options: Any
     ) -> list[Moment]:
-        """Moments that fit embeddings, with what their scores mean. Takes no model.
+        """Moments that fit embeddings, with the meaning of their scores. Needs no model.
 
         Args:
             queries: in each space, see [`combined`].
@@ -86,14 +86,14 @@ class Calibration:
         self._random.clear()
 
     def _pairs(self, parts: tuple[float, ...]) -> npt.NDArray[np.float32]:
-        """Scores of windows of different files, relative to the others of the first window; ascending."""
+        """Relative scores of pairs of windows of different files, ascending."""
         _, files = np.unique([moment.path for moment in self._moments], return_inverse=True)
         if not len(files):
             return np.zeros(0, np.float32)
         spaces = zip(parts, self._vectors.values(), strict=True)
         scores = np.sum([part * (vectors @ vectors.T) for part, vectors in spaces], axis=0)
         same = (files[:, None] == files) | (scores > _SAME)
-        # Without what all windows have in common: queries of another modality have it not.
+        # Without what all windows have in common, which queries of another modality lack.
         scores = np.where(same, np.nan, scores - scores.mean(axis=0))
         rows = scores[(~np.isnan(scores)).sum(axis=1) > 1]
         if not len(rows):
@@ -117,7 +117,7 @@ class Scale:
     random: npt.NDArray[np.float32]
 
     def share(self, score: float) -> float:
-        """Share of random pairs that fit at least as well; never 0, as others may."""
+        """Share of random pairs that fit at least as well; never 0."""
         relative = (score - self.mean) / self.deviation
         as_well = len(self.random) - int(np.searchsorted(self.random, relative))
         return (as_well + 1) / (len(self.random) + 1)

@@ -13,12 +13,12 @@ from .video_search import VideoSearch
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model finds.
+    """Results of one model.
 
     Args:
         model: folder or Hub id.
         moments: found, best first.
-        shared: of each of these, by how many of the other models it is found too.
+        shared: for each of these, how many other models find it too.
         unknown: words of the query that the model does not know.
     """
 
@@ -29,23 +29,26 @@ class Answer:
 
 
 def compare_searches(searches: Iterable[VideoSearch], query: Query, **options: Any) -> list[Answer]:
-    """Moments that each model finds, and which of them others find, too: those that have time in common.
+    """Moments that each model finds, and how many others find an overlapping one.
 
     Args:
-        searches: of the same videos; each is let go of before the next is taken.
+        searches: of the same videos; used one after the other.
         query: what is looked for.
         **options: of [`VideoSearch.find`].
     """
-    found: list[tuple[str, list[Moment], list[str]]] = []
+    answers: list[Answer] = []
+    known: list[list[tuple[str, Moment]]] = []  # the same content may have other names in other indexes
     for search in searches:
         unknown = [] if query.text is None else search.unknown_words(query.text)
-        found.append((search.index.identity.name, search.find(query, **options), unknown))
-    lists = [moments for _, moments, _ in found]
-    return [
-        Answer(model, moments, _shared(moments, lists[:place] + lists[place + 1 :]), unknown)
-        for place, (model, moments, unknown) in enumerate(found)
-    ]
+        moments = search.find(query, **options)
+        known.append([(search.index.content_of(moment.path), moment) for moment in moments])
+        answers.append(Answer(search.index.identity.name, moments, [], unknown))
+    for place, answer in enumerate(answers):
+        others = known[:place] + known[place + 1 :]
+        answer.shared.extend(sum(_holds(found, *pair) for found in others) for pair in known[place])
+    return answers
 
 
-def _shared(moments: Sequence[Moment], lists: Sequence[Sequence[Moment]]) -> list[int]:
-    return [sum(any(moment.overlaps(other) for other in others) for others in lists) for moment in moments]
+def _holds(found: Sequence[tuple[str, Moment]], content: str, moment: Moment) -> bool:
+    """Whether there is a moment of this content that has time in common with this one."""
+    return any(content == other and moment.meets(candidate) for other, candidate in found)

@@ -1,11 +1,11 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What can be wrong with an index."""
+"""Errors of indexes."""
 
 
 class IndexMismatch(ValueError):
-    """The index was made with another model, other settings or another format than are asked for."""
+    """The index was made with another model, other settings or another format."""
 
 
 class IndexDamaged(ValueError):
-    """Not an index, or one whose content cannot be right."""
+    """Not an index, or one with invalid content."""

@@ -1,13 +1,11 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""An index as files that others read: Parquet and JSON, on disk and on the Hub.
+"""An index as Parquet and JSON, on disk and on the Hub; what is read is not trusted.
 
 - `vatt_index.json`: settings, numbers of files and windows;
 - `data/windows-00000-of-00002.parquet`, ...: a row for each window, those of a file together;
 - `files.parquet`: a row for each file, so that the index can be brought up to date where the videos are;
 - `README.md`: a dataset card.
-
-What comes in is taken for the work of a stranger.
 """
 
 import json
@@ -90,8 +88,8 @@ def table(store: Store) -> pa.Table:
 
 
 def save(store: Store, facts: dict[str, Any], folder: str | os.PathLike, shared: bool = False) -> None:
-    """See [`VattIndex.save_pretrained`]; the card tells `facts`, of [`VattIndex.info`]. What is `shared` with
-    other people is without the places of folders on this machine."""
+    """See [`VattIndex.save_pretrained`]; the card has `facts`, of [`VattIndex.info`]. What is `shared` holds
+    no local paths."""
     folder = Path(folder)
     (folder / DATA).mkdir(parents=True, exist_ok=True)
     with store.reading():  # one state of the index for all files
@@ -176,7 +174,7 @@ def download(name: str, revision: str | None, token: str | None) -> Path:
         place = Path(snapshot_download(name, allow_patterns=[MANIFEST], **options))
         if not (place / MANIFEST).is_file():
             raise IndexDamaged(f"{name}: a dataset without {MANIFEST}, so not an index.")
-        # Only what a manifest that makes sense names is fetched.
+        # Only files named by a valid manifest are fetched.
         shards = _manifest(place)["shards"]
         wanted = [MANIFEST, FILES, *(f"{DATA}/{shard}" for shard in shards)]
         return Path(snapshot_download(name, allow_patterns=wanted, **options))
@@ -215,7 +213,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def read(source: Path, folder: Path, root: str | os.PathLike | None) -> Store:
-    """The files of a stranger in a store of one's own."""
+    """Read untrusted files into a new store."""
     manifest = _manifest(source)
     settings = {**manifest["settings"], "root": None if root is None else str(Path(root).absolute())}
     schema = _schema(settings["model"]["dims"])
@@ -263,7 +261,7 @@ def _files(file: Path, count: int) -> dict[str, FileRecord]:
 
 
 def _by_file(parts: list[pq.ParquetFile], source: Path) -> Iterator[tuple[str, Any, Any, dict[Any, Any]]]:
-    """(path, starts, ends, vectors) of each file; its windows may lie in two batches."""
+    """(path, starts, ends, vectors) of each file; its windows may be in two batches."""
 
     def pieces() -> Iterator[tuple[str, Any, Any, dict[Any, Any]]]:
         for part in parts:
@@ -276,7 +274,7 @@ def _by_file(parts: list[pq.ParquetFile], source: Path) -> Iterator[tuple[str, A
                     for space in SPACES
                 }
                 norms = [np.linalg.norm(rows, axis=1) for rows in vectors.values()]
-                # Zeros are what a model gives that has gone wrong; whoever made the index has seen it.
+                # A broken model gives zeros; they are kept.
                 good = [np.isclose(norm, 1, atol=1e-3) | (norm == 0) for norm in norms]
                 times = np.isfinite(ends) & (starts >= 0) & (starts <= ends)
                 if not times.all() or not np.all(good):

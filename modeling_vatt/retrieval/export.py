@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Found moments as CSV, JSON, or a page that holds its pictures."""
+"""Found moments as CSV, JSON, or an HTML page."""
 
 import base64
 import csv
@@ -48,12 +48,12 @@ def export_moments(
     size: int = 320,
     limits: MediaLimits = PICTURE_LIMITS,
 ) -> None:
-    """Write found moments to a file; its ending says what is written.
+    """Write found moments to a file, in the format of its ending.
 
     Args:
         moments: found.
-        file: `.csv`, `.json`, or `.html`: a page with pictures inside, whose links open the videos.
-        query: what was looked for, for the title.
+        file: `.csv`, `.json`, or `.html` (with pictures inside, and links to the videos).
+        query: for the title.
         root: folder of the videos, for pictures and links.
         size: longest side of the pictures, pixels.
         limits: see [`thumbnail`].
@@ -101,7 +101,7 @@ def _page(
                 image.save(content, "JPEG", quality=80)
                 data = base64.b64encode(content.getvalue()).decode()
                 picture = f'<img alt="" src="data:image/jpeg;base64,{data}">'
-            except MediaError:  # gone since it was indexed, or it takes the decoder down
+            except MediaError:  # gone since it was indexed, or it crashes the decoder
                 pass
         items.append(
             _ITEM.format(

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A gallery of embedded clips that is searched exactly, in memory."""
+"""A gallery of embedded clips in memory, searched exactly."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -51,17 +51,8 @@ class Gallery:
         windows: int = 1,
         batch_size: int = 16,
     ) -> tuple["Gallery", list[MediaError]]:
-        """Embed video files; each is the mean of the embeddings of its windows (paper A.3.3).
-
-        Args:
-            model: in evaluation mode.
-            files: paths.
-            windows: windows spread uniformly over each file.
-            batch_size: files at a time.
-
-        Returns:
-            The gallery, and the errors of files that could not be read.
-        """
+        """Embed video files as the means of their `windows` uniform windows (paper A.3.3), `batch_size` files
+        at a time. Returns the gallery, and the errors of files that could not be read."""
         names: list[str] = []
 
         def noted() -> Iterator[str]:
@@ -82,12 +73,8 @@ class Gallery:
         video: MediaSource | None = None,
         top_k: int = 10,
     ) -> list[Hit]:
-        """Clips most similar to one query, best first; arguments and errors are those of [`embed_query`].
-
-        Args:
-            model, processor: those the gallery was made with.
-            top_k: number of results.
-        """
+        """Clips most similar to one query, best first; arguments and errors as of [`embed_query`], with the
+        model and processor of the gallery."""
         query = embed_query(model, processor, text, audio, video)
         return self.nearest(query, "va" if text is None else "vt", top_k)
 

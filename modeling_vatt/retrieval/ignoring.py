@@ -1,9 +1,9 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which files of a folder are left out of its index: those that fit patterns as in `.gitignore`, and those
-that were forgotten by name."""
+"""Files of a folder that are left out of its index: by patterns as in `.gitignore`, or forgotten by name."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -20,20 +20,17 @@ _BLANK_END = re.compile(r"(?<!\\)\s+$")
 
 
 class Ignored:
-    r"""Whether patterns leave a file or folder out; the last one that fits decides.
+    r"""Whether patterns leave a file or folder out; the last match decides.
 
-    A pattern without `/` fits a name at any depth, others fit paths from the root; one that ends with `/`
-    fits folders alone; `*`, `?`, `[a-z]` stay within a name, `**` as a whole name does not; `!` takes back,
-    and `\` makes the sign after it a plain one.
-
-    Args:
-        patterns: one or more.
+    A pattern without `/` matches names at any depth, others match paths from the root, and a `/` at the end
+    matches only folders. `*`, `?` and `[a-z]` match within a name, `**` matches any number of folders, `!`
+    includes again, and `\` escapes the next character. Unicode NFC and NFD are equal.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._rules: list[tuple[bool, bool, re.Pattern[str]]] = []
         for line in patterns:
-            pattern = _BLANK_END.sub("", line)
+            pattern = _composed(_BLANK_END.sub("", line))
             leaves_out = not pattern.startswith("!")
             pattern = pattern.removeprefix("!")
             folders_only = pattern.endswith("/")
@@ -42,19 +39,14 @@ class Ignored:
                 raise ValueError(f"{line!r}: classes such as [[:alpha:]] are not known. Write the signs.")
             if pattern:
                 begin = "" if "/" in pattern else "(?:.*/)?"
-                # Plain text is compared first, as by git, so that what follows is a beginning.
+                # Plain text is compared first, as in git.
                 plain, *rest = _SPECIAL.split(pattern.lstrip("/"), maxsplit=1)
                 text = begin + re.escape(plain) + "".join(map(_translated, _PARTS.findall("".join(rest))))
                 self._rules.append((leaves_out, folders_only, _compiled(line, text)))
 
     def __call__(self, path: str, is_folder: bool = False) -> bool:
-        """Whether a path is left out.
-
-        Args:
-            path: relative to the root, POSIX.
-            is_folder: whether it is one; what lies in a folder that is left out is left out too.
-        """
-        parts = path.split("/")
+        """Whether a path (relative to the root, POSIX) or a folder above it is left out."""
+        parts = _composed(path).split("/")
         for depth in range(1, len(parts) + 1):
             if self._fits("/".join(parts[:depth]), is_folder or depth < len(parts)):
                 return True
@@ -90,11 +82,8 @@ def _translated(part: str) -> str:
 
 
 def read_patterns(root: Path) -> list[str]:
-    """Patterns of the `.vattignore` of a folder; blank lines and those that begin with `#` are none.
-
-    Raises:
-        ValueError: it is no text.
-    """
+    """Patterns of the `.vattignore` of a folder, without blank lines and comments (`#`); ValueError if it is
+    no text."""
     file = root / IGNORE_FILE
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
@@ -106,39 +95,46 @@ def read_patterns(root: Path) -> list[str]:
 
 
 def forget_files(index: VattIndex, paths: Iterable[str]) -> int:
-    """Remove files, or all in folders, and leave them out from now on. The caller holds [`writer_lock`].
-
-    Args:
-        index: of any folder.
-        paths: as the index names them.
-
-    Returns:
-        number of files that were removed.
+    """Remove files, or all files in folders, and leave them out from now on; returns the number of removed
+    files. The caller holds [`writer_lock`].
 
     Raises:
         ValueError: a path that the index does not hold; nothing is removed then.
     """
-    paths = [str(PurePosixPath(path)) for path in paths]
-    known = [file["path"] for file in index.files()]
-    found = {path: [file for file in known if path in with_parents(file)] for path in paths}
-    if lost := [path for path, files in found.items() if not files]:
-        raise ValueError(f"The index holds no {lost[0]!r}. Check the path, below the folder of the videos.")
-    index.store.set_meta(FORGOTTEN, sorted({*(index.store.meta(FORGOTTEN) or []), *paths}))
-    return index.remove({file for files in found.values() for file in files})
+    places = {file["path"]: with_parents(file["path"]) for file in index.files()}
+    known = {place for above in places.values() for place in above}
+    chosen: set[str] = set()
+    for path in paths:
+        spelled = _as_spelled(path, known)
+        if not spelled:
+            raise ValueError(f"The index holds no {path!r}. Check the path, below the folder of the videos.")
+        chosen |= spelled
+    index.store.set_meta(FORGOTTEN, sorted({*(index.store.meta(FORGOTTEN) or []), *chosen}))
+    return index.remove([path for path, above in places.items() if not chosen.isdisjoint(above)])
 
 
 def remember_files(index: VattIndex, paths: Iterable[str]) -> None:
-    """Take files in again that were left out by [`forget_files`], with the next update.
-
-    Raises:
-        ValueError: a path that was not forgotten.
-    """
+    """Let the next update take in files again that [`forget_files`] left out; ValueError for other paths."""
     forgotten = set(index.store.meta(FORGOTTEN) or [])
-    paths = {str(PurePosixPath(path)) for path in paths}
-    if lost := sorted(paths - forgotten):
-        shown = ", ".join(map(repr, sorted(forgotten))) or "none"
-        raise ValueError(f"{lost[0]!r} was not forgotten. Take one of {shown}.")
-    index.store.set_meta(FORGOTTEN, sorted(forgotten - paths))
+    chosen: set[str] = set()
+    for path in paths:
+        spelled = _as_spelled(path, forgotten)
+        if not spelled:
+            shown = ", ".join(map(repr, sorted(forgotten))) or "none"
+            raise ValueError(f"{path!r} was not forgotten. Take one of {shown}.")
+        chosen |= spelled
+    index.store.set_meta(FORGOTTEN, sorted(forgotten - chosen))
+
+
+def _as_spelled(path: str, known: set[str]) -> set[str]:
+    """The known paths that are equal to a path, or else equal up to Unicode composition."""
+    path = str(PurePosixPath(path))
+    return {path} & known or {other for other in known if _composed(other) == _composed(path)}
+
+
+def _composed(text: str) -> str:
+    """Unicode NFC; macOS decomposes names (NFD)."""
+    return unicodedata.normalize("NFC", text)
 
 
 def with_parents(path: str) -> list[str]:

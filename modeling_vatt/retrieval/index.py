@@ -1,9 +1,7 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""An index of moments on disk: embedded windows of videos, and the search among them.
-
-Loads neither torch nor transformers.
-"""
+"""An index of moments on disk: embedded windows of videos and their search, without torch and
+transformers."""
 
 import logging
 import os
@@ -36,16 +34,16 @@ logger = logging.getLogger(__name__)
 EXACT_LIMIT = 100_000  # windows up to which all are compared with a query
 _FEW = 20_000  # windows of a folder that are compared one by one in a large index
 
-# For numbers of windows: (numbers, scores) of the best ones, best first.
+# Count -> (numbers, scores) of the best windows, best first.
 _Candidates = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 
 class VattIndex(SearchableIndex):
-    """Embedded windows of the videos of a folder, on disk.
+    """Embedded windows of the videos of a folder, on disk, made by [`VattIndex.create`] and
+    [`VattIndex.open`].
 
-    Knows vectors and metadata, no model: [`VideoSearch`] puts both together. May be used by several threads
-    and processes; those that read see each file wholly or not at all while another process writes. Made by
-    [`VattIndex.open`] and [`VattIndex.create`].
+    Holds vectors and metadata; [`VideoSearch`] adds the model. Several threads and processes may use it;
+    while one writes, the others see each file completely or not at all.
     """
 
     def __init__(self, store: Store) -> None:
@@ -60,7 +58,7 @@ class VattIndex(SearchableIndex):
         except (KeyError, TypeError, ValueError) as error:
             raise IndexDamaged(f"{store.file}: settings that cannot be read ({error!r}).") from error
         self.dims: dict[Space, int] = dims
-        # Relative where the index lies in the folder of the videos, so that both can be moved.
+        # Relative if the index lies in the folder of the videos, so that both can be moved.
         self.root: Path | None = (
             None if root is None else Path(os.path.normpath(store.folder.absolute() / root))
         )
@@ -82,11 +80,11 @@ class VattIndex(SearchableIndex):
         """A new, empty index.
 
         Args:
-            folder: to make, for the index.
+            folder: of the index; it is made.
             root: folder of the videos.
             identity: of the model whose embeddings will be added.
             window: length of a window, seconds.
-            stride: from the start of a window to that of the next one, seconds; by default their length.
+            stride: seconds from window to window; default: their length.
 
         Raises:
             ValueError: a stride or window that is not positive.
@@ -130,14 +128,14 @@ class VattIndex(SearchableIndex):
     ) -> "VattIndex":
         """An index from a folder, or from a dataset of the Hub.
 
-        What [`VattIndex.save_pretrained`] wrote is checked as the work of a stranger and written to a new
-        index; only JSON and Parquet are read. A folder that `vatt index` made is opened as it is: that is for
-        your own, since it is read by SQLite and faiss, and names the folder whose videos are shown.
+        The JSON and Parquet files of [`VattIndex.save_pretrained`] are not trusted, but checked and written
+        to a new index. A folder of `vatt index` is opened directly by SQLite and faiss, and names the folder
+        whose videos are shown, so open only your own.
 
         Args:
-            name: folder of an index, or that [`VattIndex.save_pretrained`] wrote, or Hub id of a dataset.
-            folder: for the new index; by default a temporary one that goes with this object.
-            root: folder of the videos, if they are there too.
+            name: folder of an index or of [`VattIndex.save_pretrained`], or Hub id of a dataset.
+            folder: for the new index; default: a temporary one.
+            root: folder of the videos, if they are here.
             revision: commit, branch or tag on the Hub.
             token: for the Hub.
 
@@ -160,7 +158,7 @@ class VattIndex(SearchableIndex):
         return index
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write the index, without the videos, as Parquet that `datasets` reads, with settings and a card."""
+        """Write the index, without the videos, as Parquet for `datasets`, with settings and a card."""
         from .exchange import save
 
         save(self.store, self.info(), folder)
@@ -172,16 +170,16 @@ class VattIndex(SearchableIndex):
         token: str | None = None,
         commit_message: str = "Upload index",
     ) -> str:
-        """Upload what [`VattIndex.save_pretrained`] writes as a dataset of the Hub.
+        """Upload the files of [`VattIndex.save_pretrained`] as a dataset of the Hub.
 
         Args:
-            repo_id: name of the dataset; it is made if there is none.
+            repo_id: name of the dataset, which is made if necessary.
             private: whether a new one is private.
             token: for the Hub.
             commit_message: of the upload.
 
         Returns:
-            address of the commit.
+            Address of the commit.
         """
         from huggingface_hub import HfApi
 
@@ -219,13 +217,13 @@ class VattIndex(SearchableIndex):
             "version": self.settings["version"],
             "created": self.settings["created"],
             **facts,
-            # Up to the limit all windows are compared, even if there were more once.
+            # Up to the limit all windows are compared, even if there were more before.
             "approximate": approximate.read_notes(self.store) if facts["windows"] > EXACT_LIMIT else None,
             "bytes": sum(path.stat().st_size for path in self.store.folder.iterdir() if path.is_file()),
         }
 
     def files(self) -> list[dict[str, Any]]:
-        """`path`, `duration`, `windows` and `error` (None if it could be read wholly) of all files."""
+        """`path`, `duration`, `windows` and `error` (None if all could be read) of all files."""
         return [
             {
                 "path": check_path(file.path, self.store.file),
@@ -244,7 +242,7 @@ class VattIndex(SearchableIndex):
         va: npt.NDArray,
         vt: npt.NDArray,
     ) -> None:
-        """Add a file with its windows, in place of the one of the same path.
+        """Add a file with its windows, replacing the one of the same path.
 
         Args:
             file: its path and properties.
@@ -258,7 +256,7 @@ class VattIndex(SearchableIndex):
         self.store.put([(file, starts, ends, self._rows(file.path, starts, ends, va=va, vt=vt))])
 
     def remove(self, paths: Iterable[str]) -> int:
-        """Remove files; returns how many of them there were."""
+        """Remove files; returns their number."""
         return self.store.remove(paths)
 
     def _read(self, work: Callable[[], Result]) -> Result:
@@ -268,14 +266,20 @@ class VattIndex(SearchableIndex):
     def _select(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         return list(self.store.select(statement.format(files="files", windows="windows"), values))
 
-    def _place(self, file: Path) -> str:
-        if self.root is not None and file.exists() and file.resolve().is_relative_to(self.root.resolve()):
-            file = file.resolve().relative_to(self.root.resolve())
+    def place_of(self, file: str | os.PathLike) -> str:
+        """See [`SearchableIndex.place_of`]."""
+        file = Path(file)
+        if self.root is not None and (file.is_absolute() or os.path.lexists(file)):
+            absolute, root = Path(os.path.abspath(file)), self.root.resolve()
+            # A link in the folder is a file of its own, wherever it leads.
+            for place in (absolute.parent.resolve() / absolute.name, absolute.resolve()):
+                if place.is_relative_to(root):
+                    return place.relative_to(root).as_posix()
         return file.as_posix()
 
     def window_at(self, path: str, seconds: float | None = None) -> IndexedMoment | None:
-        """The window whose middle is nearest to a second of a file, by default to its middle, with its
-        embeddings; None if the index holds no such file, or no window of it."""
+        """The window whose middle is nearest to a second of a file (default: its middle), with its
+        embeddings; None if there is none."""
         with self.store.reading():
             rows = self._select(
                 "SELECT w.id FROM windows w JOIN files f ON f.id = w.file WHERE path = %s "
@@ -309,7 +313,7 @@ class VattIndex(SearchableIndex):
     def _candidates(
         self, queries: Vectors, folders: Sequence[str] | None, exact: bool | None
     ) -> Callable[[int], _Candidates]:
-        """As [`VattIndex._nearest`], of numbers and scores."""
+        """As [`VattIndex._nearest`], with numbers and scores."""
         chosen = None if folders is None else self.store.window_ids(folders)
         if self._size() <= EXACT_LIMIT:
             ids, scores = self._compared(queries, chosen)
@@ -323,11 +327,11 @@ class VattIndex(SearchableIndex):
         tail, late = self._compared(queries, chosen, built)
 
         def nearest(count: int) -> _Candidates:
-            # What is good as a whole may be less so in each of the spaces.
+            # The best sums may not be the best in each space.
             wanted = count if len(queries) == 1 else 4 * count
             candidates = [index.candidates(queries[space], wanted, chosen) for space, index in found.items()]
             ids, scores = self._scan(queries, np.unique(np.concatenate(candidates)), count)
-            if len(ids) < count:  # windows that were removed took the places, or the lists hold too few
+            if len(ids) < count:  # some were removed, or the lists hold too few
                 return self._scan(queries, chosen, count)
             return _best(np.concatenate([ids, tail]), np.concatenate([scores, late]), count)
 
@@ -339,7 +343,7 @@ class VattIndex(SearchableIndex):
         chosen: npt.NDArray[np.int64] | None,
         after: int = 0,
     ) -> _Candidates:
-        """Windows from a number on that are kept in memory, with their scores."""
+        """Scores of the windows after a number, which are kept in memory."""
         loaded = {space: self._loaded(space, after) for space in queries}
         ids = next(iter(loaded.values()))[0]
         for others, _ in loaded.values():
@@ -355,7 +359,7 @@ class VattIndex(SearchableIndex):
             raise IndexDamaged(f"{self.store.file}: windows without vectors. Index again.")
 
     def _size(self) -> int:
-        """`len(self)`, which takes a while to count, as long as nothing has changed."""
+        """`len(self)`, counted once until something changes."""
         generation = self.store.generation()
         known, size = self._counted
         if known != generation:
@@ -364,7 +368,7 @@ class VattIndex(SearchableIndex):
         return size
 
     def _approximate_index(self, space: Space) -> ApproximateIndex | None:
-        """That of the space, if it has been built and faiss is installed."""
+        """Approximate index of a space, if it was built and faiss is installed."""
         notes = approximate.read_notes(self.store)
         if notes is None or not approximate.is_available():
             return None
@@ -373,20 +377,18 @@ class VattIndex(SearchableIndex):
             if known is None or known.generation != notes["generation"]:
                 try:
                     known = ApproximateIndex(self.store, space, notes)
-                except OSError as error:  # it can be made again; until then the search is slow, not wrong
+                except OSError as error:  # until it is rebuilt, the search is slow
                     logger.warning(f"{error}. All windows are compared; `vatt index` makes the file again.")
                     return None
                 self._approximate[space] = known
             return known
 
     def build(self, force: bool = False) -> dict[str, Any] | None:
-        """Make the approximate search of a large index, if there is none or it is out of date.
-
-        Does nothing up to `EXACT_LIMIT` windows, and where faiss is not installed. Files that are missing or
-        damaged are made again. Hold [`writer_lock`].
+        """Build the approximate search of an index of more than `EXACT_LIMIT` windows, if it is missing,
+        damaged or out of date and faiss is installed. Hold [`writer_lock`].
 
         Args:
-            force: make it in any case.
+            force: build it in any case.
 
         Returns:
             Its parameters and measured recall; None if there is none.
@@ -418,7 +420,7 @@ class VattIndex(SearchableIndex):
         chosen: npt.NDArray[np.int64] | None,
         count: int,
     ) -> _Candidates:
-        """The best of all windows, read from the disk in blocks."""
+        """The best of all windows, read from disk in blocks."""
         ids, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
         spaces = (self.store.vectors(space, self.dims[space], ids=chosen) for space in queries)
         for blocks in zip(*spaces, strict=True):
@@ -430,7 +432,7 @@ class VattIndex(SearchableIndex):
         return ids, scores
 
     def _loaded(self, space: Space, after: int = 0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Windows of a space from a number on, kept in memory; after a change only what is new is read."""
+        """Windows of a space after a number, kept in memory; after a change only new ones are read."""
         with self._guard:
             generation = self.store.generation()
             dim = self.dims[space]
@@ -438,13 +440,13 @@ class VattIndex(SearchableIndex):
                 (space, after), (-1, np.zeros(0, np.int64), np.zeros((0, dim), np.float32))
             )
             if known != generation:
-                # A search may have begun before the cached state was written: what it sees is older then. A
-                # number always stands for the same vector, so what is missing is read, and the rest is kept.
+                # A search may see an older state than the cached one. Numbers always stand for the same
+                # vectors, so missing ones are read, and the rest is kept.
                 wanted = self.store.window_ids(after=after)
                 stay = np.isin(ids, wanted, assume_unique=True)
                 missing = np.setdiff1d(wanted, ids, assume_unique=True)
                 last = int(ids[-1]) if len(ids) else after
-                later = bool(len(missing)) and missing[0] > last  # quicker to read in one go
+                later = bool(len(missing)) and missing[0] > last  # faster to read at once
                 place = {"after": last} if later else {"ids": missing}
                 read = self.store.vectors(space, dim, **place) if len(missing) else ()
                 blocks = [(ids[stay], vectors[stay]), *read]
@@ -476,9 +478,9 @@ class VattIndex(SearchableIndex):
 
 
 def _best(ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], count: int) -> _Candidates:
-    """The best, best first; of equal ones the earlier."""
+    """The best, best first; of equal scores the earlier one."""
     if count < len(scores):
-        chosen = np.argpartition(-scores, count - 1)[:count]
+        chosen = scores >= np.partition(scores, -count)[-count]
         ids, scores = ids[chosen], scores[chosen]
-    order = np.lexsort((ids, -scores))
+    order = np.lexsort((ids, -scores))[:count]
     return ids[order], scores[order]

@@ -19,16 +19,8 @@ class IndexBusy(RuntimeError):
 
 @contextmanager
 def writer_lock(index: VattIndex, wait: bool, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the right to write; the system takes it back when the process ends, however it ends.
-
-    Args:
-        index: to write to.
-        wait: for another process that holds it.
-        waiting: called once before waiting.
-
-    Raises:
-        IndexBusy: another process writes and `wait` is false.
-    """
+    """Hold the lock for writing, which the system releases when the process ends. If another process holds
+    it, `wait` (and call `waiting` once before), or raise [`IndexBusy`]."""
     lock = FileLock(index.store.folder / LOCK)
     try:
         lock.acquire(timeout=0)

@@ -2,19 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """From windows that fit a query to moments of videos."""
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
+from operator import attrgetter
 from typing import Any, Literal
 
 
 Strength = Literal["strong", "likely", "weak"]
-# Largest share of random pairs that fit as well.
+# Largest share of random pairs that fit as well, for each strength.
 STRENGTHS: dict[Strength, float] = {"strong": 0.01, "likely": 0.05, "weak": 1.0}
-MARGIN = 0.05  # cosine: neighbours of a moment's best window that are at most this much worse belong to it
-_FIRST_WINDOWS = 64  # looked at to find moments; four times as many as long as it takes
-_TOUCHING = 0.05  # seconds between windows that count as neighbours: a frame, rounded times
+MARGIN = 0.05  # cosine below a moment's best window, up to which neighbours belong to it
+_FIRST_WINDOWS = 64  # looked at to find moments; then four times as many, as often as necessary
+_TOUCHING = 0.05  # seconds between windows that count as neighbours
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,8 @@ class Moment:
         start, end: seconds of the file.
         score: cosine similarity of the query and the moment's best window.
         duration: of the whole file, seconds.
-        copies: other files of the same content, where those are one result.
-        share: of random pairs of moments of the index that fit as well, see [`Calibration`]; None if that is
-            not known.
+        copies: other files of the same content, if those are one result.
+        share: of random pairs of moments that fit as well, see [`Calibration`]; None if not known.
     """
 
     path: str
@@ -40,11 +41,11 @@ class Moment:
     share: float | None = field(default=None, compare=False)
 
     def overlaps(self, other: "Moment") -> bool:
-        """Whether both are of one file and have time in common."""
+        """Whether both are of one file and overlap in time."""
         return self.path == other.path and self.meets(other)
 
     def meets(self, other: "Moment") -> bool:
-        """Whether both have time in common, each of its own file."""
+        """Whether both overlap in time, in any files."""
         return self.start < other.end and other.start < self.end
 
 
@@ -66,15 +67,15 @@ def timecode(seconds: float) -> str:
 
 
 def strength(share: float | None) -> Strength | None:
-    """`"strong"` up to a share of 1 % of random pairs that fit as well, `"likely"` up to 5 %, or `"weak"`."""
+    """`"strong"` up to a share of 1 % of random pairs, `"likely"` up to 5 %, otherwise `"weak"`."""
     if share is None:
         return None
     return next(name for name, largest in STRENGTHS.items() if share <= largest)
 
 
 def moment_records(moments: Sequence[Moment]) -> list[dict[str, Any]]:
-    """Moments as plain dicts for JSON: those of [`Moment`], `rank`, `strength`, and `from` and `to` as
-    time codes."""
+    """Moments as dicts for JSON: fields of [`Moment`], `rank`, `strength`, and the time codes `from`,
+    `to`."""
     return [
         {
             "rank": rank,
@@ -98,20 +99,20 @@ def find_moments(
     content: Callable[[str], Hashable] = lambda path: path,
     other_than: Moment | None = None,
 ) -> list[Moment]:
-    """Moments that fit a query, from as few of the best windows as it takes, and from all if it takes all.
+    """Moments that fit a query, from as few of the best windows as necessary.
 
     Args:
-        nearest: gives that many of the best windows, best first, fewer only if there are no more.
+        nearest: gives so many of the best windows, best first.
         top_k: number of results.
         min_score: leave out windows that are less similar.
         merge: join windows, see [`merge_windows`].
         margin: see [`merge_windows`].
         per_file: at most so many moments of a file.
         content: of a file, by its path; of files of the same content only the first is a result.
-        other_than: leave out windows that overlap this one, in whichever file of its content.
+        other_than: leave out windows that overlap this one, in all files of its content.
 
     Raises:
-        ValueError: if `top_k` or `per_file` is less than 1, or `min_score` no cosine.
+        ValueError: `top_k` or `per_file` below 1, or a `min_score` that is no cosine.
     """
     for name, number in (("top_k", top_k), ("per_file", per_file)):
         if number is not None and number < 1:
@@ -128,7 +129,7 @@ def find_moments(
             same = content(other_than.path)
             good = [w for w in good if not (w.meets(other_than) and content(w.path) == same)]
         moments = _choose(_merged(good, margin) if merge else good, top_k, per_file, content)
-        # Enough are seen when none of the others could belong to one of the moments.
+        # Enough windows are seen when none of the others could belong to one of the moments.
         whole = len(moments) == top_k and (not merge or windows[-1].score < moments[-1].score - margin)
         if whole or last:
             return moments
@@ -153,9 +154,9 @@ def _choose(
 def merge_windows(windows: Iterable[Moment], top_k: int, margin: float = MARGIN) -> list[Moment]:
     """Join neighbouring windows of a file to moments, best first.
 
-    The best window that is left begins a moment. The moment grows to both sides over the next window as long
-    as that overlaps or touches it and its score is at most `margin` below the score of the moment. Windows
-    that lie by more than half in a moment found before are part of it and begin none of their own.
+    The best remaining window starts a moment, which grows to both sides over touching or overlapping windows
+    whose scores are at most `margin` lower. Windows that lie more than half in an earlier moment belong to
+    it.
 
     Args:
         windows: windows with their scores.
@@ -170,6 +171,8 @@ def _merged(windows: Iterable[Moment], margin: float) -> Iterator[Moment]:
     files: dict[str, list[Moment]] = {}
     for window in sorted(ranked, key=lambda window: (window.start, window.end)):
         files.setdefault(window.path, []).append(window)
+    by_start = attrgetter("start")
+    longest = {path: max(window.end - window.start for window in rows) for path, rows in files.items()}
     places = {id(window): place for rows in files.values() for place, window in enumerate(rows)}
     taken: set[int] = set()
     for best in ranked:
@@ -186,7 +189,10 @@ def _merged(windows: Iterable[Moment], margin: float) -> Iterator[Moment]:
             taken.add(id(rows[last]))
         joined = rows[first : last + 1]
         moment = replace(best, start=min(w.start for w in joined), end=max(w.end for w in joined))
-        taken.update(id(window) for window in rows if _mostly_in(window, moment))
+        # Not over all of the file, of which hours may have thousands of moments.
+        low = bisect_left(rows, moment.start - longest[best.path], key=by_start)
+        high = bisect_left(rows, moment.end, key=by_start)
+        taken.update(id(window) for window in rows[low:high] if _mostly_in(window, moment))
         yield moment
 
 

@@ -1,9 +1,7 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The same search on a PostgreSQL server with pgvector, for galleries of many machines and users.
-
-Needs `pip install 'modeling_vatt[postgres]'` and a server that has the extension `vector` (0.8 or newer).
-"""
+"""The same search on a PostgreSQL server with pgvector, for many machines and users. Needs `pip install
+'modeling_vatt[postgres]'` and a server with the extension `vector` (0.8 or newer)."""
 
 import re
 import threading
@@ -31,26 +29,26 @@ __all__ = ["PgVectorIndex"]
 
 _FORMAT = 1
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
-_MAX_WIDTH = 1000  # of the search in a graph, as far as pgvector goes
-_MAX_SCAN = 100_000  # windows a graph is searched for; reading all is quicker then
+_MAX_WIDTH = 1000  # of the search in a graph, pgvector's limit
+_MAX_SCAN = 100_000  # windows searched in a graph; for more, reading all is faster
 
 
 class PgVectorIndex(SearchableIndex):
     """Windows of videos in PostgreSQL, searched as a [`VattIndex`] is.
 
-    Any number of processes may search and write, the same files too: each file is one transaction, and the
-    last one stays. Threads may share this object; one works at a time. Where the server has ended the
-    connection, a new one is made, once for each transaction. Embed with a [`VattIndex`] and
-    [`PgVectorIndex.copy_from`] it, or add files yourself. [`VideoSearch`] takes this index as well.
+    Processes may search and write at the same time, the same files too: each file is one transaction, and the
+    last one wins. Threads may share this object. A connection that the server has closed is opened again,
+    once for each transaction. Embed with a [`VattIndex`] and [`PgVectorIndex.copy_from`] it, or add files
+    yourself. [`VideoSearch`] takes this index as well.
 
     Args:
         address: connection string of psycopg, such as `postgresql://user@host/database`.
-        name: of the index, first part of the names of its tables: lower-case letters, digits and `_`.
+        name: of the index and prefix of its tables: lower-case letters, digits and `_`.
 
     Raises:
         FileNotFoundError: no index of this name.
         IndexMismatch: another format.
-        ValueError: a name that is none.
+        ValueError: an invalid name.
     """
 
     def __init__(self, address: str, name: str = "vatt") -> None:
@@ -89,11 +87,8 @@ class PgVectorIndex(SearchableIndex):
         return connection
 
     def _transaction(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns, as one transaction, or as a part of that around it.
-
-        A server that restarts, and whoever ends connections that are idle, ends it without a fault of ours:
-        then it is done once more.
-        """
+        """Result of `work` in a transaction, or in the surrounding one; done once more if the connection was
+        closed."""
         with self._guard:
             if self._inside:
                 return work()
@@ -113,7 +108,7 @@ class PgVectorIndex(SearchableIndex):
             return work()
 
     def _wait_for_others(self) -> None:
-        """Until the end of the transaction nobody else makes tables or graphs of this index."""
+        """Lock against others that make tables or graphs of this index, until the end of the transaction."""
         self.connection.execute("SELECT pg_advisory_xact_lock(hashtext('vatt'), hashtext(%s))", (self.name,))
 
     @classmethod
@@ -214,7 +209,7 @@ class PgVectorIndex(SearchableIndex):
 
     def _put(self, file: FileRecord, starts: Sequence[float], ends: Sequence[float], rows: Vectors) -> None:
         changed = ", ".join(f"{column} = EXCLUDED.{column}" for column in FILE_COLUMNS.split(", "))
-        # The row of the path is locked until the end: another writer of it waits, and comes after.
+        # The row of the path is locked until the end, so another writer of it waits.
         ((number,),) = self._select(
             f"INSERT INTO {{files}} ({FILE_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s) "
             f"ON CONFLICT (path) DO UPDATE SET {changed} RETURNING id",
@@ -230,25 +225,24 @@ class PgVectorIndex(SearchableIndex):
 
     def remove(self, paths: Iterable[str]) -> int:
         """See [`VattIndex.remove`]."""
-        # In one order, so that two who remove do not wait for each other.
+        # In one order, against deadlocks.
         chosen = "SELECT id FROM {files} WHERE path = ANY(%s) ORDER BY path FOR UPDATE"
         return self._run(f"DELETE FROM {{files}} WHERE id IN ({chosen})", (list(paths),)).rowcount
 
     def copy_from(self, index: VattIndex, folder: str | None = None, replace: bool = False) -> dict[str, int]:
-        """Take over the files of an index on disk: new and changed ones are copied, those that are gone are
-        removed.
+        """Copy new and changed files of an index on disk, and remove missing ones.
 
         Args:
             index: of the same model and windows.
-            folder: put before the paths, for several indexes on one server; nothing outside it is touched.
-            replace: without `folder`, allow to remove files: others may have copied them.
+            folder: prefix of the paths, for several indexes on one server; nothing outside it is touched.
+            replace: without `folder`, allow removing files, which others may have copied.
 
         Returns:
-            numbers of files `copied` and `removed`.
+            Numbers of files `copied` and `removed`.
 
         Raises:
             IndexMismatch: an index of another model or other windows.
-            ValueError: files would be removed, which takes `folder` or `replace`; nothing is changed then.
+            ValueError: files would be removed without `folder` or `replace`; nothing is changed then.
         """
         differences = self.identity.differences(index.identity)
         if differences or (self.window, self.stride) != (index.window, index.stride):
@@ -295,15 +289,8 @@ class PgVectorIndex(SearchableIndex):
         return {space: name for space in SPACES for name, made in rows if f" USING hnsw ({space} " in made}
 
     def build(self, force: bool = False) -> bool:
-        """Make the graphs (HNSW) for approximate search, if the index is large and has none; the server keeps
-        them up to date afterwards.
-
-        Args:
-            force: make them in any case.
-
-        Returns:
-            whether there are graphs now.
-        """
+        """Make the graphs (HNSW) for approximate search if the index is large, or with `force`; the server
+        then keeps them up to date. Returns whether there are graphs now."""
         if not self._graphs() and not force and len(self) <= EXACT_LIMIT:
             return False
         self._transaction(self._make_graphs)
@@ -323,7 +310,7 @@ class PgVectorIndex(SearchableIndex):
 
     def _read(self, work: Callable[[], Result]) -> Result:
         def see_one_state() -> Result:
-            # With settings for this transaction alone.
+            # Settings for this transaction only.
             self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             return work()
 
@@ -387,10 +374,10 @@ class PgVectorIndex(SearchableIndex):
                 for key, value in settings.items():
                     self.connection.execute("SELECT set_config(%s, %s, true)", (key, str(value)))
                 found = rows("", count)
-                # A graph gives up after some windows; a folder's may all lie behind them.
+                # A graph stops after some windows; those of a folder may all come later.
                 everything = len(found) < count
             if everything:
-                found = rows(" + 0", count)  # graphs do not know how to order by a sum
+                found = rows(" + 0, w.id", count)  # ordering by a sum uses no graph
             return [Moment(check_path(path), *row) for path, *row in found]
 
         return nearest

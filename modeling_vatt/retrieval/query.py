@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What is looked for: words, a sound, a clip, a moment of the index and words to avoid, alone or together."""
+"""Queries: words, a sound, a clip, a moment of the index and words to avoid, alone or together."""
 
 import math
 import os
@@ -23,21 +23,19 @@ _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)")
 class Query:
     """A query of one part or of several.
 
-    The score of a window is the weighted mean of its cosines with the parts; words to avoid count against it.
+    The score of a window is the weighted mean of its cosines with the parts; words to avoid are subtracted.
 
     Args:
         text: words.
         audio: file whose sound is looked for; its centred window.
         video: file whose pictures are looked for; its centred window. A picture is a video of one frame.
-        like: a moment whose pictures are looked for: (file, seconds), of the index or any other; without
-            seconds, the middle of the file. If it is in the index, in whichever file of its content, it is
-            not among the results.
+        like: (file, seconds) of a moment whose pictures are looked for, in the index or not; None: the middle
+            of the file. The moment itself is not a result, also in copies of the file.
         avoid: words that do not describe what is looked for.
-        weights: of the parts by their names; 1 by default, and 0.5 for each of `avoid`.
+        weights: of the parts by name; default 1, and 0.5 for each of `avoid`.
 
     Raises:
-        ValueError: nothing to look for, blank texts, or weights that are not positive, or of parts that are
-            not there.
+        ValueError: nothing to look for, blank texts, weights that are not positive or of missing parts.
     """
 
     text: str | None = None
@@ -62,7 +60,7 @@ class Query:
 
     @property
     def parts(self) -> list[str]:
-        """Names of the parts that it has."""
+        """Names of its parts."""
         return [name for name in PARTS if getattr(self, name) not in (None, ())]
 
     def weight(self, part: str) -> float:
@@ -91,11 +89,7 @@ def parse_place(text: str) -> tuple[str, float | None]:
 
 
 def parse_weight(text: str) -> tuple[str, float]:
-    """`PART=NUMBER` as (part, number).
-
-    Raises:
-        ValueError: something else.
-    """
+    """`PART=NUMBER` as (part, number); ValueError for anything else."""
     part, _, number = text.partition("=")
     try:
         return part, float(number)

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A search by a `vatt serve` that is running: nothing is loaded here, so it takes milliseconds."""
+"""A search by a running `vatt serve`, without loading a model here."""
 
 import json
 import urllib.error
@@ -25,15 +25,14 @@ def ask_server(address: str, query: Query, top_k: int = 10, **options: Any) -> t
 
     Args:
         address: of the page, such as `http://127.0.0.1:8000`.
-        query: what is looked for. Its files are sent; of a moment that others are to look like, only if the
-            index of the server has no file of its content.
+        query: its files are sent; that of `like` only if the server's index has no file of its content.
         top_k: number of results.
         options: `folder`, `min_score`, `per_file`, `merge` and `exact`, see [`VattIndex.search`]; `at_least`,
             see [`VideoSearch.find`].
 
     Raises:
         ConnectionError: no server answers there.
-        ValueError: an address that is none, or a query that the server refuses.
+        ValueError: an invalid address, or a query that the server refuses.
     """
     if not address.startswith(("http://", "https://")):
         raise ValueError(

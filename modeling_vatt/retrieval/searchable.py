@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What indexes of moments have in common, wherever their windows are kept."""
+"""Base of indexes of moments, on disk and on a server."""
 
 import os
 import unicodedata
@@ -42,17 +42,17 @@ class SearchableIndex(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""
 
     @abstractmethod
     def _read(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns, which sees one state of the index."""
+        """Result of `work`, which sees one state of the index."""
 
     @abstractmethod
     def _nearest(
         self, queries: Vectors, folders: Sequence[str] | None, exact: bool | None
     ) -> Callable[[int], list[Moment]]:
-        """A function that gives the best windows, as many as it is asked for."""
+        """A function that gives so many of the best windows."""
 
     @abstractmethod
     def _select(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -67,8 +67,18 @@ class SearchableIndex(ABC):
     def __len__(self) -> int:
         return self._select("SELECT count(*) FROM {windows}")[0][0]
 
+    def count(self, after: int) -> tuple[int, int, int]:
+        """Windows, those of them whose number is above `after`, and the highest number. A window that is
+        replaced gets a new one."""
+        ((windows, new, last),) = self._select(
+            "SELECT (SELECT count(*) FROM {windows}), (SELECT count(*) FROM {windows} WHERE id > %s), "
+            "(SELECT coalesce(max(id), 0) FROM {windows})",
+            after,
+        )
+        return windows, new, last
+
     def _facts(self) -> dict[str, Any]:
-        """What every index tells of itself; files and seconds are of those with windows."""
+        """Facts of every index; files and seconds are of those with windows."""
         ((files, seconds, errors),) = self._select(
             "SELECT count(held), coalesce(sum(held), 0), count(error) FROM (SELECT error, CASE WHEN EXISTS "
             "(SELECT 1 FROM {windows} WHERE file = f.id) THEN duration END AS held FROM {files} f) AS known"
@@ -86,7 +96,7 @@ class SearchableIndex(ABC):
             "errors": errors,
         }
 
-    def _content(self, path: str) -> str:
+    def content_of(self, path: str) -> str:
         """Hash of a file."""
         return self._select("SELECT hash FROM {files} WHERE path = %s", path)[0][0]
 
@@ -116,20 +126,18 @@ class SearchableIndex(ABC):
         """Moments most similar to an embedding, best first.
 
         Args:
-            vector: (dim,), need not be normalised. Or one for each of several spaces, taken as they are: the
-                score is the sum of their products with a window's.
+            vector: (dim,), need not be normalised; or one for each of several spaces, not normalised here:
+                the score is the sum of their products with a window's.
             space: `"va"` for sound and video, `"vt"` for text; None for several.
             top_k: number of results.
-            folder: only files below this folder of the root, such as `holidays/2024`, however its letters
-                are composed (Unicode NFC or NFD).
+            folder: only files below this folder of the root, such as `holidays/2024` (in Unicode NFC or NFD).
             min_score: leave out what is less similar.
-            merge: join neighbouring windows, see [`merge_windows`].
-            exact: compare with all windows; by default up to 100,000 windows, and in PostgreSQL for several
-                spaces, or as long as it has no graphs.
-            margin: see [`merge_windows`].
+            merge, margin: join neighbouring windows, see [`merge_windows`].
+            exact: compare with all windows; default: up to 100,000 windows, and in PostgreSQL for several
+                spaces, or without graphs.
             per_file: at most so many moments of a file.
-            distinct: take files of the same content for one, which names the others as its `copies`.
-            other_than: leave out windows that overlap this one; with `distinct`, those of its copies, too.
+            distinct: files of the same content are one result, which names the others as its `copies`.
+            other_than: leave out windows that overlap this one; with `distinct`, also in its copies.
 
         Raises:
             ValueError: a vector of another dimension, or an argument out of range.
@@ -138,7 +146,7 @@ class SearchableIndex(ABC):
 
         def find() -> list[Moment]:
             nearest = self._nearest(queries, self.folders(folder), exact)
-            content: Callable[[str], str] = cache(self._content) if distinct else str
+            content: Callable[[str], str] = cache(self.content_of) if distinct else str
             moments = find_moments(nearest, top_k, min_score, merge, margin, per_file, content, other_than)
             copies = cache(self._copies)
             return [replace(m, copies=copies(m.path)) for m in moments] if distinct else moments
@@ -146,7 +154,7 @@ class SearchableIndex(ABC):
         return self._read(find)
 
     def _queries(self, vector: npt.NDArray | Mapping[Space, npt.NDArray], space: Space | None) -> Vectors:
-        """What is compared in each space: a query of length 1, or several as they are."""
+        """The query in each space: one of length 1, or several unchanged."""
         if isinstance(vector, Mapping):
             queries = {name: np.asarray(part, dtype=np.float32) for name, part in vector.items()}
         else:
@@ -176,9 +184,9 @@ class SearchableIndex(ABC):
         return rows
 
     def path_of(self, file: str | os.PathLike) -> str:
-        """A file or folder as the index names it: one in its folder by its place there, a file of the content
-        of one of the index by the name of that, any other as it is given."""
-        place, path = Path(file), self._place(Path(file))
+        """A file as the index names it: by its place, or by an indexed file of the same content, or as
+        given."""
+        place, path = Path(file), self.place_of(file)
         if place.is_file():
             windows = "SELECT 1 FROM {files} f JOIN {windows} w ON w.file = f.id WHERE path = %s LIMIT 1"
             size = "SELECT 1 FROM {files} WHERE size = %s LIMIT 1"
@@ -195,29 +203,20 @@ class SearchableIndex(ABC):
         """See [`VattIndex.window_at`]."""
 
     def moment_of(self, file: str | os.PathLike, seconds: float | None) -> IndexedMoment | None:
-        """The window at a second of a file in any place, as [`VattIndex.window_at`] gives it.
-
-        Raises:
-            ValueError: a second that the file does not have.
-        """
+        """The window at a second of a file in any place, see [`VattIndex.window_at`]; ValueError if the file
+        has no such second."""
         found = self.window_at(self.path_of(file), seconds)
         if found is not None:
             check_second(found[0], seconds)
         return found
 
-    def _place(self, file: Path) -> str:
-        """A file or folder by its place in the folder of the index, if it lies in there."""
-        return file.as_posix()
+    def place_of(self, file: str | os.PathLike) -> str:
+        """Path of a file or folder relative to the index's folder, if it lies in there, or as given."""
+        return Path(file).as_posix()
 
     def folders(self, folder: str | None) -> list[str] | None:
-        """The folders of the root that are meant by a name, as the paths of their files begin; None for the
-        root.
-
-        macOS takes letters and their accents apart in names (Unicode NFD), others do not (NFC).
-
-        Raises:
-            ValueError: a folder outside of the root.
-        """
+        """Prefixes of paths for a folder, in Unicode NFC or NFD (as macOS has it); None for the root;
+        ValueError outside of it."""
         prefix = folder_prefix(folder)
         if prefix is None:
             return None
@@ -231,11 +230,8 @@ class SearchableIndex(ABC):
 
 
 def combined(parts: Sequence[tuple[Space, npt.NDArray, float]]) -> Vectors:
-    """Weighted embeddings as one query: its score with a window is the weighted mean of the cosines.
-
-    Args:
-        parts: (space, embedding, weight); what is to be avoided has a negative one.
-    """
+    """Embeddings as one query, whose score is the weighted mean of the cosines. `parts`: (space, embedding,
+    weight), with negative weights for what is to be avoided."""
     total = sum(abs(weight) for _, _, weight in parts)
     queries: Vectors = {}
     for space, vector, weight in parts:
@@ -244,11 +240,7 @@ def combined(parts: Sequence[tuple[Space, npt.NDArray, float]]) -> Vectors:
 
 
 def folder_prefix(folder: str | None) -> str | None:
-    """A folder of the root as the paths of its files begin; None for the root.
-
-    Raises:
-        ValueError: a folder outside of the root.
-    """
+    """Prefix of the paths in a folder; None for the root; ValueError outside of it."""
     prefix = None if folder is None else str(PurePosixPath(folder))
     if prefix in (None, "."):
         return None

@@ -1,10 +1,9 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Files, windows and vectors in one SQLite database. Knows neither models nor media.
+"""Files, windows and vectors in one SQLite database, without models and media.
 
-Every write is a transaction that holds a file with all its windows, so readers, and whoever comes after a
-process that was killed, see a file wholly or not at all. The database is in WAL mode: readers go on while
-another process writes. Numbers of windows are never given twice.
+Every write is a transaction with a file and all its windows, so a file is complete or not there, also after a
+kill. In WAL mode readers go on while another process writes. Numbers of windows are never used twice.
 """
 
 import json
@@ -13,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, fields
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -30,7 +29,7 @@ Space = Literal["va", "vt"]
 SPACES: tuple[Space, Space] = ("va", "vt")
 FORMAT = 1  # of the database; another one is refused
 DATABASE = "index.sqlite"
-DEFAULT_FOLDER = ".vatt-index"  # in the folder of the videos, if no other is named
+DEFAULT_FOLDER = ".vatt-index"  # in the folder of the videos
 EXPORTED = "vatt_index.json"  # names the files of an index that was saved for others
 
 _TABLES = {
@@ -39,19 +38,19 @@ _TABLES = {
     "mtime_ns INTEGER NOT NULL, hash TEXT NOT NULL, duration REAL NOT NULL, error TEXT)",
     "windows": "(id INTEGER PRIMARY KEY AUTOINCREMENT, file INTEGER NOT NULL REFERENCES files(id) "
     "ON DELETE CASCADE, start REAL NOT NULL, end REAL NOT NULL)",
-    # Apart from the windows, so that those are read without passing over 3 KB of vectors for each.
+    # Separate from the windows, which are then read without 3 KB of vectors each.
     "va": "(id INTEGER PRIMARY KEY REFERENCES windows(id) ON DELETE CASCADE, vector BLOB NOT NULL)",
     "vt": "(id INTEGER PRIMARY KEY REFERENCES windows(id) ON DELETE CASCADE, vector BLOB NOT NULL)",
 }
 _INDEXES = {"windows_file": "windows(file)", "files_hash": "files(hash)"}
-_PAGE_SIZE = 16_384  # 7 vectors of 512; with 4096 a quarter of every page would be empty
+_PAGE_SIZE = 16_384  # fits 7 vectors of 512; a quarter of a page of 4096 would be empty
 _NO_ROOM = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
 _WAIT = 60.0  # seconds for the transaction of another process to end
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file as the index knows it.
+    """A file of the index.
 
     Args:
         path: relative to the root of the index, POSIX.
@@ -59,7 +58,7 @@ class FileRecord:
         mtime_ns: time of the last change, nanoseconds.
         hash: SHA-256 of the content.
         duration: seconds; 0 if not known.
-        error: why it, or a part of it, could not be read.
+        error: why it could not be read, or only in part.
     """
 
     path: str
@@ -101,11 +100,14 @@ class Store:
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = index_folder(folder)
         self.file = self.folder / DATABASE
+        self._log = self.folder / f"{DATABASE}-wal"
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
+        self._opened = os.stat(self.file)
         try:
             with _explained(self.file):
+                self._check_untouched()
                 self._check()
         except BaseException:
             self.close()
@@ -113,23 +115,31 @@ class Store:
 
     @classmethod
     def create(cls, folder: str | os.PathLike, settings: dict[str, Any]) -> "Store":
-        """A new, empty database.
-
-        Raises:
-            FileExistsError: there is one already, perhaps of a process that was quicker.
-        """
+        """A new, empty database; FileExistsError if there is one."""
         folder = Path(folder)
         file = folder / DATABASE
         exists = FileExistsError(f"{folder}: there is an index already. Remove it, or choose another folder.")
         if file.exists():
             raise exists
         try:
-            # Whole at once: a process that dies here leaves no half of an index.
+            # Renamed when complete, so that no partial index stays.
             with whole_file(file, new=True) as partial, _explained(file):
                 _make_tables(partial, {"format": FORMAT, "settings": settings, "generation": 0})
         except FileExistsError:
             raise exists from None
         return cls(folder)
+
+    def _check_untouched(self) -> None:
+        """Refuse what is not ours as it is: other connections change the file, or those beside it."""
+        try:
+            with closing(self._open("immutable=1")) as self._local.connection:
+                self._check()
+        except (sqlite3.DatabaseError, IndexDamaged) as error:
+            # A writer may be moving pages from its log just now; connections that take part in locking wait.
+            if _code(error.__cause__ or error) != sqlite3.SQLITE_CORRUPT or not self._log.exists():
+                raise
+        finally:
+            self._local = threading.local()
 
     def _check(self) -> None:
         names = {
@@ -137,20 +147,30 @@ class Store:
             for kind, name in self.connection.execute("SELECT type, name FROM sqlite_master")
             if not name.startswith("sqlite_")
         }
-        # Nothing else may be in there: triggers and views of a stranger would run with our statements.
-        expected = {**dict.fromkeys(_TABLES, "table"), **dict.fromkeys(_INDEXES, "index")}
-        if names != expected:
-            raise _damaged("not the database of an index", self.file)
-        found = self.meta("format")
-        if found != FORMAT:
+        found = self.meta("format") if names.get("meta") == "table" else None
+        if isinstance(found, int) and found != FORMAT:
             raise IndexMismatch(
                 f"{self.folder}: the index has format {found}, this version of modeling_vatt writes "
                 f"{FORMAT}. Remove it and index again, or install the version that made it."
             )
+        # No triggers and views, which would run with our statements.
+        expected = {**dict.fromkeys(_TABLES, "table"), **dict.fromkeys(_INDEXES, "index")}
+        if names != expected or found != FORMAT:
+            raise _damaged("not the database of an index", self.file)
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The connection of this thread."""
+        """The connection of this thread.
+
+        Raises:
+            IndexDamaged: the database was removed or replaced: what is written would be lost with it.
+        """
+        try:
+            same = os.path.samestat(os.stat(self.file), self._opened)
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise IndexDamaged(f"{self.file}: removed or replaced since it was opened. Start anew.")
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._connect()
@@ -159,16 +179,22 @@ class Store:
                 self._connections.append(connection)
         return connection
 
+    def _open(self, options: str) -> sqlite3.Connection:
+        address = f"{self.file.resolve().as_uri()}?{options}"
+        shared: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}
+        connection = sqlite3.connect(address, uri=True, timeout=_WAIT, **shared)
+        connection.execute("PRAGMA trusted_schema=OFF")
+        return connection
+
     def _connect(self) -> sqlite3.Connection:
         connection = self._connect_to_write() if os.access(self.folder, os.W_OK) else None
         connection = connection or self._connect_to_read()
         connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA trusted_schema=OFF")
         return connection
 
     def _connect_to_write(self) -> sqlite3.Connection | None:
-        """None where there is no room for the files that this takes: what is there can still be read."""
-        connection = sqlite3.connect(self.file, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+        """Connection for writing; None if the disk is too full for its files, so that reading still works."""
+        connection = self._open("mode=rw")
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
@@ -180,27 +206,19 @@ class Store:
             return None
 
     def _connect_to_read(self) -> sqlite3.Connection:
-        """Where this user may not write, the owner still may."""
-        address = self.file.resolve().as_uri()
-
-        def connect(options: str) -> sqlite3.Connection:
-            return sqlite3.connect(
-                f"{address}?{options}", uri=True, timeout=_WAIT, isolation_level=None, check_same_thread=False
-            )
-
-        connection = connect("mode=ro")
+        """Read-only connection; another user may still write."""
+        connection = self._open("mode=ro")
         try:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             return connection
-        except sqlite3.OperationalError:  # the files beside it are missing and cannot be made
+        except sqlite3.OperationalError:  # its other files are missing and cannot be made
             connection.close()
-        log = self.file.with_name(f"{DATABASE}-wal")
-        if log.exists() and log.stat().st_size > 0:
+        if self._log.exists() and self._log.stat().st_size > 0:
             raise PermissionError(
-                f"{log}: holds changes that cannot be read without writing here. Let the owner of the index "
-                "run `vatt info` on it, or copy the folder."
+                f"{self._log}: holds changes that cannot be read without writing here. Let the owner of the "
+                "index run `vatt info` on it, or copy the folder."
             )
-        return connect("immutable=1")  # nobody writes at present
+        return self._open("immutable=1")  # nobody writes at present
 
     def close(self) -> None:
         """Close the connections of all threads."""
@@ -235,7 +253,7 @@ class Store:
                 connection.execute("UPDATE meta SET value = ? WHERE key = 'generation'", (str(number),))
                 connection.execute("COMMIT")
             except BaseException:
-                if connection.in_transaction:  # SQLite has ended it itself when the disk is full
+                if connection.in_transaction:  # a full disk has ended it already
                     connection.execute("ROLLBACK")
                 raise
 
@@ -260,7 +278,7 @@ class Store:
             connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
 
     def select(self, statement: str, arguments: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        """Rows of a statement, where `%s` stands for an argument; of a damaged database it is said so."""
+        """Rows of a statement with `%s` for arguments; IndexDamaged for a damaged database."""
         with _explained(self.file):
             yield from self.connection.execute(statement.replace("%s", "?"), arguments)
 
@@ -278,7 +296,7 @@ class Store:
         return found
 
     def put(self, entries: Iterable[Entry]) -> None:
-        """Add files with their windows, in place of those of the same paths."""
+        """Add files with their windows, replacing those of the same paths."""
         with self.writing() as connection:
             for file, starts, ends, vectors in entries:
                 connection.execute("DELETE FROM files WHERE path = ?", (file.path,))
@@ -312,7 +330,7 @@ class Store:
         return 1 if row is None else row[0] + 1
 
     def copy(self, source: str, file: FileRecord) -> None:
-        """Add a file that has the content of another one, in place of the one of the same path."""
+        """Add a file with the content of another one, replacing the one of the same path."""
         with self.writing() as connection:
             joined = "files LEFT JOIN windows ON file = files.id"
             find = f"SELECT files.id, min(windows.id) FROM {joined} WHERE path = ?"
@@ -327,8 +345,9 @@ class Store:
                 connection.execute(f"INSERT INTO {space} {vectors}", (shift, old))
 
     def update(self, source: str, file: FileRecord) -> None:
-        """Give a file another path, size or time; its windows stay."""
+        """Give a file another path, in place of the one there, size or time; its windows stay."""
         with self.writing() as connection:
+            connection.execute("DELETE FROM files WHERE path = ? AND path != ?", (file.path, source))
             connection.execute(
                 f"UPDATE files SET ({FILE_COLUMNS}) = (?, ?, ?, ?, ?, ?) WHERE path = ?",
                 (*astuple(file), source),
@@ -398,7 +417,7 @@ INSIDE = "(path >= %s AND path < %s)"
 
 
 def folder_bounds(folder: str) -> tuple[str, str]:
-    """Values of [`INSIDE`]. Paths that begin with "folder/" lie between: "0" comes after "/"."""
+    """Values of [`INSIDE`], around the paths that begin with "folder/" ("0" comes after "/")."""
     return f"{folder}/", f"{folder}0"
 
 
@@ -428,18 +447,18 @@ def _damaged(reason: str, file: Path) -> IndexDamaged:
     return IndexDamaged(f"{file}: {reason}. Remove the folder and index again.")
 
 
-def _code(error: sqlite3.Error) -> int:
+def _code(error: BaseException) -> int:
     """The primary one of SQLite, 0 if it did not come from there."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 @contextmanager
 def _explained(file: Path) -> Iterator[None]:
-    """Says of errors of SQLite whether the machine or the database is at fault."""
+    """Turns errors of SQLite into those of the machine or the database."""
     try:
         yield
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # its messages quote what is damaged
-        code = _code(error) if isinstance(error, sqlite3.Error) else 0
+        code = _code(error)
         if code == sqlite3.SQLITE_FULL:
             raise OSError(
                 f"{file}: the disk is full. Free some space; what was written before is kept."
@@ -458,7 +477,7 @@ def _explained(file: Path) -> Iterator[None]:
 
 
 def _are_seconds(values: Iterable[Any]) -> bool:
-    """Columns of SQLite hold values of any type, whatever they were declared as."""
+    """Whether values are seconds, as SQLite's columns hold any type."""
     return all(isinstance(value, int | float) and 0 <= value < math.inf for value in values)
 
 
@@ -473,11 +492,7 @@ def _makes_sense(file: FileRecord) -> bool:
 
 
 def check_path(path: str, index: str | os.PathLike = "The index") -> str:
-    """The path, if it stays inside the folder it is relative to; `index` names it, for the message.
-
-    Raises:
-        IndexDamaged: it does not.
-    """
+    """The path; IndexDamaged, which names `index`, if it leaves the folder it is relative to."""
     good = isinstance(path, str) and path and not path.startswith("/") and "\0" not in path
     if not good or ".." in PurePosixPath(path).parts or (os.name == "nt" and ("\\" in path or ":" in path)):
         raise IndexDamaged(f"{index} names {path!r}, which is not a path inside its folder. Do not use it.")

@@ -10,21 +10,19 @@ from PIL import Image
 from ..processors import DEFAULT_LIMITS, MediaError, MediaLimits, read_clip
 
 
-_FPS = 10.0  # of the one frame that is read: the frame on the screen does not depend on it
-# In another process: files that were indexed so may crash the decoder here as they would have there.
+_FPS = 10.0  # any; one frame is read
+# In another process, as indexed files may crash the decoder here too.
 PICTURE_LIMITS = replace(DEFAULT_LIMITS, wall_seconds=60.0, isolated=True)
 
 
 def thumbnail(
     path: str | os.PathLike, seconds: float, size: int = 320, limits: MediaLimits = PICTURE_LIMITS
 ) -> Image.Image:
-    """The frame on the screen at a moment.
+    """The frame of a video file shown at some seconds.
 
     Args:
-        path: video file.
-        seconds: of the file.
         size: longest side in pixels; smaller frames are not enlarged.
-        limits: what it may cost; by default a minute, in a process of its own.
+        limits: what it may cost; default: one minute, in another process.
 
     Raises:
         MediaError: unreadable, or no picture at that moment.

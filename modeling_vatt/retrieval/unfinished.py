@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The first windows of files that are being embedded, so that a run that was stopped goes on behind them."""
+"""The first windows of files that are being embedded, from which a stopped run continues."""
 
 import json
 import shutil
@@ -19,11 +19,8 @@ _EVERY = 5.0  # seconds of work that may be lost when the process is killed
 
 
 class Unfinished:
-    """Windows on disk, in pieces: each under its file and the number of windows before it.
-
-    Files are named by anything whose `repr` changes with their content. The folder is for nothing else;
-    embeddings depend on `state` beside the files.
-    """
+    """Windows on disk, in pieces named by file and number of windows before. The key of a file must change,
+    by `repr`, with its content; embeddings also depend on `state`."""
 
     def __init__(self, folder: Path, state: Any) -> None:
         self.cache = FeatureCache(folder, state)
@@ -33,7 +30,7 @@ class Unfinished:
         self._written = time.monotonic()
 
     def begin(self, file: Any, source: str, duration: float) -> WindowEmbeddings | None:
-        """What is known of the first windows of a file, which errors call `source`; None for nothing."""
+        """The saved first windows of a file (`source` in errors), or None."""
         self._pieces[file] = counts = [0]
         pieces = []
         while (arrays := self.cache.load([(file, counts[-1])])) is not None:
@@ -45,7 +42,7 @@ class Unfinished:
         return join_windows(pieces) if pieces else None
 
     def keep(self, file: Any, windows: WindowEmbeddings) -> None:
-        """The next windows of a file; they are written with others, a few seconds later."""
+        """Add the next windows of a file, to be written with others a few seconds later."""
         if file != self._file:
             self._file, self._waiting = file, []
         self._waiting.append(windows)
@@ -53,7 +50,7 @@ class Unfinished:
             self.write()
 
     def write(self) -> None:
-        """Write what waits."""
+        """Write the waiting windows."""
         self._written = time.monotonic()
         pieces, self._waiting = self._waiting, []
         if not pieces:
@@ -65,12 +62,12 @@ class Unfinished:
         counts.append(counts[-1] + len(joined.starts) + len(joined.errors))
 
     def finish(self, file: Any) -> None:
-        """A file is whole: forget its pieces."""
+        """Delete the pieces of a complete file."""
         if file == self._file:
             self._waiting = []
         for before in self._pieces.pop(file, [])[:-1]:
             self.cache.remove([(file, before)])
 
     def clear(self) -> None:
-        """Every file is whole: forget what is left of files that are gone, or have changed."""
+        """Delete all pieces."""
         shutil.rmtree(self.cache.folder, ignore_errors=True)

@@ -1,9 +1,9 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Bringing an index up to date with its folder: what is new is embedded, what is gone is said.
+"""Bringing an index up to date with its folder.
 
-Each file is committed with all its windows as soon as it is embedded, and the first windows of a long one are
-kept meanwhile, so a run that was stopped goes on where it stopped. One process at a time writes to an index.
+Each file is committed with all its windows when it is embedded; the first windows of a long one are saved
+meanwhile, so a stopped run continues where it was. One process at a time writes to an index.
 """
 
 import os
@@ -35,17 +35,17 @@ EXCLUDED = "excluded"  # note in the index: patterns
 
 @dataclass
 class IndexReport:
-    """What [`update_index`] did.
+    """Result of [`update_index`].
 
     Args:
-        embedded: files that were read and embedded, new or changed.
-        reused: files whose content was known, under another name or with another time.
+        embedded: new or changed files that were embedded.
+        reused: files of known content, under another name or with another time.
         unchanged: files that were not opened.
-        removed: files that are gone and were taken out.
+        removed: files that were removed.
         windows: windows that were embedded.
         missing: files that are gone, whose moments are kept.
-        passed_over: what was not looked at, see [`FoundVideos`].
-        errors: path -> why it, or a part of it, could not be read; of this run and of earlier ones.
+        passed_over: see [`FoundVideos`].
+        errors: path -> why it could not be read, or only in part; also of earlier runs.
     """
 
     embedded: int = 0
@@ -60,13 +60,13 @@ class IndexReport:
 
 @dataclass
 class FoundVideos:
-    """What [`find_videos`] finds.
+    """Result of [`find_videos`].
 
     Args:
         files: relative POSIX path -> properties, sorted.
-        errors: why others, or what is in folders, cannot be used.
-        passed_over: how many others are no video by their ending (`".txt"`, `""` for none), `"hidden"`,
-            `"links"` that lead out of the folder or to folders, or `"excluded"` files and folders.
+        errors: of files and folders that cannot be used.
+        passed_over: numbers of others, by ending (`".txt"`, `""` for none), or `"hidden"`, `"links"` (out of
+            the folder or to folders) and `"excluded"`.
     """
 
     files: dict[str, os.stat_result] = field(default_factory=dict)
@@ -79,13 +79,11 @@ def find_videos(
     index: str | os.PathLike | None = None,
     is_excluded: Callable[[str, bool], bool] = lambda path, is_folder: False,
 ) -> FoundVideos:
-    """Video files below a folder.
-
-    Hidden files and folders, and links that lead out of the folder, are passed over.
+    """Video files below a folder, without hidden files and folders, and links out of the folder.
 
     Args:
         root: the folder.
-        index: folder of the index, which may lie in there; it is not counted.
+        index: folder of the index, which is not counted.
         is_excluded: whether a relative path, of a folder or not, is left out.
 
     Raises:
@@ -107,7 +105,7 @@ def find_videos(
 
 
 class _Walk:
-    """What [`find_videos`] does with each folder and file, and what it has found so far."""
+    """Steps and results of [`find_videos`]."""
 
     def __init__(self, root: Path, index: Path | None, is_excluded: Callable[[str, bool], bool]) -> None:
         self.root, self.index, self.is_excluded = root, index, is_excluded
@@ -115,14 +113,14 @@ class _Walk:
         self.found = FoundVideos()
 
     def pass_unreadable(self, error: OSError) -> None:
-        """Note a folder that cannot be read; without the root there is nothing to find."""
+        """Note a folder that cannot be read; raise for the root."""
         folder = Path(error.filename)
         if folder == self.root:
             raise error
         self.found.errors[_printable(self._relative(folder))] = _unopened(error)
 
     def enters(self, folder: Path) -> bool:
-        """Whether a subfolder is to be looked through."""
+        """Whether a subfolder is to be searched."""
         if self.index is not None and folder.name == self.index.name and folder.resolve() == self.index:
             return False
         if folder.name.startswith("."):
@@ -134,7 +132,7 @@ class _Walk:
         return True
 
     def look_at(self, path: Path) -> None:
-        """Note a file as a video, as passed over, or with what is wrong with it."""
+        """Note a file as a video, as passed over, or with its error."""
         ending, relative = path.suffix.lower(), self._relative(path)
         if path.name.startswith(".") or ending not in VIDEO_SUFFIXES:
             self._passes_over("hidden" if path.name.startswith(".") else ending)
@@ -148,7 +146,7 @@ class _Walk:
                     self._passes_over("links")
                 elif S_ISREG((stat := path.stat()).st_mode):
                     self.found.files[relative] = stat
-                else:  # a pipe would be waited for without end
+                else:  # a pipe would block
                     self.found.errors[relative] = "a pipe or a device, not a file. Remove it."
             except OSError as error:
                 self.found.errors[relative] = _unopened(error)
@@ -188,11 +186,10 @@ def update_index(
 ) -> IndexReport:
     """Bring an index up to date with its folder. The caller holds [`writer_lock`].
 
-    A file of known path, size and time is not opened. One of known content, touched, renamed or copied, is
-    not embedded. Files that cannot be read are kept with the reason, and tried again when they change. One
-    that changes while it is read is left for the next time. Files that are gone stay, as they may be on a
-    drive that is away; so does what lies where nothing can be seen, because a folder cannot be opened. What
-    is excluded is removed.
+    Files of known path, size and time are not opened; files of known content (touched, renamed, copied) are
+    not embedded. Unreadable files are kept with the reason, and tried again when they change. A file that
+    changes while it is read is left for the next time. Missing files stay, as their drive may be
+    disconnected, and so do those in unreadable folders. Excluded files are removed.
 
     Args:
         index: with a root.
@@ -200,17 +197,17 @@ def update_index(
         processor: of the model.
         batch_size, num_workers: see [`embed_windows`].
         progress: called with files done, all files, and windows embedded so far.
-        limits: what a file may cost, and whether it is decoded in a process of its own.
-        retry: try files again that could not be read, or not wholly: with other limits, for instance.
-        prune: remove files that are gone.
-        rehash: compare the content of all files: one may have been replaced by another of its size and time.
-        exclude: patterns of files and folders to leave out, see [`Ignored`], from now on, beside those of
+        limits: what a file may cost, and whether it is decoded in another process.
+        retry: try files again that could not be read, or only in part.
+        prune: remove missing files.
+        rehash: compare the content of all files, as one may have been replaced with equal size and time.
+        exclude: patterns of files and folders to leave out from now on, see [`Ignored`], beside those of
             `.vattignore` in the root; None keeps those given before.
-        seconds: called with the seconds of video embedded so far, and about how many there are to embed in
-            all, 0 as long as no file is begun. What an earlier run has embedded is in neither.
+        seconds: called with the seconds of video embedded by this run so far, and an estimate of the total (0
+            before the first file).
 
     Raises:
-        FileNotFoundError: the root is gone, or holds no video any more.
+        FileNotFoundError: the root is missing, or holds no video any more.
         ValueError: the index has no root.
     """
     if index.root is None:
@@ -221,9 +218,8 @@ def update_index(
     state = [__version__, index.identity.weights, index.window, index.stride, repr(limits)]
     unfinished = Unfinished(index.store.folder / UNFINISHED, state)
     update = _Update(index, index.root, retry, rehash, unfinished)
-    update.rename()
+    todo = update.settle_moved(update.changed())
     update.settle_gone(prune)
-    todo = update.changed()
 
     def count(windows: int) -> None:
         update.report.windows += windows
@@ -252,7 +248,7 @@ def update_index(
 
 
 class _Update:
-    """The steps of [`update_index`], in order, and what is known in between."""
+    """Steps and state of [`update_index`], in order."""
 
     def __init__(
         self, index: VattIndex, root: Path, retry: bool, rehash: bool, unfinished: Unfinished
@@ -272,6 +268,7 @@ class _Update:
         self.known = {file.path: file for file, _ in rows}
         gone = [path for path in self.known if path not in self.files and not _hidden(path, found.errors)]
         self.gone = {path: self.known.pop(path) for path in gone}
+        self.by_hash = {file.hash: path for path, file in self.known.items()}
         self.empty = {file.path for file, windows in rows if windows == 0}
         self.excluded = {path for path in self.gone if is_excluded(path, False)}
         if self.gone.keys() - self.excluded and not self.files and not self.known:
@@ -305,27 +302,8 @@ class _Update:
     def _was_replaced(self, file: FileRecord) -> bool:
         return self.rehash and self._hash(file.path) != file.hash
 
-    def rename(self) -> None:
-        """Settle renamed files: what is gone afterwards is settled before the long work begins."""
-        by_size: dict[int, list[FileRecord]] = {}
-        for file in self.gone.values():
-            if not self._to_retry(file):
-                by_size.setdefault(file.size, []).append(file)
-        for path, stat in self.files.items():
-            candidates = by_size.get(stat.st_size, [])
-            if path in self.known or not candidates:
-                continue
-            content = self._hash(path)
-            old = next((file for file in candidates if file.hash == content), None)
-            if old is not None:
-                candidates.remove(old)
-                del self.gone[old.path]
-                self.known[path] = _as_found(old, path, stat)
-                self.store.update(old.path, self.known[path])
-                self.report.reused += 1
-
     def settle_gone(self, prune: bool) -> None:
-        """Remove files that are gone, or those of them that hold no moments or are excluded."""
+        """Remove missing files; without `prune` only those without moments or excluded."""
         kept = [] if prune else [path for path in self.gone if path not in self.empty | self.excluded]
         self.report.missing = sorted(kept)
         if removed := self.gone.keys() - set(kept):
@@ -342,12 +320,36 @@ class _Update:
             else:
                 self.report.unchanged += 1
                 self.done += 1
-        self.report.unchanged -= self.report.reused  # the renamed ones are known by now
         self._left = sum(self.files[path].st_size for path in todo)
         return todo
 
+    def settle_moved(self, todo: list[str]) -> list[str]:
+        """Settle files with the content of a path that is missing or has changed; returns the others."""
+        gone: dict[str | None, list[FileRecord]] = {}
+        for file in self.gone.values():
+            if not self._to_retry(file):
+                gone.setdefault(file.hash, []).append(file)
+        going = [self.known[path] for path in todo if path in self.known]
+        sizes = {file.size for file in (*self.gone.values(), *going)}
+        moved: list[tuple[FileRecord, str]] = []
+        settled = set()
+        # Files at new paths come first, as they may need what is at known paths now.
+        for path in sorted(todo, key=lambda path: path in self.known):
+            if self.files[path].st_size not in sizes:
+                continue
+            content = self._hash(path)
+            is_touched = path in self.known and self.known[path].hash == content
+            if not is_touched and (sources := gone.get(content)):
+                moved.append((self.gone.pop(sources.pop(0).path), path))
+            elif self._settle(path):
+                settled.add(path)
+        for old, path in moved:
+            self._reuse(old, path)
+            settled.add(path)
+        return [path for path in todo if path not in settled]
+
     def begin(self, source: MediaSource, duration: float) -> WindowEmbeddings | None:
-        """Note the length of a file, and give what is known of its first windows."""
+        """Note the length of a file, and return its saved first windows."""
         path = self._path(source)
         known = self.unfinished.begin((self._hash(path), duration), str(source), duration)
         earlier = 0 if known is None else len(known.starts) + len(known.errors)
@@ -360,13 +362,13 @@ class _Update:
         return known
 
     def keep(self, source: MediaSource, windows: WindowEmbeddings) -> None:
-        """Keep the next windows of a file that goes on after them."""
+        """Save the next windows of a file that has more."""
         path = self._path(source)
         if self._is_as_found(path):
             self.unfinished.keep((self._hash(path), windows.duration), windows)
 
     def _is_as_found(self, path: str) -> bool:
-        """Whether a file still has the content of its hash, as far as one can tell."""
+        """Whether a file seems to have the content of its hash still."""
         try:
             stat = (self.root / path).stat()
         except OSError:
@@ -378,23 +380,17 @@ class _Update:
         return Path(str(source)).relative_to(self.root).as_posix()
 
     def seconds(self) -> tuple[float, float]:
-        """Seconds of video embedded, and about how many are to be, as the bytes have had so far."""
+        """Seconds of video embedded, and the total estimated from bytes."""
         done = self._seconds + max(0, self.report.windows - self._windows) * self.index.stride
         rest = self._left * self._length / self._bytes if self._bytes else 0.0
         total = self._length - self._known + rest
         return min(done, total), total
 
     def new_content(self, todo: list[str]) -> Iterator[Path]:
-        """Files to embed; those of known content are settled here, or later if that is being embedded."""
-        self.by_hash = {file.hash: path for path, file in self.known.items()}
-        # Before the content of a file goes that is replaced, others may need it.
-        going = {self.known[path].size for path in todo if path in self.known}
-        early = {path for path in todo if self.files[path].st_size in going and self._settle(path)}
+        """Files to embed; those of known content are settled here, or later if it is being embedded."""
         embedding: set[str | None] = set()
         for path in todo:
             content = self._hash(path)
-            if path in early:
-                continue
             if content in embedding:
                 self._copies.append(path)
             elif not self._settle(path):
@@ -402,21 +398,21 @@ class _Update:
                 yield self.root / path
 
     def _settle(self, path: str) -> bool:
-        """Whether nothing is to be embedded: a file of known content, or one that cannot be read."""
+        """Settle a file of known content, or one that cannot be read; returns whether it was."""
         content = self._hash(path)
         twin = self.known.get(self.by_hash.get(content or "", ""))
         if content is None:
             self._left -= self.files[path].st_size
             self.done += 1
             return True
-        # Of another hash by now if it was replaced in the meantime.
+        # It may have been replaced meanwhile.
         if twin is None or twin.hash != content or self._to_retry(twin):
             return False
         self._reuse(twin, path)
         return True
 
     def settle_copies(self) -> None:
-        """Settle files of the content of others, which are embedded by now."""
+        """Settle files of the same content as files that are embedded now."""
         for path in self._copies:
             twin = self.known.get(self.by_hash.get(str(self._hash(path)), ""))
             if twin is not None:
@@ -425,18 +421,19 @@ class _Update:
                 self.report.errors[path] = CHANGED
 
     def _reuse(self, twin: FileRecord, path: str) -> None:
-        file = _as_found(twin, path, self.files[path])
-        if twin.path == path:
-            self.store.update(path, file)
-        else:
+        stat = self.files[path]
+        file = replace(twin, path=path, size=stat.st_size, mtime_ns=stat.st_mtime_ns)
+        if twin.path != path and twin.path in self.known:
             self.store.copy(twin.path, file)
-        self.known[path] = file
+        else:  # touched or moved
+            self.store.update(twin.path, file)
+        self.known[path], self.by_hash[file.hash] = file, path
         self._left -= self.files[path].st_size
         self.report.reused += 1
         self.done += 1
 
     def add(self, source: MediaSource, result: WindowEmbeddings) -> None:
-        """Put a file that was embedded, as far as it could be, into the index."""
+        """Add an embedded file, or what could be read of it, to the index."""
         path = self._path(source)
         stat, content = self.files[path], self._hash(path)
         assert content is not None  # it was read before it was embedded
@@ -468,9 +465,5 @@ class _Update:
 
 
 def _hidden(path: str, errors: dict[str, str]) -> bool:
-    """Whether a file, or a folder it lies in, could not be read: it may still be there."""
+    """Whether a file may still exist, as it or a folder above it could not be read."""
     return any(place in errors for place in with_parents(path))
-
-
-def _as_found(file: FileRecord, path: str, stat: os.stat_result) -> FileRecord:
-    return replace(file, path=path, size=stat.st_size, mtime_ns=stat.st_mtime_ns)

@@ -35,9 +35,9 @@ class ReadQuery:
     """A query with its files decoded, see [`VideoSearch.read`].
 
     Args:
-        query: as it was given.
+        query: as given.
         inputs: of the model, for each part that is a file.
-        moment: of the index that others are to look like, with its embeddings.
+        moment: of the index for `query.like`, with its embeddings.
     """
 
     query: Query
@@ -90,8 +90,8 @@ class VideoSearch:
         Args:
             folder: of the videos.
             model: folder or Hub id of a model with its processor.
-            index_dir: folder for the index; by default `.vatt-index` in that of the videos.
-            stride: seconds from the start of a window to that of the next; by default their length.
+            index_dir: folder for the index; default: `.vatt-index` in that of the videos.
+            stride: seconds from window to window; default: their length.
             device, trust_remote_code: see [`VideoSearch.load`].
 
         Raises:
@@ -102,7 +102,7 @@ class VideoSearch:
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{folder}: no such folder.")
         loaded, processor = load_model(model, device, trust_remote_code=trust_remote_code)
-        # A folder is found from anywhere later; a name on the Hub is one already.
+        # An absolute path is found from anywhere later.
         name = str(Path(model).absolute()) if Path(model).is_dir() else str(model)
         identity = ModelIdentity.of(loaded, processor, name)
         window = processor.video_processor.window_seconds
@@ -117,11 +117,11 @@ class VideoSearch:
         device: str = "cpu",
         trust_remote_code: bool = False,
     ) -> "VideoSearch":
-        """An index with the model it was made with.
+        """An index with its model.
 
         Args:
-            index_dir: folder of the index, or of the videos if the index is in there, or what else
-                [`VattIndex.from_pretrained`] takes.
+            index_dir: folder of the index, or of the videos with the index, or a name for
+                [`VattIndex.from_pretrained`].
             model, device, trust_remote_code: see [`VideoSearch.load`].
 
         Raises:
@@ -140,15 +140,13 @@ class VideoSearch:
         device: str = "cpu",
         trust_remote_code: bool = False,
     ) -> "VideoSearch":
-        """An index that is open, with the model it was made with.
+        """An open index with its model; errors as of [`VideoSearch.open`].
 
         Args:
             index: a [`VattIndex`] or a `PgVectorIndex`.
-            model: folder or Hub id, if the model is no longer where it was.
+            model: folder or Hub id, if the model has moved.
             device: of the model.
             trust_remote_code: run code of towers that came with the model.
-
-        Errors are those of [`VideoSearch.open`].
         """
         identity = index.identity
         name, revision = (model, None) if model is not None else (identity.name, identity.revision)
@@ -163,16 +161,8 @@ class VideoSearch:
     def update(
         self, *, wait: bool = True, waiting: Callable[[], None] | None = None, **options: Any
     ) -> IndexReport:
-        """Bring the index up to date with its folder.
-
-        Args:
-            wait: for another process that writes to the index.
-            waiting: called once before waiting.
-            **options: of [`update_index`].
-
-        Raises:
-            IndexBusy: another process writes to the index and `wait` is false.
-        """
+        """Bring the index up to date with its folder; `wait` and `waiting`: see [`writer_lock`], `options`:
+        see [`update_index`]."""
         with writer_lock(self.index, wait, waiting):
             return update_index(self.index, self.model, self.processor, **options)
 
@@ -180,8 +170,8 @@ class VideoSearch:
         """Bring the index up to date, and again whenever its folder changes, until `stop` is set.
 
         Args:
-            stop: looked at twice a second.
-            **options: of [`VideoSearch.update`]; `retry` and `rehash` count for the first time.
+            stop: checked twice a second.
+            **options: of [`VideoSearch.update`]; `retry` and `rehash` only for the first time.
 
         Raises:
             ImportError: the extra `watch` is not installed.
@@ -198,7 +188,7 @@ class VideoSearch:
         changes = watch(
             root.resolve(), watch_filter=counts, stop_event=stop, rust_timeout=500, yield_on_timeout=True
         )
-        next(changes, None)  # from here on nothing is missed
+        next(changes, None)  # from now on no change is missed
         yield self.update(**options)
         for found in changes:
             if found:
@@ -207,12 +197,12 @@ class VideoSearch:
     def read(
         self, query: Query, limits: MediaLimits = DEFAULT_LIMITS, moment: IndexedMoment | None = None
     ) -> "ReadQuery":
-        """A query with its files decoded: what may take long, and needs no model.
+        """A query with its files decoded, without the model.
 
         Args:
             query: what is looked for.
             limits: what its files may cost.
-            moment: of the index, as [`VattIndex.window_at`] gives it, for `query.like`; looked up by default.
+            moment: result of [`VattIndex.window_at`] for `query.like`; default: looked up.
 
         Raises:
             ValueError: a second of `query.like` that a file of the index does not have.
@@ -250,7 +240,7 @@ class VideoSearch:
         """Moments that fit a query of one part or of several.
 
         Args:
-            query: what is looked for (of files their centred windows), read by [`VideoSearch.read`] or not.
+            query: what is looked for, also as result of [`VideoSearch.read`].
             limits: what its files may cost.
             at_least: leave out what fits less, see [`strength`].
             **options: of [`VattIndex.search`].
@@ -265,11 +255,7 @@ class VideoSearch:
         return self.near(self.embed(read), at_least, **options)
 
     def embed(self, read: "ReadQuery") -> Vectors:
-        """A query in each space, as [`VideoSearch.near`] takes it.
-
-        Raises:
-            ValueError: text without words.
-        """
+        """A query in each space, for [`VideoSearch.near`]; ValueError for text without words."""
         query = read.query
         parts: list[tuple[Space, npt.NDArray, float]] = [
             ("va", embed_read_query(self.model, inputs), query.weight(part))
@@ -293,7 +279,7 @@ class VideoSearch:
         return self.find(Query(text=query), **options)
 
     def unknown_words(self, query: str) -> list[str]:
-        """Words of a query of which the tokenizer makes nothing but its unknown word: they find nothing."""
+        """Words of a query that the tokenizer does not know."""
         tokenizer = self.processor.tokenizer
 
         def pieces(word: str) -> set[int]:
@@ -305,7 +291,7 @@ class VideoSearch:
     def audio(
         self, source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS, **options: Any
     ) -> list[Moment]:
-        """Moments that look as if they sounded like a file, see [`VideoSearch.find`]."""
+        """Moments whose pictures fit the sound of a file, see [`VideoSearch.find`]."""
         return self.find(Query(audio=source), limits, **options)
 
     def video(
@@ -321,14 +307,13 @@ def load_model(
     """A model in evaluation mode, and its processor.
 
     Args:
-        name: folder or Hub id.
+        name, revision: folder, or Hub id with commit, branch or tag.
         device: of the model.
-        revision: commit, branch or tag on the Hub.
         trust_remote_code: run code of towers that came with the model.
 
     Raises:
-        FileNotFoundError: no such folder, and nothing on the Hub.
-        ValueError: no such device, or one that has no room for the model; or weights are missing.
+        FileNotFoundError: no such folder or name on the Hub.
+        ValueError: no such device, or too little memory there; missing weights.
     """
     source: dict[str, Any] = {
         "revision": revision,

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Training: schedules, checkpoints that survive a kill, the pretraining loop, and fine-tuning."""
+"""Training: schedules, checkpoints, the pretraining loop, and fine-tuning."""
 
 from ..hub.model_card import build_model_card, write_model_card
 from .arguments import PretrainingArguments

@@ -11,39 +11,35 @@ class PretrainingArguments:
     """Arguments of [`Pretrainer`]; the defaults of the optimisation are the release's.
 
     Args:
-        output_dir: folder of checkpoints, the best model, `metrics.jsonl` and `run.json`; on several machines
-            one that all of them share.
-        num_steps: updates of the whole run. A run whose `schedule` is not `"cosine"` can be extended: same
-            output folder, more steps. After a decay it goes on from the checkpoint where the decay began.
+        output_dir: folder of checkpoints, the best model, `metrics.jsonl` and `run.json`, shared by all
+            machines.
+        num_steps: updates of the whole run. Unless `schedule` is `"cosine"`, a run can be extended with more
+            steps in the same folder; it continues from the checkpoint before the decay.
         schedule: after the warm-up `"cosine"` (release), whose rates depend on `num_steps`, `"constant"`, or
-            `"wsd"`: constant, then in a straight line down to `final_learning_rate` over `decay_steps`.
+            `"wsd"`: constant, then linear down to `final_learning_rate` over `decay_steps`.
         decay_steps: of `"wsd"`.
-        resume_from: checkpoint of another run to begin with, optimizer and all, such as that of a constant
-            rate from which a decay branches off.
-        batch_size: clips of an update, over all processes. Every clip is a negative of all others.
-        micro_batch_size: clips of which a process holds activations at a time; 0 for all. Gradients are those
-            of the whole batch, see [`cached_backward`].
+        resume_from: checkpoint of another run to start from, with optimizer, for example to branch off a
+        decay. batch_size: clips of an update, over all processes. Every clip is a negative of all others.
+        micro_batch_size: clips whose activations a process holds at a time; 0 for all. Gradients are those of
+            the whole batch, see [`cached_backward`].
         learning_rate: peak, reached after `warmup_steps`.
         final_learning_rate: reached at the end (not with `"constant"`).
         cosine_period: `"half"` (release) or `"quarter"` (paper).
-        optimizer: `"adam"` (release), or `"muon"` for the matrices of linear layers and Adam for the rest:
-            fewer steps where a model is trained from scratch. Not with FSDP.
+        optimizer: `"adam"` (release), or `"muon"` for the matrices of linear layers and Adam for the rest
+            (not with FSDP).
         adam_beta1, adam_beta2, adam_epsilon, weight_decay: of Adam (decoupled decay if not 0).
         max_grad_norm: clip the norm of the gradient; 0 for none (release).
-        ema_decay: evaluate and keep the moving average of the weights with this decay, such as 0.999; 0 for
-            the weights themselves. Training goes on from the weights themselves.
-        all_token_steps: so many last steps without DropToken.
-        seed: decides clips, windows, augmentation, DropToken and dropout of every step; not negative.
-        deterministic: algorithms of torch only that give the same bits every time.
-        num_workers: worker processes that load clips.
-        prefetch_factor: batches that each worker process loads ahead.
-        shuffle_shards: shards of which clips are mixed at a time, for storage that is slow at random access;
-            0 mixes all (see [`shuffle_shards`]).
-        group_by, group_size: columns of a table of clips; clips that agree in all of them come in groups of
-            this size, so that more than what they share has to be told apart (see [`group_alike`]).
+        ema_decay: evaluate and save the moving average of the weights with this decay, such as 0.999; 0:
+        none. all_token_steps: number of last steps without DropToken. seed: decides clips, windows,
+        augmentation, DropToken and dropout of every step; not negative. deterministic: use only algorithms of
+        torch that give the same bits every time. num_workers: worker processes that load clips.
+        prefetch_factor: batches that each worker process loads ahead. shuffle_shards: shards whose clips are
+        mixed at a time, for slow storage; 0 for all (see
+            [`shuffle_shards`]).
+        group_by, group_size: columns; clips with equal values in all of them come in groups of this size
+            (see [`group_alike`]).
         group_from: step from whose epoch on there are groups.
-        log_every, eval_every, save_every: in steps; 0 for never (but at the end metrics, evaluation and
-            checkpoint are made all the same).
+        log_every, eval_every, save_every: in steps; 0 for the end of the run only.
         keep_checkpoints: older ones are deleted; 0 keeps all.
         metric_for_best_model: name among the evaluation's metrics; greater is better.
 

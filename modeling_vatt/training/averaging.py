@@ -19,8 +19,8 @@ _FILE = "average.safetensors"
 class WeightAverage:
     """average = decay * average + (1 - decay) * weights after each step, in float32 at least.
 
-    The decay begins small, (1 + step) / (10 + step), so that the first weights are soon forgotten (as
-    `tf.train.ExponentialMovingAverage`). Running statistics of batch norms are averages already, and stay.
+    The decay starts small, at most (1 + step) / (10 + step), so the first weights are soon forgotten (as in
+    `tf.train.ExponentialMovingAverage`). Running statistics of batch norms are not averaged.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -43,7 +43,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The averages in the model for a while."""
+        """Use the averages within `with`."""
         kept = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self.apply()
         try:
@@ -52,11 +52,11 @@ class WeightAverage:
             self.apply(kept)
 
     def save(self, folder: Path) -> None:
-        """Put the averages beside a checkpoint."""
+        """Save the averages beside a checkpoint."""
         save_file({name: value.contiguous() for name, value in self.values.items()}, folder / _FILE)
 
     def load(self, folder: Path) -> None:
-        """Those of a checkpoint; its weights, loaded before, if it has none."""
+        """Load the averages of a checkpoint; without any, take the loaded weights."""
         stored = load_file(folder / _FILE) if (folder / _FILE).exists() else {}
         for name, value in self.values.items():
             value.copy_(stored[name] if stored else self.weights[name].detach())

@@ -1,9 +1,9 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of a run that survive being killed, or the power failing, at any moment.
+"""Checkpoints that survive a kill or a power failure at any moment.
 
-A checkpoint is written into a folder with another name, which is renamed when all of it is on the disk. So a
-folder called `checkpoint-N` is whole, and whatever else lies about is left over from a killed run.
+A checkpoint is written under another name and renamed when all of it is on the disk. So a folder
+`checkpoint-N` is complete, and other folders are left over from a killed run.
 """
 
 import json
@@ -17,6 +17,8 @@ from typing import Any
 
 
 _NAME = re.compile(r"checkpoint-(\d+)")
+# What killed runs leave; folders of others may end in the same way.
+_LEFT = re.compile(r"(checkpoint-\d+|best|result|saving)\.(partial|replaced)")
 STATE_FILE = "training_state.json"
 
 
@@ -31,7 +33,7 @@ def checkpoints(output_dir: str | os.PathLike, state_file: str = STATE_FILE) -> 
 
 
 def is_whole(folder: str | os.PathLike, state_file: str = STATE_FILE) -> bool:
-    """Whether a folder holds the state that is written into it last."""
+    """Whether a folder holds the state, which is written last."""
     try:
         return isinstance(json.loads((Path(folder) / state_file).read_text()), dict)
     except (OSError, ValueError):
@@ -44,7 +46,7 @@ def read_state(checkpoint: str | os.PathLike) -> dict[str, Any]:
 
 
 def begin(target: str | os.PathLike) -> Path:
-    """An empty folder to fill with what is to become `target`; then call [`commit`]."""
+    """An empty folder to fill; [`commit`] then renames it to `target`."""
     partial = _partial(target)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -52,19 +54,15 @@ def begin(target: str | os.PathLike) -> Path:
 
 
 def commit(target: str | os.PathLike, state: dict[str, Any]) -> Path:
-    """Add the state to what was filled since [`begin`], flush it all to disk and give it its name.
-
-    Args:
-        target: as given to [`begin`]; an older folder of that name is replaced.
-        state: JSON-serialisable; readable with [`read_state`].
-    """
+    """Add the `state` (JSON, for [`read_state`]) to the folder of [`begin`], flush it to disk and rename it
+    to `target`, replacing an older folder."""
     partial = _partial(target)
     (partial / STATE_FILE).write_text(json.dumps(state, indent=2))
     return put_in_place(partial, target)
 
 
 def put_in_place(partial: str | os.PathLike, target: str | os.PathLike) -> Path:
-    """Flush a folder to disk and give it its name; an older folder of that name is replaced."""
+    """Flush a folder to disk and rename it to `target`, replacing an older folder."""
     target = Path(target)
     flush(partial)
     if target.exists():  # a folder cannot be replaced in one step: move the old one aside first
@@ -81,7 +79,7 @@ def put_in_place(partial: str | os.PathLike, target: str | os.PathLike) -> Path:
 
 
 def flush(folder: str | os.PathLike) -> None:
-    """Wait until the files and folders in a folder, and it itself, are on the disk."""
+    """Flush a folder with its files and subfolders to disk."""
     for path in (*Path(folder).rglob("*"), Path(folder)):
         _sync(path)
 
@@ -100,11 +98,8 @@ def _partial(target: str | os.PathLike) -> Path:
 
 @contextmanager
 def files_at_once(folder: str | os.PathLike) -> Iterator[Path]:
-    """A folder to fill with files that then replace those of the same names in `folder`, each in one step.
-
-    For the result of a run, which lies beside its checkpoints. If an exception ends the block, nothing is
-    replaced and the space is given back.
-    """
+    """A folder to fill with files that then replace those of the same names in `folder`, each in one step;
+    after an exception nothing is replaced. For the result of a run, which lies beside its checkpoints."""
     folder = Path(folder)
     partial = begin(folder / "result")
     try:
@@ -122,17 +117,13 @@ def files_at_once(folder: str | os.PathLike) -> Iterator[Path]:
 
 
 def recover(output_dir: str | os.PathLike) -> None:
-    """Put things right after a run that was killed.
-
-    What was moved aside comes back if nothing took its place, and what is half-written goes.
-    """
-    for path in Path(output_dir).glob("*.replaced"):
-        if path.with_suffix("").exists():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
+    """Clean up after a killed run: restore folders that were moved aside if they were not replaced, and
+    delete half-written ones."""
+    for path in [path for path in Path(output_dir).glob("*.*") if _LEFT.fullmatch(path.name)]:
+        if path.suffix == ".replaced" and not path.with_suffix("").exists():
             os.rename(path, path.with_suffix(""))
-    for path in Path(output_dir).glob("*.partial"):
-        shutil.rmtree(path, ignore_errors=True)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_old(
@@ -141,13 +132,11 @@ def remove_old(
     state_file: str = STATE_FILE,
     also: str | os.PathLike | None = None,
 ) -> None:
-    """Delete all but the newest `keep` checkpoints, and what killed runs left half-written.
+    """Delete all but the newest `keep` checkpoints by step (0: none), and half-written ones.
 
     Args:
-        output_dir: of the run.
-        keep: how many stay, newest by their step; 0 for all.
         state_file: see [`checkpoints`].
-        also: a checkpoint that stays in any case; it counts among the `keep`, but the newest one stays too.
+        also: a checkpoint that always stays, as one of the `keep`; the newest one stays too.
     """
     recover(output_dir)
     found = checkpoints(output_dir, state_file)

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""From which checkpoint a pretraining run goes on, and what must not have changed since then."""
+"""From which checkpoint a pretraining run continues, and what must not have changed since."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from .schedules import steps_before_decay
 
 logger = logging.getLogger(__name__)
 
-# What decides the rates from here on: may change where they do not yet depend on it.
+# Arguments that decide later rates; they may change where the rates do not yet depend on them.
 _SCHEDULE = (
     "schedule",
     "num_steps",
@@ -29,7 +29,7 @@ _SCHEDULE = (
     "cosine_period",
     "all_token_steps",
 )
-# What decides nothing of the weights. A run is not continued with other values of the rest.
+# Arguments that do not change the weights. A run is not continued with other values of the rest.
 _FREE = (
     "output_dir",
     "resume_from",
@@ -43,7 +43,7 @@ _FREE = (
     "keep_checkpoints",
     "metric_for_best_model",
 )
-# What versions and places add to a config.
+# Fields of a config that depend on versions and places.
 _PASSING = ("transformers_version", "_name_or_path", "dtype", "architectures")
 
 
@@ -84,13 +84,9 @@ def run_fingerprint(
 
 
 def starting_point(args: PretrainingArguments, found: list[Path]) -> Path | None:
-    """The checkpoint to continue from: the newest of the folder; where its rate has fallen already and the
-    run is made longer, the newest from before that; in a new folder that of `resume_from`. Those found in the
-    output folder come oldest first.
-
-    Raises:
-        ValueError: `resume_from` is no checkpoint, or lies in the output folder.
-    """
+    """The checkpoint to continue from: the newest one `found` (oldest first); for a longer run the newest one
+    before the decay; in a new folder that of `resume_from`. ValueError if that is no checkpoint, or lies in
+    the output folder."""
     branch = args.resume_from
     if branch is not None and Path(branch).resolve().parent == Path(args.output_dir).resolve():
         raise ValueError(f"--resume_from {branch} lies in the output folder: choose another --output_dir.")
@@ -120,8 +116,7 @@ def _same_rates(args: PretrainingArguments, state: dict[str, Any]) -> bool:
 def check_unchanged(
     args: PretrainingArguments, checkpoint: Path, state: dict[str, Any], now: dict[str, Any]
 ) -> None:
-    """Raise `ValueError` if a checkpoint was written with what would have led to another result than `now`,
-    of [`run_fingerprint`]."""
+    """Raise `ValueError` if a checkpoint has another fingerprint than `now`, of [`run_fingerprint`]."""
     then, same_rates = state["arguments"], _same_rates(args, state)
     changed = [
         name
@@ -142,9 +137,8 @@ def check_unchanged(
 
 
 def forget_others(output_dir: Path, found: list[Path], step: int, best_step: int | None) -> None:
-    """Take out of the output folder what does not belong to the run up to here: the best model and lines of
-    an earlier run or of steps that are made again, and those of the checkpoints found that are not continued.
-    The best model is to be that of `best_step`."""
+    """Remove from the output folder the best model (unless of `best_step`), lines and checkpoints of an
+    earlier run or of steps that will be repeated."""
     for path in found:
         if read_state(path)["progress"]["step"] > step:
             logger.warning("%s belongs to a decay that is not continued: removed.", path)

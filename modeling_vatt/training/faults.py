@@ -1,9 +1,9 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What ends a run before its last step: signals of a scheduler, and faults of machine, disk and processes.
+"""What ends a run early: signals of a scheduler, and faults of machine, disk and processes.
 
-Libraries report such faults each in its own words. [`explained`] turns those that are known into a
-[`TrainingError`] that says what happened and what to do.
+[`explained`] turns the errors of libraries for such faults into a [`TrainingError`] that says what happened
+and what to do.
 """
 
 import errno
@@ -25,7 +25,7 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 
 
-# EX_TEMPFAIL of sysexits.h: by it a scheduler can tell a run that is to go on from one that failed.
+# EX_TEMPFAIL of sysexits.h tells a scheduler to start the run again.
 EXIT_STOPPED = 75
 
 _STOP_SIGNALS = tuple(
@@ -49,11 +49,7 @@ _PEER_WORDS = re.compile(
 
 
 class TrainingError(RuntimeError):
-    """A run had to end; the message says why, and how it goes on.
-
-    Attributes:
-        exit_code: that a script ends with.
-    """
+    """A run had to end; the message says why, and how to continue. `exit_code` is for scripts."""
 
     exit_code = 1
 
@@ -71,8 +67,8 @@ class RunStopped(TrainingError):
 class StopSignals:
     """Within `with`, SIGTERM, SIGINT and SIGUSR1 are noted instead of ending the process.
 
-    A second SIGINT (Ctrl-C) ends it at once, by KeyboardInterrupt, whatever else came before. Python hands
-    signals to the main thread only: in another one nothing is noted, and they do what they did before.
+    A second SIGINT (Ctrl-C) raises KeyboardInterrupt at once. Outside of the main thread, to which Python
+    hands signals, nothing changes.
 
     Attributes:
         received: name of the first signal, None if there was none.
@@ -102,25 +98,23 @@ class StopSignals:
         self.received = self.received or signal.Signals(number).name
 
     def keep_loader_quiet(self) -> None:
-        """To be called when a DataLoader has started its workers.
-
-        Torch then raises the death of a worker wherever the main thread is, in the middle of an update too.
-        Without that the loader finds it out by itself when it waits for a batch (every five seconds).
-        """
+        """Call it after a DataLoader has started its workers. Torch would raise the death of a worker
+        anywhere, also within an update; now the loader notices it when it waits for a batch."""
         if _CHILD_SIGNAL in self._before:
             signal.signal(_CHILD_SIGNAL, signal.SIG_DFL)
 
 
 def quiet_worker(_: int) -> None:
-    """`worker_init_fn` of a DataLoader: Ctrl-C and a scheduler's signal are the main process's affair."""
+    """`worker_init_fn` of a DataLoader: ignore Ctrl-C and a scheduler's signal, which the main process
+    handles."""
     for number in _STOP_SIGNALS:
-        if number != signal.SIGTERM:  # with which the loader ends its workers
+        if number != signal.SIGTERM:  # by which the loader ends its workers
             signal.signal(number, signal.SIG_IGN)
 
 
 def is_worker_death(error: BaseException) -> bool:
-    """Whether a worker process of a DataLoader was killed (an exception in one is another matter)."""
-    if isinstance(error, EOFError | ConnectionError | FileNotFoundError):  # while it handed a tensor over
+    """Whether an error means that a worker process of a DataLoader was killed."""
+    if isinstance(error, EOFError | ConnectionError | FileNotFoundError):  # while it sent a tensor
         frames = traceback.extract_tb(error.__traceback__)
         return any(Path(frame.filename).match("torch/multiprocessing/reductions.py") for frame in frames)
     return isinstance(error, RuntimeError) and bool(_WORKER_WORDS.search(str(error)))
@@ -130,15 +124,12 @@ def is_worker_death(error: BaseException) -> bool:
 def explained(
     where: str | os.PathLike, memory_advice: str, rest: Callable[[], str] | None = None
 ) -> Iterator[None]:
-    """Raise faults of disk, memory, loader and other processes as [`TrainingError`]; all else as it is.
+    """Raise faults of disk, memory, loader and other processes as [`TrainingError`]; others unchanged.
 
     Args:
         where: folder that is written to.
         memory_advice: what to do when memory runs out.
-        rest: gives the end of the message, such as what the run continues from.
-
-    Raises:
-        TrainingError: what happened, and what to do.
+        rest: gives the end of the message.
     """
     try:
         yield
@@ -152,7 +143,7 @@ def explained(
 
 
 def explain(error: Exception, where: str | os.PathLike, memory_advice: str) -> str | None:
-    """What an exception means; None if it is not one of the faults known here. See [`explained`]."""
+    """Message for an exception; None if it is not one of these faults. See [`explained`]."""
     text = " ".join(str(error).split())
     no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
     if no_memory or isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -169,7 +160,7 @@ def explain(error: Exception, where: str | os.PathLike, memory_advice: str) -> s
             " Delete that checkpoint: the run continues from the one before."
         )
     shared = _SHARED_MEMORY_WORDS.search(text) if isinstance(error, RuntimeError) else None
-    if shared is not None:  # which has words of full disks and of full memory
+    if shared is not None:  # its text also mentions full disks and memory
         if os.strerror(errno.EMFILE) in text:
             return f"Too many files are open ({_short(text[shared.start() :])}). {_MORE_FILES}"
         return (

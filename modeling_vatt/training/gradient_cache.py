@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contrastive learning on batches whose activations do not fit into memory.
 
-The loss ties all clips of a batch together, so gradients cannot simply be accumulated over parts of it. But
-it sees the clips only through their pooled features, which are small: compute those of all parts without a
-graph, then the loss and its gradients on them, then every part once more with a graph, and hand its features
-their gradients (GradCache, Gao et al. 2021, arXiv 2101.06983). Costs one more forward pass of all parts but
-the last, whose graph is kept from the first pass.
+The loss depends on all clips of a batch together, so gradients cannot be accumulated over parts. But it needs
+only the pooled features, which are small. These are computed for all parts without a graph, then the loss and
+its gradients on them, then every part again with a graph, to which the gradients are passed (GradCache, Gao
+et al. 2021, arXiv 2101.06983). All parts but the last one pass forward twice.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from ..models.modeling_vatt import MODALITIES, VattForPreTraining, VattForPreTra
 from .run_record import seed_step
 
 
-# What the loss takes beside the features.
+# Inputs of the loss beside the features.
 _OF_CLIPS = ("audio_mask", "text_mask", "video_ids", "caption_ids")
 Inputs = Mapping[str, torch.Tensor]
 
@@ -36,14 +35,14 @@ def cached_backward(
     backward: Callable[[torch.Tensor], Any] = torch.Tensor.backward,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
 ) -> VattForPreTrainingOutput:
-    """Gradients of the loss on all parts together, as if they were one batch, added to the parameters'.
+    """Add the gradients of the loss on all parts as one batch to those of the parameters.
 
     Args:
-        model: the model itself, or sharded by FSDP2. In DistributedDataParallel take its `module`, and call
+        model: the model itself, or sharded by FSDP2. Of DistributedDataParallel pass the `module`, and call
             [`average_gradients`] afterwards.
-        parts: inputs of the model, with the same modalities in all parts; or functions that give them, called
-            in both passes, so that only one part at a time is on the device.
-        seeds: one for each part; decides its dropout and DropToken in both of its passes.
+        parts: inputs of the model, with the same modalities in all parts; or functions that give them, so
+            that only one part at a time is on the device.
+        seeds: one for each part, of dropout and DropToken in both passes.
         backward: called with the loss (Accelerate's scales it).
         autocast: context of the forward passes.
 
@@ -51,8 +50,8 @@ def cached_backward(
         Losses of the whole batch, and embeddings of all clips.
 
     Raises:
-        ValueError: a tower has batch norms, whose statistics would be those of a part; or the processes of
-            FSDP2 have different numbers of parts.
+        ValueError: a tower has batch norms (statistics would be those of a part), or processes of FSDP2 have
+            different numbers of parts.
     """
     _check_parts(model, len(parts))
     features: list[dict[str, torch.Tensor]] = []
@@ -89,7 +88,7 @@ def cached_backward(
 
 
 def _check_parts(model: VattForPreTraining, count: int) -> None:
-    """Raise ValueError if the batch cannot be cut, or another process cuts it differently."""
+    """Raise ValueError if the batch cannot be split, or another process splits it differently."""
     for name, tower in model.towers.items():
         if any(isinstance(module, _BatchNorm) and module.training for module in tower.modules()):
             raise ValueError(
@@ -123,7 +122,7 @@ def _features(
 
 
 def average_gradients(model: nn.Module) -> None:
-    """Mean over processes of every gradient, where no wrapper does it; one that a process lacks is 0."""
+    """Average all gradients over processes; missing ones count as 0."""
     if not is_distributed():
         return
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -20,14 +20,14 @@ def pretraining_optimizer(
     eps: float,
     weight_decay: float,
 ) -> torch.optim.Optimizer:
-    """Optimizer of all that trains in `model`; temperatures and biases of the loss do not decay.
+    """Optimizer of the trainable parameters; temperatures and biases of the loss have no weight decay.
 
     Args:
         name: `"adam"`, or `"muon"` for the matrices of linear layers ([`Muon`]); the rest stays with Adam.
         betas, eps: of Adam.
 
     Raises:
-        ValueError: nothing trains that is for Muon.
+        ValueError: no trainable matrices for Muon.
     """
     trained = {key: value for key, value in model.named_parameters() if value.requires_grad}
     matrices = {}
@@ -57,11 +57,9 @@ def pretraining_optimizer(
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum of matrices, made orthogonal (https://kellerjordan.github.io/posts/muon/), as
-    `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")` computes it: updates have the size of Adam's, so both
-    take the same rate (arXiv 2502.16982). Matrices of one shape are computed together; `momentum` is
-    Nesterov's.
-    """
+    """Orthogonalised Nesterov momentum of matrices (https://kellerjordan.github.io/posts/muon/), as
+    `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`: updates have the size of Adam's, so both take the same
+    rate (arXiv 2502.16982). Matrices of one shape are computed together."""
 
     def __init__(
         self, params: Iterable[torch.Tensor], lr: float, weight_decay: float, momentum: float = 0.95
@@ -104,8 +102,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: list[torch.Tensor]) -> torch.Tensor:
-    """Matrices (rows, columns) of one shape with singular values of about 1, (matrices, rows, columns), by
-    five steps of a quintic iteration; in bfloat16, or float32 on processors that do not compute in it."""
+    """(matrices, rows, columns) with the singular values moved to about 1, by five steps of a quintic
+    iteration in bfloat16 (float32 on CPUs without it)."""
     stack = torch.stack(matrices)
     stack = stack.to(torch.bfloat16 if stack.is_cuda or computes_bfloat16() else torch.float32)
     stack.div_(torch.linalg.matrix_norm(stack, keepdim=True).clamp_(min=1e-7))
@@ -117,7 +115,7 @@ def orthogonal(matrices: list[torch.Tensor]) -> torch.Tensor:
 
 
 class JoinedOptimizer(torch.optim.Optimizer):
-    """Several optimizers, each of some parameters, as one: one list of groups, one state, one step."""
+    """Several optimizers of different parameters as one."""
 
     def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
         self.parts = parts
@@ -125,7 +123,7 @@ class JoinedOptimizer(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Let the parts work on the groups and the state of the whole."""
+        """Let the parts use the groups and state of the whole."""
         groups = iter(self.param_groups)
         for part in self.parts:
             part.param_groups = [next(groups) for _ in part.param_groups]

@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 LOSS_NAMES = ("loss", "video_audio_loss", "video_text_loss", "audio_text_loss")
 # Deaths of worker processes at the same step before the run gives up.
 _WORKER_DEATHS = 3
-# When reading: what says nothing about the file itself.
+# Errors of reading that are not the file's fault.
 _UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
 # Inputs of the model, by modality.
 _INPUTS = {modality: (name, f"{modality}_pooler_output") for modality, name in INPUT_NAMES.items()}
@@ -69,7 +69,7 @@ class _Progress:
     best_metric: float | None = None
     best_step: int | None = None
     skipped: SkippedClips = field(default_factory=SkippedClips)
-    # Sums of what was not logged yet, and of how many steps each is.
+    # Sums not yet logged, and the number of steps in each.
     sums: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -77,7 +77,7 @@ class _Progress:
         self.skipped = SkippedClips(self.skipped)
 
     def add(self, values: dict[str, float]) -> None:
-        """Take in the values of a step."""
+        """Add the values of a step."""
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0) + 1
@@ -92,11 +92,7 @@ class _Progress:
 def step_sampler(
     args: PretrainingArguments, dataset: ClipDataset, start_step: int = 0, rank: int = 0, world_size: int = 1
 ) -> StepSampler:
-    """The clips of each step of a run, see [`StepSampler`].
-
-    Raises:
-        ValueError: the clips do not make such batches.
-    """
+    """The clips of each step of a run, see [`StepSampler`]; ValueError if they cannot fill a batch."""
     grouped = dataset.group_order(args.group_by, args.group_size) if args.group_by else None
     return StepSampler(
         len(dataset),
@@ -115,25 +111,25 @@ def step_sampler(
 class Pretrainer:
     """Trains a [`VattForPreTraining`].
 
-    Every random decision of a step follows from the seed and the step's number, so a run that was killed
-    and started again continues from its last checkpoint to the same losses (bit for bit on CPU).
+    All randomness of a step follows from the seed and the step's number, so a run that was killed continues
+    from its last checkpoint to the same losses (bit for bit on CPU).
 
     On SIGTERM, SIGINT or SIGUSR1 all processes write a checkpoint after the same step, and [`RunStopped`] is
-    raised. NaN ends the run before it reaches the weights. A worker of the loader that dies is replaced. A
-    failure of disk, memory or a process ends the run with [`TrainingError`]; its last checkpoint stays whole.
+    raised. NaN ends the run before it reaches the weights. Dead workers of the loader are replaced. A failure
+    of disk, memory or a process ends the run with [`TrainingError`]; its last checkpoint stays complete.
 
     Args:
         model: the model; trained in place.
         dataset: clips of the training split.
         args: see [`PretrainingArguments`].
         accelerator: device, precision and processes; a plain one by default.
-        evaluate: called on all processes with the model in evaluation mode, returns metrics; those of the
-            main process count.
-        save_extra: called with a folder into which the best model was saved, to add the processor.
+        evaluate: called on all processes with the model in evaluation mode; the metrics that the main process
+            returns are used.
+        save_extra: called with the folder of the best model, to add the processor.
         on_log: called on the main process with step and metrics.
         on_step: called on the main process with the number of finished steps.
         settings: of the run beyond `args`, for `run.json`.
-        locked: what [`hash_locked`] gives for the model, where it is known already.
+        locked: result of [`hash_locked`], if it is known.
     """
 
     def __init__(
@@ -203,8 +199,8 @@ class Pretrainer:
             if args.ema_decay
             else None
         )
-        # Not prepared: Accelerate would step it once per process, but a step here is one global batch. Nor
-        # registered: Accelerate would unpickle whatever lies in the checkpoint in its place.
+        # Not prepared, as Accelerate would step it once per process; not registered, as it would unpickle
+        # whatever is in the checkpoint.
         self.scheduler = scheduler
 
     def train(self) -> dict[str, float]:
@@ -214,8 +210,8 @@ class Pretrainer:
             RunStopped: a signal asked for it; a checkpoint was written.
             NonFiniteLossError: loss or gradient is NaN or infinite.
             TrainingError: disk, memory or another process failed, or they see different checkpoints.
-            ValueError: the checkpoint in the output folder is of a run with other arguments or data; or one
-                of several processes can read no clip of its batch.
+            ValueError: the checkpoint is of other arguments or data; or one of several processes can read no
+                clip of its batch.
         """
         advice = (
             f"Let a process hold fewer clips at once (--micro_batch_size, now {self.args.micro_batch_size}), "
@@ -276,7 +272,7 @@ class Pretrainer:
 
     @property
     def _decay_start(self) -> int | None:
-        """The step whose checkpoint the run can be extended from."""
+        """The step from whose checkpoint the run can be extended."""
         start = steps_before_decay(vars(self.args))
         return start if 0 <= start < self.args.num_steps else None
 
@@ -287,11 +283,8 @@ class Pretrainer:
         warn_of_long_warmup(self.args.warmup_steps, self.args.num_steps, self.args.learning_rate)
 
     def _stop(self, parts: list[ClipBatch] | None) -> bool:
-        """Whether the run is to stop; what processes have to know of each other before a step.
-
-        All learn which clips could not be read, and raise an error if one of them has nothing to train on, or
-        lacks a modality that another has (the loss compares the clips of all).
-        """
+        """Whether the run is to stop. All processes learn which clips could not be read, and raise if one of
+        them has nothing to train on, or lacks a modality that another has."""
         new = self.progress.skipped.add(clip for part in parts or () for clip in part.skipped)
         readable = [part.inputs for part in parts or () if part.inputs]
         empty = parts is not None and not readable
@@ -345,7 +338,7 @@ class Pretrainer:
             yield [next(loader) for _ in range(chunks.count(batch))]
 
     def _live_batches(self) -> Iterator[list[ClipBatch] | None]:
-        """As [`_batches`], with new workers where one died; None where that was part of being stopped."""
+        """As [`_batches`], with new workers after a death; None if the run is being stopped."""
         deaths, died_at = 0, -1
         batches = self._batches()
         while True:
@@ -380,7 +373,7 @@ class Pretrainer:
         """One update; {} if no clip of the batch could be read."""
         readable = [part for part in parts if part.inputs]
         if not readable:
-            with warnings.catch_warnings():  # that the rate changes without a step is meant
+            with warnings.catch_warnings():  # the rate changes without a step on purpose
                 warnings.simplefilter("ignore", UserWarning)
                 self.scheduler.step()
             return {}
@@ -418,7 +411,7 @@ class Pretrainer:
         return result
 
     def _clip_gradient(self) -> torch.Tensor | None:
-        """The gradient's norm, limited if asked for; None under fp16, where overflow costs an update only."""
+        """Clip the gradient if asked for; its norm, None under fp16, where overflow only skips an update."""
         if self.args.max_grad_norm:
             norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.args.max_grad_norm)
         elif self.accelerator.scaler is None:
@@ -429,7 +422,7 @@ class Pretrainer:
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _refuse_non_finite(self, step: int, values: list[float], norm: torch.Tensor | None) -> None:
-        """Raise what went wrong, on all processes; the clips of the batch are left in a file."""
+        """Raise on all processes; the clips of the batch are written to a file."""
         losses = dict(zip(LOSS_NAMES, values, strict=True))
         size = None if norm is None else float(norm)
         names = sorted(gather_object(self._names_of_step()))
@@ -474,7 +467,7 @@ class Pretrainer:
         assert self.evaluate is not None
         found = [self.evaluate(model)]
         model.train()
-        metrics: dict[str, float] = broadcast_object_list(found)[0]  # so that all agree on what is best
+        metrics: dict[str, float] = broadcast_object_list(found)[0]  # so that all agree on the best
         self._log(step, metrics)
         value = metrics.get(self.args.metric_for_best_model)
         if value is None:
@@ -495,8 +488,8 @@ class Pretrainer:
         return metrics
 
     def whole_weights(self) -> dict[str, torch.Tensor] | None:
-        """`state_dict` for `save_pretrained`, to be called by all processes: under FSDP it is gathered from
-        them, otherwise None will do."""
+        """`state_dict` for `save_pretrained`, gathered under FSDP (all processes call it); otherwise that of
+        [`merged_state_dict`]."""
         if self.accelerator.distributed_type != DistributedType.FSDP:
             return merged_state_dict(self.accelerator.unwrap_model(self.model))
         return self.accelerator.get_state_dict(self.model)
@@ -510,7 +503,7 @@ class Pretrainer:
             self.on_log(step, metrics)
 
     def _save_checkpoint(self) -> None:
-        if self.progress.step == self._saved_step:  # stopped right after it was written
+        if self.progress.step == self._saved_step:  # already written
             return
         target = self.output_dir / f"checkpoint-{self.progress.step}"
         partial = Path(f"{target}.partial")
@@ -589,7 +582,7 @@ class Pretrainer:
                     f"{checkpoint} cannot be read ({error}). It may be whole: see to its rights and its "
                     "disk, then the same command continues from it."
                 ) from error
-            # Memory, too many open files, another process, the device: the checkpoint has no part in it.
+            # Memory, open files, another process or the device: not the checkpoint's fault.
             if explain(error, self.output_dir, "") is not None or "CUDA error" in str(error):
                 raise
             raise TrainingError(
@@ -597,7 +590,7 @@ class Pretrainer:
             ) from error
 
     def skip_report(self, already: Sequence[SkippedClip] = ()) -> str:
-        """What could not be read, of clips left out before training `already`, too; empty if all could be."""
+        """Report of clips that could not be read, with those skipped `already`; empty if there are none."""
         skipped = {**{clip.name: clip.reason for clip in already}, **self.progress.skipped}
         return skip_report(skipped, len(self.dataset) + len(already))
 

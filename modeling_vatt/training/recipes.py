@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What fine-tuning starts from: the paper's recipes, and the config of a classifier (paper 4.1, 4.2, A.2)."""
+"""The paper's recipes for fine-tuning, and the config of a classifier (paper 4.1, 4.2, A.2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,9 +24,8 @@ CLASSIFIERS: dict[str, type[VattClassifier]] = {
 
 @dataclass(frozen=True)
 class FinetuningRecipe:
-    """How the paper fine-tunes on one data set; where the release's defaults differ, the paper counts.
-
-    Dropout before the classifier is a matter of the model's config, whose defaults are the release's.
+    """Settings of the paper (not of the release) for one data set. Dropout before the classifier is in the
+    model's config.
 
     Args:
         media: `"video"`, `"audio"` or `"image"`.
@@ -66,11 +65,8 @@ class FinetuningRecipe:
     eval_crops: int = 1
 
     def options(self, num_processes: int = 1) -> dict[str, Any]:
-        """The recipe as options of the scripts and of [`FinetuningArguments`], media and batch size aside.
-
-        Args:
-            num_processes: processes, or GPUs of one process, among which the batch is divided.
-        """
+        """The recipe as options of the scripts and of [`FinetuningArguments`], without media; the batch is
+        divided among `num_processes` (processes, or GPUs of one process)."""
         fields = {name: value for name, value in vars(self).items() if name not in ("media", "batch_size")}
         return {
             **fields,

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Activations that are computed again in the backward pass instead of being kept."""
+"""Activations that are computed again in the backward pass (gradient checkpointing)."""
 
 from functools import partial
 from typing import Literal
@@ -11,7 +11,7 @@ from torch.utils.checkpoint import create_selective_checkpoint_contexts
 from ..models.modeling_vatt import VattPreTrainedModel
 
 
-# What takes long to compute: products and attention. Norms, activations, dropout and sums take little.
+# Slow operations: products and attention.
 _EXPENSIVE = (
     "mm",
     "addmm",
@@ -28,9 +28,8 @@ def recompute_activations(model: VattPreTrainedModel, what: Literal["no", "full"
 
     Args:
         model: the model.
-        what: `"full"` keeps the input of every block and computes all of it again, which costs about a
-            forward pass; `"selective"` keeps the outputs of matrix products and attention too and computes
-            only what lies between them again; `"no"` keeps everything.
+        what: `"full"` keeps only the input of every block, which costs about a forward pass; `"selective"`
+            also keeps the outputs of matrix products and attention; `"no"` keeps everything.
 
     Raises:
         ValueError: another value, or a model without encoder blocks.

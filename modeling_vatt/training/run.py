@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What pretraining and fine-tuning share besides their steps: stopping, saving and recording a run, refusing
-what cannot be trained on, the clips that were skipped, and how a message says to continue."""
+"""Shared by pretraining and fine-tuning: stopping, saving and recording a run, refusing bad batches, skipped
+clips, and how messages say to continue."""
 
 import json
 import logging
@@ -28,20 +28,19 @@ logger = logging.getLogger(__name__)
 
 
 def step_seed(seed: int, step: int, rank: int, part: int = 0) -> int:
-    """Distinct streams for dropout and DropToken of every step, process and part of a batch, and of resumed
-    runs the same; in the range of torch's seeds."""
+    """Seed of dropout and DropToken for a step, process and part of a batch, also in resumed runs."""
     return (((seed * 1_000_003 + step) * 4099 + rank) * 8209 + part) % 2**63
 
 
 class SkippedClips(dict[str, str]):
-    """Name of a clip -> why it could not be read; `file` gets a line of JSON for each new clip."""
+    """Name of a clip -> reason; `file` gets a line of JSON for each new clip."""
 
     def __init__(self, known: Mapping[str, str] | None = None, file: Path | None = None) -> None:
         super().__init__(known or {})
         self.file = file
 
     def add(self, clips: Iterable[SkippedClip]) -> dict[str, str]:
-        """Take in and warn of the clips that are new, and return them."""
+        """Add the new clips, warn of them and return them."""
         new = {clip.name: clip.reason for clip in clips if clip.name not in self}
         for reason in new.values():
             logger.warning("Skipped %s", reason)
@@ -53,14 +52,13 @@ class SkippedClips(dict[str, str]):
         return new
 
     def share(self, new: Mapping[str, str]) -> None:
-        """Give `new` to all processes, which all call it."""
+        """Send `new` to all processes; all must call it."""
         for clips in gather_object([dict(new)]):
             for name, reason in clips.items():
                 self.setdefault(name, reason)
 
     def begin(self, continued: bool) -> None:
-        """Take in what the file holds if a run is continued, else delete it. A line that was being written
-        when the run was killed is taken out: its clip is noted again when it is met."""
+        """Read the file if a run is continued, without an incomplete last line; otherwise delete it."""
         if self.file is None or not self.file.is_file():
             return
         if not continued:
@@ -81,16 +79,16 @@ class SkippedClips(dict[str, str]):
 
 @dataclass
 class Run:
-    """A run in its folder, seen by one of its processes.
+    """A run in its folder, as seen by one process.
 
     Args:
         folder: of checkpoints, record and result.
-        steps: gives the number of steps made, and of those of the whole run.
-        save_flag: decides when checkpoints are written; for messages.
+        steps: gives the numbers of steps made and of the whole run.
+        save_flag: flag for the interval of checkpoints, for messages.
         state_file: see [`checkpoints`].
 
     Attributes:
-        signals: that were received since the run was begun or continued.
+        signals: received since the start.
     """
 
     folder: Path
@@ -101,20 +99,19 @@ class Run:
 
     @contextmanager
     def guarded(self, memory_advice: str) -> Iterator[None]:
-        """Signals are noted, and faults of disk, memory and processes end in how to go on; see
-        [`explained`]."""
+        """Note signals, and explain faults of disk, memory and processes; see [`explained`]."""
         self.signals = StopSignals()
         with explained(self.folder, memory_advice, self.how_to_continue), self.signals:
             yield
 
     def prepare_folder(self) -> None:
-        """Make the folder, or put in order what a killed run left in it."""
+        """Make the folder, or clean up after a killed run."""
         if PartialState().is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             recover(self.folder)
 
     def checkpoints(self) -> list[Path]:
-        """Whole ones, oldest first."""
+        """Complete checkpoints, oldest first."""
         return checkpoints(self.folder, self.state_file)
 
     def how_to_continue(self) -> str:
@@ -126,12 +123,12 @@ class Run:
         return f"{made} {found[-1]} is whole: the same command continues from it."
 
     def stopped(self) -> RunStopped:
-        """To be raised when the checkpoint is written."""
+        """Exception to raise when the checkpoint is written."""
         reason = self.signals.received or "a signal to another process"
         return RunStopped(f"Stopped by {reason}. {self.how_to_continue()}")
 
     def refuse_unreadable(self, step: int, count: float, skipped: Mapping[str, str]) -> NoReturn:
-        """Raise that `count` processes have nothing to train on; all call it, lest one waits for others."""
+        """Raise on all processes if `count` of them have nothing to train on."""
         reason, processes = next(iter(skipped.values()), "it is empty"), PartialState().num_processes
         raise ValueError(
             f"Step {step}: no clip of the batch of {count:.0f} of the {processes} processes can be read; one "
@@ -141,7 +138,7 @@ class Run:
     def refuse_non_finite(
         self, step: int, what: str, clips: list[str], advice: str, details: Mapping[str, Any]
     ) -> NoReturn:
-        """Raise that a loss or gradient is NaN or infinite, and leave the clips of the batch in a file."""
+        """Raise for a NaN or infinite loss or gradient; the clips of the batch are written to a file."""
         file = self.folder / f"non_finite_step_{step}.json"
         if PartialState().is_main_process:
             found = without_secrets({"step": step, **details, "clips": clips})
@@ -168,17 +165,16 @@ class Run:
         fill: Callable[[], Any],
         finish: Callable[[], Any],
     ) -> None:
-        """Write a checkpoint in three steps, after each of which a failure in one process is raised in all,
-        lest the others wait for it.
+        """Write a checkpoint in three steps; a failure in one process is raised in all.
 
         Args:
-            target: what is written, for messages.
-            partial: folder that is deleted on a failure, as it gives room for what is to be saved yet.
+            target: the checkpoint, for messages.
+            partial: folder that is deleted on a failure, to free its space.
             writes: whether this process begins and finishes; all fill.
-            begin, fill, finish: make the folder, fill it, and put it in its place.
+            begin, fill, finish: make the folder, fill it, and rename it.
 
         Raises:
-            TrainingError: another process failed. A failure of this one is raised as it is.
+            TrainingError: another process failed. A failure of this one is raised unchanged.
         """
         for task, is_mine in ((begin, writes), (fill, True), (finish, writes)):
             failed: Exception | None = None
@@ -197,6 +193,6 @@ class Run:
 
 
 def sum_over_processes(*values: float) -> list[float]:
-    """Sums over all processes, which all call it with as many values."""
+    """Sums over all processes; all must call it."""
     row = torch.tensor(values, dtype=torch.float32, device=PartialState().device)
     return reduce(row, reduction="sum").tolist()

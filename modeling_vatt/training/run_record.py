@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`run.json`: what a run was made of, beside each of its checkpoints and its result."""
+"""`run.json`: record of a run, beside its checkpoints and its result."""
 
 import dataclasses
 import datetime
@@ -61,13 +61,8 @@ HIDDEN = "(hidden)"
 
 
 def without_secrets(value: Any) -> Any:
-    """A value as JSON can hold it, without what opens doors.
-
-    That is tokens of the Hub, passwords and signatures in URLs, and text under a name like `hub_token`.
-
-    Args:
-        value: text, number, mapping, sequence or dataclass; of other things their text is taken.
-    """
+    """A value (text, number, mapping, sequence, dataclass, or the text of others) for JSON, without tokens of
+    the Hub, passwords and signatures in URLs, and text under a name like `hub_token`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -96,7 +91,7 @@ def without_secrets(value: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Python, this package, and what decides its results."""
+    """Versions of Python, this package and the libraries that decide its results."""
     found = {
         "python": platform.python_version(),
         "modeling_vatt": __version__,
@@ -112,7 +107,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """What the run is computed on; neither its name nor its user's."""
+    """Hardware and system, without names of machine and user."""
     return {
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
@@ -136,7 +131,7 @@ def git_revision() -> dict[str, Any] | None:
             return None
         return done.stdout if done.returncode == 0 else None
 
-    # Installed into an environment inside of somebody else's repository, the package is none of its files.
+    # The package may be installed inside of another repository.
     if not git("ls-files", "--error-unmatch", Path(__file__).name):
         return None
     commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
@@ -144,17 +139,17 @@ def git_revision() -> dict[str, Any] | None:
 
 
 def settings_digest(value: Any) -> str:
-    """A short text that differs where settings, configs or lists differ."""
+    """A short hash of settings, configs or lists."""
     return hashlib.sha256(json.dumps(without_secrets(value), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def table_fingerprint(table: datasets.Dataset, column: str, *others: str) -> str:
-    """Tells whether a table is that of an earlier run, wherever its folder is now; reads no media.
+    """Hash of a table, independent of its folder's place; reads no media.
 
     Args:
         table: of [`~modeling_vatt.data.open_table`] or [`~modeling_vatt.data.load_labelled`].
-        column: of the files, which count by their names, and a thousand of them by their sizes.
-        *others: columns that count too, such as that of the labels; `start` and `end` always do.
+        column: of the files: their names, and the sizes of a thousand of them.
+        *others: further columns, such as the labels; `start` and `end` always count.
     """
     digest = hashlib.sha256()
     parts = [name for name in ("start", "end") if name in table.column_names and name not in others]
@@ -182,19 +177,19 @@ def write_run_record(
 ) -> Path:
     """Write `run.json`, the record of a run, without secrets (see [`without_secrets`]).
 
-    It says versions, git revision, machine, config, arguments and data, and under `history` the same of every
-    time the run was started or continued, with its step.
+    It holds versions, git revision, machine, config, arguments and data, and under `history` the same of
+    every start, with its step.
 
     Args:
-        folder: gets the file, in one step.
-        kind: what runs, such as `"pretraining"`.
+        folder: gets the file.
+        kind: such as `"pretraining"`.
         config: of the model, as a dict.
         arguments: mapping or dataclass, or a mapping of those.
-        data: fingerprint of the data, and what else tells about them.
+        data: fingerprint and other facts of the data.
         step: from which the run starts now.
         num_processes: that share the run.
-        new: begin the history; otherwise this start is added to that of the file.
-        **more: other JSON-serialisable facts, which stand at the top level.
+        new: start a new history instead of adding to that of the file.
+        **more: other JSON-serialisable facts for the top level.
 
     Returns:
         The file.
@@ -223,13 +218,13 @@ def write_run_record(
 
 
 def copy_run_record(source: Path, target: Path) -> None:
-    """Put the record of a run beside its checkpoint; deleted meanwhile, it is no reason to lose that."""
+    """Copy the record of a run into a checkpoint, if it exists."""
     if (source / RUN_FILE).is_file():
         shutil.copy(source / RUN_FILE, target)
 
 
 def read_run_record(folder: str | os.PathLike) -> dict[str, Any]:
-    """The record in a folder; {} if there is none, or none that can be read."""
+    """The record in a folder; {} if there is none, or it cannot be read."""
     try:
         record = json.loads((Path(folder) / RUN_FILE).read_text())
     except (OSError, ValueError):
@@ -241,12 +236,9 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
     """Seed Python, NumPy and torch.
 
     Args:
-        seed: any integer that is not negative.
-        deterministic: let torch use algorithms only that give the same bits every time; an operation that has
-            none raises. Slower on GPUs.
-
-    Raises:
-        ValueError: a negative seed.
+        seed: not negative (ValueError).
+        deterministic: allow only algorithms of torch that give the same bits every time; operations without
+            one raise. Slower on GPUs.
     """
     if seed < 0:
         raise ValueError(f"`seed` must not be negative, got {seed}: use 0 or more.")
@@ -257,6 +249,6 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
 
 
 def seed_step(seed: int) -> None:
-    """Decide the randomness of a forward pass; some towers of others draw from NumPy's (wav2vec 2)."""
+    """Seed the randomness of a forward pass, also NumPy's, which some towers use (wav2vec 2)."""
     transformers.set_seed(seed % 2**32)
     torch.manual_seed(seed)

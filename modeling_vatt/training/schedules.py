@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Learning-rate schedules: the cosines of the release and the paper, and rates that do not know the length of
-the run, so that it can be extended: constant, and warm-up, stable, decay (WSD)."""
+"""Learning-rate schedules: the cosines of the release and the paper, and, for runs that can be extended,
+constant and warm-up, stable, decay (WSD)."""
 
 import logging
 import math
@@ -50,8 +50,8 @@ def finetuning_learning_rate(step: int, total_steps: int, warmup_steps: int, pea
 def stable_learning_rate(
     step: int, total_steps: int, warmup_steps: int, decay_steps: int, peak: float = 1e-4, final: float = 0.0
 ) -> float:
-    """Linear warm-up from 0 to `peak`, which then stays; over the last `decay_steps` (0: never) a straight
-    line down to `final`, reached at `total_steps`."""
+    """Linear warm-up from 0 to `peak`, constant, then over the last `decay_steps` linear down to `final` at
+    `total_steps`."""
     if step < warmup_steps:
         return peak * step / warmup_steps
     left = max(0, total_steps - step)
@@ -71,11 +71,8 @@ def warn_of_long_warmup(warmup_steps: int, total_steps: int, peak: float) -> Non
 
 
 def steps_before_decay(settings: Mapping[str, Any]) -> int:
-    """Updates that are the same however long the run is; -1 where all rates depend on its length.
-
-    Args:
-        settings: `schedule`, `num_steps`, `decay_steps` and `all_token_steps` of [`PretrainingArguments`].
-    """
+    """Number of first updates that do not depend on the length of the run, -1 for none; `settings`: fields of
+    [`PretrainingArguments`]."""
     if settings.get("schedule", "cosine") == "cosine":
         return -1
     return settings["num_steps"] - max(settings["decay_steps"], settings.get("all_token_steps", 0))

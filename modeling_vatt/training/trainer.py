@@ -37,20 +37,20 @@ from .schedules import warn_of_long_warmup
 
 logger = logging.getLogger(__name__)
 
-# Class id in place of that of a clip that cannot be read; cross-entropy leaves it out too.
+# Class id of a clip that cannot be read; cross-entropy leaves it out too.
 _UNREAD = -100
 
 
 @dataclass
 class FinetuningArguments(TrainingArguments):
-    """`TrainingArguments` and what the recipes need besides.
+    """`TrainingArguments` with further settings of the recipes.
 
     `max_grad_norm` clips the backbone's gradient. `label_smoothing_factor` works with mixup, but not with
     several labels per clip. `data_seed` (or `seed`) decides the order of the clips, `seed` dropout, DropToken
     and mixup of every step.
 
     Args:
-        classifier_max_grad_norm: of the classifier's gradient, clipped apart from the backbone's; 0 for none.
+        classifier_max_grad_norm: limit of the classifier's gradient norm; 0 for none.
         mixup_alpha: mix every clip with another one of its batch in shares from Beta(alpha, alpha).
     """
 
@@ -81,9 +81,8 @@ class FinetuningArguments(TrainingArguments):
 
 
 def mixup(inputs: torch.Tensor, targets: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each clip of a batch mixed with another one, of a shuffle; one share per clip from Beta(alpha, alpha).
-
-    Draws from torch's global generator of the CPU.
+    """Each clip of a batch mixed with another one (by a permutation), with one share per clip from
+    Beta(alpha, alpha). Draws from torch's global CPU generator.
 
     Args:
         inputs: (batch, ...).
@@ -104,8 +103,8 @@ def smooth_labels(targets: torch.Tensor, smoothing: float) -> torch.Tensor:
 
 
 def collate_labelled(items: Sequence[BatchFeature | SkippedClip]) -> dict[str, Any]:
-    """Items of a [`LabelledDataset`] stacked, and under `skipped` the clips that had to be left out; if there
-    are any, `readable` (items,) bool says which were not."""
+    """Items of a [`LabelledDataset`] stacked, and under `skipped` the clips that were left out; if there are
+    any, `readable` (items,) bool says which were read."""
     batch = collate_clips(items)
     found = {**batch.inputs, "skipped": batch.skipped}
     if batch.skipped:
@@ -116,37 +115,34 @@ def collate_labelled(items: Sequence[BatchFeature | SkippedClip]) -> dict[str, A
 class VattTrainer(Trainer):
     """transformers' Trainer for the classifiers on a [`LabelledDataset`].
 
-    What it adds:
+    It adds:
 
-    - Clips, windows, augmentation, dropout, DropToken and mixup of a step follow from the seeds and the
-      step's number, so a run that was killed and resumed from its last checkpoint (see [`last_checkpoint`])
-      ends with the same weights (bit for bit on CPU).
-    - Backbone and classifier are clipped apart. The release clips the gradient of each replica before the
-      sum over R replicas; here, as everywhere in PyTorch, the averaged gradient is clipped, which equals the
-      release's rule for R = 1 and is up to R times stricter otherwise.
-    - Label smoothing and mixup on soft targets. The loss of evaluation is that of the true labels, computed
-      like the metrics on the predictions of all clips together: each counts once, in however many processes.
+    - All randomness of a step follows from the seeds and the step's number, so a run that was killed and
+      resumed from its last checkpoint (see [`last_checkpoint`]) ends with the same weights (bit for bit on
+      CPU).
+    - The gradients of backbone and classifier are clipped separately. The release clips each replica's
+      gradient before the sum over R replicas; here the averaged gradient is clipped, which is the same for R
+      = 1 and up to R times stricter otherwise.
+    - Label smoothing and mixup on soft targets. Evaluation's loss is that of the true labels, computed like
+      the metrics on the predictions of all clips, each counted once in any number of processes.
     - Clips that cannot be read are left out of their batch, in training and evaluation, and collected in
       `skipped` of all processes and in the file `skipped.jsonl` of the output folder.
-    - Checkpoints appear in one step, when all of them is on the disk, and are ordered by their steps.
-    - On SIGTERM, SIGINT or SIGUSR1 all processes write a checkpoint after the same step, and
-      [`RunStopped`] is raised. NaN ends the run before it reaches the weights. A failure of disk, memory,
-      loader or a process ends it with [`TrainingError`].
-    - `run.json` in the output folder and in every checkpoint tells what the run was made of.
+    - Checkpoints, signals, NaN, failures and `run.json` are handled as by [`Pretrainer`], but dead workers of
+      the loader end the run.
 
     Args:
-        model: a classifier; its config says by `problem_type` whether clips have several labels (see
+        model: a classifier, whose `config.problem_type` says whether clips have several labels (see
             [`finetuning_config`]).
         args: settings.
         settings: of the run beyond `args`, for `run.json`.
         kwargs: of `Trainer`.
 
     Attributes:
-        skipped: name of a clip -> why it could not be read.
+        skipped: name of a clip -> reason.
     """
 
     args: FinetuningArguments
-    _saving: Path | None = None  # where the checkpoint that is being written lies
+    _saving: Path | None = None  # folder of the checkpoint that is being written
 
     def __init__(
         self,
@@ -185,8 +181,7 @@ class VattTrainer(Trainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """See `Trainer`; what was skipped before a resumed run was stopped is remembered, and a run that was
-        finished is not trained on."""
+        """See `Trainer`; a resumed run remembers skipped clips, and a finished run is not trained further."""
         self.skipped.begin(continued=bool(resume_from_checkpoint))
         self._micro_step = (-1, 0)
         begun = 0
@@ -213,7 +208,7 @@ class VattTrainer(Trainer):
                 alone = self.args.world_size == 1  # else the others are in the middle of the next step
                 if self.run.signals.received is None or not is_worker_death(error) or not alone:
                     raise
-                # Workers are waited for between updates and in evaluations: no update is half made.
+                # Workers are waited for only between updates, so no update is incomplete.
                 target = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
                 if target not in checkpoints(target.parent, TRAINER_STATE_NAME):
                     self._save_checkpoint(self.model_wrapped, trial)
@@ -241,7 +236,7 @@ class VattTrainer(Trainer):
         )
 
     def _stop_wanted(self) -> bool:
-        """Whether a process got a signal to stop; to be called by all of them."""
+        """Whether a process got a signal to stop; all must call it."""
         self._stopped = bool(sum_over_processes(self.run.signals.received is not None)[0])
         return self._stopped
 
@@ -250,7 +245,7 @@ class VattTrainer(Trainer):
         return super()._determine_best_metric(metrics, trial) or self._stopped
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """See `Trainer`; written elsewhere, and put in its place when all of it is on the disk."""
+        """See `Trainer`; the checkpoint gets its name when all of it is on the disk."""
         run_dir = Path(self._get_output_dir(trial))
         target = run_dir / f"checkpoint-{self.state.global_step}"
         partial = run_dir / "saving.partial"
@@ -285,17 +280,14 @@ class VattTrainer(Trainer):
         return super()._get_output_dir(trial) if self._saving is None else str(self._saving)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if self._saving is not None:  # what is uploaded must not move
+        if self._saving is not None:  # uploads need the final folder
             self._push = True
         else:
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        """See `Trainer`; where NaN is refused, just before the update.
-
-        Gradients are averaged over processes by then, so NaN in one of them has reached all. Under fp16
-        overflows cost an update only.
-        """
+        """See `Trainer`; refuses NaN just before the update, when gradients are averaged, so on all
+        processes. Under fp16 an overflow only skips an update."""
         norm = super()._get_grad_norm(model, grad_norm)
         size = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if self.accelerator.scaler is None and not math.isfinite(size):
@@ -324,10 +316,10 @@ class VattTrainer(Trainer):
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """See `Trainer`; no step is made if no clip of the batch could be read."""
+        """See `Trainer`; without readable clips no step is made."""
         self.skipped.add(inputs.pop("skipped", ()))
         inputs.pop("readable", None)
-        if self.args.world_size > 1:  # one that raised alone would leave the others waiting
+        if self.args.world_size > 1:  # all must raise together
             count = sum_over_processes(not inputs)[0]
             if count:
                 self.run.refuse_unreadable(self.state.global_step + 1, count, self.skipped)
@@ -380,8 +372,8 @@ class VattTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """See `Trainer`; clips that could not be read keep their rows, with labels that [`evaluation_loop`]
-        knows them by, so that all processes gather batches of the same size. The loss is computed there."""
+        """See `Trainer`; unreadable clips keep their rows, marked by their labels for [`evaluation_loop`], so
+        that all processes gather batches of equal size. The loss is computed there."""
         self.skipped.add(inputs.pop("skipped", ()))
         readable = inputs.pop("readable", None)
         logits = labels = None
@@ -410,11 +402,8 @@ class VattTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """See `Trainer`; loss and metrics are those of the gathered predictions.
-
-        The mean of the losses of batches would count the clips twice that fill up the last batch of several
-        processes. With `label_balancing` the rarity of a label is that among all clips.
-        """
+        """See `Trainer`; loss and metrics are those of the gathered predictions, without the clips that are
+        repeated to fill the last batch. With `label_balancing` labels are counted over all clips."""
         compute, self.compute_metrics = self.compute_metrics, None
         prepare, self.preprocess_logits_for_metrics = self.preprocess_logits_for_metrics, None
         try:
@@ -424,7 +413,7 @@ class VattTrainer(Trainer):
         self.skipped.share(self.skipped)
         predictions: Any = output.predictions
         labels: Any = output.label_ids
-        nothing: Any = None  # what `Trainer` returns for predictions that nobody asked for
+        nothing: Any = None  # as `Trainer` returns for predictions that are not wanted
         metrics: dict[str, float] = dict(output.metrics or {})
         if labels is None or predictions is None:
             return EvalLoopOutput(predictions, labels, metrics, output.num_samples)
@@ -477,17 +466,14 @@ class VattTrainer(Trainer):
 
 
 def _start_worker(worker: int, rest: Callable[[int], None] | None) -> None:
-    """`worker_init_fn` of the loaders: `rest`, and signals to the whole process group do not end the worker.
-
-    `timeout` and SLURM send SIGTERM to all processes. Without its workers the main process could finish
-    neither the step nor an evaluation, and other processes would wait for it. The main process itself ends
-    its workers with the same signal, so who sent it counts.
-    """
+    """`worker_init_fn` of the loaders: `rest`, and only the main process ends the worker by SIGTERM.
+    `timeout` and SLURM send it to all processes, but the main process needs its workers to finish the
+    step."""
     quiet_worker(worker)
     if rest is not None:
         rest(worker)
     main = multiprocessing.parent_process()
-    if main is not None and hasattr(signal, "sigwaitinfo"):  # not there on macOS and Windows
+    if main is not None and hasattr(signal, "sigwaitinfo"):  # not on macOS and Windows
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_when_told, args=(main.pid,), daemon=True).start()
 
@@ -499,7 +485,7 @@ def _end_when_told(main: int | None) -> None:
 
 
 class _StopOnSignal(TrainerCallback):
-    """After the step in which a process got a signal, a checkpoint is written and training ends."""
+    """Writes a checkpoint and ends training after the step in which a process got a signal."""
 
     def __init__(self, trainer: VattTrainer) -> None:
         self.trainer = trainer
@@ -516,16 +502,13 @@ class _StopOnSignal(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        # The Trainer takes every stop for the end of an epoch.
+        # The Trainer treats every stop as the end of an epoch.
         if self.trainer._stopped and (state.epoch or 0) % 1:
             control.should_evaluate = control.should_save = False
 
 
 def last_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest whole checkpoint of a Trainer's run, by its step; None if there is none.
-
-    [`VattTrainer`] gives a checkpoint its name when it is whole. The Trainer of transformers writes its state
-    last: a checkpoint without it was being written when the run was killed.
-    """
+    """The newest complete checkpoint of a Trainer's run, by its step; None if there is none. Complete ones
+    hold the state, which the Trainer writes last."""
     found = checkpoints(output_dir, TRAINER_STATE_NAME)
     return str(found[-1]) if found else None

@@ -76,7 +76,7 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
         service.close()
         copies.close()
 
-    # The interactive documentation of FastAPI comes from a server elsewhere.
+    # FastAPI's interactive documentation loads files from another server.
     app = FastAPI(
         title="vatt",
         lifespan=lifespan,
@@ -92,7 +92,7 @@ def create_app(search: VideoSearch, settings: WebSettings | None = None) -> ASGI
     _add_copies(app, service.library, copies)
     _add_places(app, service.library, settings)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    return Guard(app, settings)  # around everything, the answers to failures included
+    return Guard(app, settings)  # around everything, error answers too
 
 
 def _getter(app: FastAPI) -> Any:
@@ -114,7 +114,7 @@ def _located(library: Library, path: str) -> Path:
 
 
 def _add_page(app: FastAPI, service: SearchService) -> None:
-    """The page itself, and what it shows before anything is asked."""
+    """The page itself, and what it shows first."""
     get, library = _getter(app), service.library
     home = (STATIC / "index.html").read_bytes()
     home_version = hashlib.sha256(home).hexdigest()[:16]
@@ -194,7 +194,7 @@ def _add_search(app: FastAPI, service: SearchService, settings: WebSettings) -> 
         except (IndexDamaged, IndexMismatch):
             raise
         except MediaError as error:
-            # Not the temporary file, nor a remedy that only the owner of the server has.
+            # Without the temporary file, and a remedy for the owner of the server.
             raise HTTPException(
                 422, f"{shown_name(name)}: {error.reason or 'cannot be read'}. Try another file."
             ) from None
@@ -203,7 +203,7 @@ def _add_search(app: FastAPI, service: SearchService, settings: WebSettings) -> 
         return answer | {"seconds": time.perf_counter() - began}
 
     async def indexed(path: str, seconds: float | None) -> IndexedMoment:
-        # What the index holds is enough: the file itself may be gone, and no other is ever opened.
+        # From the index alone: the file itself may be gone.
         moment = await service.moment(path, seconds)
         if moment is None:
             raise HTTPException(404, "No such file in the index.")
@@ -240,14 +240,14 @@ def _add_search(app: FastAPI, service: SearchService, settings: WebSettings) -> 
 def _add_media(app: FastAPI, library: Library) -> None:
     """Files as they are, and pictures of them."""
     get = _getter(app)
-    # A page of results asks for dozens of pictures at once; files that play must not wait for all of them.
+    # A page of results requests dozens of pictures at once, and playing files must not wait.
     decoders = anyio.CapacityLimiter(_DECODERS)
 
     @get("/media/{path:path}")
     def play(path: str) -> Response:
         file = _located(library, path)
         media_type = MEDIA_TYPES.get(Path(path).suffix.lower(), "application/octet-stream")
-        # Answers requests for ranges, which is how browsers jump to a moment.
+        # With ranges, by which browsers jump to a moment.
         return MediaFile(file, media_type)
 
     @get("/thumbnail/{path:path}")
@@ -259,7 +259,7 @@ def _add_media(app: FastAPI, library: Library) -> None:
         if found is None:
             _refuse(library, path)
         content, version = found
-        # An address without the version may show another file tomorrow.
+        # Without a version the address may show another file later.
         cache = f"private, max-age={_PICTURES_KEPT}" if v == version else "private, no-cache"
         return tagged(request.headers, content, "image/jpeg", f"{version}-{t:g}", cache)
 
@@ -291,13 +291,13 @@ def _add_copies(app: FastAPI, library: Library, copies: Copies) -> None:
 
 
 def _add_places(app: FastAPI, library: Library, settings: WebSettings) -> None:
-    """Where files lie, for people at this machine."""
+    """Places of files, for people at this machine."""
     get = _getter(app)
 
     @get("/api/place")
     def place(path: FilePath) -> dict[str, str]:
         file = _located(library, path)
-        # Where the folder lies is nobody else's business.
+        # Not for others.
         return {"place": str(file) if settings.local else path}
 
     @app.post("/api/open")
@@ -310,7 +310,7 @@ def _add_places(app: FastAPI, library: Library, settings: WebSettings) -> None:
 
 
 def _add_error_answers(app: FastAPI) -> None:
-    """Every error is a sentence in JSON; what happened inside stays in the log of the server."""
+    """Errors are sentences in JSON; details stay in the log of the server."""
 
     @app.exception_handler(StarletteHTTPException)
     def refused(_: Request, error: StarletteHTTPException) -> Response:

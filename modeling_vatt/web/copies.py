@@ -21,11 +21,11 @@ from ..processors.media.writing import encode_frames
 
 MEDIA_TYPE = "video/mp4"
 _GRID = 5.0  # seconds: moments near each other share a copy
-_LEAD = 2.0  # seconds before a moment, at least, where there are any
+_LEAD = 2.0  # seconds before a moment, at least
 _SIZE = 480  # pixels of the shorter side, at most
 _FPS = 30.0  # at most
 _RATE = 48_000
-_PIECE = 192 * 2**20  # bytes of frames that are decoded at a time; each piece begins with a seek
+_PIECE = 192 * 2**20  # bytes of frames decoded at a time
 
 
 class Copies:
@@ -45,7 +45,7 @@ class Copies:
         self._sizes: OrderedDict[str, int] = OrderedDict()
 
     def close(self) -> None:
-        """Delete them all; one that is being made ends early."""
+        """Delete all copies; one that is being made ends early."""
         self._closed = True
         with self._making:
             if self._folder is not None:
@@ -54,17 +54,13 @@ class Copies:
             self._sizes.clear()
 
     def locate(self, name: str) -> Path | None:
-        """The file of a copy, if it is still there."""
+        """The file of a copy, if it still exists."""
         folder = self._folder
         return folder / name if folder is not None and name in self._sizes else None
 
     def make(self, file: Path, version: str, moment: float) -> tuple[str, float]:
-        """A copy of what lies around a second of a video, made now unless it is there: the name of its file,
-        and the second at which it begins. `version` stands for the content of the video.
-
-        Raises:
-            MediaError: it cannot be read there.
-        """
+        """Name and first second of a copy around a second of a video of this `version`, made if necessary;
+        MediaError if it cannot be read there."""
         start = max(0.0, (moment - _LEAD) // _GRID * _GRID)
         key = repr((str(file), version, start))
         name = f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.mp4"
@@ -104,7 +100,7 @@ class Copies:
             except MediaError:
                 if not done:
                     raise
-                return  # the pictures end before the sound does, or are damaged from here on
+                return  # the pictures end, or are damaged
             if frames is None or not len(frames) or shape not in (None, frames.shape[1:]):
                 return
             yield from frames

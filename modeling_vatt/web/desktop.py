@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The file manager of this machine, for people who sit at it."""
+"""The file manager of this machine."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def can_show() -> bool:
 
 
 def show_in_folder(file: Path) -> bool:
-    """Open the folder of a file, with the file selected where that is possible; False if nothing can."""
+    """Open the folder of a file, with the file selected if possible; False without a file manager."""
     command = _command(file)
     program = None if command is None else shutil.which(command[0])
     if command is None or program is None:
@@ -35,5 +35,5 @@ def show_in_folder(file: Path) -> bool:
     process = subprocess.Popen(
         [program, *command[1:]], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
     )
-    threading.Thread(target=process.wait, daemon=True).start()  # nobody else asks how it ended
+    threading.Thread(target=process.wait, daemon=True).start()  # avoids a zombie process
     return True

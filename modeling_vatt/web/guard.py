@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What every request passes: who may ask, and what browsers may do with the answer."""
+"""Checks of every request, and security headers of every answer."""
 
 import ipaddress
 import re
@@ -16,7 +16,7 @@ from .settings import WebSettings
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(:\d{1,5})?")
 
-# Everything comes from this server; nothing is inline, so no text of a file name can become a script.
+# Everything comes from this server; nothing is inline, so a file name cannot become a script.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -39,7 +39,7 @@ def host_name(header: str) -> str | None:
 
 
 class Guard:
-    """Refuses foreign names and foreign pages, and adds the security headers to every answer."""
+    """Refuses other host names and origins, and adds security headers to every answer."""
 
     def __init__(self, app: ASGIApp, settings: WebSettings) -> None:
         self.app = app
@@ -72,11 +72,11 @@ class Guard:
         if name is None or not self._known(name):
             message = "The server does not go by this name. Use its address, or start it with --allow-host."
             return JSONResponse({"error": message}, 421)
-        # Browsers tell where a request comes from; programs such as curl send neither header.
+        # Browsers send the origin of a request, programs such as curl do not.
         foreign = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
         origin = headers.get("origin")
         foreign = foreign or (origin is not None and origin.partition("://")[2] != hosts[0])
-        # A link to the page is fine, also from elsewhere.
+        # Links to the page may come from elsewhere.
         if foreign and not (scope["method"] == "GET" and scope["path"] == "/"):
             return JSONResponse({"error": "Requests from other sites are refused."}, 403)
         return None
@@ -86,7 +86,7 @@ class Guard:
             return True
         if not self.allow_remote:
             return False
-        try:  # no stranger can point an address elsewhere
+        try:  # an address cannot be rebound
             ipaddress.ip_address(name)
         except ValueError:
             return False

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The indexed files as the page may see them: nothing else on the machine is ever served."""
+"""The indexed files for the page; nothing else is ever served."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from .media import version_of
 
 _THUMBNAILS = 1000  # kept in memory
 
-# What browsers are told; anything else is bytes to them, never a page or a script.
+# Types for browsers; anything else is bytes, never a page or a script.
 MEDIA_TYPES = {
     ".3gp": "video/3gpp",
     ".m4v": "video/mp4",
@@ -35,7 +35,7 @@ class Library:
     """Files of an index, by their relative paths.
 
     Args:
-        index: its `root` may be None; then there is nothing to show or play.
+        index: without a `root` there is nothing to show or play.
         thumbnail_size: pixels of the longer side.
     """
 
@@ -43,18 +43,18 @@ class Library:
         self.index = index
         self.thumbnail_size = thumbnail_size
         self.root = None if index.root is None else Path(index.root).resolve()
-        # The index keeps a connection for every thread that asks it, and the server's threads come and go.
+        # The index keeps a connection per thread, and the server's threads come and go.
         self._reader = ThreadPoolExecutor(1, "vatt-files")
         self._generation = -1
         self._known: tuple[dict[str, dict[str, Any]], list[str]] = ({}, [])
         self._picture = lru_cache(_THUMBNAILS)(self._decode)
 
     def close(self) -> None:
-        """Let go of the thread that reads the index."""
+        """End the thread that reads the index."""
         self._reader.shutdown()
 
     def files(self) -> dict[str, dict[str, Any]]:
-        """Entries of `VattIndex.files` by path, as they are now: another process may be indexing."""
+        """Current entries of `VattIndex.files` by path."""
         return self._reader.submit(self._read).result()[0]
 
     def folders(self) -> list[str]:
@@ -66,7 +66,7 @@ class Library:
         return self._reader.submit(self.index.store.generation).result()
 
     def info(self) -> dict[str, Any]:
-        """`VattIndex.info`, as it is now."""
+        """Current `VattIndex.info`."""
         return self._reader.submit(self.index.info).result()
 
     def _read(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -82,7 +82,7 @@ class Library:
         return self._known
 
     def errors(self) -> list[dict[str, Any]]:
-        """Files that could not be read, or only in part, and why; without the place of the folder."""
+        """Files that could not be read, or only in part, and why, without the folder's place."""
         places = [f"{place}/" for place in {str(self.root), str(self.index.root)}]
 
         def shown(error: str) -> str:
@@ -97,9 +97,8 @@ class Library:
         ]
 
     def locate(self, path: str) -> Path | None:
-        """The file itself; None unless it is a video with moments in the index and lies within the root."""
-        # An index from a stranger may name a root and files of its own; `vatt index` takes videos alone, and
-        # nothing that is hidden.
+        """The file of a path; None unless it is a video with moments in the index, inside the root."""
+        # An untrusted index may name any root and files; `vatt index` takes only videos that are not hidden.
         hidden = any(part.startswith(".") for part in path.split("/"))
         if hidden or Path(path).suffix.lower() not in VIDEO_SUFFIXES:
             return None
@@ -110,17 +109,17 @@ class Library:
             file = (self.root / path).resolve(strict=True)
         except (OSError, ValueError, RuntimeError):  # gone, a NUL in it, a loop of links
             return None
-        # An index that was made elsewhere or tampered with may name anything, and links lead anywhere.
+        # Names and links may lead anywhere.
         return file if file.is_relative_to(self.root) and file.is_file() else None
 
     def is_gone(self, path: str) -> bool:
-        """Whether a file of the index is no longer where it was."""
+        """Whether a file of the index is missing now."""
         entry = self.files().get(path)
         known = entry is not None and entry["windows"] > 0 and self.root is not None
         return known and not os.path.lexists(self.root / path)  # type: ignore[operator]
 
     def version(self, path: str) -> str | None:
-        """A text that changes with the file as it lies there; None if it does not."""
+        """A text that changes with the file; None without one."""
         file = self.locate(path)
         try:
             return None if file is None else version_of(file.stat())
@@ -128,18 +127,15 @@ class Library:
             return None
 
     def thumbnail(self, path: str, seconds: float) -> tuple[bytes, str] | None:
-        """JPEG of the picture at a moment, and the version of its file; None if there is no such file.
-
-        Raises:
-            MediaError: no picture can be decoded there.
-        """
+        """JPEG of the picture at a moment, and the version of its file; None without the file, MediaError if
+        no picture can be decoded there."""
         file, version = self.locate(path), self.version(path)
         if file is None or version is None:
             return None
         return self._picture(file, version, seconds), version
 
     def _decode(self, file: Path, version: str, seconds: float) -> bytes:
-        """Of a file of this version."""
+        """Thumbnail of a file of this version."""
         buffer = io.BytesIO()
         thumbnail(file, seconds, self.thumbnail_size).convert("RGB").save(buffer, "JPEG", quality=82)
         return buffer.getvalue()

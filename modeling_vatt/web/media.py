@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Files as answers: conditions and ranges as RFC 9110 has them, and errors in JSON."""
+"""Files as answers: conditions and ranges as in RFC 9110, and errors in JSON."""
 
 import hashlib
 import os
@@ -15,24 +15,24 @@ from starlette.types import Receive, Scope, Send
 
 
 _RANGE = re.compile(r"(\d+)-(\d*)|-(\d+)")
-_DIGITS = 18  # of a place in a file; all beyond is the end of it
+_DIGITS = 18  # of a place in a file; more are beyond its end
 
 
 def version_of(found: os.stat_result) -> str:
     """A text that changes with a file."""
-    # The time of the last change of the entry too: a copy may keep size and time of what it replaces.
+    # With the time of the entry's change, as a copy may keep size and time of what it replaces.
     properties = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     return hashlib.sha256(repr(properties).encode()).hexdigest()[:16]
 
 
 def not_modified(headers: Headers, tag: str) -> bool:
-    """Whether the client has what `tag`, an entity tag with its quotes, stands for."""
+    """Whether the client has the content of an entity tag (with its quotes)."""
     known = [part.strip().removeprefix("W/") for part in headers.get("if-none-match", "").split(",")]
     return tag in known or known == ["*"]
 
 
 def tagged(headers: Headers, content: bytes, media_type: str, version: str, cache: str) -> Response:
-    """Content that a version stands for, or 304 if the client has it."""
+    """Content of a version, or 304 if the client has it."""
     tag = f'"{version}"'
     answer_headers = {"ETag": tag, "Cache-Control": cache}
     if not_modified(headers, tag):
@@ -41,11 +41,7 @@ def tagged(headers: Headers, content: bytes, media_type: str, version: str, cach
 
 
 class MediaFile(FileResponse):
-    """A file that is sent whole, in parts, or not again.
-
-    Raises:
-        HTTPException: it cannot be read (404).
-    """
+    """A file as a whole, in ranges, or 304; HTTPException (404) if it cannot be read."""
 
     def __init__(self, file: Path, media_type: str) -> None:
         try:
@@ -67,7 +63,7 @@ class MediaFile(FileResponse):
             return
         wanted = headers.get("range", "")
         del headers["range"]
-        # For other methods, and once the file has changed, a range means nothing.
+        # Ranges are for GET, and for an unchanged file.
         same = headers.get("if-range") in (None, self.headers["etag"], self.headers["last-modified"])
         parts = _ranges(wanted, self.size) if scope["method"] == "GET" and same else None
         if parts:
@@ -81,7 +77,7 @@ class MediaFile(FileResponse):
 
 
 def _ranges(header: str, size: int) -> list[tuple[int, int]] | None:
-    """First and last byte of the parts that exist, maybe none; None if the header has to be ignored."""
+    """First and last byte of the existing ranges; None if the header is to be ignored."""
     unit, _, rest = header.partition("=")
     if unit.strip().lower() != "bytes":
         return None

@@ -11,25 +11,18 @@ from starlette.types import ASGIApp
 
 
 _CONNECTIONS = 200  # at the same time
-_PATIENCE = 2  # seconds that open connections, such as videos that play, get at the end
+_PATIENCE = 2  # seconds for open connections, such as playing videos, at the end
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address is reached from this machine only.
-
-    Raises:
-        OSError: no such name.
-    """
+    """Whether a name or address is only reached from this machine; OSError for an unknown name."""
     found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
     return all(ipaddress.ip_address(address).is_loopback for address in found)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at a name or address of this machine; port 0 takes a free one.
-
-    Raises:
-        OSError: the port is taken, or the address is not of this machine.
-    """
+    """A socket that listens at a name or address of this machine; port 0 takes a free one. OSError if the
+    port is taken, or the address is not of this machine."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     return socket.create_server(address, family=family, backlog=128)
 
@@ -46,7 +39,7 @@ def serve(app: ASGIApp, listening: socket.socket) -> None:
         app,
         log_level="warning",
         server_header=False,
-        # Nobody is believed about whom they speak for.
+        # Forwarding headers are not trusted.
         proxy_headers=False,
         ws="none",
         limit_concurrency=_CONNECTIONS,

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Searches and maps for many visitors: one at a time at the model, and never on the event loop."""
+"""Searches and maps, one at a time at the model, and never on the event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -36,25 +36,21 @@ class SearchService:
         self.search = search
         self.settings = settings
         self.library = Library(search.index, settings.thumbnail_size)
-        # Models and stores need not stand two callers, and two forward passes at a time gain nothing.
+        # One thread, as two forward passes at a time gain nothing.
         self._worker = ThreadPoolExecutor(1, "vatt-model")
-        # What takes the decoder a minute must not hold up the words of others.
+        # Searches by words must not wait for a slow decoder.
         self._decoders = anyio.CapacityLimiter(_DECODERS)
         self._waiting = 0
         self._maps: dict[tuple[Space, Layout], tuple[int, dict[str, Any]]] = {}
         self._map_locks: dict[tuple[Space, Layout], asyncio.Lock] = {}
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """End the threads."""
         self._worker.shutdown(cancel_futures=True)
         self.library.close()
 
     async def run(self, function: Callable[..., Result], *args: Any) -> Result:
-        """The result of a call in the worker thread.
-
-        Raises:
-            HTTPException: too many calls wait already (503).
-        """
+        """The result of a call in the worker thread; HTTPException (503) if too many wait."""
         if self._waiting >= self.settings.max_waiting:
             raise HTTPException(503, "Too many searches at the moment. Try again.", {"Retry-After": "5"})
         self._waiting += 1
@@ -64,10 +60,10 @@ class SearchService:
             self._waiting -= 1
 
     async def info(self) -> dict[str, Any]:
-        """What the page needs to know at its start."""
+        """What the page needs at its start."""
 
         def collect() -> dict[str, Any]:
-            # Before what it stands for: a change meanwhile is noticed later.
+            # Read first, so that a change meanwhile is noticed later.
             generation, known = self.library.generation(), self.library.info()
             return (
                 {"generation": generation}
@@ -89,12 +85,11 @@ class SearchService:
     async def find(
         self, query: Query, moment: IndexedMoment | None, options: dict[str, Any]
     ) -> dict[str, Any]:
-        """Moments for a query, whose files are uploads, or that look like a moment of the index; and the
-        words that the model does not know.
+        """Moments for a query (its files are uploads) or like a moment of the index, and unknown words.
 
         Raises:
-            ValueError: no words that could be looked for, or a silent sound.
-            MediaError: an upload cannot be read, or costs more than the limits allow.
+            ValueError: no known words, or a silent sound.
+            MediaError: an upload cannot be read, or exceeds the limits.
         """
         search, limits = self.search, self.settings.media_limits
         if query.audio is None and query.video is None and (query.like is None or moment is not None):
@@ -110,12 +105,8 @@ class SearchService:
         return await self._answer(moments) | {"unknown": unknown}
 
     async def moment(self, path: str, seconds: float | None) -> IndexedMoment | None:
-        """A moment of the index; None if that holds no such file.
-
-        Args:
-            path: as the index names it, or `sha256:` and the hash of its content.
-            seconds: of the file; by default its middle.
-        """
+        """A moment of the index, None without the file. `path`: of the index, or `sha256:` and a hash;
+        `seconds`: default the middle."""
         index = self.search.index
 
         def look() -> IndexedMoment | None:
@@ -130,8 +121,8 @@ class SearchService:
         return await self._answer(moments, found=False)
 
     async def _answer(self, moments: list[Moment], found: bool = True) -> dict[str, Any]:
-        """Moments with the versions of their files, and the state of the index; only of those that a search
-        has `found` the scores mean something."""
+        """Moments with the versions of their files, and the state of the index; with scores if they were
+        `found` by a search."""
 
         def collect() -> dict[str, Any]:
             versions = {path: self.library.version(path) for path in {moment.path for moment in moments}}
@@ -147,9 +138,9 @@ class SearchService:
         return await asyncio.to_thread(collect)
 
     async def map(self, space: Space, layout: Layout) -> dict[str, Any]:
-        """Places of moments on a plane; computed at the first call and kept until the index changes."""
+        """Places of moments on a plane, kept until the index changes."""
         lock = self._map_locks.setdefault((space, layout), asyncio.Lock())
-        async with lock:  # visitors who come meanwhile get the same map
+        async with lock:  # others wait for the same map
             index = self.search.index
             generation, total = await self.run(lambda: (index.store.meta("generation"), len(index)))
             known = self._maps.get((space, layout))
@@ -180,10 +171,10 @@ def _places(vectors: npt.NDArray, layout: Layout) -> npt.NDArray[np.float64]:
     from ..analysis.projections import project
 
     count = len(vectors)
-    if count < 4:  # too few for any method; side by side
+    if count < 4:  # too few for any method
         return np.stack([(np.arange(count) + 0.5) / max(count, 1), np.full(count, 0.5)], axis=1)
     if layout == "tsne":
-        # Threads of several libraries wait for each other; and the searches want a core, too.
+        # One thread, to leave a core for searches.
         with threadpool_limits(1):
             places = project(vectors, "tsne")
     else:

@@ -1,13 +1,13 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the web page allows."""
+"""Limits of the web page."""
 
 from dataclasses import dataclass, replace
 
 from ..processors import DEFAULT_LIMITS, MediaLimits
 
 
-# In another process: a file that crashes the decoder, hangs or eats memory costs its own search only.
+# In another process: a crash, hang or lack of memory costs one search only.
 UPLOAD_LIMITS = MediaLimits(
     max_bytes=1024**3, max_pixels=4096 * 2304, wall_seconds=60.0, max_memory=2 * 1024**3, isolated=True
 )
@@ -21,20 +21,19 @@ class WebSettings:
 
     Args:
         allow_remote: answer requests that name the server by an IP address, not only by a loopback name.
-        allowed_hosts: further names under which the server may be asked, without port. Any other name is
-            refused: a page of a stranger whose name leads to this machine could read everything otherwise.
-        max_upload_bytes: largest sound or clip that may be sent as a query.
-        upload_seconds: longest time in which an upload has to arrive.
-        max_uploads: uploads at the same time; more are told to come again.
+        allowed_hosts: further host names, without port. Any other name is refused (DNS rebinding).
+        max_upload_bytes: largest sound or clip as a query.
+        upload_seconds: longest time of an upload.
+        max_uploads: uploads at the same time; more are refused (503).
         max_query_characters: longest text query.
         max_results: most moments in one answer.
-        max_waiting: searches that may wait for the model; more are told to come again.
-        max_map_points: moments on the map; a larger index is thinned out evenly.
+        max_waiting: searches that may wait for the model; more are refused (503).
+        max_map_points: moments on the map, chosen evenly from a larger index.
         thumbnail_size: pixels of the longer side.
         media_limits: what decoding an upload may cost.
-        copy_seconds: length of the copies that are made of videos which a browser cannot show.
-        max_copies_bytes: of all such copies; the oldest go.
-        copy_limits: what decoding for a copy may cost; a copy that takes longer ends early.
+        copy_seconds: length of copies for browsers that cannot show a video.
+        max_copies_bytes: of all such copies; the oldest are deleted.
+        copy_limits: what decoding for a copy may cost; the copy ends early if it takes longer.
     """
 
     allow_remote: bool = False
@@ -54,5 +53,5 @@ class WebSettings:
 
     @property
     def local(self) -> bool:
-        """Whether only people at this machine can be meant to ask."""
+        """Whether only people at this machine are served."""
         return not (self.allow_remote or self.allowed_hosts)

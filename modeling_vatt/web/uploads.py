@@ -17,7 +17,7 @@ from .settings import WebSettings
 
 
 def size_text(count: float) -> str:
-    """Bytes for people: `"200 MB"`."""
+    """Bytes as text: `"200 MB"`."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1024:
             return f"{count:.3g} {unit}"
@@ -32,7 +32,7 @@ def shown_name(name: str) -> str:
 
 
 class Uploads:
-    """Receives files; knows how many are under way."""
+    """Receives files, a limited number at a time."""
 
     def __init__(self, settings: WebSettings) -> None:
         self.settings = settings
@@ -40,10 +40,10 @@ class Uploads:
 
     @asynccontextmanager
     async def receive(self, request: Request, sizes: Sequence[int] = ()) -> AsyncIterator[list[Path]]:
-        """The body as files that are gone afterwards.
+        """The body as temporary files.
 
         Args:
-            request: whose body holds one file after the other.
+            request: its body holds one file after the other.
             sizes: bytes of each file but the last.
 
         Raises:
@@ -59,7 +59,7 @@ class Uploads:
             raise HTTPException(503, "Too many uploads at the moment. Try again.", {"Retry-After": "5"})
         self.under_way += 1
         try:
-            # A folder of its own: decoders may look at what lies beside a file.
+            # A separate folder, as decoders may open neighbouring files.
             with tempfile.TemporaryDirectory(prefix="vatt-upload-") as folder:
                 path = Path(folder) / "upload"
                 try:
@@ -87,7 +87,7 @@ class Uploads:
 
 
 def _split(path: Path, sizes: Sequence[int]) -> list[Path]:
-    """Files that lie in one, one after the other."""
+    """Split concatenated files."""
     if sum(sizes) >= path.stat().st_size:
         raise HTTPException(400, "The files are shorter than `size` says.")
     parts = []

@@ -1,10 +1,9 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""One clock for a file whose stamps start again or jump, as in recordings joined end to end.
+"""One clock for a file whose time stamps start again or jump, as in recordings joined end to end.
 
-Knows no decoder. The stamps of a file are cut into epochs, between which its clock jumps. Each epoch is
-moved, with pictures and sound together, to where the one before it ends. The thresholds are those of ffmpeg's
-command line.
+The stamps are cut into epochs where the clock jumps, and each epoch is moved, with pictures and sound
+together, to the end of the one before. The thresholds are those of ffmpeg's command line.
 """
 
 import math
@@ -15,14 +14,14 @@ from typing import BinaryIO
 
 _FORWARD = 10.0  # seconds; a shorter jump ahead is a gap
 _BACKWARD = 0.1
-_DAMAGE = 30 * 3600.0  # ahead is none of a recording's time
+_DAMAGE = 30 * 3600.0  # seconds; a longer jump ahead is no time of a recording
 _REORDERED = 2.0  # packets of video between key frames are stored out of order
-_OVERLAP = 3.0  # of a stream with its own past, where another stream has shown that a new epoch has begun
+_OVERLAP = 3.0  # seconds a stream may go back where another stream has shown that a new epoch begins
 
 
 class FileClock:
-    """The epochs of a file, found by looking at all of its packets in the order of the file. Formats that
-    expect jumps ahead are transport and program streams and Ogg; in others these are gaps, however long."""
+    """The epochs of a file, from all of its packets in the order of the file. Jumps ahead start an epoch in
+    transport and program streams and Ogg; in other formats they are gaps, however long."""
 
     def __init__(self, kinds: list[str], jumps_ahead: bool) -> None:
         self._forward = _FORWARD if jumps_ahead else float("inf")
@@ -42,14 +41,13 @@ class FileClock:
 
     @property
     def stands_still(self) -> bool:
-        """Whether most stamps of sound are those of the packet before."""
+        """Whether most packets of sound repeat the stamp of the packet before."""
         return 2 * self._repeated > self.packets.get("audio", 0)
 
     def add(self, kind: str, moment: float | None, length: float, is_key: bool) -> None:
-        """The next packet: its stamp and length in seconds, and whether it can be decoded by itself.
+        """Take in the next packet: its stamp and length in seconds, and whether it is a key frame.
 
-        Without a stamp, or with that of the one before, it follows that one. Without a length it is as long
-        as the shortest step so far.
+        Without a new stamp it follows the packet before; without a length it has the shortest step so far.
         """
         number, ends = self.packets[kind], self._ends[kind]
         self.packets[kind] += 1
@@ -68,7 +66,7 @@ class FileClock:
             length = self._step[kind]
         epoch, newest = self.begins[kind][-1][1], len(self.offsets) - 1
         if epoch in ends:
-            lag = moment - ends[epoch]  # behind what this stream's epoch leads to expect
+            lag = moment - ends[epoch]  # difference from the expected stamp
             if (lag > _DAMAGE and not math.isfinite(self._forward)) or not math.isfinite(lag):
                 return
             back = _BACKWARD + length if is_key else max(_REORDERED, 20 * length)
@@ -87,8 +85,8 @@ class FileClock:
         ends[epoch] = max(ends.get(epoch, moment), moment + length)
 
     def end(self, kind: str) -> float | None:
-        """When a stream ends, in seconds after the beginning of the first epoch's clock, or of the stream if
-        it has no stamps; None if it has no lengths either."""
+        """When a stream ends, in seconds of the first epoch's clock, or from its start if it has no stamps;
+        None if it has no lengths either."""
         ends = [end + self.offsets[epoch] for epoch, end in self._ends[kind].items()]
         return max(ends, default=self._unstamped[kind] or None)
 
@@ -101,10 +99,8 @@ class FileClock:
 
 
 def recording_end(file: BinaryIO, format_name: str) -> int | None:
-    """The byte at which a file's first recording ends: its size, unless others follow or it was cut short.
-
-    Only for formats that say so or have a mark at their beginning; None if this one does not tell.
-    """
+    """The byte at which a file's first recording ends: its size, unless others follow or it was cut short;
+    None if the format does not tell."""
     place = file.tell()
     try:
         size = file.seek(0, os.SEEK_END)
@@ -134,7 +130,7 @@ def _matroska_end(file: BinaryIO) -> int | None:
 
 
 def _find(file: BinaryIO, mark: bytes, size: int) -> int:
-    """Where the mark of a beginning comes again; `size` if it does not."""
+    """Where the mark of a beginning occurs again; `size` if it does not."""
     place, kept = 4, b""
     file.seek(place)
     while part := file.read(1 << 20):

@@ -1,10 +1,10 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Containers and decoders. PyAV is known here and nowhere else.
+"""Containers and decoders; the only module that imports PyAV.
 
-A `MediaReader` is an open source with one clock, in seconds, whose zero is the start of the video or the
-audio stream, the earlier of the two. It gives decoded frames with their times, from any moment on. Where the
-file's own clock jumps, the file is read from its beginning and the stamps are moved onto one clock.
+A `MediaReader` is an open source with one clock in seconds; zero is the start of the earlier of the video and
+audio streams. It gives decoded frames with their times, from any moment on. Where the file's own clock jumps,
+the file is read from its beginning and the stamps are moved onto one clock.
 """
 
 import io
@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Literal, Self, TypeAlias
 
 import av
 import numpy as np
+from av.filter import Graph
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Discard, Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -34,26 +35,26 @@ Kind: TypeAlias = Literal["video", "audio"]
 Wanted: TypeAlias = Callable[[float, float], bool]
 
 _KINDS: tuple[Kind, ...] = ("video", "audio")
-# A window is sought this many seconds ahead of itself, further each time, until a frame before it is found.
-# Most containers succeed at once; transport streams have no index of their key frames. Program streams stamp
-# some frames only, and for a while after a seek the times of the others are guesses.
+# Seeks go to so many seconds before a window, further each time, until a frame before it is found. Transport
+# streams have no index of key frames. Program streams stamp some frames only; after a seek other times are
+# guesses.
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
 _SEEK_BACK_GUESSING = (10.0, 60.0)
-# Flags of a format: its stamps may jump; are counted by FFmpeg; are not there.
+# Flags of a format: its stamps may jump; are counted by FFmpeg; do not exist.
 _TS_DISCONT, _GENERIC_INDEX, _NOTIMESTAMPS = 0x200, 0x100, 0x80
-# Formats that seek, and stamp what follows, by bytes a second: right for samples of one size only.
+# Formats that seek and then stamp by bytes a second, which is right only for samples of one size.
 _SEEKS_BY_RATE = ("wav", "w64", "aiff", "au", "voc", "sox", "ircam", "nistsphere", "caf")
 _STATEFUL = ("speex", "adpcm", "g722", "g726")  # codecs whose packets need all those before them
 # Formats whose header states a length of its own, however much of the file is there.
 _HEADER_LENGTH = ("matroska", "flv")
-_LATE = 0.05  # seconds a file's clock may start after zero before it matters whether a length counts them
+_LATE = 0.05  # seconds; where a file's clock starts later, it matters whether its length counts this
 _CUT_SHORT = 1.0  # seconds; headers err by less
-_MAX_ASPECT = 20.0  # of a pixel; all beyond is damage
-_REORDER_DEPTH = 17  # packets within which H.264 stores the frames that follow each other on the screen
+_MAX_ASPECT = 20.0  # of a pixel; more is damage
+_REORDER_DEPTH = 17  # packets over which H.264 reorders frames
 _MAX_READ_ERRORS = 16
 _MAX_READ = 1 << 20  # bytes at a time
 _SAMPLE_TYPE = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
-_LOUDEST = 2.0**31  # of floats; files with the numbers of 32-bit integers exist, all beyond is damage
+_LOUDEST = 2.0**31  # float samples with the range of 32-bit integers exist; more is damage
 
 
 _MAX_CLOCKS = 1024
@@ -62,21 +63,20 @@ _clocks: dict[tuple[str | int, ...], FileClock] = {}  # of files that were looke
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a container says about itself. Decoding relies on nothing but `duration`, which is measured where
-    the container only estimates it.
+    """What a container says about itself. Decoding uses only `duration`, which is measured where the
+    container only estimates it.
 
     Attributes:
         source: printable name.
-        duration: seconds from the start of the earlier stream. None in the `info` of a window that was read
-            without need for a length that the container does not state.
-        width, height: pixels as displayed: square ones (the stored height is kept), turned by `rotation`.
+        duration: seconds from the start of the earlier stream. None if the container does not state it and
+            reading the window did not need it.
+        width, height: pixels as displayed, square (the stored height is kept) and turned by `rotation`.
         fps: average frame rate.
         rotation: degrees (0, 90, 180, 270) the stored frames are turned counter-clockwise for display.
         sampling_rate: Hz.
-        clock_start: what the file's own clock, and so a player, shows at second 0 of the clock used here.
-        missing: seconds at the end that the header states and a file that was cut short does not hold; 0 if
-            that is not known.
-    None stands for not known, or no such stream.
+        clock_start: time of the file's own clock, which players show, at second 0 of the clock used here.
+        missing: seconds that the header states but a truncated file does not hold; 0 if not known.
+    None means not known, or no such stream.
     """
 
     source: str
@@ -101,17 +101,17 @@ def error_message(error: Exception) -> str:
 
 
 class _WatchedFile:
-    """What the decoder reads from; asks before every access whether the time is over."""
+    """What the decoder reads from; checks the time limit before every access."""
 
     def __init__(self, file: BinaryIO, check: Callable[[], None]) -> None:
         self._file, self._check = file, check
         self.tell = file.tell
         if isinstance(name := getattr(file, "name", None), str):
-            self.name = name  # its ending helps to tell what is in it
+            self.name = name  # its ending helps to recognise the format
 
     def read(self, size: int) -> bytes:
         self._check()
-        # Files make room for all they are asked for, and headers may ask for gigabytes.
+        # A read allocates what it is asked for, and headers may state gigabytes.
         return self._file.read(min(size, _MAX_READ))
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -142,7 +142,7 @@ class MediaReader:
         options = {"max_pixels": str(self.limits.max_pixels)}
         try:
             self._file.seek(0)
-            # A playlist must not make the decoder open other files or addresses: no protocol is allowed.
+            # No protocol is allowed, so a playlist cannot open other files or addresses.
             self._container = av.open(
                 _WatchedFile(self._file, self.check_time),
                 mode="r",
@@ -169,7 +169,7 @@ class MediaReader:
             self._check_size(self.streams["video"])
 
     def _choose_streams(self) -> dict[Kind, Any]:
-        """Of each kind the one that the file marks as its default, else the first; no attached pictures."""
+        """Choose of each kind the default stream, else the first; no attached pictures."""
         chosen: dict[Kind, Any] = {}
         for kind in _KINDS:
             streams = [
@@ -179,15 +179,15 @@ class MediaReader:
             ]
             if streams:
                 chosen[kind] = max(streams, key=lambda s: bool(s.disposition & Disposition.default))
-        # "tty" draws the characters of a text file as if on a terminal.
+        # "tty" renders text files.
         if not chosen or self._container.format.name == "tty":
             raise self.error("no video and no audio stream that can be decoded", "Check the file.")
         return chosen
 
     def _check_size(self, stream: Any) -> None:
-        """Note the shape of pixels, and refuse frames that are too large before any is decoded."""
+        """Note the aspect ratio of pixels, and refuse frames that are too large before any is decoded."""
         context = stream.codec_context
-        # The container's word on the shape of pixels counts, unless it only repeats the codec's.
+        # The container's aspect ratio counts, unless it only repeats the codec's.
         stated = stream.sample_aspect_ratio
         self._pixel_shape = None if stated == context.sample_aspect_ratio else stated
         width, height = max(context.width, self.display_width(context.width)), context.height
@@ -239,11 +239,11 @@ class MediaReader:
 
     @cached_property
     def _layout(self) -> tuple[bool, bool]:
-        """Whether the file has one clock, so that time tells the place; whether it states its length."""
+        """Whether the file has one clock, so seeking by time works; whether it states its length."""
         form, flags = self._container.format.name, self._container.format.flags
         one_clock = states_length = False
         if form.startswith("mov"):
-            # Fragments, which may be of several recordings, are not in the list of samples.
+            # Fragments are not in the list of samples, and may be of several recordings.
             one_clock = states_length = all(stream.frames for stream in self.streams.values())
         elif form == "avi":
             one_clock = True  # frames are counted
@@ -257,8 +257,8 @@ class MediaReader:
         return one_clock, states_length and self._container.duration is not None
 
     def _scan(self) -> FileClock:
-        """Look through all packets, without decoding, for where the clock jumps and the streams end. It is
-        remembered of files that are opened by name, while they do not change."""
+        """Find from all packets, without decoding, where the clock jumps and the streams end. Remembered for
+        files opened by name until they change."""
         if self._clock is not None:
             return self._clock
         identity = None
@@ -286,26 +286,27 @@ class MediaReader:
                 tick = self.tick[kind]
                 moment = None if stamp is None or packet.is_discard else stamp * tick
                 length = (packet.duration or 0) * tick
-                if kind == "audio" and packet.has_sidedata("skip_samples"):  # that the decoder leaves out
-                    samples = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
-                    length -= samples / max(1, packet.stream.codec_context.sample_rate)
+                if kind == "audio" and packet.has_sidedata("skip_samples"):  # the decoder drops them
+                    skipped = np.frombuffer(bytes(packet.get_sidedata("skip_samples"))[:8], "<u4")
+                    # At its beginning and end; Ogg takes the latter off the length itself.
+                    samples = skipped[0] if self._container.format.name == "ogg" else skipped.sum()
+                    length -= float(samples) / max(1, packet.stream.codec_context.sample_rate)
                 clock.add(kind, moment, max(0.0, length), packet.is_keyframe)
         return clock
 
     @property
     def one_clock(self) -> bool:
-        """Whether the stamps of the file are on one clock; else it is read from its beginning on."""
+        """Whether the file has one clock; otherwise it is read from its beginning."""
         return self._layout[0] or not self._scan().jumps
 
     def _sound_from_begin(self) -> bool:
-        """Whether sound must be decoded from its beginning on: what follows a seek is wrong or has wrong
-        stamps."""
+        """Whether sound must be decoded from its beginning, as samples or stamps after a seek are wrong."""
         codec = self.streams["audio"].codec_context.name
         by_rate = self._container.format.name in _SEEKS_BY_RATE and not codec.startswith("pcm_")
         return by_rate or codec.removeprefix("lib").startswith(_STATEFUL) or self._counted()
 
     def _counted(self) -> bool:
-        """Whether samples are counted, as the stamps of sound add up rounded lengths, or stand still."""
+        """Whether to count samples, as the stamps of sound add up rounded lengths, or repeat."""
         flags = self._container.format.flags
         if flags & _GENERIC_INDEX and not flags & _TS_DISCONT and "video" not in self.streams:
             sound = self.streams["audio"]
@@ -320,10 +321,8 @@ class MediaReader:
     def frames_from(
         self, kind: Kind, seconds: float, wanted: Wanted | None = None
     ) -> Iterator[tuple[float, Any]]:
-        """(time, decoded frame) in the order of presentation, from one at or before `seconds`, or the first.
-
-        A frame may be left out if `wanted(its time, time of the next)` is false.
-        """
+        """(time, decoded frame) in presentation order, from one at or before `seconds`, or the first; frames
+        for which `wanted(time, time of the next)` is false may be left out."""
         seconds = max(seconds, self.begin[kind])
         from_begin = seconds == self.begin[kind]
         if kind == "audio" and self._sound_from_begin():
@@ -336,8 +335,8 @@ class MediaReader:
             packets = self._packets_from(kind, -math.inf if from_begin else seconds)
             yield from self._decode(kind, wanted, packets, self.begin[kind])
             return
-        # Two things need a fresh container: the delay of a sound encoder, which is lost on seeking to the
-        # beginning, and elementary video streams, whose frames have no times and are counted.
+        # A fresh container is needed for the delay of a sound encoder, which a seek to the beginning loses,
+        # and for elementary video streams, whose frames have no times and are counted.
         if kind == "audio":
             seekable = not from_begin
         else:
@@ -354,7 +353,7 @@ class MediaReader:
             for moment, frame in frames:
                 if moment > seconds:
                     break
-                # What precedes a key frame after a seek refers to frames that were not decoded.
+                # After a seek, frames before the key frame refer to frames that were not decoded.
                 if kind == "audio" or frame.key_frame:
                     yield moment, frame
                     yield from frames
@@ -363,7 +362,7 @@ class MediaReader:
         yield from self._decode(kind, wanted, self._demux(self.streams[kind]), self.begin[kind])
 
     def _packets_from(self, kind: Kind, seconds: float) -> Iterator[Any]:
-        """From the file's beginning, on one clock: the packets that frames from `seconds` on are made of."""
+        """Packets from the file's beginning, on one clock, for the frames from `seconds` on."""
         clock = None if self.one_clock else self._scan()
         counted = kind == "audio" and self._counted()
         self._rewind()
@@ -389,14 +388,13 @@ class MediaReader:
     def _decode(
         self, kind: Kind, wanted: Wanted | None, packets: Iterator[Any], following: float | None = None
     ) -> Iterator[tuple[float, Any]]:
-        """(time, decoded frame) of packets; damaged ones are left out. `following` is the time of the first
-        frame if it has no stamp; None leaves frames without stamps out until one has one."""
+        """(time, decoded frame) of packets without damaged ones. `following`: time of the first frame if it
+        has no stamp; None leaves out frames before the first stamp."""
         stream, tick = self.streams[kind], self.tick[kind]
         context = stream.codec_context
-        # AVI knows decoding times only. Frames come out in the order of presentation, late by the depth of
-        # the reordering.
+        # AVI has decoding times only. Frames come in presentation order, late by the depth of the reordering.
         avi = kind == "video" and self._container.format.name == "avi"
-        # H.264 marks the frames that no other refers to: those need no decoding unless wanted themselves.
+        # H.264 marks frames to which no other refers: they are decoded only if wanted.
         selective = wanted is not None and context.name == "h264" and not avi
         for packet, next_stamp in _with_next_stamp(packets):
             if selective and wanted is not None:
@@ -432,13 +430,12 @@ class MediaReader:
             except av.FFmpegError as error:
                 self.last_error = error
                 errors += 1
-            except IndexError:  # PyAV, on a packet of a stream that was not there at the beginning
+            except IndexError:  # PyAV, for a stream that appears late
                 self.check_time()
 
     def length(self, kinds: Sequence[Kind]) -> float | None:
-        """Seconds until the streams of these kinds end: as the container states, else as its packets show;
-        None if neither tells.
-        """
+        """Seconds until the streams of these kinds end, from the container or else its packets; None if
+        neither tells."""
         if self._layout[1] and self._clock is None:
             ticks = [self.streams[kind].duration or 0 for kind in kinds]
             if min(ticks) > 0:
@@ -450,7 +447,7 @@ class MediaReader:
                 return self._container.duration / av.time_base
         clock = self._scan()
         if kinds == ["audio"] and not self.one_clock and self._counted():
-            return None  # of joined FLAC files, some packets have neither stamp nor length
+            return None  # joined FLAC files: some packets have neither stamp nor length
         ends = [clock.end(kind) for kind in kinds if clock.packets[kind]]
         known = [end - self.origin for end in ends if end is not None]
         return max(known) if known and len(known) == len(ends) else None
@@ -463,7 +460,7 @@ class MediaReader:
         return max(1, round(width * ratio))
 
     def orientation(self, frame: Any = None) -> "Orientation":
-        """How frames are turned for display, according to a decoded one (None: the first of the file)."""
+        """How frames are turned for display, from a decoded one (None: the first of the file)."""
         if self._orientation is None:
             if frame is None:
                 _, frame = next(self.frames_from("video", 0.0), (0.0, None))
@@ -496,7 +493,7 @@ class MediaReader:
 
 
 def _with_next_stamp(packets: Iterator[Any]) -> Iterator[tuple[Any, int | None]]:
-    """Packets, each with the presentation stamp that comes after its own, None where that is not known."""
+    """Packets, each with the next presentation stamp, None where that is not known."""
     queue: deque[Any] = deque()
     stamps: list[int] = []
     for packet in chain(packets, repeat(None, _REORDER_DEPTH)):
@@ -509,6 +506,17 @@ def _with_next_stamp(packets: Iterator[Any]) -> Iterator[tuple[Any, int | None]]
             later = len(stamps) if first.pts is None else bisect_right(stamps, first.pts)
             yield first, stamps[later] if later < len(stamps) else None
             del stamps[: -4 * _REORDER_DEPTH]
+
+
+def _without_side_data(frame: Any, kind: int) -> Any:
+    """The frame without its side data of one kind, a number of FFmpeg."""
+    graph = Graph()
+    form = {"width": frame.width, "height": frame.height, "format": frame.format}
+    begin = graph.add_buffer(**form, time_base=frame.time_base)
+    graph.link_nodes(begin, graph.add("sidedata", f"mode=delete:type={kind}"), graph.add("buffersink"))
+    graph.configure()
+    graph.push(frame)
+    return graph.pull()
 
 
 @dataclass(frozen=True)
@@ -525,13 +533,11 @@ class Orientation:
         # A stored pixel (x, y) is displayed at (a x + c y, b x + d y).
         try:
             matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
-        except ValueError:  # some of the data is of a kind without a name in PyAV, such as EXIF
-            turn = math.radians(-frame.rotation)
-            a, b, c, d = math.cos(turn), math.sin(turn), -math.sin(turn), math.cos(turn)
-        else:
-            if matrix is None:
-                return cls()
-            a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()
+        except ValueError as error:  # "31 is not a valid Type": kinds without a name in PyAV, such as EXIF
+            return cls.of(_without_side_data(frame, int(str(error).split()[0])))
+        if matrix is None:
+            return cls()
+        a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()
         transposed = abs(b) + abs(c) > abs(a) + abs(d)
         mirror_x, mirror_y = (c < 0, b < 0) if transposed else (a < 0, d < 0)
         return cls(transposed, mirror_x, mirror_y, round(frame.rotation / 90) % 4 * 90)
@@ -542,8 +548,8 @@ class Orientation:
 
 
 class FrameConverter:
-    """Decoded frames to RGB arrays (H, W, 3), resized by swscale and turned upright. `size` is the shorter
-    side as displayed in pixels, None for the stored height; `count` frames are to come, None if not known."""
+    """Decoded frames to upright RGB arrays (H, W, 3), resized by swscale. `size`: shorter displayed side in
+    pixels, None for the stored height; `count`: number of frames, None if not known."""
 
     def __init__(self, media: MediaReader, size: int | None, count: int | None) -> None:
         self._media, self._size, self._count = media, size, count
@@ -566,8 +572,9 @@ class FrameConverter:
 
 
 def mono(frame: Any) -> np.ndarray:
-    """float32 (samples,): the mean of the channels of a decoded frame; what is no number is silent."""
-    # Not frame.to_ndarray(): it reads one plane too many, at any address, of eight or more channels.
+    """float32 (samples,): the mean of the channels of a decoded frame; NaN where a sample is not finite or
+    beyond 2^31."""
+    # Not frame.to_ndarray(): with eight or more channels it reads beyond the last plane.
     channels, planes = frame.layout.nb_channels, frame.planes
     dtype = np.dtype(_SAMPLE_TYPE[frame.format.name.removesuffix("p")])
     if frame.format.is_planar:
@@ -575,7 +582,7 @@ def mono(frame: Any) -> np.ndarray:
     else:
         stored = np.frombuffer(planes[0], dtype, frame.samples * channels).reshape(-1, channels).T
     if dtype.kind == "f":
-        stored = np.where(np.abs(stored) <= _LOUDEST, stored, 0.0)  # also false for NaN
+        stored = np.where(np.abs(stored) <= _LOUDEST, stored, np.nan)  # NaN fails the comparison
     samples = stored.astype(np.float32)
     if dtype.kind != "f":  # the most negative number becomes -1; of bytes 128 is silence
         samples = (samples - 128 * (dtype.kind == "u")) * np.float32(2.0 ** (1 - 8 * dtype.itemsize))

@@ -24,12 +24,11 @@ class MediaClip:
 
     Attributes:
         frames: uint8 (T, H, W, 3), RGB. None without a video stream; T = 0 if it ends before the window.
-        waveform: float32 (S,), mono, about [-1, 1], finite. None without an audio stream; S = 0 if it ends
-            before.
+        waveform: float32 (S,), mono, about [-1, 1], finite. None without an audio stream; S = 0 as above.
         start: seconds.
-        duration: seconds asked for; of what was found, if all the rest was asked for.
-        timestamps: float64 (T,), when the chosen frames appear, in seconds on the file's clock.
-        info: the container's claims.
+        duration: seconds asked for, or found if that was None.
+        timestamps: float64 (T,), times of the chosen frames in seconds.
+        info: what the container states.
     """
 
     frames: np.ndarray | None
@@ -96,7 +95,7 @@ def _read_window(
     size: int | None,
 ) -> MediaClip:
     frames, timestamps, waveform, end = None, np.zeros(0), None, start
-    # Sound first: it makes better use of a container that has just been opened.
+    # Sound first: it may need a container that was just opened.
     if "audio" in kinds and "audio" in media.streams:
         waveform, end = _read_waveform(media, start, duration, sampling_rate)
     if "video" in kinds and "video" in media.streams:
@@ -117,7 +116,7 @@ def _read_frames(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Frames (T, H, W, 3) on the screen at start + k / fps, their times (T,), and when the last one ends."""
     tick = media.tick["video"]
-    # Half a tick absorbs the rounding of stamps; where a tick is a whole frame (AVI) there is none to absorb.
+    # Half a tick absorbs the rounding of stamps, unless a tick is a whole frame (AVI).
     tolerance = min(tick / 2, 5e-4)
     count = None if duration is None else round(duration * fps)
     convert = FrameConverter(media, size, count)
@@ -127,7 +126,7 @@ def _read_frames(
     end = 0.0
 
     def due(moment: float) -> int:
-        """How many frames of the clip are on the screen before `moment`."""
+        """Number of frames of the clip shown before `moment`."""
         frames = max(0, math.ceil((moment - tolerance - start) * fps))
         return frames if count is None else min(frames, count)
 
@@ -141,7 +140,7 @@ def _read_frames(
         return due(moment) < due(following)
 
     for moment, frame in media.frames_from("video", start + tolerance, wanted):
-        media.orientation(frame)  # what `info` needs to know of a decoded frame
+        media.orientation(frame)  # for `info`
         if frame.is_corrupt or (shown is not None and moment <= shown[0]):
             continue
         show_until(moment)
@@ -159,7 +158,7 @@ def _read_frames(
 def _read_waveform(
     media: MediaReader, start: float, duration: float | None, sampling_rate: int
 ) -> tuple[np.ndarray, float]:
-    """Samples (S,) of the window, and when the sound ends or, if it goes on, a moment after the window."""
+    """Samples (S,) of the window, and when the sound ends, or a time after the window if it goes on."""
     stop = math.inf if duration is None else start + duration
     sought = start - _PREROLL > media.begin["audio"]
     grid = _frame_grid(media) if sought and media.one_clock else None
@@ -182,7 +181,7 @@ def _read_waveform(
         media.check_memory(held)
         track.add(stamp, mono(frame))
         beyond += moment >= stop + RESAMPLING_MARGIN
-        if beyond > 1:  # two tell a gap from a stamp that errs
+        if beyond > 1:  # two tell a gap from a wrong stamp
             break
     if track is None:
         return np.zeros(0, np.float32), 0.0
@@ -193,7 +192,15 @@ def _read_waveform(
         last = first + round(duration * sampling_rate)
     seconds = (last - first) / sampling_rate + 2 * RESAMPLING_MARGIN
     media.check_memory(4 * max(track.rate, sampling_rate) * seconds)
-    return track.samples(first, max(first, last), sampling_rate), end
+    waveform = track.samples(first, max(first, last), sampling_rate)
+    is_sound = np.isfinite(waveform)
+    if not is_sound.all():
+        moment = start + int(is_sound.argmin()) / sampling_rate
+        raise media.error(
+            f"samples that are NaN, infinite or beyond 2^31 at {moment:.2f} s",
+            "Replace them, or choose another window.",
+        )
+    return waveform, end
 
 
 def _frame_grid(media: MediaReader) -> int | None:

@@ -1,8 +1,7 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Endings of the names of media files, for those who look for files in folders. Opening relies on none.
-
-Add to these sets before folders are read, and files of more kinds are found:
+"""Endings of media files to look for in folders; they do not matter for opening a file. To find more, add to
+these sets before folders are read:
 
 ```python
 >>> VIDEO_SUFFIXES.add(".xyz")

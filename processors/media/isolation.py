@@ -1,14 +1,13 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Decoding in another process, for files that nobody vouches for: one that crashes the decoder, hangs or eats
-memory costs itself, not the run.
+"""Decoding in another process, for untrusted files: a crash, a hang or lack of memory costs one file, not the
+run.
 
-The process is started once and serves many files. It is no fork: it loads the decoder and nothing else (no
-torch, no transformers), gets no environment variables that could hold secrets, writes nothing into files, and
-its memory is limited. Both sides send a JSON header and raw bytes. Nothing it sends is unpickled, and sizes
-are checked, because it may have fallen to a hostile file.
-
-It is a plain `subprocess`, since workers of a data loader may have no children of `multiprocessing`.
+The process is started once and serves many files. It is not forked: it loads only the decoder (no torch, no
+transformers), gets no environment variables that could hold secrets, writes no files, and its memory is
+limited. Both sides send a JSON header and raw bytes. As a hostile file may control the process, its answers
+are checked and never unpickled. It is a `subprocess`, as workers of a data loader may have no children of
+`multiprocessing`.
 """
 
 import atexit
@@ -48,11 +47,11 @@ sys.modules["isolated_media"] = package
 importlib.import_module("isolated_media." + stem).serve_decoding()
 """
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "LC_ALL", "LC_CTYPE")
-# What a terminal or a scheduler sends to all processes of a run is its caller's affair.
+# Signals that a terminal or scheduler sends to all processes of a run: the caller handles them.
 _IGNORED = tuple(name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-_CALLS = 500  # of one process; then a fresh one, for what a decoder may have leaked
-_GRACE = 2.0  # seconds the process has to say itself that its time is over
+_CALLS = 500  # of one process, as decoders may leak memory
+_GRACE = 2.0  # seconds in which the process may report itself that its time is over
 _MAX_HEADER = 1 << 24
 _LENGTH = struct.Struct(">I")
 
@@ -65,7 +64,7 @@ def _send(pipe: Any, header: dict[str, Any], *parts: Any) -> None:
 
 
 def _receive(pipe: Any) -> dict[str, Any]:
-    """A header; EOFError if the other side is gone, or sends something else."""
+    """A header; EOFError if the other side has ended, or sends something else."""
     (length,) = _LENGTH.unpack(_fill(pipe, bytearray(_LENGTH.size)))
     if length > _MAX_HEADER:
         raise EOFError("no header")
@@ -107,7 +106,7 @@ class _Decoder:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**environment, **_ONE_THREAD},
-            start_new_session=True,  # signals to the group of its caller do not reach it
+            start_new_session=True,  # without signals to the caller's group
         )
         try:
             self.send({"max_memory": max_memory})
@@ -138,8 +137,7 @@ class _Decoder:
 
     @contextlib.contextmanager
     def watched(self, name: str, limits: MediaLimits) -> Any:
-        """Ends the process if the block takes too long; MediaError if it ended within the block, or sent what
-        cannot be."""
+        """End the process if the block takes too long; MediaError if it ended meanwhile or sent nonsense."""
         watch = threading.Timer(limits.wall_seconds + _GRACE, self._stop)
         watch.daemon = True
         watch.start()
@@ -159,11 +157,11 @@ class _Decoder:
             raise MediaError(name, reason, remedy) from error
         finally:
             watch.cancel()
-            watch.join()  # it may be stopping the process just now, after the answer
+            watch.join()  # it may just be stopping the process
 
     @property
     def usable(self) -> bool:
-        """Whether it may get another file: it lives, and was not told to end."""
+        """Whether it runs and was not told to end."""
         return not self._too_late and self.process.poll() is None
 
     def _stop(self) -> None:
@@ -172,7 +170,7 @@ class _Decoder:
 
     def close(self, kill: bool = False) -> None:
         """End the process, unless it has ended."""
-        # Its own end may be a moment away, and says more than being killed.
+        # If it is about to end, its own exit code says more than that of a kill.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(0.0 if kill else 5.0)
         self.process.kill()
@@ -185,11 +183,11 @@ class _Decoder:
             with contextlib.suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
         if self.process.returncode is None:
-            self.process.returncode = 0  # a parent's: nothing to wait for
+            self.process.returncode = 0  # the parent's process: nothing to wait for
 
 
 class _DecoderPool:
-    """Processes that wait for the next call; each serves one thread at a time."""
+    """Idle decoding processes; each serves one thread at a time."""
 
     def __init__(self) -> None:
         self._idle: list[_Decoder] = []
@@ -200,7 +198,7 @@ class _DecoderPool:
         found = self._take(max_memory) or _Decoder(max_memory)
         try:
             yield found
-        except BaseException:  # it crashed, or an interrupt within an answer: who knows what comes next
+        except BaseException:  # a crash, or an interrupt within an answer: its state is unknown
             found.close(kill=True)
             raise
         if found.usable and found.calls < _CALLS:
@@ -210,8 +208,7 @@ class _DecoderPool:
             found.close(kill=True)
 
     def _take(self, max_memory: int) -> _Decoder | None:
-        """One that waits. Those that ended meanwhile (the system may be short of memory) are no fault of the
-        next file."""
+        """An idle process; those that ended meanwhile are dropped."""
         with self._lock:
             for decoder in [decoder for decoder in self._idle if decoder.max_memory == max_memory][::-1]:
                 self._idle.remove(decoder)
@@ -226,7 +223,7 @@ class _DecoderPool:
         self._idle = []
 
     def after_fork(self) -> None:
-        """In the child: the processes are its parent's."""
+        """In the child: forget the processes, which are the parent's."""
         for decoder in self._idle:
             decoder.forget()
         self.__init__()  # type: ignore[misc]
@@ -239,9 +236,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def call_isolated(function: str, source: MediaSource, limits: MediaLimits, **options: Any) -> Any:
-    """What a function of `reading.py` returns (and raises), computed in another process: paths are opened
-    over there, all else is read here, and a function as `starts` is called here. MediaError also for a crash
-    of the decoder, or too much time; RuntimeError if the process cannot be started."""
+    """Result (or error) of a function of `reading.py`, computed in another process. Paths are opened there,
+    other sources are read here, and a function as `starts` is called here. MediaError also for a crash or too
+    much time; RuntimeError if the process cannot be started."""
     name = source_name(source)
     starts = options.pop("starts", None)
     if starts is not None and not callable(starts):
@@ -275,7 +272,7 @@ def call_isolated(function: str, source: MediaSource, limits: MediaLimits, **opt
 
 @contextlib.contextmanager
 def _doubted(decoder: _Decoder) -> Any:
-    """Takes an answer that makes no sense for a crash."""
+    """Treat an invalid answer as a crash."""
     try:
         yield
     except (KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
@@ -324,7 +321,7 @@ def _clip(described: dict[str, Any], decoder: _Decoder) -> MediaClip:
 
 def serve_decoding() -> None:
     """Decode for the process at the other end of stdin and stdout until it is gone."""
-    # The pipes get numbers of their own: what a library prints does not get among the answers.
+    # The pipes get other numbers, so that output of libraries does not mix with answers.
     requests = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -360,7 +357,7 @@ def _limit_process(max_memory: int) -> None:
 
 
 def _end_after(seconds: float) -> None:
-    """The system ends this process, whatever it does, even if nobody is left to do so; 0 takes it back."""
+    """Let the system end this process after so many seconds; 0 cancels it."""
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, seconds)

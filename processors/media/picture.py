@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Opening pictures, and their pixels whatever they are stored as."""
+"""Opening pictures, and their pixels in any stored format."""
 
 import contextlib
 
@@ -27,16 +27,16 @@ def decode_picture(source: MediaSource, limits: MediaLimits) -> np.ndarray:
                 return picture_pixels(image)
         except MediaError:
             raise
-        # Plugins of Pillow raise these for damaged files of their kinds.
+        # Plugins of Pillow raise these for damaged files.
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
             raise MediaError(name, f"no picture that can be read ({error})", "Check the file.") from error
 
 
 def picture_pixels(image: Image.Image) -> np.ndarray:
-    """Pixels of a picture of Pillow as they are meant to be seen: uint8 (height, width, 3), RGB.
+    """Pixels of a Pillow picture, upright: uint8 (height, width, 3), RGB.
 
-    Pillow's own conversion cuts grey of more than 8 bits to 255. Here it is scaled, where its range is known:
-    ValueError for 32-bit or floating-point values, whose black and white nobody states.
+    Pillow's own conversion cuts grey of more than 8 bits to 255; here it is scaled. ValueError for 32-bit
+    and floating-point grey, whose range is not known.
     """
     tags = getattr(image, "tag_v2", {})  # of TIFF
     largest, white_is_zero = 2 ** tags.get(258, (16,))[0] - 1, tags.get(262) == 0

@@ -1,13 +1,10 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Media files: the exact frames and samples of a time window, decoded here or in a process of their own.
+"""Media files: the exact frames and samples of a time window, decoded here or in another process.
 
-Times are seconds on the file's common clock, whose zero is the start of the video or the audio stream, the
-earlier of the two, so that pictures and sound of a window belong together. Where the file's stamps start
-again or jump, as in recordings joined end to end, the clock goes on.
-
-A call closes what it opens and shares nothing with other calls, so calls may run side by side in threads and
-in forked or spawned processes.
+Times are seconds on one clock for pictures and sound; zero is the start of the earlier of the two streams.
+Where the file's stamps start again or jump, as in recordings joined end to end, the clock goes on. Calls
+share nothing, so they may run in several threads and in forked or spawned processes.
 """
 
 import math
@@ -24,8 +21,7 @@ from .source import DEFAULT_LIMITS, MediaLimits, MediaSource
 
 
 def probe(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> MediaInfo:
-    """What a source contains; decodes one frame at most, and looks through the file where only that tells how
-    long it is.
+    """What a source contains. Decodes at most one frame; reads all packets if only they tell the length.
 
     Raises:
         MediaError: not a media file, or a limit exceeded.
@@ -36,7 +32,7 @@ def probe(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> MediaInf
 
 
 def read_duration(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> float:
-    """Seconds of a source; looks through it where the container does not state them, or only estimates.
+    """Seconds of a source, from its packets if the container does not state or only estimates them.
 
     Raises:
         MediaError: not a media file, or a limit exceeded.
@@ -47,7 +43,7 @@ def read_duration(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> 
 
 
 def read_picture(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> np.ndarray:
-    """A picture as it is meant to be seen: uint8 (height, width, 3), RGB.
+    """A picture, upright: uint8 (height, width, 3), RGB.
 
     Args:
         source: path, URL (see `MediaLimits.allowed_hosts`), bytes, or binary file object.
@@ -61,11 +57,7 @@ def read_picture(source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS) -> n
 
 
 def read_clip(source: MediaSource, *, start: float = 0.0, **options: Any) -> MediaClip:
-    """Frames and sound of the window that begins at `start` seconds: [`read_clips`] for a single one.
-
-    Args:
-        source, options: as there.
-    """
+    """Frames and sound of the window that begins at `start` seconds: [`read_clips`] for a single one."""
     (clip,) = read_clips(source, [start], **options)
     return clip
 
@@ -84,15 +76,14 @@ def read_clips(
 ) -> list[MediaClip]:
     """Frames and sound of several windows [start, start + duration) of a source that is opened once.
 
-    Frame k is the one on the screen at start + k / fps: the last one whose time is not later, give or take
-    the rounding of the container's clock. The first frame of a file counts as shown from the beginning. There
-    are round(duration * fps) frames and round(duration * sampling_rate) samples, fewer where a stream ends
-    before the window does. Sound is the mean of the channels; gaps, and the time before it, are zeros.
+    Frame k is the one on the screen at start + k / fps, up to the rounding of the container's clock; the
+    first frame of a file counts as shown from the beginning. There are round(duration * fps) frames and
+    round(duration * sampling_rate) samples, fewer where a stream ends before the window. Sound is the mean of
+    the channels; gaps, and the time before it, are zeros.
 
     Args:
         source: path, URL (see `MediaLimits.allowed_hosts`), bytes, or binary file object (is not closed).
-        starts: seconds at which the windows begin, or a function that tells them for the length of the source
-            in seconds. Where a container does not state its length, it is decoded to learn it.
+        starts: seconds at which the windows begin, or a function of the length of the source in seconds.
         duration: seconds; None reads to the end.
         fps: frames chosen a second.
         sampling_rate: Hz, of the waveform returned.

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Decoded sound put together on one grid of samples, and resampled. Knows no decoder."""
+"""Decoded sound joined on one grid of samples, and resampled."""
 
 import math
 
@@ -8,35 +8,32 @@ import numpy as np
 import soxr
 
 
-# Seconds of sound the resampling filter sees around a window, so that a moment sounds the same whatever
-# window it is in.
+# Seconds of sound around a window for the resampling filter, so that samples do not depend on the window.
 RESAMPLING_MARGIN = 0.05
-# A real gap moves all stamps after it; what moves the stamp of single frames is none: Vorbis counts a frame
-# before a change of block length short, AVI and RealMedia round to whole packets.
+# A real gap moves all later stamps. Single stamps err without a gap: Vorbis before a change of block length,
+# AVI and RealMedia, which round to whole packets.
 _AGREEING = 4
-_SETTLING = 32  # stamps that vote on where sound begins, of which some err by less than a gap
-_CERTAIN = 0.1  # seconds between stamp and count that are a gap even at the last frame
+_SETTLING = 32  # stamps that vote on where sound begins, as some err
+_CERTAIN = 0.1  # seconds between stamp and count that are a gap even for the last frame
 
 
 class SoundTrack:
-    """Decoded sound on the grid of its own samples, at `rate` Hz; sample 0 is at time 0. Stamps of frames are
-    rounded to `tick` seconds. Sound that was `sought` begins inside of the file; frames of one length begin
-    at multiples of it from the sample `grid`."""
+    """Decoded sound on the grid of its samples, at `rate` Hz; sample 0 is at time 0. Stamps of frames are
+    rounded to `tick` seconds. After a seek (`sought`) frames of one length begin at multiples of it from the
+    sample `grid`."""
 
     def __init__(self, rate: int, tick: float, sought: bool = False, grid: int | None = None) -> None:
         self.rate, self._tick, self._sought, self._grid = rate, tick * rate, sought, grid
         self._parts: list[np.ndarray] = []
         self._counts: list[int] = []  # samples before each part
-        self._shifts: list[float] = []  # by which the stamp of each differs from that; NaN without a stamp
+        self._shifts: list[float] = []  # of the stamps from these counts; NaN without a stamp
         self._stamp: float | None = None
         self._positions: list[int] = []
         self.end = 0
 
     def add(self, moment: float | None, samples: np.ndarray) -> None:
-        """The next frame and its stamp in seconds, None if it has none.
-
-        The same stamp again is none: it is that of a packet with several frames.
-        """
+        """Add the next frame and its stamp in seconds, or None. A repeated stamp counts as None: the packet
+        has several frames."""
         if moment == self._stamp:
             moment = None
         self._stamp = self._stamp if moment is None else moment
@@ -57,7 +54,7 @@ class SoundTrack:
             coming = [self._shifts[other] for other in stamped[place : place + _AGREEING]]
             if moved and not self._is_gap(shift, coming, tolerance):
                 continue
-            # The first that most agree with: further gaps may follow.
+            # The first one that most agree with, as further gaps may follow.
             common = _most_common(coming, tolerance)
             coming = [self._shifts[other] for other in stamped[place : place + _SETTLING]]
             near = [other for other in coming if abs(other - common) <= tolerance]
@@ -82,7 +79,7 @@ class SoundTrack:
         first = following[0]
         if first == 0 and not self._sought:
             return self._shifts[0]
-        # Each stamp leaves a tick of doubt; together they leave less.
+        # Each stamp is known up to a tick; together they are known better.
         low, high = common - tolerance, common + tolerance
         for number in following:
             shift = self._shifts[number]
@@ -93,7 +90,7 @@ class SoundTrack:
         middle = (low + high) / 2
         if self._grid is None:
             return middle
-        # Frames begin at multiples of what their lengths have in common, which may leave one place.
+        # Frames begin at multiples of the common divisor of their lengths, so one place may be left.
         block = math.gcd(*map(len, self._parts[1:-1] or self._parts))
         end = self._counts[first] + len(self._parts[first])  # the first frame may be cut
         exact = self._grid + round((end + middle - self._grid) / block) * block - end
@@ -101,7 +98,8 @@ class SoundTrack:
         return exact if low - slack <= exact <= high + slack else middle
 
     def samples(self, first: int, last: int, rate: int) -> np.ndarray:
-        """float32 (last - first,) at `rate`, from sample `first` on; zeros where there is no sound."""
+        """float32 (last - first,) at `rate`, from sample `first` on; zeros where there is no sound, NaN where
+        there is NaN."""
         step = self.rate // math.gcd(self.rate, rate)  # the two grids meet every `step` of its own samples
         margin = 0 if self.rate == rate else RESAMPLING_MARGIN * self.rate
         low = math.floor((first * self.rate / rate - margin) / step) * step
@@ -112,11 +110,13 @@ class SoundTrack:
             if left < right:
                 sound[left - low : right - low] = samples[left - position : right - position]
         if self.rate != rate:
-            sound = soxr.resample(sound, self.rate, rate, quality="HQ")
+            lost = np.flatnonzero(np.isnan(sound)) * rate // self.rate
+            sound = soxr.resample(np.nan_to_num(sound, copy=False), self.rate, rate, quality="HQ")
+            sound.put(lost, np.nan, mode="clip")  # resampling would spread what is NaN
         skip = first - low * rate // self.rate
         return np.ascontiguousarray(sound[skip : skip + last - first], dtype=np.float32)
 
 
 def _most_common(values: list[float], tolerance: float) -> float:
-    """The first of the values that most others are within the tolerance of."""
+    """The first of the values that have most others within the tolerance."""
     return max(values, key=lambda one: sum(abs(one - other) <= tolerance for other in values))

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""From a path, URL, bytes or file object to a seekable binary file, within limits. Knows no decoder."""
+"""From a path, URL, bytes or file object to a seekable binary file, within limits."""
 
 import contextlib
 import dataclasses
@@ -64,9 +64,9 @@ class MediaLimits:
         timeout: seconds a remote source, or a pipe opened by name, may take to arrive.
         allowed_hosts: hosts that may be fetched from over http(s), redirections included; "*" stands for any
             host. Empty: no remote sources.
-        isolated: decode in another process, so that a file which crashes the decoder or hangs costs itself
-            only. For files from strangers; a few milliseconds a call.
-        max_memory: bytes that process may take (where the system can limit it: Linux).
+        isolated: decode in another process, so that a crash or hang of the decoder costs one file only. For
+            untrusted files; takes longer.
+        max_memory: bytes of memory of that process (Linux).
     """
 
     max_bytes: int = 2 * 1024**3
@@ -141,9 +141,8 @@ def _shortened(text: str) -> str:
 
 
 def open_source(source: MediaSource, limits: MediaLimits) -> tuple[BinaryIO, bool]:
-    """A seekable binary file and whether it was opened here (then the caller closes it). MediaError if it is
-    missing, empty or too large, or a remote source that is not allowed or does not answer; TypeError for no
-    kind of source."""
+    """A seekable binary file, and whether it was opened here (then the caller closes it). MediaError if it is
+    missing, empty, too large, not allowed or does not answer; TypeError for other types."""
     name = source_name(source)
     too_large = MediaError(name, f"more than {limits.max_bytes} bytes", "Raise MediaLimits.max_bytes.")
     file: Any
@@ -172,7 +171,7 @@ def open_source(source: MediaSource, limits: MediaLimits) -> tuple[BinaryIO, boo
 
 
 def _open_path(path: Any, name: str, limits: MediaLimits, too_large: MediaError) -> BinaryIO:
-    """A file by its name. Opening waits for nobody; a named pipe is read into memory."""
+    """A file by its name; a named pipe is read into memory, within the time limit."""
 
     def opener(path: str, flags: int) -> int:
         return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
@@ -220,11 +219,8 @@ def _append(file: io.BytesIO, part: bytes, limits: MediaLimits, too_large: Media
 
 
 def _fetch(url: str, name: str, limits: MediaLimits, too_large: MediaError) -> io.BytesIO:
-    """The body of an http(s) URL.
-
-    Asynchronous, as such a task can be ended whatever it waits for. The timeouts of HTTP clients are for each
-    single wait, so a server that sends a byte now and then would keep them waiting for ever.
-    """
+    """The body of an http(s) URL. Asynchronous, so that the time limit holds for the whole; an HTTP client's
+    own timeout is for each wait, and a server may send one byte at a time."""
     try:  # the client of huggingface_hub 2, else that of huggingface_hub 1; both come with anyio
         import httpx2 as httpx
     except ImportError:

@@ -19,9 +19,9 @@ def encode_frames(
     sampling_rate: int,
     preset: str = "medium",
 ) -> bytes:
-    """MP4 of H.264, key frames two seconds apart, and AAC, mono. Frames are uint8 (H, W, 3); sides that are
-    odd lose a row or column of pixels, as H.264 wants it. The waveform is float32 (S,), None for no sound, at
-    a rate that AAC knows, such as 16000 or 48000. Quicker presets of x264 make larger files."""
+    """MP4 with H.264 (a key frame every two seconds) and mono AAC. Frames are uint8 (H, W, 3); odd sides lose
+    a row or column of pixels, as H.264 requires. The waveform is float32 (S,) or None, at a rate of AAC, such
+    as 16000 or 48000. Faster presets of x264 make larger files."""
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
@@ -30,7 +30,7 @@ def encode_frames(
     rate = Fraction(fps).limit_denominator(1000)
     file = io.BytesIO()
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        # The same bytes each time: x264 with mbtree, and AAC's usual coder, do not give them.
+        # For equal bytes each time, which x264's mbtree and AAC's default coder do not give.
         options = {"g": str(max(1, round(2 * fps))), "preset": preset, "x264-params": "mbtree=0"}
         video: Any = container.add_stream("libx264", rate=rate, options=options)
         video.height, video.width = height, width

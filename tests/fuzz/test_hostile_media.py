@@ -107,17 +107,35 @@ def test_eight_channels(tmp_path: Path) -> None:
         assert 0.25 < np.abs(clip.waveform[4800:]).max() < 0.3  # the mean of 1/8 .. 8/8, times 0.5
 
 
-@pytest.mark.parametrize(("codec", "kind"), [("pcm_f32le", "<f4"), ("pcm_f64le", "<f8")])
-def test_samples_that_are_no_numbers_are_silent(tmp_path: Path, codec: str, kind: str) -> None:
-    """One NaN would make the loss of a whole batch NaN."""
-    sound = tone(0.5, 48_000) + 0.6
-    content = bytearray(write_media(tmp_path / "a.wav", waveform=sound, audio_codec=codec).read_bytes())
-    samples = np.frombuffer(content, kind, offset=content.index(b"data") + 8, count=len(sound)).copy()
-    expected = samples.astype(np.float32)
-    for place, value in ((100, np.nan), (200, np.inf), (300, -np.inf), (400, 1e38)):
-        samples[place], expected[place] = value, 0.0
-    content[content.index(b"data") + 8 :] = samples.tobytes()
-    np.testing.assert_allclose(read_clip(bytes(content)).waveform[: len(sound)], expected, atol=1e-6)
+@pytest.mark.parametrize("rate", [48_000, 16_000])
+@pytest.mark.parametrize(
+    ("name", "codec", "kind"),
+    [
+        ("a.wav", "pcm_f32le", "<f4"),
+        ("a.w64", "pcm_f64le", "<f8"),
+        ("a.caf", "pcm_f32be", ">f4"),
+        ("a.mka", "pcm_f64le", "<f8"),
+    ],
+)
+def test_samples_that_are_no_sound_are_refused(
+    tmp_path: Path, name: str, codec: str, kind: str, rate: int
+) -> None:
+    """In one channel of two, as in arrays; windows beside them are what they were."""
+    sound = np.stack([tone(1.0, 48_000), tone(1.0, 48_000, 333.0)])
+    path = write_media(tmp_path / name, waveform=sound, audio_codec=codec)
+    before = read_clip(path, sampling_rate=rate).waveform
+    content, stored = path.read_bytes(), sound.T.astype(kind)[30_000:30_016]
+    assert before is not None and content.count(stored.tobytes()) == 1
+    for value in (np.nan, np.inf, -np.inf, 1e38):
+        new = stored.copy()
+        new[8, 1] = value
+        path.write_bytes(content.replace(stored.tobytes(), new.tobytes()))
+        with pytest.raises(MediaError, match=r"NaN, infinite or beyond 2\^31 at 0\.63 s"):
+            read_clip(path, start=0.5, duration=0.3, sampling_rate=rate)
+        for start in (0.1, 0.65):
+            window = read_clip(path, start=start, duration=0.3, sampling_rate=rate).waveform
+            first = round(start * rate)
+            np.testing.assert_allclose(window, before[first : first + len(window)], atol=1e-4)
 
 
 def test_streams_that_appear_late_do_not_end_a_file(fuzz: MediaFuzz) -> None:

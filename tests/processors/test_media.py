@@ -291,6 +291,8 @@ def test_lossy_sound_is_aligned(make: Maker, name: str, codec: str, rate: int) -
         assert len(found) in (9, 10, 11)
         error = (found - 0.05 + 0.05) % 0.1 - 0.05
         assert np.abs(error).max() < 1e-4, start
+    if name in ("a.mp3", "a.ogg"):  # measured, without what fills up the last packet
+        assert probe(path).duration == pytest.approx(4.0, abs=1e-4)
 
 
 def test_native_vorbis_in_ogg(make: Maker) -> None:
@@ -710,7 +712,7 @@ def test_no_file_stays_open(make: Maker, film: Path, tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("orientation", range(1, 9))
 def test_pictures_with_exif_data(orientation):
     """Motion JPEG may carry EXIF, a kind of side data that PyAV cannot name."""
     picture = np.zeros((32, 48, 3), dtype=np.uint8)

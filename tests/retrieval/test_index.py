@@ -47,6 +47,7 @@ from modeling_vatt.retrieval import (
     writer_lock,
 )
 from modeling_vatt.retrieval import index as index_module
+from modeling_vatt.retrieval import moments as moments_module
 from modeling_vatt.retrieval import updating as indexing
 from modeling_vatt.retrieval.locking import LOCK
 from modeling_vatt.retrieval.store import DATABASE
@@ -129,12 +130,35 @@ def test_a_window_that_lies_mostly_in_a_moment_is_part_of_it():
     assert [(m.start, m.end) for m in merge_windows(windows, 5, margin=0.05)] == [(0, 2), (1.5, 3.5)]
 
 
+def test_moments_of_a_very_long_file_take_no_time(monkeypatch):
+    looks = []
+    original = moments_module._mostly_in
+    monkeypatch.setattr(moments_module, "_mostly_in", lambda *pair: looks.append(1) or original(*pair))
+    scores = np.random.default_rng(0).standard_normal(3000) / 10
+    windows = [Moment("a.mp4", i, i + 2.0, float(score), 3001.0) for i, score in enumerate(scores)]
+    found = merge_windows(windows, 3000)
+    assert len(found) > 1000 and len(looks) < 10 * len(windows)
+    assert not any(original(window, moment) for moment in found[:20] for window in found if window != moment)
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00.0"), (83.25, "1:23.2"), (3723.96, "1:02:03.9")])
 def test_time_codes(seconds, text):
     assert timecode(seconds) == text
 
 
 # --- store and search ---
+
+
+def test_an_index_that_is_replaced_while_it_is_open(tmp_path):
+    index = synthetic(tmp_path / "i", 3)
+    shutil.rmtree(tmp_path / "i")
+    for work in (lambda: add(index, 4), lambda: index.search(np.ones(12), "va"), lambda: len(index)):
+        with pytest.raises(IndexDamaged, match="removed or replaced since it was opened"):
+            work()
+    other = synthetic(tmp_path / "i", 3)
+    with pytest.raises(IndexDamaged, match="removed or replaced"):
+        index.search(np.ones(12), "va")
+    assert len(other) == 15
 
 
 def test_a_disk_that_is_full_while_files_are_added(tmp_path):
@@ -227,7 +251,7 @@ def test_what_is_no_index_is_refused(tmp_path):
     connection.close()
     with pytest.raises(IndexDamaged, match="not the database"):
         VattIndex.open(tmp_path)
-    assert os.listdir(tmp_path) == [DATABASE]  # what was refused is closed
+    (tmp_path / DATABASE).unlink()
     index = synthetic(tmp_path / "i", 1)
     with pytest.raises(FileExistsError):
         synthetic(tmp_path / "i", 1)
@@ -247,6 +271,44 @@ def test_what_is_no_index_is_refused(tmp_path):
         connection.close()
         with pytest.raises(error):
             VattIndex.open(copy).search(np.ones(12), "va")
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal", "wal, killed", "killed", "newer", "newer tables", "empty"])
+def test_what_is_refused_stays_as_it_is(tmp_path, monkeypatch, mode):
+    """Bytes and names in the folder, with the log of a process that was killed too."""
+    (place := tmp_path / "other").mkdir()
+    connection = sqlite3.connect(tmp_path / DATABASE, isolation_level=None)
+    error: type[ValueError] = IndexDamaged
+    if mode.startswith("newer"):
+        error = IndexMismatch
+        synthetic(tmp_path / "i", 1).close()
+        shutil.copy(tmp_path / "i" / DATABASE, tmp_path)
+        connection.executescript(
+            "PRAGMA journal_mode=DELETE; UPDATE meta SET value = '2' WHERE key = 'format'"
+        )
+        connection.execute("CREATE TABLE frames (x)" if mode == "newer tables" else "SELECT 1")
+    elif mode != "empty":
+        if mode.startswith("wal"):
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.executescript("CREATE TABLE meta (key, value); INSERT INTO meta VALUES ('version', '1')")
+        if mode == "wal":
+            connection.close()
+        elif mode == "killed":
+            connection.executescript("PRAGMA cache_size=1; BEGIN; CREATE TABLE t (x)")
+            connection.execute(
+                "INSERT INTO t SELECT randomblob(9000) FROM json_each('[1, 2, 3, 4, 5, 6, 7]')"
+            )
+    for path in tmp_path.glob(f"{DATABASE}*"):  # as a process that is killed now leaves them
+        shutil.copy(path, place)
+    connection.close()
+    assert (place / f"{DATABASE}-{'wal' if 'wal' in mode else 'journal'}").exists() == ("killed" in mode)
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in place.iterdir()}
+    for writable in (True, False):
+        monkeypatch.setattr(store.os, "access", lambda path, mode, writable=writable: writable)
+        with pytest.raises(error):
+            VattIndex.open(place)
+        after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in place.iterdir()}
+        assert after == before
 
 
 def test_a_reader_that_may_not_write_sees_what_is_there(tmp_path, monkeypatch):

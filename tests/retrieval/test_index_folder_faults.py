@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clip_folders import save_model, write_clip
+from indexes import content
 
 from modeling_vatt.embedding import embedding
 from modeling_vatt.processors import MediaLimits
-from modeling_vatt.retrieval import VideoSearch, embed_windows, forget_files, remember_files
+from modeling_vatt.retrieval import IndexDamaged, VideoSearch, embed_windows, forget_files, remember_files
 from modeling_vatt.retrieval import updating as indexing
 from modeling_vatt.retrieval.ignoring import IGNORE_FILE, Ignored
 
@@ -129,16 +130,49 @@ def test_a_drive_inside_the_folder_that_is_away_costs_no_embeddings(search, tmp_
 def test_files_that_were_replaced_with_the_same_size_and_time(search):
     root = search.index.root
     stat = (root / "a.mp4").stat()
-    content = (root / "b.mp4").read_bytes()[: stat.st_size].ljust(stat.st_size, b"\0")
-    (root / "a.mp4").write_bytes(content)
+    other = (root / "b.mp4").read_bytes()[: stat.st_size].ljust(stat.st_size, b"\0")
+    (root / "a.mp4").write_bytes(other)
     os.utime(root / "a.mp4", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert search.update().unchanged == 3
     before = search.index.vectors("va")[1][0]
     report = search.update(rehash=True)
     assert (report.embedded, report.unchanged) == (1, 2)
-    assert search.index.store.files()[0][0].hash == hashlib.sha256(content).hexdigest()
+    assert search.index.store.files()[0][0].hash == hashlib.sha256(other).hexdigest()
     assert not np.allclose(search.index.vectors("va")[1][-1], before, atol=1e-4)
     assert search.update(rehash=True).unchanged == 3
+
+
+def test_files_moved_onto_others_leave_nothing_behind(search):
+    root = search.index.root
+    before = {file.path: file.hash for file, _ in search.index.store.files()}
+    vectors = content(search.index)
+    for source, target in (("sub/c.mp4", "sub/z.mp4"), ("b.mp4", "sub/c.mp4"), ("a.mp4", "b.mp4")):
+        os.replace(root / source, root / target)
+    report = search.update()
+    assert (report.reused, report.embedded, report.missing) == (3, 0, [])
+    moved = {"b.mp4": "a.mp4", "sub/c.mp4": "b.mp4", "sub/z.mp4": "sub/c.mp4"}
+    after = content(search.index)
+    assert {file.path: file.hash for file, _ in search.index.store.files()} == {
+        path: before[old] for path, old in moved.items()
+    }
+    assert all(np.array_equal(after[path][1], vectors[old][1]) for path, old in moved.items())
+    os.replace(root / "sub/z.mp4", root / "b.mp4")  # over one that is replaced, and needed nowhere else
+    report = search.update()
+    assert (report.reused, report.embedded, report.missing) == (1, 0, [])
+    assert paths(search).keys() == {"b.mp4", "sub/c.mp4"} and search.update().unchanged == 2
+
+
+def test_an_index_that_is_removed_while_it_is_updated_is_not_written_to(search, monkeypatch):
+    write_clip(search.index.root / "new.mp4", 9)
+    original = indexing.embed_windows
+
+    def embed(*arguments, **options):
+        shutil.rmtree(search.index.store.folder)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(indexing, "embed_windows", embed)
+    with pytest.raises(IndexDamaged, match="removed or replaced since it was opened"):
+        search.update()
 
 
 def test_what_is_passed_over_is_counted(search, tmp_path):
@@ -184,6 +218,29 @@ def test_forgotten_files_stay_out_until_they_are_remembered(search):
         remember_files(search.index, ["b.mp4"])
     remember_files(search.index, ["sub"])
     assert search.update().embedded == 1 and set(paths(search)) == {"b.mp4", "sub/c.mp4"}
+
+
+def test_names_for_forgetting_stand_for_their_places(search, tmp_path):
+    """Not for other files of their content, nor for what a link leads to."""
+    index, root = search.index, search.index.root
+    shutil.copy(root / "b.mp4", root / "copy.mp4")
+    (root / "link.mp4").symlink_to("a.mp4")
+    (root / "e\u0301te\u0301").mkdir()  # as macOS writes it
+    shutil.copy(root / "b.mp4", root / "e\u0301te\u0301" / "d.mp4")
+    (tmp_path / "elsewhere").symlink_to(root)
+    assert index.place_of(tmp_path / "elsewhere") == "." and index.place_of("none.mp4") == "none.mp4"
+    assert search.update().reused == 3
+    for name, place in (("copy.mp4", "copy.mp4"), ("link.mp4", "link.mp4"), ("elsewhere/b.mp4", "b.mp4")):
+        assert index.place_of((root if "/" not in name else tmp_path) / name) == place
+        assert forget_files(index, [place]) == 1
+    with pytest.raises(ValueError, match=r"no 'copy\.mp4'"):  # once more, though its content is known
+        forget_files(index, [index.place_of(root / "copy.mp4")])
+    assert forget_files(index, ["\u00e9t\u00e9/"]) == 1
+    assert search.update().unchanged == 2 and set(paths(search)) == {"a.mp4", "sub/c.mp4"}
+    remember_files(index, ["\u00e9t\u00e9", index.place_of(root / "link.mp4")])
+    report = search.update()  # b.mp4 and its copy stay out, so that the content of d.mp4 is known no longer
+    assert (report.embedded, report.reused, len(paths(search))) == (1, 1, 4)
+    assert search.update(exclude=["\u00c9*", "\u00e9t?/"]).removed == 1
 
 
 @pytest.mark.parametrize(

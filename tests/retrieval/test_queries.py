@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queries of several parts, few moments of a file, copies, and what scores mean."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from clip_folders import save_model, write_clip
@@ -16,6 +19,7 @@ from modeling_vatt.retrieval import (
     VattIndex,
     VideoSearch,
     combined,
+    compare_searches,
     embed_query,
     parse_place,
     strength,
@@ -95,6 +99,45 @@ def test_shares_are_what_is_measured(tmp_path):
             assert found == pytest.approx(wanted, abs=tolerance)
     assert strength(None) is None
     assert [strength(share) for share in (0.01, 0.02, 0.05, 0.06)] == ["strong", "likely", "likely", "weak"]
+
+
+@pytest.mark.parametrize("count", [40, 39])
+def test_shares_are_those_of_what_is_there_now(tmp_path, count):
+    """Of a page that is open for months: files come and go, and their number is about the same."""
+    index, query = synthetic(tmp_path / "i", 40), {"va": np.ones(12, np.float32)}
+    calibration = Calibration(index)
+    before = calibration.scale(query)
+    index.remove([file["path"] for file in index.files()])
+    generator = np.random.default_rng(3)
+    for number in range(count):
+        rows = generator.standard_normal((5, 12)) + 2
+        file = FileRecord(f"new{number}.mp4", 1, 1, f"new{number}", 5.0)
+        index.add(file, np.arange(5.0), np.arange(5.0) + 1, rows, generator.standard_normal((5, 6)))
+    now, fresh = calibration.scale(query), Calibration(index).scale(query)
+    assert (now.mean, now.deviation) == (fresh.mean, fresh.deviation) != (before.mean, before.deviation)
+    assert calibration.scale(query).random is now.random  # kept while nothing changes
+
+
+def test_models_agree_on_a_moment_whatever_its_file_is_called(tmp_path):
+    def searched(name: str, place: str) -> SimpleNamespace:
+        index = synthetic(tmp_path / name, 0)
+        starts = np.arange(0, 6, 2.0)
+        rows = np.eye(12)[:3]
+        index.add(FileRecord(place, 1, 1, "same", 6.0), starts, starts + 1, rows, np.eye(6)[:3])
+        index.add(FileRecord("o.mp4", 1, 1, name, 6.0), starts, starts + 1, 0.1 * rows[::-1], np.eye(6)[:3])
+
+        def find(_: Query, **options: Any) -> list:
+            return index.search(np.eye(12)[0], "va", **options)
+
+        return SimpleNamespace(index=index, find=find, unknown_words=lambda text: [])
+
+    searches = [searched("one", "a.mp4"), searched("two", "moved/b.mp4")]
+    answers = compare_searches(searches, Query("x"), top_k=2, merge=False, min_score=0.5)
+    assert [[m.path for m in answer.moments] for answer in answers] == [
+        ["a.mp4", "o.mp4"],
+        ["moved/b.mp4", "o.mp4"],
+    ]
+    assert [answer.shared for answer in answers] == [[1, 0], [1, 0]]
 
 
 def test_an_index_that_is_too_small_says_nothing_of_shares(tmp_path):

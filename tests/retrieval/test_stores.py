@@ -91,6 +91,14 @@ def test_exact_search_finds_what_a_product_finds(index):
     assert len(index) == 0 and index.search(query, "va") == []
 
 
+def test_of_equal_windows_the_earliest_are_found(index):
+    starts = np.arange(50.0)  # a picture that stands still
+    index.add(FileRecord("a.mp4", 1, 1, "x", 50.0), starts, starts + 1, np.ones((50, 12)), np.ones((50, 6)))
+    for count in (1, 7, 49):
+        found = index.search(np.ones(12), "va", top_k=count, merge=False, exact=True)
+        assert [m.start for m in found] == list(range(count))
+
+
 def test_queries_and_files_that_make_no_sense_are_refused(index):
     fill(index, 1)
     for vector, options, message in (

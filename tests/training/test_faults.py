@@ -382,9 +382,12 @@ def test_a_run_killed_while_replacing_loses_nothing(tmp_path, monkeypatch, renam
     with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
         patch.setattr(checkpoint_files.os, "rename", dies)
         commit(tmp_path / "best", {"step": 2})
+    others = ["film.mkv.partial", "text.replaced"]
+    for name in others:
+        (tmp_path / name).mkdir()
     recover(tmp_path)
     assert (tmp_path / "best" / "weights").read_text() == ("new" if renames == 2 else "old")
-    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", *others]
 
 
 def test_old_checkpoints_go_by_their_step(tmp_path):

@@ -1,9 +1,7 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Losses: one file for each formula, and what they share. [`LOSSES`] has the contrastive ones by name.
-
-A new one is a class with `total`, entered there and in `VattConfig.loss_type`.
-"""
+"""Losses: one file for each formula. A new contrastive loss is a class with `total` in [`LOSSES`] and a name
+in `VattConfig.loss_type`."""
 
 from .contrastive import LOSSES, contrastive_loss
 from .label_balanced import label_balanced_bce

@@ -31,7 +31,7 @@ _OLD_NAMES = {
 
 
 def _with_old_names(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """The function, also with arguments under the names they had before."""
+    """The function, also with the old names of its arguments."""
 
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -61,22 +61,20 @@ def contrastive_loss(
 ) -> torch.Tensor:
     r"""Loss between two modalities: one candidate per clip (NCE) or several (MIL-NCE).
 
-    The result is the mean over present clips of the global batch; every process returns its part scaled such
-    that averaging over processes, as data-parallel training does, gives that mean.
+    The result is the mean over present clips of the global batch; every process returns its part, scaled so
+    that the average over processes (data-parallel training) is that mean.
 
     Args:
         anchors: (batch, dim), normalised here. Video, or sound where the candidates are text.
         candidates: (batch, dim) or (batch, per_clip, dim), normalised here.
-        candidate_mask: (batch,), 1 where the clip has candidates, or (batch, per_clip), 1 for candidates that
-            are there. Absent ones are neither positives nor negatives, and clips without both sides have no
-            loss; if none has both, the loss is 0.
+        candidate_mask: (batch,) or (batch, per_clip), 1 for present candidates. Absent ones are neither
+            positives nor negatives, clips without both sides have no loss, and if none has both it is 0.
         temperature: similarities are divided by it. A tensor of one element gets a gradient.
         loss_type: name in [`LOSSES`].
         anchor_mask: (batch,), the same for `anchors`.
         bias: of `"sigmoid"`; a tensor of one element gets a gradient.
-        video_ids: (batch,) integers; clips with the same one are no negatives of each other.
-        caption_ids: integers of each candidate ([`caption_ids`]); those with the same one as a candidate of
-            a clip are no negatives of it.
+        video_ids: (batch,) integers; clips with equal ones are no negatives of each other.
+        caption_ids: integers of each candidate ([`caption_ids`]); the same for candidates.
         alike: candidates whose cosine with the mean of a clip's is larger are no negatives of it.
 
     Returns:

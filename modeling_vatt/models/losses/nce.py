@@ -16,12 +16,12 @@ def _nce_terms(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     With s_ij the similarities of the anchor of clip i and the candidates of clip j, divided by the
     temperature, and sums over the clips of all processes without false negatives:
 
-        numerator_i     = log sum exp s_ii over the candidates that are there
+        numerator_i     = log sum exp s_ii over the present candidates
         to_candidates_i = log sum_{j whose candidates are present} exp s_ij
         to_anchors_i    = log sum_{j whose anchor is present} exp s_ji
     """
     to_candidates, of_columns = log_sum_exp(*pairs.tiled)
-    # Each process knows its anchors' part of the other direction.
+    # Each process has its anchors' part of the other direction.
     largest = all_reduce_max(of_columns)
     of_columns = largest + all_reduce_sum((of_columns - largest).exp()).log()
     batch, per_clip = pairs.candidates.shape[:2]
@@ -44,7 +44,7 @@ class AsymmetricNCE(ContrastiveLoss):
 
 
 class SymmetricNCE(ContrastiveLoss):
-    r"""A denominator for each direction, as CLIP (arXiv 2103.00020) has it; see [`_nce_terms`].
+    r"""A denominator for each direction, as in CLIP (arXiv 2103.00020); see [`_nce_terms`].
 
     loss_i = (to_candidates_i - numerator_i) + (to_anchors_i - numerator_i)
     """

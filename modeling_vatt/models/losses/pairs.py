@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a contrastive loss is: a formula over the pairs of two modalities, of the clips of all processes."""
+"""Contrastive losses: formulas over pairs of two modalities of the clips of all processes."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ class Pairs(NamedTuple):
     present: torch.Tensor  # (batch,), 1 where a clip has both sides
     clips: torch.Tensor  # how many clips of all processes have both
     captions: torch.Tensor  # how many candidates such a clip has, on average
-    candidate_present: torch.Tensor  # (batch, per_clip), 1 for candidates that are there
+    candidate_present: torch.Tensor  # (batch, per_clip), 1 for present candidates
     start: int  # place of this process's first clip among those of all
     bias: torch.Tensor  # (1,), added to similarities by losses that have one
     tiled: tuple[Any, ...]  # arguments of the sums over all similarities ([`tiles`])
@@ -44,8 +44,7 @@ class ContrastiveLoss:
     has_bias = False
 
     def total(self, pairs: Pairs) -> torch.Tensor:
-        """Sum over the clips of this process that have both sides. Over all processes it is divided by their
-        number."""
+        """Sum over the clips of this process with both sides; divided by their number in all processes."""
         raise NotImplementedError
 
 
@@ -83,7 +82,7 @@ def make_pairs(
     if candidate_mask is not None:
         candidate_present = candidate_present * candidate_mask.to(anchor.dtype).view(batch, -1)
     present = candidate_present.amax(1) * anchor_present
-    # Numbers of a clip: its video, then one for each of its captions.
+    # Numbers of a clip: its video's, then those of its captions.
     of_anchors, of_candidates = [], []
     if video_ids is not None:
         of_anchors.append(video_ids.unsqueeze(1))
@@ -97,7 +96,7 @@ def make_pairs(
     if alike is not None:
         with torch.no_grad():
             guides = unit_vectors((candidate * candidate_present.unsqueeze(2)).sum(1)) / alike
-    # Candidates travel, anchors stay where they are.
+    # Candidates are sent to all processes, anchors stay.
     gathered, start = gather_rows(candidate, candidate_present, present, *ids)
     everyones, everyones_present, all_present = gathered[:3]
     clips = all_present.sum()
@@ -128,14 +127,8 @@ def _check_shape(name: str, given: torch.Tensor | None, *shapes: tuple[int, ...]
 
 
 def caption_ids(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """Numbers of 64 bits that are equal where captions are, word for word, however far they are padded.
-
-    Args:
-        input_ids, attention_mask: (..., words), the words before the padding.
-
-    Returns:
-        int64 of shape (...).
-    """
+    """int64 (...) that are equal for captions of equal words, however far padded, from ids and masks
+    (..., words) with words before padding."""
     place = torch.arange(1, input_ids.shape[-1] + 1, device=input_ids.device)
     mixed = input_ids.long() * 0x1E3779B97F4A7C15 + place * 0x3F58476D1CE4E5B9
     for shift, factor in ((30, 0x14D049BB133111EB), (27, 0x2545F4914F6CDD1D)):

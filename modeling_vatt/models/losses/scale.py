@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Temperatures that are learned."""
+"""Learned temperatures."""
 
 import math
 
@@ -17,18 +17,18 @@ _LEAST, _MOST = 0.0, math.log(100)
 class VattLossScale(nn.Module):
     """Temperature of a pair of modalities, and bias if its loss has one.
 
-    Without a bias (NCE) the temperature is kept in [0.01, 1], as CLIP's: before a step of the training the
-    parameter is brought back from outside.
+    Without a bias (NCE) the temperature stays in [0.01, 1], as in CLIP: each forward pass of training clamps
+    the parameter.
 
     Args:
-        temperature: in the beginning.
-        bias: in the beginning; None for a loss without one.
+        temperature: initial value.
+        bias: initial value; None for a loss without one.
     """
 
     def __init__(self, temperature: float, bias: float | None) -> None:
         super().__init__()
         self.initial = {"log_scale": -math.log(temperature), "bias": bias}
-        # Of one element: FSDP shards no scalars.
+        # One element, as FSDP shards no scalars.
         self.log_scale = nn.Parameter(torch.empty(1))
         self.bias = None if bias is None else nn.Parameter(torch.empty(1))
 
@@ -40,6 +40,6 @@ class VattLossScale(nn.Module):
         if self.training:
             with torch.no_grad():
                 log_scale.clamp_(_LEAST, _MOST)
-        # Also where the parameter cannot be changed (FSDP's is a copy) the gradient brings it back.
+        # If the parameter cannot be changed (FSDP's is a copy), its gradient brings it back.
         within = log_scale + (log_scale.clamp(_LEAST, _MOST) - log_scale).detach()
         return widen(-within).exp(), None

@@ -10,13 +10,13 @@ from .tiles import softplus_sum
 
 
 class SigmoidLoss(ContrastiveLoss):
-    r"""Every pair is a yes or a no of its own: yes for each candidate of a clip, no for all others.
+    r"""Binary classification of every pair: a clip's own candidates match, all others do not.
 
         loss_i = 1 / K * (sum log(1 + exp(-(s_ii + b))) + sum_{present j != i} log(1 + exp(s_ij + b)))
 
     with s_ij the similarities of the anchor of clip i and the candidates of clip j, divided by the
-    temperature, without false negatives, b the bias, and K how many candidates a clip has on average. Anchors
-    of clips without candidates say no to the others' too.
+    temperature, without false negatives, b the bias, and K the mean number of candidates of a clip. Anchors
+    of clips without candidates are negatives too.
     """
 
     has_bias = True
@@ -25,5 +25,5 @@ class SigmoidLoss(ContrastiveLoss):
         yes = nn.functional.softplus(-(pairs.of_one_clip + pairs.bias)) * pairs.candidate_present
         yes = yes.sum(1) * pairs.present
         no = softplus_sum(pairs.bias, *pairs.tiled)
-        # Without any clip that has both sides there is nothing to learn from.
+        # No clip has both sides.
         return (yes + no).sum() * (pairs.clips > 0) / pairs.captions.clamp(min=1)

@@ -1,9 +1,9 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Sums over all similarities of rows and columns, which are made tile by tile and never stored: memory is
-linear in the number of clips. They are made again in the backward pass.
+"""Sums over all similarities of rows and columns. These are computed tile by tile, again in the backward
+pass, and never stored, so memory is linear in the number of clips.
 
-The sums are operators of their own: one node in the graph of a compiled model for any batch size.
+The sums are custom operators: one node in the graph of a compiled model for any batch size.
 """
 
 import re
@@ -19,9 +19,9 @@ from ...fast_cpu import product
 # Similarities of a tile: enough for an efficient matrix product, few enough for a CPU's cache.
 _TILE = {"cpu": 2**21}
 _LARGE_TILE = 2**26
-# In place of -inf, so that rows without any present clip stay finite.
+# Instead of -inf, so that rows without any present clip stay finite.
 _ABSENT = -1e9
-# Of the operators. Named after the module, as a checkpoint may bring a copy of it.
+# Of the operators. Named after the module, of which a checkpoint may have a copy.
 _NAMESPACE = re.sub(r"[^A-Za-z0-9]", "_", __name__)
 # Of the operators, as [`_tiles`] explains them.
 _PAIRS = (
@@ -31,7 +31,7 @@ _PAIRS = (
 
 
 def absence(present: torch.Tensor) -> torch.Tensor:
-    """What is added to the similarities of clips: 0 for those that are present."""
+    """Added to the similarities of clips: 0 for present ones, else a large negative number."""
     return torch.where(present == 0, _ABSENT, 0.0).to(present.dtype)
 
 

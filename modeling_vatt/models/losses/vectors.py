@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 
-# Vectors that are shorter are not brought to unit length.
+# Shorter vectors are not brought to unit length.
 _SHORTEST = 1e-6
 
 
 class _Normalize(torch.autograd.Function):
-    """[`normalize`] whose backward pass makes one tensor instead of five: of many texts each is large."""
+    """[`normalize`] whose backward pass allocates one tensor instead of five."""
 
     @staticmethod
     def forward(ctx: Any, vectors: torch.Tensor) -> torch.Tensor:
@@ -32,7 +32,7 @@ class _Normalize(torch.autograd.Function):
 
 
 def unit_vectors(vectors: torch.Tensor) -> torch.Tensor:
-    """[`normalize`] with less memory backwards; generated code needs no help with that."""
+    """[`normalize`] with less memory in the backward pass, except in generated code."""
     return normalize(vectors) if torch.compiler.is_compiling() else _Normalize.apply(widen(vectors))
 
 
@@ -42,5 +42,5 @@ def normalize(embeds: torch.Tensor) -> torch.Tensor:
 
 
 def widen(values: torch.Tensor) -> torch.Tensor:
-    """Values in float32 at least: half precision is too coarse for losses, too narrow for small numbers."""
+    """Values in float32 at least: half precision is too coarse for losses."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
