@@ -31,7 +31,7 @@ _ENCODER_SIZES: dict[str, tuple[int, int, int, int, int]] = {  # in the order of
     "large": (1024, 4096, 24, 16, 64),
     "xlarge": (1536, 4096, 24, 24, 64),
 }
-# Presets: sizes of the video, audio and text towers; of the encoder that the towers share.
+# Presets: sizes of the video, audio and text towers; size of the shared encoder.
 _SPECIFIC_PRESETS = {
     "bbs": ("base", "base", "small"),
     "mbs": ("medium", "base", "small"),
@@ -39,7 +39,7 @@ _SPECIFIC_PRESETS = {
 }
 _AGNOSTIC_PRESETS = {"ma_base": "base", "ma_medium": "medium", "ma_large": "large"}
 _TOWERS = ("video_config", "audio_config", "text_config")
-# What must agree between the towers of a modality-agnostic model, because they share one encoder.
+# Fields that must be equal in the towers of a modality-agnostic model, which share one encoder.
 _SHARED_ENCODER_FIELDS = (
     *_ENCODER_SIZE_FIELDS,
     "hidden_act",
@@ -49,14 +49,14 @@ _SHARED_ENCODER_FIELDS = (
     "attention_probs_dropout_prob",
     "layer_norm_eps",
 )
-# What each tower of such a model has on either side of that encoder.
+# Fields around that encoder for each tower.
 _PROJECTIONS: dict[str, Any] = {"use_pre_projection": True, "use_post_projection": True}
 _AROUND_SHARED_ENCODER: dict[str, dict[str, Any]] = {
     "video_config": _PROJECTIONS,
     "audio_config": _PROJECTIONS,
     "text_config": {**_PROJECTIONS, "encoder_type": "bert", "pre_projection_bias": True},
 }
-# What a derived tower takes over besides.
+# Further fields that a derived tower copies.
 _DERIVED_FIELDS = ("position_dropout_prob", "position_layer_norm_eps", "projection_size", "projection_act")
 
 
@@ -149,12 +149,12 @@ class VattTowerConfig(PreTrainedConfig):
 
 @strict
 class VattMediaConfig(VattTowerConfig):
-    r"""What the towers of video and audio have in common: tokens that can be dropped and masked, or the
-    convolutional network of the MMV baseline in place of the Transformer. Not used on its own.
+    r"""Common fields of the video and audio towers: DropToken and masking, or the convolutional network of
+    the MMV baseline instead of the Transformer. Not used on its own.
 
     Args:
-        encoder_type (`str`): `"transformer"`, or a convolutional network (see the subclasses). With the
-            latter, all fields of the Transformer are without effect.
+        encoder_type (`str`): `"transformer"`, or a convolutional network (see the subclasses), for which the
+            fields of the Transformer have no effect.
         drop_token_rate (`float`): share of tokens DROPPED in training (1 - official `patch_sampling_rate`);
             0 switches DropToken off.
         use_input_masking (`bool`): replace a share of the patch embeddings in training (release 2.9; no
@@ -194,7 +194,7 @@ class VattMediaConfig(VattTowerConfig):
         return round(count * self.width_multiplier)
 
     def validate_convolutions(self) -> None:
-        """Part of `@strict` validation: widths are whole numbers, and nothing asks for tokens in vain."""
+        """Part of `@strict` validation: widths are whole numbers, and no field needs tokens."""
         if self.width_multiplier <= 0 or self.width_multiplier * 8 % 1:
             raise ValueError(
                 f"`width_multiplier` must be a positive multiple of 1/8, got {self.width_multiplier}."
@@ -328,11 +328,8 @@ class VattAudioConfig(VattMediaConfig):
 
     @property
     def position_axes(self) -> dict[str, int]:
-        """Position tables (name -> rows) in the order in which the release enumerates their ids.
-
-        For spectrograms that is mel-slowest although the tokens are time-slowest: a quirk of the release's
-        `SpectroTemporalEmbeddings`, kept for identical numbers.
-        """
+        """Position tables (name -> rows) in the order of the release's ids. For spectrograms this is
+        mel-slowest although tokens are time-slowest, as in the release's `SpectroTemporalEmbeddings`."""
         if self.input_type == "waveform":
             return {"temporal": self.num_samples // self.patch_size}
         frames, bins = self.spectrogram_patch_size
@@ -370,9 +367,9 @@ class VattTextConfig(VattTowerConfig):
             `"bert"`.
         relative_attention_num_buckets, relative_attention_max_distance (`int`): buckets of the relative
             bias of `"t5"`.
-        pad_token_id (`int`): id of padding; masked where no `attention_mask` is given.
+        pad_token_id (`int`): id of padding; masked without an `attention_mask`.
 
-    `use_pre_projection` is without effect: text always has one. Other arguments: see [`VattTowerConfig`].
+    `use_pre_projection` has no effect, as text always has one. Other arguments: see [`VattTowerConfig`].
     """
 
     model_type = "vatt_text_model"
@@ -418,8 +415,8 @@ class VattConfig(PreTrainedConfig):
             [`VattTowerUse`].
         modality_agnostic (`bool`): one encoder shared by the three towers (release `ut_fac`). The encoder
             fields of the three configs must then agree; towers left out are derived from `video_config`.
-        head_type (`str`): `"fac"` (fine and coarse: video-audio space, and a video-text space reached
-            through it) or `"joint"` (one space).
+        head_type (`str`): `"fac"` (fine and coarse: video-audio space, and a video-text space computed from
+            it) or `"joint"` (one space).
         va_projection_size (`int`): width of the video-audio space (and of the joint space).
         vt_projection_size (`int`): width of the video-text space; must equal `va_projection_size` for
             `"joint"`.
@@ -430,10 +427,10 @@ class VattConfig(PreTrainedConfig):
         loss_type (`str`): `"asymmetric"` (the release's default) or `"symmetric"` NCE;
             `"asymmetric_learned"` or `"symmetric_learned"`, the same with a learned temperature; `"sigmoid"`
             (SigLIP) with a learned temperature and bias.
-        temperature (`float`): similarities are divided by it; where it is learned, in the beginning.
-        loss_bias (`float`): bias of `"sigmoid"` in the beginning.
-        mask_false_negatives (`bool`): clips with an equal caption (in losses of text) and, where the model is
-            given `video_ids`, clips of the same video are no negatives of each other.
+        temperature (`float`): similarities are divided by it; the initial value if it is learned.
+        loss_bias (`float`): initial bias of `"sigmoid"`.
+        mask_false_negatives (`bool`): clips with an equal caption (in losses of text) and, if the model gets
+            `video_ids`, clips of the same video are no negatives of each other.
         false_negative_similarity (`float`, *optional*): sounds or texts whose cosine with the mean of a
             clip's is larger are no negatives of it.
         video_text_loss_weight, video_audio_loss_weight, audio_text_loss_weight (`float`): weights of the
@@ -527,7 +524,7 @@ class VattConfig(PreTrainedConfig):
         )
 
     def head_input_size(self, name: str) -> int:
-        """Width of what the joint head takes of a tower."""
+        """Width of a tower's input to the joint head."""
         return self.use(name).centres or self.output_size(name)
 
     @property
@@ -552,7 +549,7 @@ class VattConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """See transformers; configs of other models are whole, as they share no defaults with VATT's."""
+        """See transformers; configs of other models are written completely."""
         plain, whole = copy.copy(self), self.to_dict()
         foreign = [key for key in _TOWERS if not isinstance(getattr(self, key), VattTowerConfig | None)]
         for key in foreign:
@@ -560,7 +557,7 @@ class VattConfig(PreTrainedConfig):
         return {**PreTrainedConfig.to_diff_dict(plain), **{key: whole[key] for key in foreign}}
 
     def _complete_agnostic(self) -> None:
-        """Give each tower the parts that sharing an encoder asks for, and derive missing towers."""
+        """Set the fields that a shared encoder requires, and derive missing towers."""
         for key in _TOWERS:
             value = getattr(self, key)
             if isinstance(value, PreTrainedConfig) and not isinstance(value, VattTowerConfig):
@@ -589,7 +586,7 @@ class VattConfig(PreTrainedConfig):
                 setattr(self, key, {**(shared if value is None else value), **fields})
 
     def validate_agnostic(self) -> None:
-        """Part of `@strict` validation: towers that share an encoder agree about it."""
+        """Part of `@strict` validation: towers with a shared encoder have equal encoder fields."""
         if not self.modality_agnostic:
             return
         for key, fields in _AROUND_SHARED_ENCODER.items():
@@ -606,12 +603,12 @@ class VattConfig(PreTrainedConfig):
                     )
 
     def validate_towers(self) -> None:
-        """Part of `@strict` validation: the towers' own rules, also after their fields were changed."""
+        """Part of `@strict` validation: the towers' own rules, also for changed fields."""
         for key in self.sub_configs:
             getattr(self, key).validate()
 
     def validate_head(self) -> None:
-        """Part of `@strict` validation: the loss terms asked for exist in the head."""
+        """Part of `@strict` validation: head and loss fit together."""
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"`temperature` must be positive, got {self.temperature}.")
         if not math.isfinite(self.loss_bias):
@@ -698,7 +695,7 @@ def _tiny_preset(agnostic: bool) -> dict[str, Any]:
 
 
 def _tiny_mmv_preset() -> dict[str, Any]:
-    """The convolutional baseline on the inputs of the tiny presets; log-mel of 3.2 s at 16 kHz."""
+    """The convolutional baseline for the inputs of the tiny presets: log-mel of 3.2 s at 16 kHz."""
     text = {"hidden_size": 128, "vocab_size": 512, "embedding_size": 64, "trainable_embeddings": True}
     return {
         "video_config": VattVideoConfig.i3d(width_multiplier=0.125, image_size=64),
