@@ -8,6 +8,7 @@ Defaults are the official ones (release configs `ViTBase`, `WaTBase`/`SpTBase`, 
 
 import copy
 import math
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -548,6 +549,15 @@ class VattConfig(PreTrainedConfig):
             self._complete_agnostic()
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """See transformers; what `towers` names is changed, as with dicts of the towers' configs."""
+        saved = config_dict.get("towers") or {}
+        changed = {name: {**saved.get(name, {}), **use} for name, use in (kwargs.get("towers") or {}).items()}
+        if changed:
+            kwargs["towers"] = {**saved, **changed}
+        return super().from_dict(config_dict, **kwargs)
+
     def to_diff_dict(self) -> dict[str, Any]:
         """See transformers; configs of other models are written completely."""
         plain, whole = copy.copy(self), self.to_dict()
@@ -630,6 +640,14 @@ class VattConfig(PreTrainedConfig):
             raise ValueError(f"Loss weights must be non-negative and not all zero, got {weights}.")
 
     @classmethod
+    def check_fields(cls, names: Iterable[str]) -> None:
+        """Raise TypeError for what is no field: configs keep and save whatever they are given, be it
+        misspelt and without effect, or a token."""
+        unknown = [name for name in names if not hasattr(cls, name) and name != "attn_implementation"]
+        if unknown:
+            raise TypeError(f"{cls.__name__} has no field {', '.join(unknown)}. Check the name.")
+
+    @classmethod
     def from_preset(cls, name: str, **kwargs: Any) -> "VattConfig":
         """Config of a named model.
 
@@ -638,9 +656,16 @@ class VattConfig(PreTrainedConfig):
         baseline of I3D, ResNet-50 on log-mel spectrograms and linear text; `mmv_fac`), `"tiny"`, `"ma_tiny"`
         and `"mmv_tiny"` (ours: 64 px, 16 kHz, made to be trained on a laptop).
 
+        Args:
+            name: see above.
+            kwargs: fields that differ; a dict for a tower (`video_config={"drop_token_rate": 0.0}`) changes
+                the fields that it names, unless it is another model's.
+
         Raises:
             ValueError: for an unknown name.
+            TypeError: for an unknown field.
         """
+        cls.check_fields(kwargs)
         preset: dict[str, Any]
         if name in _SPECIFIC_PRESETS:
             preset = dict(zip(_TOWERS, map(encoder_size, _SPECIFIC_PRESETS[name]), strict=True))
@@ -657,6 +682,10 @@ class VattConfig(PreTrainedConfig):
         else:
             known = (*_SPECIFIC_PRESETS, *_AGNOSTIC_PRESETS, "mmv", "tiny", "ma_tiny", "mmv_tiny")
             raise ValueError(f"Unknown VATT preset {name!r}: choose one of {', '.join(known)}.")
+        for key, own in cls.sub_configs_defaults.items():
+            value, named = kwargs.get(key), preset.get(key, {})
+            if isinstance(value, dict) and value.get("model_type") in (None, own.config_class.model_type):
+                kwargs[key] = {**(named if isinstance(named, dict) else named.to_dict()), **value}
         return cls(**{**preset, **kwargs})
 
 
