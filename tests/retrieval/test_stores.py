@@ -61,6 +61,8 @@ def index(request, tmp_path):
 
 def test_exact_search_finds_what_a_product_finds(index):
     fill(index, 40)
+    windows, new, last = index.count(0)
+    assert windows == new == len(index) == 200 and index.count(last) == (200, 0, last)
     moments, vectors = index.vectors("va")
     query = np.random.default_rng(1001).standard_normal(12)
     scores = vectors @ unit(query)
