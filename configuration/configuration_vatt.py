@@ -8,6 +8,7 @@ Defaults are the official ones (release configs `ViTBase`, `WaTBase`/`SpTBase`, 
 
 import copy
 import math
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -31,7 +32,7 @@ _ENCODER_SIZES: dict[str, tuple[int, int, int, int, int]] = {  # in the order of
     "large": (1024, 4096, 24, 16, 64),
     "xlarge": (1536, 4096, 24, 24, 64),
 }
-# Presets: sizes of the video, audio and text towers; of the encoder that the towers share.
+# Presets: sizes of the video, audio and text towers; size of the shared encoder.
 _SPECIFIC_PRESETS = {
     "bbs": ("base", "base", "small"),
     "mbs": ("medium", "base", "small"),
@@ -39,7 +40,7 @@ _SPECIFIC_PRESETS = {
 }
 _AGNOSTIC_PRESETS = {"ma_base": "base", "ma_medium": "medium", "ma_large": "large"}
 _TOWERS = ("video_config", "audio_config", "text_config")
-# What must agree between the towers of a modality-agnostic model, because they share one encoder.
+# Fields that must be equal in the towers of a modality-agnostic model, which share one encoder.
 _SHARED_ENCODER_FIELDS = (
     *_ENCODER_SIZE_FIELDS,
     "hidden_act",
@@ -49,14 +50,14 @@ _SHARED_ENCODER_FIELDS = (
     "attention_probs_dropout_prob",
     "layer_norm_eps",
 )
-# What each tower of such a model has on either side of that encoder.
+# Fields around that encoder for each tower.
 _PROJECTIONS: dict[str, Any] = {"use_pre_projection": True, "use_post_projection": True}
 _AROUND_SHARED_ENCODER: dict[str, dict[str, Any]] = {
     "video_config": _PROJECTIONS,
     "audio_config": _PROJECTIONS,
     "text_config": {**_PROJECTIONS, "encoder_type": "bert", "pre_projection_bias": True},
 }
-# What a derived tower takes over besides.
+# Further fields that a derived tower copies.
 _DERIVED_FIELDS = ("position_dropout_prob", "position_layer_norm_eps", "projection_size", "projection_act")
 
 
@@ -149,12 +150,12 @@ class VattTowerConfig(PreTrainedConfig):
 
 @strict
 class VattMediaConfig(VattTowerConfig):
-    r"""What the towers of video and audio have in common: tokens that can be dropped and masked, or the
-    convolutional network of the MMV baseline in place of the Transformer. Not used on its own.
+    r"""Common fields of the video and audio towers: DropToken and masking, or the convolutional network of
+    the MMV baseline instead of the Transformer. Not used on its own.
 
     Args:
-        encoder_type (`str`): `"transformer"`, or a convolutional network (see the subclasses). With the
-            latter, all fields of the Transformer are without effect.
+        encoder_type (`str`): `"transformer"`, or a convolutional network (see the subclasses), for which the
+            fields of the Transformer have no effect.
         drop_token_rate (`float`): share of tokens DROPPED in training (1 - official `patch_sampling_rate`);
             0 switches DropToken off.
         use_input_masking (`bool`): replace a share of the patch embeddings in training (release 2.9; no
@@ -194,7 +195,7 @@ class VattMediaConfig(VattTowerConfig):
         return round(count * self.width_multiplier)
 
     def validate_convolutions(self) -> None:
-        """Part of `@strict` validation: widths are whole numbers, and nothing asks for tokens in vain."""
+        """Part of `@strict` validation: widths are whole numbers, and no field needs tokens."""
         if self.width_multiplier <= 0 or self.width_multiplier * 8 % 1:
             raise ValueError(
                 f"`width_multiplier` must be a positive multiple of 1/8, got {self.width_multiplier}."
@@ -328,11 +329,8 @@ class VattAudioConfig(VattMediaConfig):
 
     @property
     def position_axes(self) -> dict[str, int]:
-        """Position tables (name -> rows) in the order in which the release enumerates their ids.
-
-        For spectrograms that is mel-slowest although the tokens are time-slowest: a quirk of the release's
-        `SpectroTemporalEmbeddings`, kept for identical numbers.
-        """
+        """Position tables (name -> rows) in the order of the release's ids. For spectrograms this is
+        mel-slowest although tokens are time-slowest, as in the release's `SpectroTemporalEmbeddings`."""
         if self.input_type == "waveform":
             return {"temporal": self.num_samples // self.patch_size}
         frames, bins = self.spectrogram_patch_size
@@ -370,9 +368,9 @@ class VattTextConfig(VattTowerConfig):
             `"bert"`.
         relative_attention_num_buckets, relative_attention_max_distance (`int`): buckets of the relative
             bias of `"t5"`.
-        pad_token_id (`int`): id of padding; masked where no `attention_mask` is given.
+        pad_token_id (`int`): id of padding; masked without an `attention_mask`.
 
-    `use_pre_projection` is without effect: text always has one. Other arguments: see [`VattTowerConfig`].
+    `use_pre_projection` has no effect, as text always has one. Other arguments: see [`VattTowerConfig`].
     """
 
     model_type = "vatt_text_model"
@@ -418,8 +416,8 @@ class VattConfig(PreTrainedConfig):
             [`VattTowerUse`].
         modality_agnostic (`bool`): one encoder shared by the three towers (release `ut_fac`). The encoder
             fields of the three configs must then agree; towers left out are derived from `video_config`.
-        head_type (`str`): `"fac"` (fine and coarse: video-audio space, and a video-text space reached
-            through it) or `"joint"` (one space).
+        head_type (`str`): `"fac"` (fine and coarse: video-audio space, and a video-text space computed from
+            it) or `"joint"` (one space).
         va_projection_size (`int`): width of the video-audio space (and of the joint space).
         vt_projection_size (`int`): width of the video-text space; must equal `va_projection_size` for
             `"joint"`.
@@ -430,10 +428,10 @@ class VattConfig(PreTrainedConfig):
         loss_type (`str`): `"asymmetric"` (the release's default) or `"symmetric"` NCE;
             `"asymmetric_learned"` or `"symmetric_learned"`, the same with a learned temperature; `"sigmoid"`
             (SigLIP) with a learned temperature and bias.
-        temperature (`float`): similarities are divided by it; where it is learned, in the beginning.
-        loss_bias (`float`): bias of `"sigmoid"` in the beginning.
-        mask_false_negatives (`bool`): clips with an equal caption (in losses of text) and, where the model is
-            given `video_ids`, clips of the same video are no negatives of each other.
+        temperature (`float`): similarities are divided by it; the initial value if it is learned.
+        loss_bias (`float`): initial bias of `"sigmoid"`.
+        mask_false_negatives (`bool`): clips with an equal caption (in losses of text) and, if the model gets
+            `video_ids`, clips of the same video are no negatives of each other.
         false_negative_similarity (`float`, *optional*): sounds or texts whose cosine with the mean of a
             clip's is larger are no negatives of it.
         video_text_loss_weight, video_audio_loss_weight, audio_text_loss_weight (`float`): weights of the
@@ -527,7 +525,7 @@ class VattConfig(PreTrainedConfig):
         )
 
     def head_input_size(self, name: str) -> int:
-        """Width of what the joint head takes of a tower."""
+        """Width of a tower's input to the joint head."""
         return self.use(name).centres or self.output_size(name)
 
     @property
@@ -551,8 +549,17 @@ class VattConfig(PreTrainedConfig):
             self._complete_agnostic()
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """See transformers; what `towers` names is changed, as with dicts of the towers' configs."""
+        saved = config_dict.get("towers") or {}
+        changed = {name: {**saved.get(name, {}), **use} for name, use in (kwargs.get("towers") or {}).items()}
+        if changed:
+            kwargs["towers"] = {**saved, **changed}
+        return super().from_dict(config_dict, **kwargs)
+
     def to_diff_dict(self) -> dict[str, Any]:
-        """See transformers; configs of other models are whole, as they share no defaults with VATT's."""
+        """See transformers; configs of other models are written completely."""
         plain, whole = copy.copy(self), self.to_dict()
         foreign = [key for key in _TOWERS if not isinstance(getattr(self, key), VattTowerConfig | None)]
         for key in foreign:
@@ -560,7 +567,7 @@ class VattConfig(PreTrainedConfig):
         return {**PreTrainedConfig.to_diff_dict(plain), **{key: whole[key] for key in foreign}}
 
     def _complete_agnostic(self) -> None:
-        """Give each tower the parts that sharing an encoder asks for, and derive missing towers."""
+        """Set the fields that a shared encoder requires, and derive missing towers."""
         for key in _TOWERS:
             value = getattr(self, key)
             if isinstance(value, PreTrainedConfig) and not isinstance(value, VattTowerConfig):
@@ -589,7 +596,7 @@ class VattConfig(PreTrainedConfig):
                 setattr(self, key, {**(shared if value is None else value), **fields})
 
     def validate_agnostic(self) -> None:
-        """Part of `@strict` validation: towers that share an encoder agree about it."""
+        """Part of `@strict` validation: towers with a shared encoder have equal encoder fields."""
         if not self.modality_agnostic:
             return
         for key, fields in _AROUND_SHARED_ENCODER.items():
@@ -606,12 +613,12 @@ class VattConfig(PreTrainedConfig):
                     )
 
     def validate_towers(self) -> None:
-        """Part of `@strict` validation: the towers' own rules, also after their fields were changed."""
+        """Part of `@strict` validation: the towers' own rules, also for changed fields."""
         for key in self.sub_configs:
             getattr(self, key).validate()
 
     def validate_head(self) -> None:
-        """Part of `@strict` validation: the loss terms asked for exist in the head."""
+        """Part of `@strict` validation: head and loss fit together."""
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"`temperature` must be positive, got {self.temperature}.")
         if not math.isfinite(self.loss_bias):
@@ -633,6 +640,14 @@ class VattConfig(PreTrainedConfig):
             raise ValueError(f"Loss weights must be non-negative and not all zero, got {weights}.")
 
     @classmethod
+    def check_fields(cls, names: Iterable[str]) -> None:
+        """Raise TypeError for what is no field: configs keep and save whatever they are given, be it
+        misspelt and without effect, or a token."""
+        unknown = [name for name in names if not hasattr(cls, name) and name != "attn_implementation"]
+        if unknown:
+            raise TypeError(f"{cls.__name__} has no field {', '.join(unknown)}. Check the name.")
+
+    @classmethod
     def from_preset(cls, name: str, **kwargs: Any) -> "VattConfig":
         """Config of a named model.
 
@@ -641,9 +656,16 @@ class VattConfig(PreTrainedConfig):
         baseline of I3D, ResNet-50 on log-mel spectrograms and linear text; `mmv_fac`), `"tiny"`, `"ma_tiny"`
         and `"mmv_tiny"` (ours: 64 px, 16 kHz, made to be trained on a laptop).
 
+        Args:
+            name: see above.
+            kwargs: fields that differ; a dict for a tower (`video_config={"drop_token_rate": 0.0}`) changes
+                the fields that it names, unless it is another model's.
+
         Raises:
             ValueError: for an unknown name.
+            TypeError: for an unknown field.
         """
+        cls.check_fields(kwargs)
         preset: dict[str, Any]
         if name in _SPECIFIC_PRESETS:
             preset = dict(zip(_TOWERS, map(encoder_size, _SPECIFIC_PRESETS[name]), strict=True))
@@ -660,6 +682,10 @@ class VattConfig(PreTrainedConfig):
         else:
             known = (*_SPECIFIC_PRESETS, *_AGNOSTIC_PRESETS, "mmv", "tiny", "ma_tiny", "mmv_tiny")
             raise ValueError(f"Unknown VATT preset {name!r}: choose one of {', '.join(known)}.")
+        for key, own in cls.sub_configs_defaults.items():
+            value, named = kwargs.get(key), preset.get(key, {})
+            if isinstance(value, dict) and value.get("model_type") in (None, own.config_class.model_type):
+                kwargs[key] = {**(named if isinstance(named, dict) else named.to_dict()), **value}
         return cls(**{**preset, **kwargs})
 
 
@@ -698,7 +724,7 @@ def _tiny_preset(agnostic: bool) -> dict[str, Any]:
 
 
 def _tiny_mmv_preset() -> dict[str, Any]:
-    """The convolutional baseline on the inputs of the tiny presets; log-mel of 3.2 s at 16 kHz."""
+    """The convolutional baseline for the inputs of the tiny presets: log-mel of 3.2 s at 16 kHz."""
     text = {"hidden_size": 128, "vocab_size": 512, "embedding_size": 64, "trainable_embeddings": True}
     return {
         "video_config": VattVideoConfig.i3d(width_multiplier=0.125, image_size=64),

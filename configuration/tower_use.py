@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How a tower is used: what `VattConfig.towers` says about each, beside the config of its model."""
+"""How a tower is used: the settings of `VattConfig.towers`."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,31 +14,27 @@ POOLINGS = ("pooler", "first", "mean")
 
 @dataclass
 class VattTowerUse:
-    r"""Use of one tower. Only `locked`, `projection` and `centres` concern VATT's own
-    towers.
+    r"""Use of one tower; only `locked`, `projection` and `centres` are for VATT's own towers too.
 
     Args:
-        locked (`bool` or `int`): True trains nothing of the tower, n only what follows its first n blocks.
-        projection (`str`): what stands between the pooled feature and the head: `"none"`, or `"mlp"` (linear,
-            GELU, linear, of the feature's width, beside the feature itself). With `"linear"` the joint head
-            is but a dense layer for this tower, without ReLU and batch norm. `"kernel"` is what
-            [`fit_projections`] makes: a Gaussian kernel around `centres`, and a dense layer that is not
-            trained.
-        centres (`int`): of `"kernel"`.
-        kind (`str`): `"image"` (a model of single pictures, run on every frame), `"video"`, `"audio"` or
+        locked (`bool` or `int`): True for the whole tower, n for its first n blocks.
+        projection (`str`): between the pooled feature and the head: `"none"`, or `"mlp"` (residual: linear,
+            GELU, linear). With `"linear"` the joint head is only a dense layer for this tower, without ReLU
+            and batch norm. `"kernel"` (of [`fit_projections`]) is a Gaussian kernel and a dense layer, which
+            are not trained.
+        centres (`int`): number of centres of `"kernel"`.
+        kind (`str`): `"image"` (a model of single pictures, for every frame), `"video"`, `"audio"` or
             `"text"`.
         pooling (`str`): `"pooler"` (the model's own `pooler_output`), `"first"` (its first token) or `"mean"`
-            (over the tokens that hold something).
+            (over the tokens that are not padding).
         output_size (`int`): width of the pooled feature.
         num_frames (`int`): frames of the reference clip; video.
-        temporal_layers (`int`): blocks of a Transformer over the features of the frames, before their mean;
-            of `"image"`.
-        filled (`float`): share of the positions that hold sound where a model wants longer input than the
-            window; audio, `"mean"`.
-        use_attention_mask (`bool`): False for models trained to look at padding (SigLIP); text.
-        train_batch_norm (`bool`): in training, batch norms take the statistics of the batch and keep their
-            average, as a model with random weights needs. Otherwise they use those of the checkpoint at all
-            times: a batch of few clips, or a part of one, has others.
+        temporal_layers (`int`): blocks of a Transformer over the features of the frames; `"image"`.
+        filled (`float`): share of the positions with sound, if a model needs longer input than the window;
+            audio, `"mean"`.
+        use_attention_mask (`bool`): False for models trained without it (SigLIP); text.
+        train_batch_norm (`bool`): batch norms use and average the statistics of the batch in training, as a
+            model with random weights needs; otherwise always those of the checkpoint.
     """
 
     locked: bool | int = False
@@ -55,11 +51,7 @@ class VattTowerUse:
 
     @classmethod
     def read(cls, modality: str, settings: dict[str, Any]) -> "VattTowerUse":
-        """From the config.
-
-        Raises:
-            ValueError: unknown settings, or values out of range, with the place in the config.
-        """
+        """From the config; ValueError, with the place in it, for unknown settings and values out of range."""
         where = f"`towers[{modality!r}]`"
         known = cls.__dataclass_fields__
         if unknown := set(settings) - set(known):
@@ -91,14 +83,13 @@ class VattTowerUse:
         return use
 
     def settings(self) -> dict[str, Any]:
-        """What differs from the defaults, for the config."""
+        """Settings that differ from the defaults, for the config."""
         default = asdict(type(self)())
         return {name: value for name, value in asdict(self).items() if value != default[name]}
 
 
 class VattRemoteConfig(PreTrainedConfig):
-    """Config of a tower whose code comes with the checkpoint, before that code is trusted; `content` is the
-    config as it was read."""
+    """Config of a tower whose code comes with the checkpoint, before that code is trusted."""
 
     model_type = "vatt_remote"
 
@@ -106,4 +97,4 @@ class VattRemoteConfig(PreTrainedConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """The config as it was read."""
-        return {"transformers_version": None, **(self.content or {})}  # the key is taken out by its owner
+        return {"transformers_version": None, **(self.content or {})}  # the caller removes the key

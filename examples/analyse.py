@@ -125,7 +125,7 @@ class LoadedModel:
 
 @dataclass
 class Observed:
-    """What was seen of the clips in a model: features, classes of the clips that were read, activations."""
+    """Results of a model on the clips: features, classes of the clips that were read, activations."""
 
     features: ClipFeatures
     labels: list[Any]
@@ -198,7 +198,7 @@ def load_model(text: str, captions: Sequence[str], args: AnalysisArguments) -> L
 def quality(
     loaded: LoadedModel, clips: Clips, label_column: str | None
 ) -> Callable[[InputSize], dict[str, float]]:
-    """What the DropToken trade-off measures: retrieval, or the accuracy of a classifier, in percent."""
+    """Measure of the DropToken trade-off: retrieval, or the accuracy of a classifier, in percent."""
 
     def evaluate(size: InputSize) -> dict[str, float]:
         processor = VattProcessor(
@@ -224,7 +224,7 @@ def quality(
 
 
 def resized(video_processor: Any, size: InputSize) -> Any:
-    """A video processor for clips of a size; time stays covered in full with more or fewer frames."""
+    """A video processor for clips of a size; more or fewer frames cover the same time."""
     settings = video_processor.to_dict()
     if size.size:
         settings |= {"size": size.size, "crop_size": size.size, "decode_size": None}
@@ -256,7 +256,7 @@ def parse_sizes(texts: Sequence[str]) -> list[InputSize]:
 
 
 def open_clips(args: AnalysisArguments) -> Clips:
-    """At most `max_clips` of the split that is asked for, or of the one there is."""
+    """At most `max_clips` of the chosen split, or of the only one."""
     try:
         check_output_dir(args.output_dir)
         args.split, table = held_out(lambda split: load_clips(args.dataset, split), args.split)
@@ -371,7 +371,7 @@ def run_analysis(
 def drop_token_section(
     args: AnalysisArguments, models: Sequence[LoadedModel], clips: Clips, sizes: Sequence[InputSize]
 ) -> Section:
-    """The trade-off of all trained models that it can be measured for."""
+    """The trade-off of all models for which it can be measured."""
     tables = []
     for loaded in models:
         is_classifier = not isinstance(loaded.model, VattForPreTraining)

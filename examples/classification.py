@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What `run_video_classification.py`, `run_audio_classification.py` and `run_image_classification.py` share:
+"""Shared by `run_video_classification.py`, `run_audio_classification.py` and `run_image_classification.py`:
 fine-tune a classifier, evaluate it, and save it with its report."""
 
 import argparse
@@ -133,7 +133,7 @@ class ModelArguments:
     )
 
 
-# Medium -> flags that change nothing.
+# Medium -> flags without effect.
 WITHOUT_EFFECT = {
     "video": ("sampling_rate", "normalize_audio"),
     "audio": ("image_size", "fps", "decode_size", "crop_resize_style", "color_augment"),
@@ -144,7 +144,7 @@ Arguments = tuple[DataArguments, ModelArguments, FinetuningArguments]
 
 
 def parse(media: str, description: str) -> Arguments:
-    """The arguments of the command line, with a recipe's values for those that are not there."""
+    """The arguments of the command line, with a recipe's values for missing ones."""
     parser = HfArgumentParser(
         (DataArguments, ModelArguments, FinetuningArguments),
         description=description,
@@ -158,7 +158,7 @@ def parse(media: str, description: str) -> Arguments:
             parser.error(f"--recipe: {name!r} is none of {', '.join(RECIPES)}.")
         if RECIPES[name].media != media:
             parser.error(f"--recipe: {name} is for {RECIPES[name].media}, this script for {media}.")
-        # Without a launcher the Trainer divides a batch among all GPUs.
+        # Without a launcher, the Trainer divides a batch among all GPUs.
         shares = int(os.environ.get("WORLD_SIZE", 0)) or max(1, torch.cuda.device_count())
         parser.set_defaults(**RECIPES[name].options(shares))
     try:
@@ -197,11 +197,11 @@ def build(
         args.label_balancing,
     )
     if args.model is None:
-        # A processor has a tokenizer, although a classifier has no use for it.
+        # A processor needs a tokenizer, which a classifier does not use.
         tokenizer = VattTokenizer.train_from_iterator(names)
         config.text_config.vocab_size = len(tokenizer)
         return CLASSIFIERS[media](config), VattProcessor.from_config(config, tokenizer)
-    # A classifier of other classes gives its tower.
+    # Of a classifier of other classes only the tower is taken.
     size = config.video_config.image_size
     resampled = media != "audio" and args.image_size not in (None, size)
     adapted = [f"positions, from {size} to {args.image_size} px"] if resampled else []
@@ -211,7 +211,8 @@ def build(
 
 
 def load_processor(checkpoint: str, config: VattConfig, names: list[str]) -> VattProcessor:
-    """The processor of a checkpoint; what a converted release lacks, the vocabulary first of all, is made."""
+    """The processor of a checkpoint; parts that a converted release lacks, such as the vocabulary, are
+    made."""
     try:
         return VattProcessor.from_pretrained(checkpoint)
     except (OSError, ValueError):
@@ -223,7 +224,7 @@ def load_processor(checkpoint: str, config: VattConfig, names: list[str]) -> Vat
 
 
 def set_processor(processor: VattProcessor, data: DataArguments, args: ModelArguments) -> None:
-    """Put what the flags say into the processor."""
+    """Apply the flags to the processor."""
     videos, sounds = processor.video_processor, processor.feature_extractor
     if args.image_size is not None:
         videos.size = {"shortest_edge": args.image_size}
@@ -243,14 +244,14 @@ def set_processor(processor: VattProcessor, data: DataArguments, args: ModelArgu
 
 @dataclass
 class Splits:
-    """The clips, and what they are called.
+    """The clips and their classes.
 
     Attributes:
-        train: None if there is only an evaluation.
+        train: None for an evaluation only.
         validation: None if there is none.
         names: of the classes.
         several: whether a clip may have several labels.
-        skipped: name of a clip that cannot be read -> why.
+        skipped: name of a clip that cannot be read -> reason.
         total: clips that were found.
     """
 
@@ -267,7 +268,7 @@ class Splits:
     def load(
         cls, media: str, data: DataArguments, args: ModelArguments, training: FinetuningArguments
     ) -> "Splits":
-        """Open them; the classes are those of the training split, or of the model that is evaluated."""
+        """Open the splits; classes are those of the training split, or of the evaluated model."""
 
         def load(split: str) -> datasets.Dataset:
             return load_labelled(
@@ -291,7 +292,7 @@ class Splits:
         return cls(train, validation, names, several)
 
     def decode(self, processor: VattProcessor, media: str, workers: int, limits: MediaLimits) -> None:
-        """Decode all clips once; those that cannot be are noted."""
+        """Decode all clips once, noting those that cannot be decoded."""
         for name in ("train", "validation"):
             clips = getattr(self, name)
             if clips is None:
@@ -312,7 +313,7 @@ def run_settings(
     training: FinetuningArguments,
     train: datasets.Dataset | None,
 ) -> dict[str, Any]:
-    """What a run is made of: the flags that have an effect on it, and the clips."""
+    """Settings of a run: the flags with an effect, and the clips."""
     flags = {**vars(data), **vars(args)}
     unused = {"remote_code", "eval_windows", "eval_crops", *WITHOUT_EFFECT[media]}
     if train is None:
@@ -373,7 +374,7 @@ def make_trainer(
 
 
 def check_same_run(output_dir: Path, settings: dict[str, Any]) -> None:
-    """A run can only be continued with what it was begun with."""
+    """Raise if a run was started with other settings."""
     before = read_run_record(output_dir).get("settings", {})
     now = without_secrets(settings)
     changed = [name for name, value in before.items() if name in now and now[name] != value]
@@ -386,7 +387,7 @@ def check_same_run(output_dir: Path, settings: dict[str, Any]) -> None:
 
 
 def train(trainer: VattTrainer) -> float | None:
-    """Train, or continue; returns clips per second, None for a run that was finished before."""
+    """Train, or continue; returns clips per second, None for a finished run."""
     output_dir = Path(trainer.args.output_dir)
     checkpoint = trainer.args.resume_from_checkpoint or last_checkpoint(output_dir)
     if checkpoint is not None:
@@ -478,7 +479,7 @@ def save(
 def set_up(training: FinetuningArguments) -> None:
     """Messages, bars and random numbers of this process."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    transformers_logging.set_verbosity_error()  # it reports that the classifier is new, which is the point
+    transformers_logging.set_verbosity_error()  # no warning that the classifier is new
     if training.disable_tqdm:
         transformers_logging.disable_progress_bar()
         datasets.disable_progress_bars()
@@ -494,7 +495,7 @@ def finish(
     prediction: PredictionOutput | None,
     speed: float | None,
 ) -> None:
-    """Write the results and the trained model, and say what came of the clips."""
+    """Write the results and the trained model, and print a summary."""
     output_dir = Path(trainer.args.output_dir)
     skipped = splits.skipped | trainer.skipped
     metrics: dict[str, float] = {}

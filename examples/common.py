@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the scripts share: how they end, and arguments that are checked before the work begins."""
+"""Shared by the scripts: how they end, and arguments that are checked before the work begins."""
 
 import ctypes
 import json
@@ -31,8 +31,8 @@ def fail(error: Exception | str) -> NoReturn:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library (glibc) keep large blocks that are freed for the next step, instead of giving them
-    back to the system and asking anew: up to a third of the time of small models on the CPU."""
+    """Let glibc keep large freed blocks instead of returning them to the system: saves up to a third of the
+    time of small models on the CPU."""
     trim, mmap = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
     if platform.libc_ver()[0] == "glibc" and not any(name.startswith("MALLOC_") for name in os.environ):
         library = ctypes.CDLL(None)
@@ -49,8 +49,7 @@ def as_flags(**options: object) -> list[str]:
 
 
 def parse(script: str, *kinds: Any) -> tuple[Any, ...]:
-    """The arguments of a script as instances of the dataclasses; `script` is its docstring. The process is
-    made ready for them."""
+    """The arguments of a script as instances of the dataclasses; `script` is its docstring."""
     parser = HfArgumentParser(kinds, description=script.splitlines()[0])
     try:
         found = parser.parse_args_into_dataclasses()
@@ -62,7 +61,7 @@ def parse(script: str, *kinds: Any) -> tuple[Any, ...]:
 
 @contextmanager
 def naming(flag: str) -> Iterator[None]:
-    """Errors about the value of a flag are ValueErrors that name it."""
+    """Turns errors about the value of a flag into ValueErrors that name it."""
     try:
         yield
     except json.JSONDecodeError as error:
@@ -81,7 +80,7 @@ def json_object(flag: str, text: str | None) -> dict[str, Any]:
 
 
 def merge(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Nested update; only of fields that are there."""
+    """Nested update of existing fields."""
     for key, value in overrides.items():
         if key not in base:
             raise ValueError(f"the config has no field {key!r}. Check its name.")
@@ -94,15 +93,8 @@ def merge(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
 
 
 def new_config(preset: str, overrides: str | None) -> VattConfig:
-    """The config of a new model.
-
-    Args:
-        preset: value of --preset.
-        overrides: value of --config_overrides, a JSON object.
-
-    Raises:
-        ValueError: unknown preset, no JSON, or fields that do not fit.
-    """
+    """The config of a new model, from the values of --preset and --config_overrides; ValueError for an
+    unknown preset, invalid JSON, or fields that do not fit."""
     fields = VattConfig.from_preset(preset).to_dict()
     found = json_object("--config_overrides", overrides)
     with naming("--config_overrides"):
@@ -123,7 +115,7 @@ class MediaArguments:
     )
 
     def limits(self) -> MediaLimits:
-        """The limits; ValueError if they are none."""
+        """The limits; ValueError for invalid ones."""
         with naming("--media_limits"):
             return MediaLimits.from_json(self.media_limits, isolated=self.isolate_decoding)
 
@@ -139,7 +131,7 @@ class WorkerArguments(MediaArguments):
 
 
 def check_output_dir(folder: str | Path, flag: str = "--output_dir") -> None:
-    """ValueError if nothing can be written there, before the work that is to be stored there."""
+    """ValueError if nothing can be written there; to be called before the work."""
     target = Path(folder)
     place = next(path for path in (target, *target.parents) if path.exists())
     if not place.is_dir():
@@ -149,12 +141,8 @@ def check_output_dir(folder: str | Path, flag: str = "--output_dir") -> None:
 
 
 def refuse_with_model(model: str | None, flags: dict[str, Any]) -> None:
-    """ValueError for flags of a new model beside --model, which would have no effect.
-
-    Args:
-        model: value of --model.
-        flags: name -> value, None where it was left out.
-    """
+    """ValueError for flags of a new model (name -> value, None if left out) beside --model, where they would
+    have no effect."""
     given = [f"--{name}" for name, value in flags.items() if value is not None]
     if model is not None and given:
         raise ValueError(
@@ -163,12 +151,8 @@ def refuse_with_model(model: str | None, flags: dict[str, Any]) -> None:
 
 
 def held_out(load: Callable[[str], Table], split: str | None) -> tuple[str, Table]:
-    """The name and the clips of the split to evaluate on.
-
-    Args:
-        load: gives the clips of a split; ValueError if there is no such one.
-        split: None for `test`, or `validation` where that is all there is.
-    """
+    """The name and the clips of the split to evaluate on; None for `test`, or else `validation`. `load`:
+    gives the clips of a split, or raises ValueError."""
     if split is not None:
         return split, load(split)
     try:

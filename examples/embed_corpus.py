@@ -10,8 +10,9 @@ it, with the sound of the window. The rows, in the order of the dataset, hold `c
 `window`, `video_va_embeds`, `video_vt_embeds` and `audio_va_embeds` (none for silent clips), or `error` for a
 clip that could not be read.
 
-The same command takes up an interrupted run, and embeds clips anew whose files have changed. What else
-decides the embeddings, such as the model or the split, must be as it was: it is in `_run.json`.
+The same command continues an interrupted run, and embeds clips again whose files have changed. Everything
+else that decides the embeddings, such as the model or the split, is recorded in `_run.json` and must be
+equal.
 """
 
 import hashlib
@@ -81,7 +82,7 @@ SCHEMA = pa.schema(
 )
 
 
-RECORD = "_run.json"  # readers of Parquet folders pass over such names
+RECORD = "_run.json"  # ignored by readers of Parquet folders
 Task = tuple[str, int, int]  # file, first clip, clip after the last
 
 
@@ -94,7 +95,7 @@ def open_dataset(args: Any, limits: MediaLimits) -> ClipDataset:
 
 
 def content_hash(clips: ClipDataset, numbers: Iterable[int]) -> str:
-    """Changes when the file of a clip does. Of shards `fingerprint` has the checksums of all clips."""
+    """Hash of the files of some clips; shards have their checksums in `fingerprint` already."""
     digest = hashlib.sha256()
     for number in () if isinstance(clips.clips, ShardDataset) else numbers:
         digest.update(repr(content_of(source_of(clips.clips[number]["video"]))).encode())
@@ -102,7 +103,7 @@ def content_hash(clips: ClipDataset, numbers: Iterable[int]) -> str:
 
 
 def stored_hash(path: str) -> str | None:
-    """The [`content_hash`] that a file was made of; None if it is not there, or cut off."""
+    """The [`content_hash`] stored in a file; None if the file is missing or truncated."""
     try:
         return (pq.read_schema(path).metadata or {}).get(b"content", b"").decode()
     except (OSError, pa.ArrowInvalid):
@@ -123,13 +124,13 @@ class Embedder:
 
     @cached_property
     def model(self) -> VattForPreTraining:
-        """In this process, which has one core."""
+        """The model, on one thread."""
         torch.set_num_threads(1)
         transformers_logging.disable_progress_bar()
         return VattForPreTraining.from_pretrained(self.args.model).to(self.args.device).eval()
 
     def __call__(self, task: Task) -> int:
-        """Write the file of some clips, unless it is there and up to date; returns their number."""
+        """Write the file of some clips unless it is up to date; returns their number."""
         path, first, last = task
         content = content_hash(self.clips, range(first, last))
         if stored_hash(path) != content:
@@ -164,8 +165,7 @@ class Embedder:
 
 
 def describe(args: EmbeddingArguments, clips: ClipDataset, model: VattForPreTraining) -> dict[str, Any]:
-    """What decides the embeddings, the content of files aside. Names of folders do not: what lies there may
-    change between the parts of a run."""
+    """What decides the embeddings, except the content of files."""
     model_settings = ModelIdentity.of(model, clips.processor, name="").to_dict()
     found = {name: getattr(args, name) for name in ("split", "clips_per_video", "clips_per_file")}
     found |= {"media_limits": asdict(args.limits()), "data": clips.fingerprint, "model": model_settings}
@@ -173,7 +173,7 @@ def describe(args: EmbeddingArguments, clips: ClipDataset, model: VattForPreTrai
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What two descriptions do not agree in, in words."""
+    """Differences of two descriptions, in words."""
     if not before:
         return ["what is not known"]
     found = [
@@ -185,7 +185,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def check_folder(folder: Path, tasks: list[Task], now: dict[str, Any]) -> None:
-    """ValueError, naming what it is, if the folder holds anything but files of the same run."""
+    """ValueError if the folder holds anything but files of the same run."""
     names = sorted(path.name for path in folder.glob("[!._]*"))
     try:
         before = json.loads((folder / RECORD).read_text())
@@ -200,7 +200,7 @@ def check_folder(folder: Path, tasks: list[Task], now: dict[str, Any]) -> None:
 
 
 def report(folder: Path, clips: int, files: int) -> None:
-    """Print how many clips there are, and why some are not."""
+    """Print the number of embedded clips, and why others failed."""
     errors = pq.read_table(folder, columns=["error"])["error"].drop_null().to_pylist()
     print(f"{folder}: {clips - len(errors)} clips embedded in {files} files")
     if errors:

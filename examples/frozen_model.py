@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the evaluations of a frozen model share: its arguments, loading it, embedding files with it."""
+"""Shared by the evaluations of a frozen model: arguments, loading, embedding files."""
 
 import json
 from collections.abc import Sequence
@@ -43,8 +43,8 @@ class ModelArguments:
 
 
 def load(args: ModelArguments, may_be_new: Sequence[str] = ()) -> tuple[Any, VattProcessor]:
-    """Model and processor; OSError or ValueError if they are not there, or lack other parts than those that
-    are not asked for, or if nothing can be written into the output folder."""
+    """Model and processor; OSError or ValueError if they do not exist, lack parts other than `may_be_new`, or
+    if the output folder cannot be written."""
     check_output_dir(args.output_dir)
     transformers_logging.disable_progress_bar()
     trusted: dict[str, Any] = {"trust_remote_code": True} if args.trust_remote_code else {}
@@ -66,8 +66,8 @@ def embed(
     what: str,
     **options: Any,
 ) -> FileEmbeddings:
-    """Embeddings of the undecoded files in a column, or of their parts from `start` to `end`, with a progress
-    bar and the cache in the output folder."""
+    """Embeddings of the files in a column, or of their parts from `start` to `end`, with a progress bar,
+    cached in the output folder."""
     files = [source_of(value) for value in table[column]]
     whole = [None] * len(table)
     times = (table[name] if name in table.column_names else whole for name in ("start", "end"))
@@ -85,22 +85,15 @@ def embed(
 
 
 def report_skipped(reasons: Sequence[str], total: int) -> None:
-    """Print what could not be read, if anything."""
+    """Print the reasons for unreadable files."""
     report = skip_report(dict(enumerate(reasons)), total)
     if report:
         print(f"\n{report}")
 
 
 def write_results(args: ModelArguments, results: dict[str, Any], kind: str, model: Any, data: str) -> None:
-    """`results.json` in the output folder, and `run.json`, which tells what the results were made with.
-
-    Args:
-        args: say where.
-        results: JSON-serialisable, with `settings`.
-        kind: of evaluation.
-        model: that was evaluated.
-        data: fingerprint of the clips.
-    """
+    """Write `results.json` and `run.json` into the output folder. `results`: JSON-serialisable, with
+    `settings`; `kind`: of evaluation; `data`: fingerprint of the clips."""
     file = Path(args.output_dir) / "results.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     results = {**results, "settings": without_secrets(results["settings"])}

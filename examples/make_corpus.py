@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Renders the demo corpus: a small world whose pictures, sounds and sentences tell the same story.
+"""Renders the demo corpus: pictures, sounds and captions of the same simple scenes.
 
 Every clip shows one object on a quiet background for 3-4 seconds. Four attributes describe it, and the sound
 and the captions follow from them:
@@ -12,9 +12,9 @@ and the captions follow from them:
 | size      | 3: small, medium, large             | radius                       | high to low pitch   |
 | motion    | 6: bouncing, sliding, circling, ... | path, turning, growing, ...  | rhythm, in time     |
 
-No motion depends on left and right, so captions stay true in a mirrored clip. Everything else varies from
-clip to clip and means nothing: phase, tempo, place, tilt, background, noise, tuning, loudness, frame rate,
-picture size, codec, channels, sampling rate.
+No motion depends on left and right, so captions stay true in a mirrored clip. Phase, tempo, place, tilt,
+background, noise, tuning, loudness, frame rate, picture size, codec, channels and sampling rate vary at
+random.
 
 The 6 x 8 x 3 x 6 = 864 combinations are divided among the splits: those of validation and test never occur in
 training. Some training clips have no sound (no audio stream), others no captions (an empty list).
@@ -208,7 +208,7 @@ class ClipSpec:
 def make_spec(
     combination: Combination, split: str, index: int, has_audio: bool, args: "CorpusArguments"
 ) -> ClipSpec:
-    """Draws the meaningless part of a clip; the same for the same seed, split and index."""
+    """Draw the random properties of a clip from seed, split and index."""
     rng = np.random.default_rng((args.seed, SPLITS.index(split), index))
     shape, colour, size, motion = combination
     radius = RADII[size] * rng.uniform(0.94, 1.06)

@@ -9,7 +9,8 @@
         --output_dir audioset_shards --reencode
 
 `my_shards/train/` then holds tar files in WebDataset format with an index, for `run_pretraining.py --dataset
-my_shards`. The result does not depend on the number of workers. The same command takes up an interrupted run.
+my_shards`. The result does not depend on the number of workers. The same command continues an interrupted
+run.
 """
 
 import sys

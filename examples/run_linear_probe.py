@@ -1,12 +1,12 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Linear evaluation: what a linear classifier reads from the frozen features of a pretrained model.
+"""Linear evaluation: a linear classifier on the frozen features of a pretrained model.
 
     python examples/run_linear_probe.py --model my_model --dataset UCF101 --layout ucf101 --output_dir probe
     python examples/run_linear_probe.py --model my_model --dataset my_videos --media audio --output_dir probe
 
-Classifiers are trained on one centred window of every clip and tested on four. Leaves `results.json`,
-`splits.csv` and the features in the output folder; with these a second run is quick.
+Classifiers are trained on one centred window of every clip and tested on four. The output folder gets
+`results.json`, `splits.csv` and the features, with which a second run is quick.
 """
 
 import csv
@@ -120,7 +120,7 @@ def load_table(args: ProbeArguments) -> tuple[datasets.Dataset, str]:
 
 
 def choose_splits(args: ProbeArguments, table: datasets.Dataset) -> dict[str, Split]:
-    """The splits to run, cut to the wanted numbers of clips."""
+    """The splits to run, with at most the wanted numbers of clips."""
     splits = cross_validation(table, args.fold_column, args.num_folds, args.seed)
     if args.folds:
         wanted = {name for name in splits if name.removeprefix("split").removeprefix("fold") in args.folds}
@@ -139,13 +139,13 @@ def choose_splits(args: ProbeArguments, table: datasets.Dataset) -> dict[str, Sp
 
 @dataclass
 class Features:
-    """Features of the clips that the splits train on, or test on.
+    """Features of the training clips, or of the test clips.
 
     Attributes:
-        values: (all clips, windows, dim), NaN for clips that no split has or that could not be read.
-        read: numbers of the clips that could be read.
-        total: clips that the splits have.
-        errors: why the others could not be read.
+        values: (all clips, windows, dim), NaN for clips of no split and unreadable ones.
+        read: indices of the readable clips.
+        total: clips of the splits.
+        errors: reasons for the others.
     """
 
     values: npt.NDArray

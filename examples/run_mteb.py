@@ -4,8 +4,8 @@
 
     python examples/run_mteb.py --model my_model --tasks MSRVTTT2V YouCook2T2VRetrieval --output_dir out
 
-Data sets come from the Hub. Leaves mteb's own results under `results/` of the output folder, from where a
-second run takes what is there, and the main scores in `results.json`.
+Data sets come from the Hub. The output folder gets mteb's own results in `results/`, which a second run
+reuses, and the main scores in `results.json`.
 """
 
 import json

@@ -1,15 +1,15 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pretrain VATT on a folder or dataset of videos, with captions where there are any.
+"""Pretrain VATT on a folder or dataset of videos, with captions if there are any.
 
     python examples/run_pretraining.py --dataset my_videos --output_dir out --preset ma_tiny
 
-`my_videos` is a folder of videos, best in the layout of `datasets`' videofolder (`train/`, `validation/`,
-each with a `metadata.jsonl` that has `file_name` and `captions`), the name of a dataset with a video column,
-or a folder or URL of shards (see `prepare_shards.py`). Several processes: `accelerate launch
-examples/run_pretraining.py ...`. A run that was stopped is continued by the same command; one that SIGTERM,
-SIGINT or SIGUSR1 stopped has written a checkpoint and ends with exit code 75. The output folder ends up with
-model, processor and model card, for `AutoModel.from_pretrained(output_dir)`.
+`my_videos` is a folder of videos in the layout of `datasets`' videofolder (`train/`, `validation/`, each with
+a `metadata.jsonl` that has `file_name` and `captions`), the name of a dataset with a video column, or a
+folder or URL of shards (see `prepare_shards.py`). Several processes: `accelerate launch
+examples/run_pretraining.py ...`. The same command continues a stopped run. SIGTERM, SIGINT and SIGUSR1 end a
+run with a checkpoint and exit code 75. The output folder gets model, processor and model card, for
+`AutoModel.from_pretrained(output_dir)`.
 """
 
 import datetime
@@ -201,11 +201,7 @@ class Arguments:
 
 
 def trackers(names: list[str]) -> list[str]:
-    """Trackers by the names that Accelerate has for them.
-
-    Raises:
-        ValueError: one that Accelerate has not, or that is not installed.
-    """
+    """Accelerate's names of trackers; ValueError for an unknown one, or one that is not installed."""
     names = [name.lower().replace("-", "_") for name in names]
     names = ["comet_ml" if name == "comet" else name for name in names]
     installed = [str(name) for name in get_available_trackers()]
@@ -242,7 +238,8 @@ def set_up(args: Arguments) -> Accelerator:
 
 
 def make_repository(run: RunArguments, name: str) -> str:
-    """The name of the result; on the Hub if it is to go there. Before the training: better to fail now."""
+    """The name of the result; with `push_to_hub` that of a repository made now, to fail before the
+    training."""
     if not run.push_to_hub:
         return name
     name = run.hub_model_id or name
@@ -286,7 +283,7 @@ class Tables:
 def build(
     args: ModelArguments, towers: TowerArguments, captions: Iterable[list[str]]
 ) -> tuple[VattForPreTraining, VattProcessor]:
-    """Model and processor: those of a checkpoint, of towers from elsewhere, or new ones; towers locked."""
+    """Model and processor of a checkpoint, with pretrained towers, or new; towers locked."""
     model, processor = make_model(args, towers, captions)
     towers.adapt(model)
     if args.gradient_checkpointing != "no":
@@ -350,7 +347,7 @@ def normalize_audio(model: VattForPreTraining, processor: VattProcessor) -> None
 
 
 def shuffle_captions(clips: datasets.Dataset, seed: int) -> datasets.Dataset:
-    """Every clip gets the captions of another one (a rotation of a permutation: nobody keeps their own)."""
+    """Every clip gets the captions of another one (by a rotation of a permutation)."""
     if "captions" not in clips.column_names:
         raise ValueError("--shuffle_captions needs captions of whole clips, not sentences with times.")
     captions = clips["captions"]
@@ -362,11 +359,8 @@ def shuffle_captions(clips: datasets.Dataset, seed: int) -> datasets.Dataset:
 
 
 def make_augmentation(data: DataArguments, cached: list[str]) -> VattAugmentation:
-    """Training augmentation; none of what towers see of which the features are `cached`.
-
-    Raises:
-        ValueError: it was asked for, or is no setting.
-    """
+    """Training augmentation, without that of towers with `cached` features; ValueError if it was asked for,
+    or is invalid."""
     settings: dict[str, Any] = {"noise": 0.0 if "audio" in cached else 0.01}
     if "video" not in cached:
         settings["crop_resize_style"] = data.crop_resize_style or "VGG"
@@ -393,7 +387,7 @@ def make_data_sets(
     cached: list[str],
     locked: dict[str, str] | None,
 ) -> tuple[ClipDataset, ClipDataset | None]:
-    """For training and validation; of `cached` towers the features are computed first. `locked`: of
+    """Data sets of training and validation; features of `cached` towers are computed first. `locked`: of
     [`hash_locked`]."""
     limits = args.data.limits()
     options: dict[str, Any] = {
@@ -447,10 +441,8 @@ def make_data_sets(
 def evaluate_together(
     model: VattForPreTraining, clips: ClipDataset, accelerator: Accelerator, batch_size: int
 ) -> dict[str, float]:
-    """Retrieval among all clips, which the processes embed each its part of.
-
-    Under FSDP all processes have to pass through the model equally often: each embeds all.
-    """
+    """Retrieval among all clips, of which each process embeds a part; under FSDP all clips, as all processes
+    must call the model equally often."""
     rank, count = accelerator.process_index, accelerator.num_processes
     if accelerator.distributed_type == DistributedType.FSDP:
         rank, count = 0, 1
@@ -501,7 +493,7 @@ class Progress:
             tqdm.write(f"step {step}: {recalls}")
 
     def step(self, step: int) -> None:
-        """So many are made."""
+        """Show the number of steps made."""
         self.bar.update(step - self.bar.n)
 
 
@@ -605,7 +597,7 @@ def main() -> None:
         cached = args.towers.cached(model)
         locked = hash_locked(model) if cached else None
         raw = ClipDataset(tables.train, processor, clips_per_video=data.clips_per_video)
-        step_sampler(training, raw, world_size=accelerator.num_processes)  # refuses, before work is done
+        step_sampler(training, raw, world_size=accelerator.num_processes)  # raises before work is done
         if data.decode_once and not cached:
             with accelerator.main_process_first():
                 tables.decode(processor, max(1, training.num_workers), limits)

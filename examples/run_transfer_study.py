@@ -1,14 +1,13 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What pretraining is good for: classifiers of video and sound from random weights and from pretrained
-models, with the same budget, several seeds each; fine-tuning with half of the tokens; linear probes of frozen
-features.
+"""The effect of pretraining: classifiers of video and sound from random weights and from pretrained models,
+with equal budgets and several seeds; fine-tuning with half of the tokens; linear probes of frozen features.
 
     python examples/run_transfer_study.py --dataset demo/corpus --specific my_model \
         --agnostic my_agnostic_model --output_dir study
 
-Runs the scripts for fine-tuning and probing, one after the other, and leaves `study.md` and `study.json`.
-What is finished is not run again.
+Runs the scripts for fine-tuning and probing one after the other, except finished ones, and writes `study.md`
+and `study.json`.
 """
 
 import dataclasses
@@ -53,7 +52,7 @@ class StudyArguments:
 
 
 def run(script: str, output_dir: Path, kept: str, **options: object) -> dict:
-    """Results of a script, which is run unless they are there under the name to keep."""
+    """Results of a script, which is run unless they are stored under the name `kept`."""
     results = output_dir / kept
     asked = {name: str(value) for name, value in options.items()}
     if results.is_file() and json.loads(results.read_text()).get("asked") != asked:

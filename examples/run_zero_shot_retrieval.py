@@ -5,8 +5,8 @@
     python examples/run_zero_shot_retrieval.py --model my_model --dataset YouCook2 --layout youcook2 \\
         --output_dir out
 
-Every clip is embedded as four windows, averaged as embeddings and as similarities. Leaves `results.json` and
-the embeddings in the output folder; with these a second run is quick.
+Every clip is embedded as four windows, averaged as embeddings and as similarities. The output folder gets
+`results.json` and the embeddings, with which a second run is quick.
 """
 
 import dataclasses

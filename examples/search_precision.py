@@ -1,17 +1,16 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How many of the moments that a search finds are right, by columns that say what is in the videos.
+"""Share of right moments in search results, by columns that describe the videos.
 
 vatt index my_videos/validation --model my_model
 python examples/search_precision.py --index my_videos/validation --match colour shape
 python examples/search_precision.py --index my_videos/validation --match colour --combine --calibrate
 
-Each video asks once in words (its first caption) and once by its sound. A found moment is right if its video
-has the same values in the columns of `--match` as the video that asked, which is left out of the results of
-its sound, and of what chance would give them. With `--combine` videos ask by their pictures and by two parts
-together, too, and are left out of all results. `--calibrate` compares the shares of random pairs that results
-are given with (strong: at most 1 %, likely: at most 5 %) with those that are measured on the windows of all
-other videos.
+The first caption and the sound of each video are queries. A found moment is right if its video has the same
+values in the columns of `--match` as the video of the query, which is left out of the results for its sound
+(and of chance). With `--combine`, pictures and pairs of parts are queries too, and the video is left out of
+all results. `--calibrate` compares the shares behind the strengths (strong: at most 1 %, likely: at most 5 %)
+with those measured on the windows of all other videos.
 """
 
 import json
@@ -65,7 +64,7 @@ def questions(row: dict[str, Any], root: Path, args: PrecisionArguments) -> Iter
 
 
 def results(search: VideoSearch, queries: dict[Any, Any], allowed: set[str], top_k: int) -> list[str]:
-    """The first videos found that may be judged."""
+    """The first found videos among the allowed ones."""
     count = top_k + 5
     while True:  # the windows of the video itself may come before all others
         found = search.near(queries, top_k=count)
@@ -77,7 +76,7 @@ def results(search: VideoSearch, queries: dict[Any, Any], allowed: set[str], top
 
 @dataclass
 class Tally:
-    """Figures of one kind of question."""
+    """Figures of one kind of query."""
 
     shares: list[float] = field(default_factory=list)
     first: list[bool] = field(default_factory=list)
@@ -87,7 +86,7 @@ class Tally:
     right: dict[float, int] = field(default_factory=lambda: dict.fromkeys(DECLARED, 0))
 
     def figures(self, top_k: int) -> dict[str, Any]:
-        """As JSON holds them."""
+        """The figures for JSON."""
         found: dict[str, Any] = {
             "queries": len(self.shares),
             "chance": round(mean(self.chances), 4),
@@ -106,7 +105,7 @@ class Tally:
 
 
 class Windows:
-    """All windows of an index, for what their scores are declared to mean."""
+    """All windows of an index, to check the declared shares."""
 
     def __init__(self, search: VideoSearch, labels: dict[str, tuple[Any, ...]]) -> None:
         self.search = search
@@ -117,7 +116,7 @@ class Windows:
         self.labels = [labels.get(moment.path) for moment in moments]
 
     def count(self, tally: Tally, queries: dict[Any, Any], asking: str, label: tuple[Any, ...]) -> None:
-        """Add the pairs of a query and the windows of all videos but the one that asks."""
+        """Add the pairs of a query with the windows of all other videos."""
         scale = self.search.calibration.scale(queries)
         if scale is None:
             return
@@ -160,7 +159,7 @@ def measure(search: VideoSearch, root: Path, args: PrecisionArguments) -> dict[s
                 queries = search.embed(search.read(query))
             except MediaError:  # silent
                 continue
-            left_out = int(args.combine or kind != "text")  # the video that asked
+            left_out = int(args.combine or kind != "text")  # the query's video
             found = results(search, queries, searched - {asking} if left_out else searched, args.top_k)
             good = [labels[path] == labels[asking] for path in found]
             tally = tallies.setdefault(kind, Tally())

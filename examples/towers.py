@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Flags of `run_pretraining.py` for towers that are other models, and for locking towers."""
+"""Flags of `run_pretraining.py` for pretrained towers and for locking towers."""
 
 import re
 from collections.abc import Callable
@@ -86,7 +86,7 @@ class TowerArguments:
         return {name: source for name, source in found.items() if source is not None}
 
     def refuse_idle(self) -> None:
-        """ValueError for flags of a new model that concern a tower which is not given."""
+        """ValueError for flags of a new model about towers that are not given."""
         if random := [name for name in self.locks() if name not in self.sources()]:
             raise ValueError(
                 f"--lock {' '.join(random)}: VATT's own tower begins with random weights and keeps them. "
@@ -101,7 +101,7 @@ class TowerArguments:
             )
 
     def locks(self) -> dict[str, int | None]:
-        """Tower -> how many of its first blocks are locked, None for all of it."""
+        """Tower -> number of its first blocks that are locked, None for the whole tower."""
         found: dict[str, int | None] = {}
         for lock in self.lock:
             name, colon, blocks = lock.partition(":")
@@ -127,7 +127,7 @@ class TowerArguments:
                 add_lora(model, name, size)
 
     def cached(self, model: VattForPreTraining) -> list[str]:
-        """Locked towers whose features are computed once."""
+        """Locked towers whose features are cached."""
         found = locked_towers(model) if self.cache_features else []
         if self.cache_features and not found:
             raise ValueError("--cache_features needs towers that are not trained: give --lock video text.")
@@ -136,7 +136,7 @@ class TowerArguments:
         return found
 
     def of_new_models(self) -> dict[str, Any]:
-        """Flags that a model which is loaded does not take."""
+        """Flags that are not for a loaded model."""
         names = ("tower_settings", "window_seconds", "num_frames", "frames", "projection")
         return {f"{name}_tower": source for name, source in self.sources().items()} | {
             name: getattr(self, name) for name in names
@@ -145,13 +145,8 @@ class TowerArguments:
     def build(
         self, preset: str, overrides: str | None, make_tokenizer: Callable[[int], Any], num_captions: int
     ) -> tuple[VattForPreTraining, VattProcessor]:
-        """Model and processor; towers without a checkpoint are those of the preset.
-
-        Args:
-            preset, overrides: values of --preset and --config_overrides.
-            make_tokenizer: length -> tokenizer of VATT's own text tower.
-            num_captions: of a clip.
-        """
+        """Model and processor; towers without a checkpoint are those of the preset. `overrides`: value of
+        --config_overrides; `make_tokenizer`: length -> tokenizer of VATT's own text tower."""
         config, sources = VattConfig.from_preset(preset), self.sources()
         if config.modality_agnostic:
             raise ValueError(f"--preset {preset}: its towers share an encoder. Take tiny, bbs, mbs or lbs.")

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoModel, Pipeline, PreTrainedModel
+from transformers import AutoModelForPreTraining, Pipeline, PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.audio_classification import AudioClassificationPipeline
 from transformers.pipelines.zero_shot_audio_classification import ZeroShotAudioClassificationPipeline
@@ -238,7 +238,8 @@ class VattZeroShotVideoClassificationPipeline(VattPipeline):
         windows (`int`): windows spread over the video, whose embeddings are averaged.
 
     Returns:
-        list of `{"score", "label"}`, best first; scores are a softmax of cosine / temperature.
+        list of `{"score", "label"}`, best first; scores are a softmax of cosine / temperature, which is the
+        one that a [`VattForPreTraining`] has learned, or `config.temperature`.
     """
 
     def _sanitize_parameters(
@@ -260,7 +261,7 @@ class VattZeroShotVideoClassificationPipeline(VattPipeline):
 
     def postprocess(self, outputs: dict[str, torch.Tensor], **labels: Any) -> list[dict[str, Any]]:
         """Embedding to labels."""
-        return _ranked(outputs["embeds"], self.vatt.config.temperature, **labels)
+        return _ranked(outputs["embeds"], _temperature(self.model, "video_text"), **labels)
 
 
 class VattZeroShotAudioClassificationPipeline(ZeroShotAudioClassificationPipeline):
@@ -325,7 +326,7 @@ class VattZeroShotAudioClassificationPipeline(ZeroShotAudioClassificationPipelin
         """Embedding to labels."""
         if self.vatt is None:
             return super().postprocess(model_outputs, **labels)
-        return _ranked(model_outputs["embeds"], self.vatt.config.temperature, **labels)
+        return _ranked(model_outputs["embeds"], _temperature(self.model, "audio_text"), **labels)
 
 
 class VattAudioClassificationPipeline(AudioClassificationPipeline):
@@ -349,11 +350,22 @@ class VattAudioClassificationPipeline(AudioClassificationPipeline):
 def _whole_model(model: PreTrainedModel) -> VattModel:
     """The model with all towers, in evaluation mode; raises `ValueError` for anything else."""
     base = getattr(model, "vatt", model)
-    if not isinstance(base, VattModel) or base.head is None:
+    # The folder of a classifier loads as a whole model, too, with random weights for all that it lacks.
+    saved = getattr(model.config, "architectures", None) or ()
+    lacking = [name for name in saved if name.endswith("Classification")]
+    if not isinstance(base, VattModel) or base.head is None or lacking:
         raise ValueError(
-            f"`model` must be a VattModel or VattForPreTraining with all towers, got {type(model).__name__}."
+            "`model` must be a VattModel or VattForPreTraining with all towers, got "
+            f"{', '.join(lacking) or type(model).__name__}."
         )
     return base.eval()
+
+
+def _temperature(model: PreTrainedModel, pair: str) -> float:
+    """Of the similarities of a pair of modalities."""
+    if isinstance(model, VattForPreTraining):
+        return torch.as_tensor(model.loss_scale(pair)["temperature"]).item()
+    return model.config.temperature
 
 
 def _streamed(inputs: Any) -> Any:
@@ -425,10 +437,12 @@ def register_pipelines() -> None:
         ("zero-shot-video-classification", VattZeroShotVideoClassificationPipeline),
     ):
         PIPELINE_REGISTRY.register_pipeline(
-            task, pipeline_class=pipeline_class, pt_model=AutoModel, type="multimodal"
+            task, pipeline_class=pipeline_class, pt_model=AutoModelForPreTraining, type="multimodal"
         )
     PIPELINE_REGISTRY.supported_tasks["audio-classification"]["impl"] = VattAudioClassificationPipeline
-    PIPELINE_REGISTRY.supported_tasks[_ZERO_SHOT_AUDIO]["impl"] = VattZeroShotAudioClassificationPipeline
+    zero_shot_audio = PIPELINE_REGISTRY.supported_tasks[_ZERO_SHOT_AUDIO]
+    zero_shot_audio["impl"] = VattZeroShotAudioClassificationPipeline
+    zero_shot_audio["pt"] = tuple(dict.fromkeys((AutoModelForPreTraining, *zero_shot_audio["pt"])))
 
 
 register_pipelines()

@@ -27,11 +27,12 @@ from .common import (
 
 
 if TYPE_CHECKING:
-    from ..retrieval import Moment, Query
+    from ..retrieval import Moment, Query, VattIndex
 
 
 # Those of `modeling_vatt.retrieval.STRENGTHS`, which would have to be loaded for `--help`.
 Strength = StrEnum("Strength", ["strong", "likely", "weak"])
+_STALE = {"gone": "gone", "changed": "changed since it was indexed"}
 
 
 @explained("Nothing was changed.")
@@ -49,7 +50,9 @@ def search(
     like: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE@SECONDS", help="Look for what looks like this moment, of the index or not."
+            metavar="FILE@SECONDS",
+            help="Look for what looks like this moment, of the index or not. A result can be given as it is "
+            "shown, FILE@0:03.2-0:06.4.",
         ),
     ] = None,
     avoid: Annotated[
@@ -148,18 +151,21 @@ def search(
             raise typer.BadParameter("takes neither --model nor --thumbnails.", param_hint="--server")
         from ..retrieval.remote import ask_server
 
-        root = None
+        root, stale = None, None
         found, unknown = ask_server(server, query, **options)
     else:
         options["distinct"] = True
-        found, unknown, root = _search_here(query, index_dir, model, device, trust_remote_code, options)
+        found, unknown, index = _search_here(query, index_dir, model, device, trust_remote_code, options)
+        root, stale = index.root, index.stale(moment.path for moment in found)
     if export:
         from ..retrieval import export_moments
 
         for file in export:
             export_moments(found, file, query.name, root)
     pictures = _save_thumbnails(found, root, thumbnails) if thumbnails is not None else {}
-    _tell(found, unknown, query.name, pictures, as_json)
+    if at_least is not Strength.weak and found and found[0].share is None:
+        say("note: the index is too small to say what scores mean; --at-least leaves out nothing", err=True)
+    _tell(found, unknown, query.name, pictures, stale, as_json)
 
 
 def _search_here(
@@ -169,8 +175,8 @@ def _search_here(
     device: str,
     trust_remote_code: bool,
     options: dict[str, Any],
-) -> tuple[list["Moment"], list[str], Path | None]:
-    """Moments, words that the model does not know, and the folder of the videos."""
+) -> tuple[list["Moment"], list[str], "VattIndex"]:
+    """Moments, words that the model does not know, and the index."""
     require_index(index_dir)
     from ..retrieval import Calibration, VattIndex, combined
 
@@ -184,19 +190,25 @@ def _search_here(
         if moment is not None and query.parts == ["like"]:
             queries = combined([("va", moment[1]["va"], 1.0)])
             found = Calibration(index).near(queries, other_than=moment[0], **options)
-            return found, [], index.root
+            return found, [], index
     require_repository(index.identity.name if model is None else model)
     quiet()
     from ..retrieval import VideoSearch
 
     opened = VideoSearch.load(index, model, device, trust_remote_code)
     unknown = [] if query.text is None else opened.unknown_words(query.text)
-    return opened.find(opened.read(query, moment=moment), **options), unknown, index.root
+    return opened.find(opened.read(query, moment=moment), **options), unknown, index
 
 
 def _tell(
-    found: list["Moment"], unknown: list[str], name: str, pictures: dict[int, str], as_json: bool
+    found: list["Moment"],
+    unknown: list[str],
+    name: str,
+    pictures: dict[int, str],
+    stale: dict[str, str] | None,
+    as_json: bool,
 ) -> None:
+    """Print the results; of `stale` files they say it, as far as it is known."""
     if as_json:
         from ..retrieval.moments import moment_records
 
@@ -204,11 +216,15 @@ def _tell(
         for record in records:
             if record["rank"] in pictures:
                 record["thumbnail"] = pictures[record["rank"]]
+            if stale is not None:
+                record["stale"] = stale.get(record["path"])
         say_json({"query": name, "unknown_words": unknown, "moments": records})
     else:
         for rank, moment in enumerate(found, start=1):
             count = len(moment.copies)
-            say_moment(rank, moment, f" (and {count} {'copy' if count == 1 else 'copies'})" if count else "")
+            notes = [_STALE[stale[moment.path]]] if stale and moment.path in stale else []
+            notes += [f"and {count} {'copy' if count == 1 else 'copies'}"] if count else []
+            say_moment(rank, moment, f" ({'; '.join(notes)})" if notes else "")
     say_unknown(unknown)
     if not found:
         raise nothing_found()
@@ -232,6 +248,7 @@ def _save_thumbnails(moments: "Sequence[Moment]", root: Path | None, folder: Pat
             picture = thumbnail(root / moment.path, (moment.start + moment.end) / 2)
         except MediaError as error:
             failed[str(error)] = None
+            file.unlink(missing_ok=True)  # of an earlier search, that had another result of this rank
             continue
         with whole_file(file) as partial:
             picture.save(partial, "JPEG")

@@ -128,7 +128,8 @@ class VattEmbedder(InputModule):
             spaces, task: not needed here.
 
         Returns:
-            The tensors of each modality, and under `{modality}_rows` the indices of their inputs.
+            The tensors of each modality, and under `{modality}_rows` the indices of their inputs; under
+            `inputs` all indices, and their `count`. Losses with a gradient cache split the tensors.
 
         Raises:
             ValueError: inputs that cannot be embedded.
@@ -145,17 +146,13 @@ class VattEmbedder(InputModule):
                 texts[index] = (prompt or "") + row.pop("text")
             for modality, values in (self._media(row, windows) if row else {}).items():
                 clips.setdefault(modality, []).append((index, values))
-        features: dict[str, Any] = {"inputs": torch.tensor(len(inputs))}
+        features: dict[str, Any] = {"inputs": torch.arange(len(inputs)), "count": len(inputs)}
         for modality, parts in clips.items():
             features[INPUT_NAMES[modality]] = torch.cat([values for _, values in parts])
             rows = [torch.full((len(values),), index) for index, values in parts]
             features[f"{modality}_rows"] = torch.cat(rows)
         if texts:
-            batch = self.processor(text=list(texts.values()))
-            present = batch["text_mask"].bool()
-            if present.any():  # a text without words has no embedding
-                features["text_rows"] = torch.tensor(list(texts))[present]
-                features |= {name: batch[name][present] for name in ("input_ids", "attention_mask")}
+            features |= {"text_rows": torch.tensor(list(texts)), **self.processor(text=list(texts.values()))}
         return features
 
     def _media(self, row: dict[str, Any], windows: int) -> dict[str, torch.Tensor]:
@@ -183,11 +180,12 @@ class VattEmbedder(InputModule):
         self, features: dict[str, Any], spaces: str | Sequence[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Add `sentence_embedding`, float32 (inputs, width), to the result of
-        [`~VattEmbedder.preprocess`]."""
+        [`~VattEmbedder.preprocess`], or to a part of it; ValueError for tensors of different inputs."""
         wanted = self.spaces if spaces is None else checked_spaces(spaces)
+        inputs = features["inputs"]
         halves = {
             space: torch.zeros(
-                int(features["inputs"]),
+                len(inputs),
                 getattr(self.model.config, f"{space}_projection_size"),
                 device=self.model.device,
             )
@@ -196,12 +194,20 @@ class VattEmbedder(InputModule):
         for modality, name in INPUT_NAMES.items():
             if name not in features:
                 continue
+            rows = features[f"{modality}_rows"]
+            if len(inputs) < features["count"] and not torch.equal(rows, inputs):
+                raise ValueError(
+                    "A loss with a gradient cache needs columns whose rows have the same modalities, no "
+                    "silent sound among them, and `windows=1`: mend the columns, or take a loss without."
+                )
             masks = (features["attention_mask"],) if modality == "text" else ()
             output = getattr(self.model, f"get_{modality}_features")(features[name], *masks)
             for space, half in halves.items():
                 embeds = output.get(f"{space}_embeds")
                 if embeds is not None:
-                    total = torch.zeros_like(half).index_add(0, features[f"{modality}_rows"], embeds.float())
+                    if modality == "text":  # one without words has no embedding
+                        embeds = embeds * features["text_mask"].unsqueeze(1)
+                    total = torch.zeros_like(half).index_add(0, rows - inputs[:1], embeds.float())
                     halves[space] = halves[space] + _unit(total)
         features["sentence_embedding"] = torch.cat([_unit(halves[space]) for space in wanted], dim=1)
         return features

@@ -36,11 +36,17 @@ class VattClassifier(VattPreTrainedModel):
         super().__init__(config)
         if not config.num_labels:
             raise ValueError("Give the classes: `num_labels`, or `id2label` and `label2id`.")
+        tower = getattr(config, f"{self.modality}_config")
+        if config.is_foreign(self.modality):
+            raise ValueError(
+                f"{type(self).__name__} needs a {self.modality} tower of VATT's own, and this one is a "
+                f"{tower.model_type}: fit a linear probe to its features, or fine-tune that model itself."
+            )
         # The other towers and the common spaces of a pretraining checkpoint are not needed here.
         others = "|".join(f"{name}_model" for name in MODALITIES if name != self.modality)
-        self._keys_to_ignore_on_load_unexpected = [rf"^(vatt\.)?({others}|head)\."]
+        beside = f"{others}|head|feature_mlps|feature_kernels|loss_scales"
+        self._keys_to_ignore_on_load_unexpected = [rf"^(vatt\.)?({beside})\."]
         self.vatt = VattModel(config, modalities=(self.modality,))
-        tower = getattr(config, f"{self.modality}_config")
         self.input_ndim = 5 if self.modality == "video" else 1 + len(tower.patch_shape)  # without windows
         self.dropout = nn.Dropout(tower.classifier_dropout)
         self.classifier = nn.Linear(tower.output_size, config.num_labels)

@@ -4,6 +4,7 @@
 (Akbari et al., NeurIPS 2021, arXiv 2104.11178), following the official TensorFlow release.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -45,6 +46,9 @@ Mask: TypeAlias = torch.Tensor | None
 INPUT_NAMES = {"video": "pixel_values_videos", "audio": "input_values", "text": "input_ids"}
 MODALITIES = tuple(INPUT_NAMES)
 _SPACES = ("va_embeds", "vt_embeds")
+# Of `from_pretrained`: where files come from; what the model has to be given, though configs would take it.
+_DOWNLOAD_OPTIONS = (*HUB_OPTIONS, "force_download", "proxies", "subfolder")
+_NOT_FOR_CONFIGS = ("attn_implementation", "dtype", "quantization_config", "torch_dtype", "trust_remote_code")
 # For GPUs, where Triton failed on the compiled loss (torch 2.11, 128 clips).
 _uncompiled_loss = torch.compiler.disable(contrastive_loss)
 
@@ -92,7 +96,7 @@ class VattPreTrainedModel(PreTrainedModel):
         """
         kwargs.setdefault("use_safetensors", True)
         if kwargs.get("trust_remote_code"):
-            kwargs["config"] = cls._trusted_config(pretrained_model_name_or_path, **kwargs)
+            kwargs = cls._with_trusted_config(str(pretrained_model_name_or_path), **kwargs)
         try:
             loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except SafetensorError as error:
@@ -104,15 +108,20 @@ class VattPreTrainedModel(PreTrainedModel):
         return loaded
 
     @classmethod
-    def _trusted_config(cls, name: Any, config: Any = None, **kwargs: Any) -> VattConfig:
-        """The config; the code that came with its towers is loaded."""
-        hub = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+    def _with_trusted_config(cls, name: str, config: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Arguments of `from_pretrained` with the config in place of its fields; the code that came with its
+        towers is loaded."""
+        hub = {key: kwargs[key] for key in _DOWNLOAD_OPTIONS if key in kwargs}
         if not isinstance(config, PreTrainedConfig):
-            config = cls.config_class.from_pretrained(name if config is None else config, **hub)
+            kept = {key: kwargs.pop(key) for key in _NOT_FOR_CONFIGS if key in kwargs}
+            source = name if config is None else config
+            config, kwargs = cls.config_class.from_pretrained(source, return_unused_kwargs=True, **kwargs)
+            kwargs |= {**kept, **hub}
+        folder = os.path.join(name, *filter(None, [hub.pop("subfolder", None)]))
         for key in config.sub_configs:
             if isinstance(getattr(config, key), VattRemoteConfig):
-                setattr(config, key, load_remote_config(getattr(config, key), str(name), **hub))
-        return config
+                setattr(config, key, load_remote_config(getattr(config, key), folder, **hub))
+        return {**kwargs, "config": config}
 
     @classmethod
     def from_video_audio_text_pretrained(
@@ -153,7 +162,9 @@ class VattPreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: no source, or one that does not exist or fit, with the reason.
+            TypeError: unknown fields of the config.
         """
+        VattConfig.check_fields(kwargs)
         sources = _given(video=video, audio=audio, text=text)
         hub = find_towers(sources, hub_kwargs)
         options = {**hub, "dtype": dtype, "trust_remote_code": trust_remote_code}
@@ -263,9 +274,11 @@ class VattPreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: without a source, or if one does not fit.
+            TypeError: unknown fields of the config.
         """
         from .unimodal import load_source, start_towers, tower_config
 
+        VattConfig.check_fields(kwargs)
         given = _given(video=video, audio=audio, text=text)
         sources = {name: load_source(name, source) for name, source in given.items()}
         if config is not None and kwargs:
@@ -449,6 +462,8 @@ class VattModel(VattPreTrainedModel):
     ```
     """
 
+    _keys_to_ignore_on_load_unexpected = [r"^loss_scales\."]  # of VattForPreTraining
+
     def __init__(self, config: VattConfig, modalities: tuple[str, ...] = MODALITIES) -> None:
         super().__init__(config)
         unknown = set(modalities) - set(MODALITIES)
@@ -459,15 +474,17 @@ class VattModel(VattPreTrainedModel):
         self.video_model = make_tower("video", config) if "video" in modalities else None
         self.audio_model = make_tower("audio", config) if "audio" in modalities else None
         self.text_model = make_tower("text", config) if "text" in modalities else None
-        wanted = [name for name in modalities if config.use(name).projection == "mlp"]
-        self.feature_mlps = nn.ModuleDict({name: VattFeatureMLP(config.output_size(name)) for name in wanted})
-        fitted = {name: config.use(name).centres for name in modalities if config.use(name).centres}
-        self.feature_kernels = nn.ModuleDict(
-            {name: VattKernelFeatures(config.output_size(name), count) for name, count in fitted.items()}
+        whole = set(modalities) == set(MODALITIES)
+        uses = {name: config.use(name) for name in modalities} if whole else {}
+        sizes = {name: config.output_size(name) for name in uses}
+        self.feature_mlps = nn.ModuleDict(
+            {name: VattFeatureMLP(sizes[name]) for name, use in uses.items() if use.projection == "mlp"}
         )
-        self.head: nn.Module | None = None
-        if set(modalities) == set(MODALITIES):
-            self.head = VattFACHead(config) if config.head_type == "fac" else VattJointHead(config)
+        self.feature_kernels = nn.ModuleDict(
+            {name: VattKernelFeatures(sizes[name], use.centres) for name, use in uses.items() if use.centres}
+        )
+        head = VattFACHead if config.head_type == "fac" else VattJointHead
+        self.head: nn.Module | None = head(config) if whole else None
         self.post_init()
         self._freeze()
 
@@ -792,7 +809,7 @@ class VattForPreTraining(VattPreTrainedModel):
             ):
                 if video is not None and other is not None:
                     flat = normalize(other).flatten(0, -2)
-                    scale = self._scale(pair)
+                    scale = self.loss_scale(pair)
                     logits = normalize(video) @ flat.T / scale["temperature"]
                     extra[f"logits_{pair}"] = logits + scale["bias"] if "bias" in scale else logits
         return VattForPreTrainingOutput(**extra, **base)
@@ -806,8 +823,8 @@ class VattForPreTraining(VattPreTrainedModel):
         ids = caption_ids(*words_first(input_ids.flatten(0, -2), mask.flatten(0, -2)))
         return ids.view(input_ids.shape[:-1])
 
-    def _scale(self, pair: str) -> dict[str, Any]:
-        """Temperature and, if there is one, bias of a pair."""
+    def loss_scale(self, pair: str) -> dict[str, Any]:
+        """`temperature` and, if there is one, `bias` of a pair (`"video_text"`), learned or the config's."""
         if pair not in self.loss_scales:
             return {"temperature": self.config.temperature}
         temperature, bias = self.loss_scales[pair]()
@@ -867,7 +884,7 @@ class VattForPreTraining(VattPreTrainedModel):
                 video_ids=video_ids,
                 caption_ids=captions,
                 alike=config.false_negative_similarity,
-                **self._scale(pair),
+                **self.loss_scale(pair),
             )
             losses[f"{pair}_loss"] = loss
             total = weight * loss + (0 if total is None else total)

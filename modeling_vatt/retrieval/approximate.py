@@ -108,7 +108,13 @@ def _build_space(
         kept = np.argpartition(-scores, min(_TOP, scores.shape[1]) - 1, axis=1)[:, :_TOP]
         best, best_ids = np.take_along_axis(scores, kept, 1), np.take_along_axis(names, kept, 1)
     with whole_file(file) as partial:
-        faiss.write_index(index, str(partial))
+        try:
+            faiss.write_index(index, str(partial))
+        except RuntimeError as error:  # its word for a full disk
+            raise OSError(
+                f"{file}: cannot be written ({error}). Free some space, then index again; until then, "
+                "searches compare all windows."
+            ) from error
     recall, probes = 0.0, 1
     for probes in [count for count in _PROBES if count < lists] or [lists]:
         index.nprobe = probes

@@ -67,7 +67,7 @@ def export_moments(
         text = json.dumps({"query": query, "moments": records}, indent=2, ensure_ascii=False) + "\n"
     elif file.suffix == ".csv":
         table = io.StringIO()
-        writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(table, _COLUMNS)
         writer.writeheader()
         writer.writerows(
             {**record, "path": csv_cell(record["path"]), "copies": csv_cell("; ".join(record["copies"]))}

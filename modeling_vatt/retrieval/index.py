@@ -22,7 +22,7 @@ from . import approximate
 from .approximate import ApproximateIndex
 from .errors import IndexDamaged
 from .moments import Moment
-from .searchable import IndexedMoment, Result, SearchableIndex, Vectors
+from .searchable import MEETING, IndexedMoment, Result, SearchableIndex, Vectors
 from .store import EXPORTED, SPACES, FileRecord, Space, Store, check_path
 
 
@@ -266,6 +266,23 @@ class VattIndex(SearchableIndex):
     def _select(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         return list(self.store.select(statement.format(files="files", windows="windows"), values))
 
+    def stale(self, paths: Iterable[str]) -> dict[str, str]:
+        """Which files of the index are `"gone"` or `"changed"` since they were indexed; none if it came
+        without media."""
+        if self.root is None:
+            return {}
+        found = {}
+        for path in set(paths):
+            try:
+                stat = (self.root / path).stat()
+            except OSError:
+                found[path] = "gone"
+                continue
+            known = self._select("SELECT size, mtime_ns FROM {files} WHERE path = %s", path)
+            if known != [(stat.st_size, stat.st_mtime_ns)]:
+                found[path] = "changed"
+        return found
+
     def place_of(self, file: str | os.PathLike) -> str:
         """See [`SearchableIndex.place_of`]."""
         file = Path(file)
@@ -285,7 +302,7 @@ class VattIndex(SearchableIndex):
                 "SELECT w.id FROM windows w JOIN files f ON f.id = w.file WHERE path = %s "
                 "ORDER BY abs((start + end) / 2 - coalesce(%s, duration / 2)), w.id LIMIT 1",
                 path,
-                seconds,
+                None if seconds is None else seconds + MEETING,
             )
             if not rows:
                 return None

@@ -21,7 +21,7 @@ from ..embedding.identity import ModelIdentity
 from .errors import IndexMismatch
 from .index import EXACT_LIMIT, VattIndex
 from .moments import Moment
-from .searchable import IndexedMoment, Result, SearchableIndex, Vectors, folder_prefix
+from .searchable import MEETING, IndexedMoment, Result, SearchableIndex, Vectors, folder_prefix
 from .store import FILE_COLUMNS, SPACES, FileRecord, Space, check_path, inside
 
 
@@ -323,7 +323,7 @@ class PgVectorIndex(SearchableIndex):
             "FROM {windows} w JOIN {files} f ON f.id = w.file WHERE path = %s "
             "ORDER BY abs((first + last) / 2 - coalesce(%s, duration / 2)), w.id LIMIT 1",
             path,
-            seconds,
+            None if seconds is None else seconds + MEETING,
         )
         if not rows:
             return None

@@ -79,13 +79,15 @@ class Query:
 
 
 def parse_place(text: str) -> tuple[str, float | None]:
-    """`FILE@SECONDS` or `FILE@1:23.5` as (file, seconds); without a time at its end, the file alone."""
-    file, _, time = text.rpartition("@")
-    match = _TIME.fullmatch(time)
-    if not file or match is None:
+    """`FILE@SECONDS` or `FILE@1:23.5` as (file, seconds), the middle of `FILE@FROM-TO`; without a time at its
+    end, the file alone."""
+    file, _, times = text.rpartition("@")
+    matches = [_TIME.fullmatch(time) for time in times.split("-")]
+    if not file or len(matches) > 2 or None in matches:
         return text, None
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return file, hours * 3600 + minutes * 60 + seconds
+    found = [[float(part or 0) for part in match.groups()] for match in matches if match is not None]
+    seconds = [hours * 3600 + minutes * 60 + rest for hours, minutes, rest in found]
+    return file, sum(seconds) / len(seconds)
 
 
 def parse_weight(text: str) -> tuple[str, float]:

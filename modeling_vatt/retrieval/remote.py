@@ -56,8 +56,13 @@ def ask_server(address: str, query: Query, top_k: int = 10, **options: Any) -> t
             given.append(("like", str(file)))
     answer = answer or _answer(address, given, files)
     known = {entry.name for entry in fields(Moment)}
-    rows = [{key: value for key, value in row.items() if key in known} for row in answer["moments"]]
-    return [Moment(**row) for row in rows], answer.get("unknown", [])
+    try:
+        rows = [{key: value for key, value in row.items() if key in known} for row in answer["moments"]]
+        return [Moment(**row) for row in rows], answer.get("unknown", [])
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ConnectionError(
+            f"{address}: answers, but not as `vatt serve` does ({error!r}). Check the address."
+        ) from None
 
 
 class _NotThere(ValueError):

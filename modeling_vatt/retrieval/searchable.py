@@ -23,6 +23,7 @@ from .store import INSIDE, SPACES, Space, check_path, folder_bounds
 
 Result = TypeVar("Result")
 Vectors = dict[Space, npt.NDArray[np.float32]]
+MEETING = 1e-3  # seconds: where two windows meet, the one that begins there is meant
 IndexedMoment = tuple[Moment, Vectors]  # a window with its embeddings
 
 

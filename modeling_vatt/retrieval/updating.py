@@ -162,8 +162,8 @@ class _Walk:
 
 
 def _printable(name: str) -> str:
-    """A name in which `?` stands for bytes that are no UTF-8."""
-    return name.encode(errors="replace").decode()
+    """A name with escapes for bytes that are no UTF-8."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _unopened(error: OSError) -> str:

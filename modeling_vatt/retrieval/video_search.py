@@ -21,6 +21,7 @@ from ..processors import DEFAULT_LIMITS, MediaError, MediaLimits, MediaSource, V
 from ..processors.media.source import source_name
 from .calibration import Calibration
 from .errors import IndexMismatch
+from .ignoring import IGNORE_FILE
 from .index import VattIndex
 from .locking import writer_lock
 from .moments import Moment, Strength
@@ -180,14 +181,15 @@ class VideoSearch:
             from watchfiles import watch
         except ImportError as error:
             raise ImportError(f"{error}. Install it: pip install 'modeling_vatt[watch]'.") from error
-        root, index_folder = self.index.root, str(self.index.store.folder.resolve())
+        root, index_folder = self.index.root.resolve(), self.index.store.folder.resolve()
 
-        def counts(_: Any, path: str) -> bool:
-            return path != index_folder and not path.startswith(f"{index_folder}{os.sep}")
+        def counts(_: Any, name: str) -> bool:
+            path = Path(name)
+            # What is hidden is not indexed: other indexes, and files that are just being copied.
+            hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+            return (path == root / IGNORE_FILE or not hidden) and not path.is_relative_to(index_folder)
 
-        changes = watch(
-            root.resolve(), watch_filter=counts, stop_event=stop, rust_timeout=500, yield_on_timeout=True
-        )
+        changes = watch(root, watch_filter=counts, stop_event=stop, rust_timeout=500, yield_on_timeout=True)
         next(changes, None)  # from now on no change is missed
         yield self.update(**options)
         for found in changes:

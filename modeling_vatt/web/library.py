@@ -61,6 +61,13 @@ class Library:
         """Folders with moments, and the folders above them; sorted."""
         return self._reader.submit(self._read).result()[1]
 
+    def has_folder(self, name: str | None) -> bool:
+        """Whether files of the index lie below a folder, however its name is spelled."""
+        try:
+            return self._reader.submit(self.index.folders, name or None).result() != []
+        except ValueError:  # one outside of the root
+            return False
+
     def generation(self) -> int:
         """Changes with the index."""
         return self._reader.submit(self.index.store.generation).result()

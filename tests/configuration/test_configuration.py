@@ -197,6 +197,27 @@ def test_fields_can_be_overridden(tmp_path):
     assert (config.temperature, config.num_labels) == (0.3, 7)
 
 
+def test_what_is_no_field_of_a_preset_is_refused():
+    """It would stay in the config without effect, and be saved with it."""
+    VattConfig.from_preset("tiny", num_labels=3, attn_implementation="eager", output_attentions=True)
+    with pytest.raises(TypeError, match="no field temprature, token"):
+        VattConfig.from_preset("tiny", temprature=0.3, token="secret")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("key", ["video_config", "audio_config", "text_config"])
+def test_a_field_of_a_tower_of_a_preset(preset, key):
+    """The others stay those of the preset, not those of a Base model; a config replaces the tower."""
+    plain = VattConfig.from_preset(preset)
+    changed = VattConfig.from_preset(preset, **{key: {"classifier_dropout": 0.25}})
+    assert getattr(changed, key).classifier_dropout == 0.25
+    getattr(plain, key).classifier_dropout = 0.25
+    assert changed.to_dict() == plain.to_dict()
+    if preset == "mbs":
+        tower = type(getattr(plain, key))(hidden_size=96)
+        assert getattr(VattConfig.from_preset(preset, **{key: tower}), key).to_dict() == tower.to_dict()
+
+
 def test_towers_may_be_dicts_or_configs():
     """Both forms of a tower give the same model config."""
     dicts = VattConfig(video_config=VIDEO, audio_config=AUDIO, text_config=TEXT)

@@ -33,14 +33,6 @@ def folder(tmp_path) -> Path:
     return make_folder(tmp_path / "clips", 5, silent=[1], speechless=[2])
 
 
-def test_folder_with_metadata(folder):
-    clips = load_clips(folder, "train")
-    assert len(clips) == 5
-    assert clips["captions"][0] == ["clip 0", "grey number 0", "a tone"]
-    assert clips["captions"][2] == []
-    assert clips[0]["video"]["path"].endswith("clip00.mp4")
-
-
 def test_plain_folder_and_csv_with_one_caption(tmp_path):
     plain = tmp_path / "plain"
     plain.mkdir()

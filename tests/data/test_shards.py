@@ -120,10 +120,12 @@ def test_other_readers_of_webdataset_read_them(shards):
     assert [row["json"]["captions"] for row in rows] == list(all_captions(dataset))
 
 
-def test_the_result_does_not_depend_on_the_number_of_workers(folder, shards, tmp_path):
-    clips = folder_clips(folder, "train")
-    run = functools.partial(run_tasks, num_workers=2)
-    prepare_shards(clips, tmp_path / "two", shard_bytes=SHARD_BYTES, run=run)
+@pytest.mark.parametrize("engine", ["processes", pytest.param("ray", marks=pytest.mark.slow)])
+def test_the_result_does_not_depend_on_the_workers(folder, shards, tmp_path, engine):
+    if engine == "ray":
+        pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    run = functools.partial(run_tasks, num_workers=2, engine=engine)
+    prepare_shards(folder_clips(folder, "train"), tmp_path / "two", shard_bytes=SHARD_BYTES, run=run)
     assert files(tmp_path / "two") == files(shards / "train")
 
 
@@ -156,14 +158,6 @@ def test_an_interrupted_preparation_is_taken_up(folder, shards, tmp_path):
     assert prepare_shards(clips, target, shard_bytes=SHARD_BYTES, run=None)[1] == failures  # type: ignore
     with pytest.raises(ValueError, match="holds something else"):
         prepare_shards(clips[1:], target, shard_bytes=SHARD_BYTES)
-
-
-@pytest.mark.slow
-def test_ray_makes_the_same_shards(folder, shards, tmp_path):
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    run = functools.partial(run_tasks, num_workers=2, engine="ray")
-    prepare_shards(folder_clips(folder, "train"), tmp_path / "ray", shard_bytes=SHARD_BYTES, run=run)
-    assert files(tmp_path / "ray") == files(shards / "train")
 
 
 def narrated(folder: Path) -> dict[str, dict[str, list]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from clip_folders import small_processor
-from media_factory import numbered_frames, write_media
+from media_factory import write_media
 from small_models import seeded, small_config
 
 from modeling_vatt import VattForPreTraining
@@ -162,14 +162,3 @@ def test_parts_of_a_file_are_honoured_everywhere(tmp_path):
                 shown = int(10 * start + 1e-6) / 10 if media == "video" else start
                 assert abs(value - shown) < 0.05, (media, index, value, start)
     assert LabelledDataset(table, processor, "audio")[3] == skipped[0]
-
-
-def test_embedding_reads_parts_with_one_end(tmp_path):
-    file = write_media(tmp_path / "a.mp4", frames=numbered_frames(60), fps=10)
-    processor, model = small_processor(), seeded(VattForPreTraining, small_config()).eval()
-    segments = [(None, 2.0), (0.0, 2.0), (4.0, None), (4.0, 6.0), (float("nan"), 2.0)]
-    found = embed_files(model, processor, [file] * 5, segments=segments)
-    rows = found.arrays["video_va_embeds"]
-    np.testing.assert_array_equal(rows[0], rows[1])
-    np.testing.assert_allclose(rows[2], rows[3], atol=1e-5)
-    assert found.kept.tolist() == [0, 1, 2, 3] and "no part from nan to 2.0 s" in str(found.errors[0])

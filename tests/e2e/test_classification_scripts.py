@@ -18,7 +18,7 @@ import torch
 from clip_folders import save_model, write_clip, write_rows
 from PIL import Image
 from safetensors.torch import load_file
-from scripts import CLASSIFICATION, EXAMPLES, call, start
+from scripts import CLASSIFICATION, EXAMPLES, call, flags, start
 from small_models import AUDIO, TEXT, VIDEO, small_config
 from transformers import AutoModelForVideoClassification, AutoProcessor, pipeline
 
@@ -262,19 +262,8 @@ def test_mistakes_end_in_one_line(run, videos, script, options, message):
 
 
 def test_a_recipe_gives_way_to_flags(monkeypatch):
-    words = [
-        "x",
-        "--dataset",
-        "d",
-        "--output_dir",
-        "o",
-        "--recipe",
-        "kinetics400",
-        "--max_steps",
-        "7",
-        "--use_cpu",
-    ]
-    monkeypatch.setattr(sys, "argv", [*words, "--eval_crops", "1"])
+    given = {"dataset": "d", "output_dir": "o", "recipe": "kinetics400", "eval_crops": 1}
+    monkeypatch.setattr(sys, "argv", ["x", *flags(**given, max_steps=7, use_cpu=True)])
     data, model, training = importlib.import_module("classification").parse("video", "")
     assert (training.per_device_train_batch_size, training.max_steps, training.learning_rate) == (64, 7, 5e-3)
     assert (training.warmup_steps, training.label_smoothing_factor, training.max_grad_norm) == (

@@ -3,6 +3,7 @@
 """The `vatt` command: index, search, embed, info."""
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -139,7 +140,23 @@ def test_index_again(place, tmp_path):
     assert "0 embedded, 0 known by their content, 10 unchanged, 0 removed" in told
     assert "1 files are gone and kept" in told and "\n  clip0.mp4\n" in told
     assert "Passed over: 1 .jpg, 1 .txt." in told
-    assert "10 unchanged, 1 removed" in vatt("index", videos, "--prune").output
+    os.utime(videos / "clip1.mp4", (1, 1))
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for rank in range(1, 5):  # of an earlier search
+        (pictures / f"00{rank}.jpg").write_bytes(b"old")
+    search = ("search", "clip", "--index", videos, "--per-file", 1)
+    rows = json.loads(vatt(*search, "--thumbnails", pictures, "--json").stdout)["moments"]
+    states = {row["path"]: row["stale"] for row in rows}
+    assert states == {"clip0.mp4": "gone", "clip1.mp4": "changed", "clip2.mp4": None, "deep/clip3.mp4": None}
+    for row in rows:
+        there = row["stale"] != "gone"
+        assert (pictures / f"00{row['rank']}.jpg").exists() == there == ("thumbnail" in row)
+    told = vatt(*search).output
+    assert "clip0.mp4 (gone)" in told and "clip1.mp4 (changed since it was indexed)" in told
+    assert "1 known by their content, 9 unchanged, 1 removed" in vatt("index", videos, "--prune").output
+    told = vatt(*search, "--at-least", "strong").output
+    assert "too small to say" in told and told.count(".mp4") == 3
 
 
 def test_files_are_excluded_and_forgotten(place, tmp_path):
@@ -367,7 +384,7 @@ def test_a_running_server_is_asked(place, tmp_path):
             assert [row["score"] for row in here["moments"]] == pytest.approx(
                 [row["score"] for row in there["moments"]], abs=1e-5
             )
-        inside = json.loads(vatt("search", "clip", "--folder", "deep", *ask).stdout)["moments"]
+        inside = json.loads(vatt("search", "clip", "--folder", "deep/", *ask).stdout)["moments"]
         assert {row["path"] for row in inside} == {"deep/clip3.mp4"}
         assert vatt("search", "clip", "--export", tmp_path / "found.csv", *ask).exit_code == 0
         for wrong, code, message in (

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from clip_folders import losses, make_folder, write_rows
 from media_factory import damage
-from scripts import EXAMPLES, PRETRAINING, run
+from scripts import EXAMPLES, PRETRAINING, call, run
 
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.retrieval import Query, VideoSearch
@@ -155,24 +155,10 @@ def test_precision_of_a_search(pretrained, videos, tmp_path, monkeypatch):
     write_rows(clips, kept)
     search = VideoSearch.create(clips, folder)
     search.update()
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    import search_precision
 
-    def measure(column: str, *flags: str) -> dict:
+    def measure(column: str, **more: bool) -> dict:
         output = tmp_path / f"{column}.json"
-        arguments = [
-            "--index",
-            str(clips),
-            "--match",
-            column,
-            "--top_k",
-            "3",
-            "--output",
-            str(output),
-            *flags,
-        ]
-        monkeypatch.setattr(sys, "argv", ["search_precision.py", *arguments])
-        search_precision.main()
+        call("search_precision", index=clips, match=column, top_k=3, output=output, **more)
         return json.loads(output.read_text())
 
     for column, texts in (("same", 1.0), ("half", None)):
@@ -190,7 +176,7 @@ def test_precision_of_a_search(pretrained, videos, tmp_path, monkeypatch):
             assert with_sound["P@1"] == with_sound["chance"] == figures["text"]["chance"] == 1.0
         else:  # the video that asked is none of the others of its half
             assert 0 < with_sound["chance"] < figures["text"]["chance"]
-    check_combined(search, kept, measure("half", "--combine", "--calibrate"))
+    check_combined(search, kept, measure("half", combine=True, calibrate=True))
     near, read, asked = VideoSearch.near, VideoSearch.read, []
 
     def noted(self: VideoSearch, query: Query) -> Any:
@@ -209,14 +195,6 @@ def test_precision_of_a_search(pretrained, videos, tmp_path, monkeypatch):
     for column, message in (("own", "No two videos agree"), ("size", "no column size")):
         with pytest.raises(SystemExit, match=message):
             measure(column)
-
-
-def test_pretraining_on_an_empty_folder(tmp_path):
-    (tmp_path / "nothing").mkdir()
-    output = run(
-        "run_pretraining.py", tmp_path, expect=1, dataset=tmp_path / "nothing", output_dir="o", **PRETRAINING
-    )
-    assert "no video files in this folder" in output and "Traceback" not in output
 
 
 def test_wrong_captions_are_given_to_every_clip(videos):

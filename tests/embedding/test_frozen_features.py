@@ -18,7 +18,7 @@ from modeling_vatt.data import source_of
 from modeling_vatt.evaluation import average_windows, retrieval_metrics, zero_shot_retrieval
 from modeling_vatt.processors import VattProcessor, read_clip
 from modeling_vatt.processors.windows import read_windows
-from modeling_vatt.retrieval import Gallery, embed_files, embed_texts
+from modeling_vatt.retrieval import Gallery, embed_files, embed_texts, unit
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +66,13 @@ def test_sound_alone_must_be_there(model, processor, files):
         embed_files(model, processor, files[1:2], ("audio",))
 
 
-def test_contents_serve_as_well_as_paths(model, processor, files):
-    one = embed_files(model, processor, [files[0]])
-    other = embed_files(model, processor, [files[0].read_bytes()])
-    np.testing.assert_array_equal(one.arrays["video_va_embeds"], other.arrays["video_va_embeds"])
-
-
-def test_rows_that_carry_bytes(model, processor, files, tmp_path):
-    """As in datasets from the Hub; also from the cache."""
-    source = source_of({"path": "a.mp4", "bytes": files[0].read_bytes()})
+def test_contents_serve_as_well_as_paths(model, processor, files, tmp_path):
+    """Alone, and with a name as in datasets from the Hub; also from the cache."""
+    content = files[0].read_bytes()
+    named = source_of({"path": "a.mp4", "bytes": content})
     expected = embed_files(model, processor, [files[0]]).arrays["video_va_embeds"]
-    for _ in range(2):
-        found = embed_files(model, processor, [source], cache_dir=tmp_path)
+    for source, cache in ((content, None), (named, tmp_path), (named, tmp_path)):
+        found = embed_files(model, processor, [source], cache_dir=cache)
         np.testing.assert_array_equal(found.arrays["video_va_embeds"], expected)
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -123,17 +118,23 @@ def test_segments_read_nothing_outside(tmp_path, model, processor):
     (clip,) = read_windows(str(file), 0.8, segment=(3.0, 3.5), **options)
     assert frame_numbers(clip.frames) == list(range(30, 35))  # shorter than a window
 
-    segments = [(3.0, 5.0), None, (6.0, 5.0), (3.0, 3.4)]
-    found = embed_files(model, processor, [file] * 4, windows=2, segments=segments)
-    assert found.kept.tolist() == [0, 1, 3] and "no part from 6.0 to 5.0 s" in str(found.errors[0])
+    segments = [(3.0, 5.0), (6.0, 5.0), (3.0, 3.4), (float("nan"), 2.0)]
+    segments += [(None, 2.0), (0.0, 2.0), (6.0, None), (6.0, 8.0), None]  # some with one end
+    found = embed_files(model, processor, [file] * 9, windows=2, segments=segments)
+    assert found.kept.tolist() == [0, 2, 4, 5, 6, 7, 8]
+    assert "no part from 6.0 to 5.0 s" in str(found.errors[0])
+    assert "no part from nan to 2.0 s" in str(found.errors[1])
+    rows = found.arrays["video_va_embeds"]
+    np.testing.assert_allclose(rows[[2, 4]], rows[[3, 5]], atol=1e-5)
+    assert np.abs(rows[6] - rows[3]).max() > 1e-3 < np.abs(rows[6] - rows[5]).max()
     frames = read_windows(str(file), 0.8, segment=(3.0, 3.4), **options)[0].frames
     assert len(frames) == 4
     repeated = processor(videos=[np.concatenate([frames, frames])])["pixel_values_videos"]
     with torch.no_grad():
         expected = model.get_video_features(repeated).va_embeds[0].numpy()
-    np.testing.assert_allclose(found.arrays["video_va_embeds"][2], [expected] * 2, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(rows[1], [expected] * 2, rtol=1e-4, atol=1e-6)
     with pytest.raises(ValueError, match="longer"):
-        embed_files(model, processor, [file], segments=segments)
+        embed_files(model, processor, [file], segments=segments[:2])
 
 
 def test_cache_answers_only_the_same_question(tmp_path, model, processor, files, monkeypatch):
@@ -227,10 +228,6 @@ def test_texts_are_embedded_in_batches(model, processor):
         with torch.no_grad():
             expected = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).vt_embeds[0]
         np.testing.assert_allclose(row, expected.numpy(), rtol=1e-4, atol=1e-6)
-
-
-def unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.linalg.norm(vector)
 
 
 def test_retrieval_over_windows_equals_a_direct_computation():

@@ -21,6 +21,7 @@ pytest.importorskip(
     "sentence_transformers", reason="needs pip install 'modeling_vatt[sentence-transformers]'"
 )
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import losses
 
 
 WORDS = ["clip 1", "a grey tone"]
@@ -154,6 +155,27 @@ def test_pictures_arrays_and_columns(saved, tmp_path):
         theirs.encode([{"audio": sound} for sound in table[:2]["a"]]),
         theirs.encode([{"audio": clip} for clip in clips[:2]]),
     )
+
+
+def test_losses_with_a_gradient_cache(saved):
+    """Parts of a batch give the loss and the gradients of the whole, or are refused."""
+    folder, clips, *_ = saved
+    theirs = SentenceTransformer(str(folder), device="cpu").eval()
+    rows = [{"text": word, "video": clip} for word, clip in zip(("clip 1", "tone", "!!"), clips, strict=True)]
+
+    def run(loss, *columns):
+        theirs.zero_grad()
+        value = loss([theirs.preprocess(column) for column in columns], None)
+        value.backward()
+        return value.detach(), [p.grad.clone() for p in theirs.parameters() if p.grad is not None]
+
+    parts = losses.CachedMultipleNegativesRankingLoss(theirs, mini_batch_size=2)
+    for anchors in (["clip 1", "!!", "tone"], rows):
+        whole = run(losses.MultipleNegativesRankingLoss(theirs), anchors, clips)
+        torch.testing.assert_close(run(parts, anchors, clips), whole, rtol=1e-3, atol=1e-4)
+    for column in (["tone", *clips[1:]], [*clips[:2], {"text": "tone", "video": clips[2]}]):
+        with pytest.raises(ValueError, match="rows have the same modalities"):
+            run(parts, column, clips)
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,18 @@ def test_loads_from_pretraining(kind, variant, saved, tmp_path):
     assert model.classifier.weight.std() > 0.05
 
 
+def test_nothing_of_the_common_spaces_is_kept(tmp_path):
+    """Neither learned temperatures nor what stands before the heads: it would be reported, or never train."""
+    towers = {name: {"projection": "mlp"} for name in ("video", "audio")}
+    config = small_config("joint", loss_type="sigmoid", towers=towers)
+    seeded(VattForPreTraining, config).save_pretrained(tmp_path)
+    model, info = VattForVideoClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["unexpected_keys"]
+    model(torch.randn(2, *SHAPES["video"]), labels=torch.tensor([0, 1])).loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert not VattModel.from_pretrained(tmp_path, output_loading_info=True)[1]["unexpected_keys"]
+
+
 def test_leftover_weights_of_the_tower_are_reported(tmp_path):
     """A checkpoint with more layers than the config is a mistake that must not pass silently."""
     seeded(VattForPreTraining, small_config()).save_pretrained(tmp_path)

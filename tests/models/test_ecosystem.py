@@ -69,6 +69,28 @@ def test_mismatched_sizes(model_class, tmp_path):
     assert loss_of(loaded, inputs_of(loaded, labels=True)).isfinite()
 
 
+@every_model
+def test_code_that_is_trusted_changes_no_other_argument(model_class, tmp_path):
+    """Fields of the config, places of files and precision mean the same with `trust_remote_code=True`."""
+    build(model_class).save_pretrained(tmp_path / "inner")
+    tower = {"drop_token_rate": 0.25}
+    fields = {"temperature": 0.5, "video_config": tower, "audio_config": tower, "num_labels": 5}
+    options = {"subfolder": "inner", "attn_implementation": "eager", "dtype": torch.bfloat16}
+    plain, trusted = (
+        model_class.from_pretrained(tmp_path, **fields, **options, trust_remote_code=trust)
+        for trust in (False, True)
+    )
+    assert trusted.config.to_dict() == plain.config.to_dict()
+    assert trusted.config.temperature == 0.5 and trusted.dtype == torch.bfloat16
+    assert (trusted.config.video_config.hidden_size, trusted.config.video_config.drop_token_rate) == (
+        16,
+        0.25,
+    )
+    assert trusted.config.audio_config._attn_implementation == "eager"
+    state = trusted.state_dict()
+    assert all(torch.equal(values, state[name]) for name, values in plain.state_dict().items())
+
+
 @every_classifier
 @pytest.mark.support("`resize_token_embeddings`", no="no text tower")
 def test_classifiers_have_no_word_table(model_class):

@@ -49,7 +49,13 @@ from transformers import (
     WhisperModel,
 )
 
-from modeling_vatt import VattConfig, VattForPreTraining, VattModel
+from modeling_vatt import (
+    VattConfig,
+    VattForImageClassification,
+    VattForPreTraining,
+    VattForVideoClassification,
+    VattModel,
+)
 from modeling_vatt.models.adapters import add_lora, merged_state_dict
 from modeling_vatt.models.locking import find_blocks
 from modeling_vatt.training import cached_backward
@@ -340,6 +346,9 @@ def test_what_cannot_serve_is_refused_with_the_reason(tmp_path):
     weights.unlink()
     with pytest.raises(ValueError, match=r"text tower: .*cut: it cannot be loaded \(Error no file"):
         _whole(text=str(tmp_path / "cut"))
+    for load in ("from_video_audio_text_pretrained", "from_unimodal_pretrained"):
+        with pytest.raises(TypeError, match="no field token, revision"):  # it would be saved in config.json
+            getattr(VattForPreTraining, load)(text=str(tmp_path), token="secret", revision="1")
     with pytest.raises(ValueError, match="share an encoder"):
         VattConfig(video_config=CLIP.vision_config, modality_agnostic=True)
 
@@ -372,6 +381,10 @@ def test_a_tower_with_code_of_its_own(tmp_path):
     for loader in (VattModel, VattForPreTraining, AutoModel):
         again = loader.from_pretrained(tmp_path / "saved", trust_remote_code=True)
         assert torch.equal(_pooled(again.eval()), _pooled(model))
+    inner = {"subfolder": "saved", "temperature": 0.5, "dtype": torch.float64}
+    found = VattModel.from_pretrained(tmp_path, trust_remote_code=True, **inner)
+    assert found.config.temperature == 0.5
+    torch.testing.assert_close(_pooled(found).float(), _pooled(model))
     again.save_pretrained(tmp_path / "twice")
     assert sorted(path.name for path in (tmp_path / "twice").glob("*.py")) == ["tiny_pictures.py"]
 
@@ -386,6 +399,27 @@ def test_code_of_two_towers_under_one_name(tmp_path):
     model = _whole(video=str(video), audio=str(audio), trust_remote_code=True)
     with pytest.raises(ValueError, match=r"files called tiny_pictures\.py"):
         model.save_pretrained(tmp_path / "saved")
+
+
+def test_how_towers_are_used_changes_piece_by_piece(tmp_path):
+    """`from_pretrained(towers=...)` leaves what it does not name; the pooling would be chosen anew."""
+    towers = {"text": {"pooling": "first"}, "video": {"projection": "mlp"}}
+    _whole(text=BertModel(BERT), towers=towers).save_pretrained(tmp_path)
+    change = {"text": {"locked": True}, "audio": {"locked": 1}}
+    model = VattForPreTraining.from_pretrained(tmp_path, towers=change)
+    uses = {name: model.config.use(name) for name in ("video", "audio", "text")}
+    assert uses["text"].pooling == "first" and uses["video"].projection == "mlp"
+    assert [use.locked for use in uses.values()] == [False, 1, True]
+    ids, mask = _ids()
+    found = model.get_text_features(ids, mask)
+    assert torch.equal(found.pooler_output, found.last_hidden_state[:, 0])
+
+
+def test_classifiers_refuse_other_models():
+    config = _whole(video=CLIPModel(CLIP)).config
+    for kind in (VattForVideoClassification, VattForImageClassification):
+        with pytest.raises(ValueError, match=r"video tower of VATT's own.* clip_vision_model: fit a linear"):
+            kind(config)
 
 
 def test_a_linear_projection():

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """transformers' own pipelines with our models, and ours: single inputs, batches, streams, errors."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -311,6 +312,9 @@ def test_retrieval_errors(clips, silent, processor, tmp_path, caplog):
         search({"audio": silent}, gallery=clips)
     with pytest.raises(ValueError, match=r"`model` must be a VattModel .* got VattForVideoClassification"):
         pipeline("video-text-retrieval", model=classifier(VattForVideoClassification), processor=processor)
+    classifier(VattForVideoClassification).save_pretrained(tmp_path / "classes")
+    with pytest.raises(ValueError, match="with all towers, got VattForVideoClassification"):
+        pipeline("video-text-retrieval", model=str(tmp_path / "classes"), processor=processor)
 
 
 def test_saved_pipeline(clips, processor, tmp_path):
@@ -374,6 +378,34 @@ def test_zero_shot_audio(clips, processor, tmp_path):
                 assert shares(result) == pytest.approx(dict(zip(LABELS, row, strict=True)), rel=1e-3)
     with pytest.raises(TypeError, match="knows no argument top_k"):
         classify(clips, candidate_labels=LABELS, top_k=3)
+
+
+def test_zero_shot_with_the_temperature_that_was_learned(clips, processor, tmp_path):
+    """Shares are those of the model's logits, by model and by folder; the base model knows the config's."""
+    config = small_config("joint", loss_type="symmetric_learned", audio_text_loss_weight=1.0)
+    model = seeded(VattForPreTraining, config).eval()
+    with torch.no_grad():
+        for pair, scale in model.loss_scales.items():
+            scale.log_scale.fill_({"video_audio": 0.1, "video_text": 2.2, "audio_text": 3.3}[pair])
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    inputs = processor(videos=clips[:1], text=LABELS)
+    with torch.no_grad():
+        output = model(inputs["pixel_values_videos"], input_ids=inputs["input_ids"], return_loss=False)
+        sound = model.get_audio_features(inputs["input_values"]).va_embeds
+        text = model.get_text_features(inputs["input_ids"]).va_embeds
+    shares_of = {
+        "video": output.logits_video_text.softmax(-1)[0].tolist(),
+        "audio": zero_shot(sound, text, math.exp(-3.3))[0],
+    }
+    for medium, expected in shares_of.items():
+        expected = dict(zip(LABELS, expected, strict=True))
+        task = f"zero-shot-{medium}-classification"
+        for options in ({"model": model, "processor": processor}, {"model": str(tmp_path)}):
+            found = pipeline(task, **options, device="cpu")(clips[0], candidate_labels=LABELS)
+            assert shares(found) == pytest.approx(expected, rel=1e-3)
+        base = pipeline(task, model=model.vatt, processor=processor, device="cpu")
+        assert shares(base(clips[0], candidate_labels=LABELS)) != pytest.approx(expected, rel=1e-2)
 
 
 def test_zero_shot_errors(clips, processor):

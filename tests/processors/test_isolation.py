@@ -11,9 +11,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -295,17 +295,10 @@ def test_the_process_knows_no_secrets(film: Path, pool: Any, monkeypatch: pytest
 
 
 def test_threads_have_processes_of_their_own(film: Path, pool: Any) -> None:
-    expected, found = read_clip(film), []
-
-    def work() -> None:
-        found.extend(read_clip(film, limits=ISOLATED) for _ in range(5))
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 15 and all(same(clip, expected) for clip in found)
+    expected = read_clip(film)
+    with ThreadPoolExecutor(3) as threads:
+        found = threads.map(lambda _: read_clip(film, limits=ISOLATED), range(15))
+    assert all(same(clip, expected) for clip in found)
     assert 1 <= len(pool._idle) <= 3
 
 

@@ -470,10 +470,11 @@ def test_files_that_are_damaged_or_odd(videos, model_folder):
     (videos / ".hidden.mp4").write_bytes(b"x")
     outside = write_clip(videos.parent / "outside.mp4", 1)
     (videos / "link.mp4").symlink_to(outside)
-    Path(os.fsdecode(bytes(videos) + b"/\xff.mp4")).write_bytes(b"x")
+    for name in (b"/\xff.mp4", b"/\xfe.mp4"):
+        Path(os.fsdecode(bytes(videos) + name)).write_bytes(b"x")
     search = VideoSearch.create(videos, model_folder)
     report = search.update()
-    assert set(report.errors) == {"broken.mp4", "half.mkv", "half.mp4", "empty.mp4", "?.mp4"}
+    assert set(report.errors) == {"broken.mp4", "half.mkv", "half.mp4", "empty.mp4", "\\xff.mp4", "\\xfe.mp4"}
     files = {file["path"]: file for file in search.index.files()}
     assert "link.mp4" not in files and ".hidden.mp4" not in files
     # What can be read of a file is searched, and what cannot is said.
@@ -686,6 +687,19 @@ def test_one_long_moment_leaves_room_for_others(tmp_path):
     found = index.search(centres[0], "va", 4)
     assert len(found) == 4 and {m.path for m in found} == {"long.mp4", "t0/f.mp4", "t1/f.mp4", "t2/f.mp4"}
     assert [(m.start, m.end) for m in found if m.path == "long.mp4"] == [(0, 6000)]
+
+
+def test_a_disk_that_is_full_when_the_search_is_built(small_limits, tmp_path, monkeypatch):
+    import faiss
+
+    def full(*_: object) -> None:
+        raise RuntimeError("write error: 1 != 2 (No space left on device)")
+
+    monkeypatch.setattr(faiss, "write_index", full)
+    index = synthetic(tmp_path / "i", 300, windows=10)
+    with pytest.raises(OSError, match=r"No space left.*Free some space"):
+        index.build()
+    assert len(index.search(np.ones(12), "va", 5)) == 5 and not list((tmp_path / "i").glob("*.partial"))
 
 
 def test_without_faiss_all_windows_are_compared(small_limits, tmp_path, monkeypatch, caplog):

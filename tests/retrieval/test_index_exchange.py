@@ -231,7 +231,7 @@ def test_results_as_files(tmp_path):
     odd = "<script>alert(1)<&\"' #1,ä.mp4"
     write_clip(root / odd, 3, 4.0)
     moments = [Moment(odd, 1.2, 2.0, 0.51234567, 4.0), Moment("gone.mp4", 0.0, 0.8, 0.25, 3700.0)]
-    formulas = ["=1+1.mp4", "+a.mp4", "-a.mp4", "@a.mp4", "\ta.mp4"]
+    formulas = ["=1+1.mp4", "+a.mp4", "-a.mp4", "@a.mp4", "\ta.mp4", "\ra\rb.mp4"]
     moments += [Moment(name, 0.0, 0.8, -0.25, 1.0) for name in formulas]
     query = 'a <b>dog</b> & "more"'
     for ending in ("csv", "json", "html"):

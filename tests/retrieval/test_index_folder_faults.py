@@ -298,8 +298,11 @@ def test_changes_are_indexed_as_they_come(search):
     assert next(reports).embedded == 1
     (root / "a.mp4").rename(root / "z.mp4")
     assert next(reports).reused == 1 and set(paths(search)) == {"b.mp4", "sub/c.mp4", "sub/new.mp4", "z.mp4"}
+    (root / ".vatt-another").mkdir()
+    for name in (".vatt-another/index.sqlite", ".part.mp4"):
+        (root / name).touch()
     threading.Timer(2.5, stop.set).start()
-    assert list(reports) == []  # its own writing is no change
+    assert list(reports) == []  # its own writing is no change, nor what is hidden
 
 
 def test_seconds_of_video_are_told(search, tmp_path):

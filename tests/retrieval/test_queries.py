@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queries of several parts, few moments of a file, copies, and what scores mean."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +20,7 @@ from modeling_vatt.retrieval import (
     Query,
     VattIndex,
     VideoSearch,
+    ask_server,
     combined,
     compare_searches,
     embed_query,
@@ -118,6 +121,23 @@ def test_shares_are_those_of_what_is_there_now(tmp_path, count):
     assert calibration.scale(query).random is now.random  # kept while nothing changes
 
 
+@pytest.mark.parametrize("answer", [b"{}", b"[]", b'{"moments": [{"path": "a.mp4"}]}', b'{"moments": [1]}'])
+def test_a_server_of_something_else_is_named(answer):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(ConnectionError, match="not as `vatt serve` does"):
+            ask_server(f"http://127.0.0.1:{server.server_port}", Query("x"))
+
+
 def test_models_agree_on_a_moment_whatever_its_file_is_called(tmp_path):
     def searched(name: str, place: str) -> SimpleNamespace:
         index = synthetic(tmp_path / name, 0)
@@ -173,6 +193,9 @@ def test_queries_that_make_no_sense():
         ("a.mp4@12.5", ("a.mp4", 12.5)),
         ("a@b/c.mp4@1:02:03.5", ("a@b/c.mp4", 3723.5)),
         ("a.mp4@1:30", ("a.mp4", 90.0)),
+        ("a-b.mp4@0:03.0-0:06.5", ("a-b.mp4", 4.75)),  # as results are shown
+        ("a@1-2-3", ("a@1-2-3", None)),
+        ("a@-3", ("a@-3", None)),
         ("a@b.mp4", ("a@b.mp4", None)),
         ("@3", ("@3", None)),
         ("a.mp4@", ("a.mp4@", None)),

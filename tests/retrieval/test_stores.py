@@ -61,6 +61,8 @@ def index(request, tmp_path):
 
 def test_exact_search_finds_what_a_product_finds(index):
     fill(index, 40)
+    windows, new, last = index.count(0)
+    assert windows == new == len(index) == 200 and index.count(last) == (200, 0, last)
     moments, vectors = index.vectors("va")
     query = np.random.default_rng(1001).standard_normal(12)
     scores = vectors @ unit(query)
@@ -155,7 +157,7 @@ def test_few_moments_of_a_file_and_copies_are_one(index):
 
 def test_the_window_at_a_second(index):
     fill(index, 2)  # windows of a second
-    for seconds, start in ((0.0, 0), (2.7, 2), (99.0, 4), (None, 2)):
+    for seconds, start in ((0.0, 0), (1.0, 1), (2.7, 2), (3.0, 3), (99.0, 4), (None, 2)):
         moment, vectors = index.window_at("d00/f0001.mp4", seconds)
         assert moment == Moment("d00/f0001.mp4", start, start + 1, 1.0, 5.0)
         np.testing.assert_array_equal(vectors["vt"], index.vectors("vt")[1][5 + start])

@@ -2,13 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`run.json`, seeds and deterministic runs, and that tokens are written nowhere."""
 
-import importlib
 import json
 import os
 import pickle
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import datasets
 import pytest
 import torch
 from clip_folders import losses, make_folder, write_rows
-from scripts import EXAMPLES, PRETRAINING, start
+from scripts import CLASSIFICATION, PRETRAINING, TINY_TOWER, call, start
 from training_runs import arguments
 
 from modeling_vatt.training import (
@@ -216,29 +214,27 @@ def test_pretraining_is_deterministic_resumable_and_discreet(tmp_path, monkeypat
 def test_scripts_do_not_repeat_tokens(tmp_path, monkeypatch, capsys):
     """Neither in files, among them the Trainer's own, nor in messages."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     videos = make_folder(tmp_path / "videos", 4)
     lines = (videos / "train" / "metadata.jsonl").read_text().splitlines()
     rows = [{**json.loads(line), "label": number % 2} for number, line in enumerate(lines)]
     write_rows(videos / "train", rows)
-    script = importlib.import_module("run_video_classification")
-    words = (
-        f"--dataset {videos} --output_dir out --validation_split= --max_steps 1 --save_steps 1 --use_cpu True"
-    )
-    words += f" --hub_token {TOKEN} --report_to tensorboard --image_size 16 --disable_tqdm True"
-    small = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "head_dim": 8}
-    overrides = json.dumps(
-        {"video_config": {**small, "intermediate_size": 16, "num_frames": 8, "image_size": 16}}
-    )
-    monkeypatch.setattr(sys, "argv", ["x", *words.split(), "--config_overrides", overrides])
-    script.main()
+    options = {
+        **CLASSIFICATION,
+        "dataset": videos,
+        "output_dir": "out",
+        "validation_split": "",
+        "max_steps": 1,
+        "report_to": "tensorboard",
+        "image_size": 16,
+        "config_overrides": json.dumps({"video_config": {**TINY_TOWER, "num_frames": 8, "image_size": 16}}),
+    }
+    call("run_video_classification", hub_token=TOKEN, **options)
     assert (tmp_path / "out" / "checkpoint-1" / "training_args.bin").is_file()
     record = read_run_record(tmp_path / "out" / "checkpoint-1")
     assert record["settings"]["max_steps"] == 1 and record["arguments"]["FinetuningArguments"]["seed"] == 42
-    monkeypatch.setattr(sys, "argv", ["x", "--dataset", f"/no/such/{TOKEN}", "--output_dir", "out2"])
     with pytest.raises(SystemExit) as end:
-        script.main()
+        call("run_video_classification", dataset=f"/no/such/{TOKEN}", output_dir="out2")
     assert end.value.code == 1
     captured = capsys.readouterr()
     assert "/no/such/(hidden): no such folder" in captured.err

@@ -6,10 +6,10 @@ import importlib
 import json
 import sqlite3
 import sys
-import types
 from contextlib import closing
 from dataclasses import fields
 from importlib.machinery import ModuleSpec
+from unittest.mock import MagicMock
 
 import accelerate.tracking
 import pytest
@@ -79,26 +79,16 @@ def test_several_trackers(script, tmp_path, monkeypatch):
 
 def test_metrics_and_settings_reach_the_tracker(script, tmp_path, monkeypatch):
     """Trackio, of which a stand-in keeps what Accelerate hands over."""
-    seen = {"config": {}, "log": [], "finished": False}
-
-    class Run:
-        def log(self, values, step=None):
-            seen["log"].append((step, values))
-
-        def finish(self):
-            seen["finished"] = True
-
-    module = types.ModuleType("trackio")
-    module.__spec__ = ModuleSpec("trackio", None)
-    module.init = lambda project: seen.update(project=project) or Run()
-    module.config = types.SimpleNamespace(update=lambda values, **_: seen["config"].update(values))
-    monkeypatch.setitem(sys.modules, "trackio", module)
+    trackio = MagicMock(__spec__=ModuleSpec("trackio", None))
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
     monkeypatch.setattr(accelerate.tracking, "_available_trackers", [LoggerType.TRACKIO])
-
     run(script, monkeypatch, tmp_path / "my_run", "trackio")
-    assert seen["project"] == "my_run" and seen["finished"]
-    assert seen["log"] == [(1, METRICS)]
-    assert seen["config"]["RunArguments.report_to"] == "trackio" and TOKEN not in str(seen)
+    trackio.init.assert_called_once_with(project="my_run")
+    tracked = trackio.init.return_value
+    tracked.log.assert_called_once_with(METRICS, step=1)
+    tracked.finish.assert_called_once()
+    settings = trackio.config.update.call_args.args[0]
+    assert settings["RunArguments.report_to"] == "trackio" and TOKEN not in str(trackio.mock_calls)
 
 
 def test_every_tracker_of_accelerate_is_offered(script, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ export const searchOf = (place) => JSON.stringify([...SEARCH, "upload", "by"].ma
 /** A moment that others are to look like, as `like` says it: PATH@SECONDS; without seconds the middle of the file. */
 export const likeOf = (moment) => `${moment.path}@${((moment.start + moment.end) / 2).toFixed(2)}`;
 export function readLike(like) {
-  const [path, seconds] = like.match(/^(.+)@(\d+(?:\.\d*)?)$/)?.slice(1) ?? [like];
+  const [path, seconds] = like.match(/^([^]+)@(\d+(?:\.\d*)?)$/)?.slice(1) ?? [like];
   return like ? { path, seconds } : null;
 }
 
