@@ -184,8 +184,7 @@ def load_model(text: str, captions: Sequence[str], args: AnalysisArguments) -> L
             torch.manual_seed(args.seed)
             model, processor = VattForPreTraining(config), VattProcessor.from_config(config, tokenizer)
         else:
-            require_repository(source)
-            config = AutoConfig.from_pretrained(source)
+            config = AutoConfig.from_pretrained(source, local_files_only=require_repository(source))
             architecture = getattr(modeling_vatt, (config.architectures or [""])[0], VattForPreTraining)
             model, line = load_pretrained(architecture, source)
             print(line)

@@ -170,8 +170,7 @@ def parse(media: str, description: str) -> Arguments:
 def load_config(checkpoint: str) -> VattConfig:
     """The config of a checkpoint."""
     try:
-        require_repository(checkpoint)
-        return VattConfig.from_pretrained(checkpoint)
+        return VattConfig.from_pretrained(checkpoint, local_files_only=require_repository(checkpoint))
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--model {checkpoint}: no such folder here, nor on the Hub ({reason})") from error

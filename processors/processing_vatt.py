@@ -12,6 +12,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import AudioKwargs, TextKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
+from ..hub.repositories import AskedOnce
 from .augmentation import VattAugmentation, change_colors
 from .checkpoint_parts import FRAME_SETTINGS, frame_settings, load_extractor, load_tokenizer
 from .feature_extraction_vatt import VattFeatureExtractor
@@ -21,7 +22,7 @@ from .video_processing_vatt import VattVideoProcessor
 from .windows import Window, WindowReader, is_media_source, repeat_to
 
 
-class VattProcessor(ProcessorMixin):
+class VattProcessor(AskedOnce, ProcessorMixin):
     r"""Wraps a [`VattFeatureExtractor`], a [`VattVideoProcessor`] and a tokenizer into one processor.
 
     Args:
@@ -36,6 +37,8 @@ class VattProcessor(ProcessorMixin):
     >>> model(**batch)
     ```
     """
+
+    _asked_file = "processor_config.json"
 
     def __init__(
         self,

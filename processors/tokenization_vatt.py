@@ -21,13 +21,15 @@ from tokenizers.models import Unigram, WordLevel
 from tokenizers.trainers import WordLevelTrainer
 from transformers import BatchEncoding, TokenizersBackend
 
+from ..hub.repositories import AskedOnce
+
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
 MAX_WORDS = 16
 MAX_LENGTH = 1_000_000  # of a caption; transformers says 1e30 for "unknown"
 
 
-class VattTokenizer(TokenizersBackend):
+class VattTokenizer(AskedOnce, TokenizersBackend):
     r"""Turns captions into `input_ids` and `attention_mask` (both `(16,)` per caption; id 0 is padding).
 
     Make one with [`~VattTokenizer.from_vocabulary`] (official word list),
@@ -42,6 +44,7 @@ class VattTokenizer(TokenizersBackend):
     ```
     """
 
+    _asked_file = "tokenizer_config.json"
     model_input_names = ["input_ids", "attention_mask"]
     padding_side = "right"
     truncation_side = "right"

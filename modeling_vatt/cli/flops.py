@@ -40,8 +40,7 @@ def flops(
     if paper == (model is not None):
         raise typer.BadParameter("Give a model, or --paper.")
     is_preset = model is not None and not Path(model).exists() and "/" not in model
-    if model is not None and not is_preset:
-        require_repository(model)
+    cached = model is not None and not is_preset and require_repository(model)
     import itertools
 
     import pandas as pd
@@ -52,7 +51,10 @@ def flops(
     if model is None:
         table = paper_comparison()
     else:
-        config = VattConfig.from_preset(model) if is_preset else VattConfig.from_pretrained(model)
+        if is_preset:
+            config = VattConfig.from_preset(model)
+        else:
+            config = VattConfig.from_pretrained(model, local_files_only=cached)
         counter = CostCounter(config)
         tables = []
         # None: the config's

@@ -30,9 +30,8 @@ def info(
 
     vatt info clip.mp4 --json
     """
-    if not Path(path).is_file():
-        require_repository(path)
-    facts = _facts(Path(path), path, files)
+    cached = not Path(path).is_file() and require_repository(path)
+    facts = _facts(Path(path), path, files, cached)
     if as_json:
         say_json(facts)
         return
@@ -44,7 +43,7 @@ def info(
         say(f"{file['windows']:6d}  {file['path']}" + (f": {file['error']}" if file["error"] else ""))
 
 
-def _facts(path: Path, name: str, files: bool) -> dict[str, Any]:
+def _facts(path: Path, name: str, files: bool, cached: bool) -> dict[str, Any]:
     from ..retrieval.store import EXPORTED, find_index
 
     if path.is_file():
@@ -74,17 +73,17 @@ def _facts(path: Path, name: str, files: bool) -> dict[str, Any]:
             f"{name}: neither a model (config.json), nor an index, nor shards. Check the path; `vatt index` "
             "makes an index."
         )
-    return _model_facts(name)
+    return _model_facts(name, cached)
 
 
-def _model_facts(name: str) -> dict[str, Any]:
+def _model_facts(name: str, cached: bool) -> dict[str, Any]:
     quiet()
     from transformers import AutoConfig
 
     from ..configuration import VattConfig
     from ..processors import VattProcessor
 
-    config = AutoConfig.from_pretrained(name)
+    config = AutoConfig.from_pretrained(name, local_files_only=cached)
     if not isinstance(config, VattConfig):
         raise ValueError(f"{name}: a model of type {config.model_type!r}, not a VATT.")
     video, audio, text = config.video_config, config.audio_config, config.text_config

@@ -9,7 +9,7 @@ the Hub is refused at once, and others cost one request.
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 _HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/)?[\w.-]*[A-Za-z0-9_]")
@@ -79,3 +79,26 @@ def require_repository(
     raise FileNotFoundError(
         f"{name}: no such folder, and {reason}. Check the path, or the network for a {kind} on the Hub."
     )
+
+
+def asked_once(name: str | os.PathLike, file: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """`kwargs` of `from_pretrained` with `local_files_only`, by [`require_repository`] if it is not given."""
+    if "local_files_only" in kwargs:
+        return kwargs
+    known = {option: kwargs[option] for option in ("revision", "token", "cache_dir") if option in kwargs}
+    file = "/".join(filter(None, (kwargs.get("subfolder"), file)))
+    return {**kwargs, "local_files_only": require_repository(name, file=file, **known)}
+
+
+class AskedOnce:
+    """`from_pretrained` that does not try the Hub for file after file where it does not answer."""
+
+    _asked_file = "config.json"
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """See transformers. FileNotFoundError for neither a folder nor a repository; where the Hub does not
+        answer, its cache is used."""
+        if not os.path.isfile(pretrained_model_name_or_path):
+            kwargs = asked_once(pretrained_model_name_or_path, cls._asked_file, kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from ..hub.repositories import require_repository
+from ..hub.repositories import asked_once
 from .modeling_vatt import VattPreTrainedModel
 
 
@@ -25,10 +25,7 @@ def load_pretrained(
     `adapted` by the caller. FileNotFoundError if there is no such folder or name on the Hub; ValueError for
     missing or mismatched weights of parts other than `may_be_new` (`classifier`, `head`, `audio_model`,
     ...)."""
-    if "local_files_only" not in kwargs:
-        known = {name: kwargs[name] for name in ("revision", "token", "cache_dir") if name in kwargs}
-        file = "/".join(filter(None, (kwargs.get("subfolder"), "config.json")))
-        kwargs["local_files_only"] = require_repository(source, file=file, **known)
+    kwargs = asked_once(source, "config.json", kwargs)
     options = {"ignore_mismatched_sizes": True, "output_loading_info": True, **kwargs}
     model, info = model_class.from_pretrained(source, **options)
     new = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}

@@ -448,7 +448,7 @@ def _damaged(reason: str, file: Path) -> IndexDamaged:
 
 
 def _code(error: BaseException) -> int:
-    """The primary one of SQLite, 0 if it did not come from there."""
+    """Primary error code of SQLite, 0 for other errors."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 

@@ -387,7 +387,12 @@ def test_a_card_lists_only_the_towers_of_the_model():
 def test_towers_of_the_hub_and_of_its_cache(tmp_path):
     """By name; where the Hub does not answer from its cache, and nothing is asked for again and again."""
     folder = bert_folder(tmp_path / "text")
-    files = {path.name: Entry(path.read_bytes(), lfs=False) for path in folder.iterdir()}
+    processor = small_processor()
+    processor.save_pretrained(tmp_path / "own")
+    files, own = (
+        {path.name: Entry(path.read_bytes(), lfs=False) for path in place.iterdir()}
+        for place in (folder, tmp_path / "own")
+    )
     script = f"""
 from small_models import AUDIO, VIDEO
 from modeling_vatt.embedding.building import build_from_towers
@@ -395,10 +400,23 @@ model, processor = build_from_towers(
     text="{USER}/words", video_config=dict(VIDEO), audio_config=dict(AUDIO), processing={{"seconds": 0.4}}
 )
 print(model.config.use("text").pooling, processor.tokenizer.model_max_length)
+from modeling_vatt.processors import VattProcessor, VattTokenizer
+own = "{USER}/own"
+print(VattProcessor.from_pretrained(own).num_captions, len(VattTokenizer.from_pretrained(own)))
+for kind in (VattProcessor, VattTokenizer):
+    try:
+        kind.from_pretrained("{USER}/nothing")
+    except FileNotFoundError as error:
+        print(error)
 """
     with HubStandIn() as hub:
         hub.repositories[f"{USER}/words"] = Repository(private=False)
         hub.repositories[f"{USER}/words"].commit("main", files, "words")
-        assert "mean 12" in client(hub, script, tmp_path)
-    output = client(hub, script, tmp_path)
-    assert "mean 12" in output and "Retry" not in output
+        hub.repositories[f"{USER}/own"] = Repository(private=False)
+        hub.repositories[f"{USER}/own"].commit("main", own, "own")
+        there = client(hub, script, tmp_path)
+    gone = client(hub, script, tmp_path)
+    read = f"{processor.num_captions} {len(processor.tokenizer)}"
+    for output, reason in ((there, "nor a model on the Hub"), (gone, "the Hub cannot be reached")):
+        assert "mean 12" in output and read in output and "Retry" not in output
+        assert output.count(f"{USER}/nothing: no such folder") == output.count(reason) == 2
