@@ -84,7 +84,7 @@ def embed_batches(
         and the presence masks.
 
     Raises:
-        ValueError: a model in training mode.
+        ValueError: a model in training mode, or batches of different modalities, whose rows would not match.
     """
     base = _evaluating(model)
     collected: dict[str, list[npt.NDArray[np.float32]]] = {}
@@ -98,7 +98,13 @@ def embed_batches(
             towers = {name: output.get(f"{name}_model_output") for name in ("video", "audio")}
             found |= {f"{name}_pooled": tower.pooler_output for name, tower in towers.items() if tower}
         masks = {name: batch[name] for name in ("audio_mask", "text_mask") if name in batch}
-        for name, value in {**found, **masks}.items():
+        found |= masks
+        if collected and found.keys() != collected.keys():
+            raise ValueError(
+                f"All of `batches` must have the same inputs, got what gives {sorted(found)} after "
+                f"{sorted(collected)}: mask what is missing with `audio_mask` and `text_mask`."
+            )
+        for name, value in found.items():
             collected.setdefault(name, []).append(value.float().cpu().numpy())
     return {name: np.concatenate(parts) for name, parts in collected.items()}
 

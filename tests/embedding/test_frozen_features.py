@@ -18,7 +18,7 @@ from modeling_vatt.data import source_of
 from modeling_vatt.evaluation import average_windows, retrieval_metrics, zero_shot_retrieval
 from modeling_vatt.processors import VattProcessor, read_clip
 from modeling_vatt.processors.windows import read_windows
-from modeling_vatt.retrieval import Gallery, embed_files, embed_query, embed_texts, unit
+from modeling_vatt.retrieval import Gallery, embed_batches, embed_files, embed_query, embed_texts, unit
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +183,14 @@ def test_training_mode_is_refused(tmp_path, processor):
     ):
         with pytest.raises(ValueError, match=r"model\.eval\(\)"):
             embed()
+
+
+def test_batches_of_different_modalities_are_refused(model, processor):
+    """Their rows would belong to other clips."""
+    sound = [np.zeros(processor.feature_extractor.num_samples, np.float32)]
+    batches = [processor(audio=sound, text=["grey"]), processor(audio=sound)]
+    with pytest.raises(ValueError, match="must have the same inputs"):
+        embed_batches(model, batches)
 
 
 def test_a_changed_file_is_embedded_anew(tmp_path, model, processor):
