@@ -39,7 +39,6 @@ from modeling_vatt.evaluation import (
     write_per_class_table,
 )
 from modeling_vatt.hub.remote_code import save_remote_code
-from modeling_vatt.hub.repositories import require_repository
 from modeling_vatt.models.classification import VattClassifier
 from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import (
@@ -51,6 +50,7 @@ from modeling_vatt.processors import (
     VattTokenizer,
     VattVideoProcessor,
 )
+from modeling_vatt.repositories import require_repository
 from modeling_vatt.training import (
     CLASSIFIERS,
     RECIPES,
