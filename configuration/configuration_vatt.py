@@ -8,7 +8,7 @@ Defaults are the official ones (release configs `ViTBase`, `WaTBase`/`SpTBase`, 
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -646,12 +646,22 @@ class VattConfig(PreTrainedConfig):
             raise ValueError(f"Loss weights must be non-negative and not all zero, got {weights}.")
 
     @classmethod
-    def check_fields(cls, names: Iterable[str]) -> None:
-        """Raise TypeError for what is no field: configs keep and save whatever they are given, be it
-        misspelt and without effect, or a token."""
-        unknown = [name for name in names if not hasattr(cls, name) and name != "attn_implementation"]
+    def check_fields(cls, given: Mapping[str, Any]) -> None:
+        """Raise TypeError for what is no field, also of a tower that is a dict: configs keep and save
+        whatever they are given, be it misspelt and without effect, or a token."""
+        unknown = [name for name in given if not _is_field(cls, name)]
+        for key, fields in cls._own_towers(given).items():
+            tower = cls.sub_configs_defaults[key].config_class
+            unknown += [f"{key}.{name}" for name in fields if not _is_field(tower, name)]
         if unknown:
             raise TypeError(f"{cls.__name__} has no field {', '.join(unknown)}. Check the name.")
+
+    @classmethod
+    def _own_towers(cls, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The towers of VATT that are dicts."""
+        kinds = {key: (None, own.config_class.model_type) for key, own in cls.sub_configs_defaults.items()}
+        towers = {key: given[key] for key in kinds if isinstance(given.get(key), dict)}
+        return {key: fields for key, fields in towers.items() if fields.get("model_type") in kinds[key]}
 
     @classmethod
     def from_preset(cls, name: str, **kwargs: Any) -> "VattConfig":
@@ -688,11 +698,14 @@ class VattConfig(PreTrainedConfig):
         else:
             known = (*_SPECIFIC_PRESETS, *_AGNOSTIC_PRESETS, "mmv", "tiny", "ma_tiny", "mmv_tiny")
             raise ValueError(f"Unknown VATT preset {name!r}: choose one of {', '.join(known)}.")
-        for key, own in cls.sub_configs_defaults.items():
-            value, named = kwargs.get(key), preset.get(key, {})
-            if isinstance(value, dict) and value.get("model_type") in (None, own.config_class.model_type):
-                kwargs[key] = {**(named if isinstance(named, dict) else named.to_dict()), **value}
+        for key, fields in cls._own_towers(kwargs).items():
+            named = preset.get(key, {})
+            kwargs[key] = {**(named if isinstance(named, dict) else named.to_dict()), **fields}
         return cls(**{**preset, **kwargs})
+
+
+def _is_field(config_class: type[PreTrainedConfig], name: str) -> bool:
+    return hasattr(config_class, name) or name in ("_name_or_path", "attn_implementation")
 
 
 def _foreign_config(key: str, value: Any, own: type[PreTrainedConfig]) -> Any:

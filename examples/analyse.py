@@ -49,9 +49,9 @@ from modeling_vatt.analysis.figures import (
 from modeling_vatt.analysis.report import Section, write_report
 from modeling_vatt.data import ClipDataset, SkippedClip, all_captions, collate_clips, load_clips, skip_report
 from modeling_vatt.evaluation import clip_retrieval
-from modeling_vatt.hub.repositories import require_repository
 from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import VattProcessor, VattTokenizer
+from modeling_vatt.repositories import require_repository
 from modeling_vatt.retrieval import embed_batches
 
 

@@ -49,9 +49,9 @@ from modeling_vatt.data import (
 )
 from modeling_vatt.embedding.cache import content_of
 from modeling_vatt.files import one_writer
-from modeling_vatt.hub.repositories import require_repository
 from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import MediaLimits, VattProcessor
+from modeling_vatt.repositories import require_repository
 from modeling_vatt.retrieval import ModelIdentity, embed_batches
 
 

@@ -104,7 +104,8 @@ class DataArguments(MediaArguments):
         "take into memory: for few, short clips and many epochs.",
     )
     decode_size: int | None = HfArg(
-        default=None, help="Shorter side at which videos are decoded; 8/7 of the frame size if left out."
+        default=None,
+        help="Shorter side at which videos are decoded; --model's, or 8/7 of the frame size, if left out.",
     )
     crop_resize_style: Literal["VGG", "Inception", "none"] | None = HfArg(
         default=None,
@@ -592,8 +593,7 @@ def main() -> None:
         tables = Tables.load(data, training.seed)
         model, processor = build(args.model, args.towers, all_captions(tables.train))
         videos = processor.video_processor
-        if videos.decode_size is None:
-            videos.decode_size = data.decode_size or videos.crop_size["height"] * 8 // 7
+        videos.decode_size = data.decode_size or videos.decode_size or videos.crop_size["height"] * 8 // 7
         cached = args.towers.cached(model)
         locked = hash_locked(model) if cached else None
         raw = ClipDataset(tables.train, processor, clips_per_video=data.clips_per_video)

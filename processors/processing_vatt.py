@@ -12,7 +12,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import AudioKwargs, TextKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
-from ..hub.repositories import AskedOnce
+from ..repositories import asked_once
 from .augmentation import VattAugmentation, change_colors
 from .checkpoint_parts import FRAME_SETTINGS, frame_settings, load_extractor, load_tokenizer
 from .feature_extraction_vatt import VattFeatureExtractor
@@ -22,7 +22,7 @@ from .video_processing_vatt import VattVideoProcessor
 from .windows import Window, WindowReader, is_media_source, repeat_to
 
 
-class VattProcessor(AskedOnce, ProcessorMixin):
+class VattProcessor(ProcessorMixin):
     r"""Wraps a [`VattFeatureExtractor`], a [`VattVideoProcessor`] and a tokenizer into one processor.
 
     Args:
@@ -37,8 +37,6 @@ class VattProcessor(AskedOnce, ProcessorMixin):
     >>> model(**batch)
     ```
     """
-
-    _asked_file = "processor_config.json"
 
     def __init__(
         self,
@@ -67,6 +65,13 @@ class VattProcessor(AskedOnce, ProcessorMixin):
             images = VattImageProcessor.from_video_processor(self.video_processor)
             saved["image_processor"] = images.to_dict()
         return saved
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """See transformers. FileNotFoundError for neither a folder nor a repository; where the Hub does not
+        answer, its cache is used."""
+        kwargs = asked_once(pretrained_model_name_or_path, "processor_config.json", kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def from_args_and_dict(cls, args: Any, processor_dict: dict[str, Any], **kwargs: Any) -> Any:

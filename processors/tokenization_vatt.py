@@ -21,7 +21,7 @@ from tokenizers.models import Unigram, WordLevel
 from tokenizers.trainers import WordLevelTrainer
 from transformers import BatchEncoding, TokenizersBackend
 
-from ..hub.repositories import AskedOnce
+from ..repositories import asked_once
 
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
@@ -29,7 +29,7 @@ MAX_WORDS = 16
 MAX_LENGTH = 1_000_000  # of a caption; transformers says 1e30 for "unknown"
 
 
-class VattTokenizer(AskedOnce, TokenizersBackend):
+class VattTokenizer(TokenizersBackend):
     r"""Turns captions into `input_ids` and `attention_mask` (both `(16,)` per caption; id 0 is padding).
 
     Make one with [`~VattTokenizer.from_vocabulary`] (official word list),
@@ -44,7 +44,6 @@ class VattTokenizer(AskedOnce, TokenizersBackend):
     ```
     """
 
-    _asked_file = "tokenizer_config.json"
     model_input_names = ["input_ids", "attention_mask"]
     padding_side = "right"
     truncation_side = "right"
@@ -60,6 +59,14 @@ class VattTokenizer(AskedOnce, TokenizersBackend):
                 "`model_max_length` or pass `max_length`."
             )
         return super().__call__(text, *args, padding=padding, truncation=truncation, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """See transformers. FileNotFoundError for neither a folder nor a repository; where the Hub does not
+        answer, its cache is used."""
+        if not os.path.isfile(pretrained_model_name_or_path):  # a tokenizer.json alone will do
+            kwargs = asked_once(pretrained_model_name_or_path, "tokenizer_config.json", kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def from_vocabulary(cls, path: str | os.PathLike[str], **kwargs: Any) -> Self:

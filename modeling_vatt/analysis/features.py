@@ -117,7 +117,8 @@ def observe(
                 continue
             values = batch[name]
             present = batch.get(f"{modality}_mask", torch.ones(len(values))).bool().cpu()
-            rows = present.nonzero().flatten()
+            # Of several captions the first is used.
+            rows = (present[:, 0] if present.ndim == 2 else present).nonzero().flatten()
             if len(rows) == 0:
                 continue
             probe = _Probe(base, modality, tokens)

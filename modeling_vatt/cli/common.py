@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..hub.repositories import is_hub_name
+from ..repositories import is_hub_name
 
 
 if TYPE_CHECKING:

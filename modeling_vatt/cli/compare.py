@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..hub.repositories import require_repository
+from ..repositories import require_repository
 from .common import (
     Trust,
     check_folder,

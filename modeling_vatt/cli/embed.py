@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..hub.repositories import require_repository
+from ..repositories import require_repository
 from .common import Isolate, Limits, Trust, explained, finite, media_limits_of, quiet, say, say_json
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..hub.repositories import require_repository
+from ..repositories import require_repository
 from .common import Isolate, Limits, Trust, explained, fail, finite, media_limits_of, quiet, say, say_json
 
 

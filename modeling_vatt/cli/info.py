@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..hub.repositories import require_repository
+from ..repositories import require_repository
 from .common import explained, quiet, say, say_json
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..hub.repositories import require_repository
+from ..repositories import require_repository
 from .common import Trust, explained, fail, finite, quiet, require_index, say
 
 

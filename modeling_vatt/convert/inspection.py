@@ -71,7 +71,6 @@ def infer_config(
     reader = _Shapes(shapes, source)
     given = dict(overrides or {})
     towers = {name: dict(given.pop(f"{name}_config", {})) for name in ("video", "audio", "text")}
-    _check_fields(given, towers)
     model_class: type[VattPreTrainedModel]
     if any(name.startswith(CLASSIFIER_PATH) for name in shapes):
         model_class, fields = _finetuned(reader, head_dim, towers)
@@ -87,25 +86,12 @@ def infer_config(
             f"{source} is not a VATT checkpoint, but holds {examples}. Choose one of `vatt convert --list`."
         )
     try:
+        VattConfig.check_fields(overrides or {})
         return model_class, VattConfig(**{**fields, **given})
     except (TypeError, ValueError) as error:
         raise ConversionError(
             f"{source}: no valid config follows from the checkpoint: {error} Check the overrides."
         ) from error
-
-
-def _check_fields(given: Mapping[str, Any], towers: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse misspelt fields, which would become unused attributes of the config."""
-    known = VattConfig()
-    unknown = [name for name in given if not hasattr(known, name)]
-    for tower, fields in towers.items():
-        unknown += [
-            f"{tower}_config.{name}"
-            for name in fields
-            if not hasattr(getattr(known, f"{tower}_config"), name)
-        ]
-    if unknown:
-        raise ConversionError(f"The config has no field {', '.join(unknown)}. Check the names.")
 
 
 def _encoder(

@@ -19,7 +19,7 @@ from ..models.foreign import VattForeignTower
 from ..models.locking import hash_locked
 from ..models.losses import caption_ids
 from ..models.modeling_vatt import INPUT_NAMES, MODALITIES, VattForPreTraining
-from ..processors import MediaClip, MediaError, VattProcessor
+from ..processors import DEFAULT_LIMITS, MediaClip, MediaError, VattProcessor
 from ..processors.windows import read_windows, window_places
 from .cache import Arrays, FeatureCache, content_of
 from .embedding import _batched, _Item, _read_ahead
@@ -92,7 +92,8 @@ def compute_locked_features(
         processor: of the model.
         clips: table of [`load_clips`] or a [`ShardDataset`].
         names: towers, of [`locked_towers`].
-        folder: of the cache, by content of the file, part of it, tower and processor.
+        folder: of the cache, by content of the file, part of it, tower, processor and limits, which decide
+            what is skipped.
         windows: of a clip, evenly spread.
         batch_size: clips at a time.
         num_workers: threads that decode.
@@ -146,7 +147,8 @@ class _Job:
         progress: Callable[[int], None],
         options: dict[str, Any],
     ) -> None:
-        caches = {name: self._cache(folder, name, windows) for name in names}
+        asked = [windows, repr(options.get("limits", DEFAULT_LIMITS))]
+        caches = {name: self._cache(folder, name, asked) for name in names}
         sources = [_media_key(clips[index]) for index in range(len(clips))]
         wanted = dict(zip(sources, range(len(clips)), strict=True))  # equal clips only once
         known = [caches[name].keys() for name in names]
@@ -187,8 +189,8 @@ class _Job:
         common: Arrays = {
             "errors": np.array(errors),
             "rows": np.array(rows, dtype=np.int64),
-            "spans": np.array([spans for _, spans, _ in good]).reshape(len(good), -1, 2),
-            "audio_mask": np.array([heard for *_, heard in good]).reshape(len(good), -1),
+            "spans": np.array([spans for _, spans, _ in good]).reshape(len(good), windows, 2),
+            "audio_mask": np.array([heard for *_, heard in good]).reshape(len(good), windows),
         }
         for name, cache in caches.items():
             arrays = dict(common)
@@ -242,7 +244,7 @@ class _Job:
         self, result: LockedFeatures, texts: Iterable[str], folder: Path, wait: Callable[[], Any]
     ) -> None:
         texts = sorted(set(texts))
-        cache = self._cache(folder, "text", 0)
+        cache = self._cache(folder, "text")
         known = cache.keys()
         missing = [text for text in self._mine(texts) if repr(text) not in known]
         config = self.model.config
@@ -281,7 +283,7 @@ class _Job:
         tensor = torch.from_numpy(np.ascontiguousarray(values))
         return tensor.view(torch.bfloat16) if self.dtype == "bfloat16" else tensor
 
-    def _cache(self, folder: Path, name: str, windows: int) -> FeatureCache:
+    def _cache(self, folder: Path, name: str, asked: Sequence[Any] = ()) -> FeatureCache:
         """Cache of one tower, named by its weights and settings and those of its processor."""
         processor, config = self.processor, self.model.config
         if name == "text":
@@ -294,7 +296,7 @@ class _Job:
             part: Any = [words, tokenizer.model_max_length, type(tokenizer).__name__]
         else:
             chosen = {"video": processor.video_processor, "audio": processor.feature_extractor}[name]
-            part = [_lasting(chosen.to_dict()), processor.clip_options()["duration"], windows]
+            part = [_lasting(chosen.to_dict()), processor.clip_options()["duration"], *asked]
         use = {
             key: value
             for key, value in config.use(name).settings().items()

@@ -3,6 +3,7 @@
 """Tasks of mteb with VATT; needs the extra `mteb`."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,19 @@ from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import load_file_path
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
+from transformers.utils.hub import extract_commit_hash
 
+from .._version import __version__
 from ..files import hash_file
 from .sentence_transformers import VattEmbedder
 
 
 _MODALITIES = ("text", "image", "audio", "video")
+# Options of the Hub, which change no vector.
+_PASSING = {"token", "cache_folder", "local_files_only", "trust_remote_code"}
 
 
 class VattEncoder(AbsEncoder):
@@ -100,7 +106,8 @@ def model_meta(model: str, revision: str | None = None, windows: int = 4, **kwar
 
     Args:
         model: folder or name on the Hub. A folder is named `local/NAME`, with the hash of its files as
-            revision, so that mteb's cache keeps models apart.
+            revision; a name gets its commit. With the settings and the version of this package, mteb's cache
+            keeps results apart by them.
         revision: on the Hub.
         windows: see [`VattEncoder`].
         kwargs: of `SentenceTransformer`.
@@ -109,6 +116,12 @@ def model_meta(model: str, revision: str | None = None, windows: int = 4, **kwar
     name = model
     if folder.is_dir():
         name, revision = f"local/{folder.resolve().name}", _hash_folder(folder)
+    else:
+        hub = {key: kwargs[key] for key in ("token", "cache_folder", "local_files_only") if key in kwargs}
+        found = load_file_path(model, "config.json", revision=revision, **hub)
+        revision = extract_commit_hash(found, None) or revision
+    settings = {key: value for key, value in kwargs.items() if key not in _PASSING}
+    settings |= {"windows": windows, "modeling_vatt": __version__}
 
     def load(_: str, device: str | None = None, **__: Any) -> VattEncoder:
         hub_revision = None if folder.is_dir() else revision
@@ -122,7 +135,7 @@ def model_meta(model: str, revision: str | None = None, windows: int = 4, **kwar
             "modalities": list(_MODALITIES),
             "similarity_fn_name": ScoringFunction.DOT_PRODUCT,
             "framework": ["Sentence Transformers", "PyTorch"],
-            "experiment_kwargs": {"windows": windows},
+            "experiment_kwargs": json.loads(json.dumps(settings, default=str)),
         }
     )
 

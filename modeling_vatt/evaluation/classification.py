@@ -13,13 +13,12 @@ from scipy.special import ndtri
 from sklearn.metrics import (
     average_precision_score,
     confusion_matrix,
-    precision_recall_fscore_support,
     roc_auc_score,
 )
 from transformers import EvalPrediction
 
 from ..files import csv_cell, whole_file
-from .metrics import tagging_metrics, top_k_accuracy
+from .metrics import classes_present, tagging_metrics, top_k_accuracy
 
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def per_class_table(
         and d-prime of one that occurs never or always.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: if the shapes differ, or several labels are not 0 or 1.
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
     classes = len(names)
@@ -66,13 +65,13 @@ def per_class_table(
             f"{labels.shape}."
         )
     if labels.ndim == 2:
-        present, found = labels.astype(bool), scores > threshold
+        present, found = classes_present(labels), scores > threshold
     else:
         present = labels[:, None] == np.arange(classes)
         found = scores.argmax(axis=1)[:, None] == np.arange(classes)
-    precision, recall, _, support = precision_recall_fscore_support(
-        present, found, average=None, labels=range(classes), zero_division=np.nan
-    )
+    right, support = (present & found).sum(axis=0), present.sum(axis=0)
+    with np.errstate(invalid="ignore"):  # 0 of 0 is NaN
+        precision, recall = right / found.sum(axis=0), right / support
     # Compared across clips, so as softmax shares, not as logits.
     ranking = scores if labels.ndim == 2 else scores - _log_sum_exp(scores)
     rows = []

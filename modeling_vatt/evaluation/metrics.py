@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 def top_k_accuracy(
     scores: npt.NDArray, labels: Sequence[int] | npt.NDArray, top_k: Sequence[int] = (1, 5)
 ) -> dict[str, float]:
-    """Share of clips whose true class is among the k largest scores; of equal scores the lower class wins.
+    """Share of clips whose true class is among the k largest scores; of equal scores the lower class wins. A
+    class whose score is -inf, such as one that training lacks, is never among them.
 
     Args:
         scores: (clips, classes), any increasing function of the probability.
@@ -36,9 +37,23 @@ def top_k_accuracy(
 
     Returns:
         `{"top1", "top5"}` for the default.
+
+    Raises:
+        ValueError: see [`retrieval_ranks`].
     """
-    ranks = retrieval_ranks(scores, np.asarray(labels).tolist())
-    return {f"top{k}": float(np.mean(ranks < k)) for k in top_k}
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    ranks = retrieval_ranks(scores, labels)
+    known = scores[np.arange(len(labels)), labels] > -np.inf
+    return {f"top{k}": float(np.mean((ranks < k) & known)) for k in top_k}
+
+
+def classes_present(labels: npt.NDArray) -> npt.NDArray[np.bool_]:
+    """Labels (clips, classes) as truth values; ValueError for others than 0 and 1, such as -1 for unknown."""
+    labels = np.asarray(labels)
+    present = labels == 1
+    if not (present | (labels == 0)).all():
+        raise ValueError("`labels` of several classes must be 0 or 1: leave out clips of unknown classes.")
+    return present
 
 
 def tagging_metrics(scores: npt.NDArray, labels: npt.NDArray) -> dict[str, float]:
@@ -56,9 +71,9 @@ def tagging_metrics(scores: npt.NDArray, labels: npt.NDArray) -> dict[str, float
         `{"mAP", "AUC", "d-prime", "num_classes", "num_skipped_classes"}`.
 
     Raises:
-        ValueError: if the shapes differ, or if no class has positives and negatives.
+        ValueError: if the shapes differ, labels are not 0 or 1, or no class has positives and negatives.
     """
-    scores, present = np.asarray(scores), np.asarray(labels).astype(bool)
+    scores, present = np.asarray(scores), classes_present(labels)
     if scores.ndim != 2 or scores.shape != present.shape:
         raise ValueError(
             f"`scores` and `labels` must both be (clips, classes), got {scores.shape} and {present.shape}."

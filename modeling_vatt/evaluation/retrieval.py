@@ -40,7 +40,9 @@ def _unit(vectors: npt.NDArray) -> npt.NDArray[np.float64]:
     return vectors / np.where(norms == 0, 1, norms)
 
 
-def retrieval_ranks(similarity: npt.NDArray, targets: Sequence[int] | None = None) -> npt.NDArray[np.int64]:
+def retrieval_ranks(
+    similarity: npt.NDArray, targets: Sequence[int] | npt.NDArray | None = None
+) -> npt.NDArray[np.int64]:
     """0-based rank of the true item of each query; of equal similarities the earlier item ranks first.
 
     Args:
@@ -48,7 +50,8 @@ def retrieval_ranks(similarity: npt.NDArray, targets: Sequence[int] | None = Non
         targets: index of the true item of every query; the query's own index by default.
 
     Raises:
-        ValueError: NaN scores, which would rank as perfect; or another number of targets.
+        ValueError: NaN scores, which would rank as perfect; another number of targets; or targets that are no
+            items, such as -1 for no label.
     """
     similarity = np.asarray(similarity)
     if np.isnan(similarity).any():
@@ -60,6 +63,11 @@ def retrieval_ranks(similarity: npt.NDArray, targets: Sequence[int] | None = Non
     if truth.shape != rows.shape:
         raise ValueError(
             f"`targets` must have one entry per query: {truth.shape} for {rows.shape[0]} queries."
+        )
+    if ((truth < 0) | (truth >= similarity.shape[1])).any():
+        raise ValueError(
+            f"`targets`, or class ids, must be from 0 to {similarity.shape[1] - 1}, got {truth.min()} to "
+            f"{truth.max()}: leave out queries without a true item."
         )
     score = similarity[rows, truth][:, None]  # of the true item
     earlier_equal = (similarity == score) & (np.arange(similarity.shape[1])[None, :] < truth[:, None])
@@ -90,7 +98,8 @@ def clip_retrieval(embeddings: Mapping[str, npt.NDArray]) -> dict[str, float]:
     The query of a clip is its first caption, or its sound; clips without it stay in the gallery.
 
     Args:
-        embeddings: as [`~modeling_vatt.retrieval.embed_batches`] returns them.
+        embeddings: as [`~modeling_vatt.retrieval.embed_batches`] returns them; `text_mask` is (clips,) or
+            (clips, captions).
 
     Returns:
         [`retrieval_metrics`] under `txt2vid_` and `aud2vid_`, the gallery's size, and `mean_recall`, the
@@ -104,7 +113,8 @@ def clip_retrieval(embeddings: Mapping[str, npt.NDArray]) -> dict[str, float]:
         if query not in embeddings:
             continue
         queries = embeddings[query][:, 0] if embeddings[query].ndim == 3 else embeddings[query]
-        asking = np.flatnonzero(embeddings[mask] if mask in embeddings else np.ones(len(queries)))
+        present = np.asarray(embeddings[mask] if mask in embeddings else np.ones(len(queries)))
+        asking = np.flatnonzero(present[:, 0] if present.ndim == 2 else present)
         if len(asking) == 0:
             continue
         similarity = average_windows(queries[asking], embeddings[gallery][:, None])

@@ -26,7 +26,7 @@ from transformers.utils.hub import cached_file
 
 from ..configuration import VattConfig, VattTowerUse, VattVideoConfig
 from ..configuration.tower_use import VattRemoteConfig
-from ..hub.repositories import require_repository
+from ..repositories import require_repository
 from .encoder import VattEncoder
 from .outputs import VattFeaturesOutput
 from .positions import VattAxialPositionEmbeddings

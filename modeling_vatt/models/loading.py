@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from ..hub.repositories import asked_once
+from ..repositories import asked_once
 from .modeling_vatt import VattPreTrainedModel
 
 

@@ -18,7 +18,7 @@ from transformers import ASTModel, AutoConfig, MT5EncoderModel, PreTrainedModel,
 
 from ..configuration import VattAudioConfig, VattTextConfig, VattVideoConfig
 from ..configuration.configuration_vatt import VattTowerConfig
-from ..hub.repositories import require_repository
+from ..repositories import require_repository
 from .positions import resample_positions
 
 

@@ -24,7 +24,7 @@ from huggingface_hub import DatasetCard, DatasetCardData, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from ..embedding.identity import ModelIdentity
-from ..hub.repositories import require_repository
+from ..repositories import require_repository
 from .errors import IndexDamaged, IndexMismatch
 from .store import DATABASE, EXPORTED, SPACES, FileRecord, Space, Store, check_path
 

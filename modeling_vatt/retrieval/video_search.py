@@ -14,11 +14,11 @@ from transformers import BatchFeature
 
 from ..embedding.embedding import embed_query, embed_read_query, read_query
 from ..embedding.identity import ModelIdentity
-from ..hub.repositories import require_repository
 from ..models.loading import load_pretrained
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaError, MediaLimits, MediaSource, VattProcessor, read_duration
 from ..processors.media.source import source_name
+from ..repositories import require_repository
 from .calibration import Calibration
 from .errors import IndexMismatch
 from .ignoring import IGNORE_FILE

@@ -147,7 +147,7 @@ def _add_search(app: FastAPI, service: SearchService, settings: WebSettings) -> 
     async def options(wanted: Annotated[_Options, Query()]) -> dict[str, Any]:
         if wanted.top_k > settings.max_results:
             raise HTTPException(400, f"At most {settings.max_results} results, not {wanted.top_k}.")
-        if not await asyncio.to_thread(library.has_folder, wanted.folder):
+        if wanted.folder and not await asyncio.to_thread(library.has_folder, wanted.folder):
             raise HTTPException(400, "The index has no such folder.")
         return wanted.model_dump() | {"folder": wanted.folder or None, "distinct": True}
 

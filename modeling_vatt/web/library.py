@@ -61,10 +61,10 @@ class Library:
         """Folders with moments, and the folders above them; sorted."""
         return self._reader.submit(self._read).result()[1]
 
-    def has_folder(self, name: str | None) -> bool:
+    def has_folder(self, name: str) -> bool:
         """Whether files of the index lie below a folder, however its name is spelled."""
         try:
-            return self._reader.submit(self.index.folders, name or None).result() != []
+            return self._reader.submit(self.index.folders, name).result() != []
         except ValueError:  # one outside of the root
             return False
 

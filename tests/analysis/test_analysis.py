@@ -123,6 +123,10 @@ def test_input_is_the_mean_over_words_without_agg_and_padding():
     model = seeded_model("agnostic")
     inputs = small_inputs(model.config, 3, candidates=2)  # the first candidate is used
     features = extract_features(model, [inputs])
+    masked = {**inputs, "text_mask": torch.tensor([[1, 1], [0, 1], [1, 0]])}  # of captions
+    second = extract_features(model, [masked]).vectors["input", "text"]
+    np.testing.assert_allclose(second[[0, 2]], features.vectors["input", "text"][[0, 2]], atol=1e-6)
+    assert np.isnan(second[1]).all()
     ids = inputs["input_ids"][:, 0]
     tokens = model.text_model.embeddings(ids)[:, 1:]
     for clip, length in enumerate((ids != 0).sum(1).tolist()):

@@ -200,8 +200,8 @@ def test_fields_can_be_overridden(tmp_path):
 def test_what_is_no_field_of_a_preset_is_refused():
     """It would stay in the config without effect, and be saved with it."""
     VattConfig.from_preset("tiny", num_labels=3, attn_implementation="eager", output_attentions=True)
-    with pytest.raises(TypeError, match="no field temprature, token"):
-        VattConfig.from_preset("tiny", temprature=0.3, token="secret")
+    with pytest.raises(TypeError, match=r"no field temprature, token, video_config\.drop_tokn_rate"):
+        VattConfig.from_preset("tiny", temprature=0.3, token="secret", video_config={"drop_tokn_rate": 0.0})
 
 
 @pytest.mark.parametrize("preset", PRESETS)

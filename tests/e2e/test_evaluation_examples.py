@@ -130,6 +130,19 @@ def test_retrieval_with_several_captions(run, tmp_path):
     assert (results["metrics"]["txt2vid_queries"], results["metrics"]["gallery_size"]) == (2, 2)
 
 
+def test_a_row_for_every_caption(run, tmp_path):
+    """Equal clips are one, which all their captions ask for."""
+    folder = tmp_path / "rows" / "test"
+    folder.mkdir(parents=True)
+    for number in range(2):
+        write_clip(folder / f"{number}.mp4", number)
+    lines = ["file_name,caption", *(f"{number % 2}.mp4,clip {number}" for number in range(6))]
+    (folder / "metadata.csv").write_text("\n".join(lines))
+    _, results = run("run_zero_shot_retrieval", dataset=tmp_path / "rows", windows=1)
+    metrics = results["metrics"]
+    assert [metrics[name] for name in ("gallery_size", "txt2vid_queries", "audio2vid_queries")] == [2, 6, 2]
+
+
 def test_parts_of_one_video(run, tmp_path):
     """Its first half is dark, its second bright: `start` and `end`, one of them blank, tell clips apart."""
     frames = [np.full((16, 16, 3), value, np.uint8) for value in [20] * 40 + [220] * 40]

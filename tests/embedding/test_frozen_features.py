@@ -282,6 +282,14 @@ def test_retrieval_over_windows_equals_a_direct_computation():
     }
 
 
+def test_unit_vectors_of_half_precision():
+    """Whose squares exceed float16, or vanish in it."""
+    rows = np.random.default_rng(0).standard_normal((3, 64)) * [[300], [1], [1e-4]]
+    half = rows.astype(np.float16)
+    expected = half.astype(np.float64) / np.linalg.norm(half.astype(np.float64), axis=1, keepdims=True)
+    np.testing.assert_allclose(unit(half), expected, atol=1e-6)
+
+
 def test_retrieval_without_queries():
     video = np.ones((2, 1, 3))
     embeddings = {"video_va_embeds": video, "video_vt_embeds": video}

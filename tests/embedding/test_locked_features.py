@@ -20,7 +20,7 @@ from modeling_vatt.embedding.building import build_from_towers
 from modeling_vatt.embedding.identity import ModelIdentity
 from modeling_vatt.embedding.locked_features import FeatureDataset, compute_locked_features, locked_towers
 from modeling_vatt.hub.remote_code import save_remote_code
-from modeling_vatt.processors import VattAugmentation, VattProcessor
+from modeling_vatt.processors import MediaLimits, VattAugmentation, VattProcessor
 from modeling_vatt.training import Pretrainer, PretrainingArguments
 
 
@@ -114,6 +114,8 @@ def test_features_are_found_again(built, folder, tmp_path, monkeypatch):
     next((tmp_path / "cache").glob("*.npz")).unlink()  # as if stopped
     assert 0 <= rows_read() <= 4
     assert rows_read(windows=2) == 6
+    limits = MediaLimits(max_pixels=1)  # what was refused under others is not skipped for good
+    assert rows_read(cache=tmp_path / "small", limits=limits) == rows_read(cache=tmp_path / "small") == 6
     monkeypatch.setattr(processor.feature_extractor.extractor, "return_attention_mask", None)  # of sound
     model.config.set_use("video", projection="mlp")
     processor.save_pretrained(tmp_path / "saved")

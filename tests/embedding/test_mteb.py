@@ -4,17 +4,19 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from clip_folders import small_processor, write_clip
 from datasets import Audio, Dataset, DatasetDict, Video
 from PIL import Image
 from scripts import call
 from small_models import seeded, small_config
 
-from modeling_vatt import VattForPreTraining
+from modeling_vatt import VattForPreTraining, __version__
 from modeling_vatt.embedding.embedding import embed_batches, embed_files, embed_texts, unit
 from modeling_vatt.evaluation import zero_shot_retrieval
 
@@ -128,6 +130,17 @@ def test_the_revision_of_a_folder_is_its_content(world, tmp_path):
     second = model_meta(str(other))
     assert first.name == second.name == "local/model" and first.revision != second.revision
     assert first.revision == model_meta(str(folder)).revision
+    places = {first.experiment_name}
+    for other in ({"windows": 2}, {"truncate_dim": 4}, {"model_kwargs": {"dtype": torch.float16}}):
+        places.add(model_meta(str(folder), **other).experiment_name)
+    assert len(places) == 4 and __version__ in first.experiment_name
+    assert model_meta(str(folder), token="secret").experiment_name == first.experiment_name
+    commit = "0123456789" * 4
+    snapshot = tmp_path / "models--me--vatt" / "snapshots" / commit
+    shutil.copytree(folder, snapshot)
+    (tmp_path / "models--me--vatt" / "refs").mkdir()
+    (tmp_path / "models--me--vatt" / "refs" / "main").write_text(commit)
+    assert model_meta("me/vatt", cache_folder=str(tmp_path), local_files_only=True).revision == commit
     assert np.all([meta.load_model(device="cpu").model[0].windows == 4 for meta in (first, second)])
 
 

@@ -108,6 +108,16 @@ def test_scores_that_are_no_numbers_are_refused():
         retrieval_metrics(scores)
 
 
+def test_labels_that_are_no_classes_are_refused():
+    """-1, often "unlabelled", would be the last class, or a class that is present."""
+    for labels in ([0, -1], [0, 3]):
+        with pytest.raises(ValueError, match=r"from 0 to 2, got (-1 to 0|0 to 3)"):
+            top_k_accuracy(np.eye(3)[:2], labels)
+    for unknown in (-1, 0.5, np.nan):
+        with pytest.raises(ValueError, match="must be 0 or 1"):
+            tagging_metrics(np.eye(2), [[1, 0], [unknown, 1]])
+
+
 def test_retrieval_metrics_are_the_releases(golden):
     """From the function and from the metric."""
     arrays, expected = golden
@@ -159,5 +169,8 @@ def test_clips_without_caption_or_sound_ask_nothing_but_stay_in_the_gallery():
     metrics = clip_retrieval(embeddings)
     assert metrics["aud2vid_R1"] == 1.0 and metrics["txt2vid_R1"] == 1.0
     assert metrics["gallery_size"] == 4 and metrics["mean_recall"] == 1.0
+    every = {"text_vt_embeds": np.stack([video, video[::-1]], axis=1)}
+    masks = {"text_mask": np.array([[0, 1], [1, 1], [1, 0], [1, 1]])}  # of captions
+    assert clip_retrieval({**embeddings, **every, **masks}) == metrics
     with pytest.raises(ValueError, match="nothing asks"):
         clip_retrieval({**embeddings, "audio_mask": np.zeros(4), "text_mask": np.zeros(4)})

@@ -68,6 +68,16 @@ def test_several_labels_per_clip():
     assert [row["support"] for row in rows] == labels.sum(0).tolist()
 
 
+@pytest.mark.parametrize("axes", [1, 2])
+def test_a_single_class(axes):
+    """Which scikit-learn takes for "no" and "yes", of which the first would be counted."""
+    scores = np.array([[2.0], [1.0], [-1.0], [0.5], [-2.0]])
+    labels = np.array([1, 1, 1, 0, 0]) if axes == 2 else np.zeros(5, int)
+    (row,) = per_class_table(scores, labels[:, None] if axes == 2 else labels, ["dog"])
+    expected = (2 / 3, 2 / 3, 3) if axes == 2 else (1, 1, 5)
+    assert (row["precision"], row["recall"], row["support"]) == expected
+
+
 def test_figures_without_meaning(tmp_path):
     """A class that never occurs, and one that is never found."""
     scores = np.array([[2.0, 1, 0, -9], [0, 3, 1, -9], [1, 0, 0, -9]])

@@ -121,7 +121,8 @@ def test_two_classes_and_classes_that_training_lacks():
     scores = window_scores(svm, features, CLASSES)
     assert np.isneginf(scores[:, [0, 2, 3, 5]]).all()
     assert top_k_accuracy(scores[chosen], labels[chosen])["top1"] == 1.0
-    assert top_k_accuracy(scores, labels)["top1"] == pytest.approx(len(chosen) / 40)
+    for found in top_k_accuracy(scores, labels).values():  # also of five, with only two classes known
+        assert found == pytest.approx(len(chosen) / 40)
 
 
 def test_several_training_windows_are_samples_of_their_own():

@@ -82,23 +82,10 @@ def require_repository(
 
 
 def asked_once(name: str | os.PathLike, file: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """`kwargs` of `from_pretrained` with `local_files_only`, by [`require_repository`] if it is not given."""
+    """`kwargs` of `from_pretrained` with `local_files_only`, by [`require_repository`] if it is not given:
+    transformers then does not try the Hub for file after file where it does not answer."""
     if "local_files_only" in kwargs:
         return kwargs
     known = {option: kwargs[option] for option in ("revision", "token", "cache_dir") if option in kwargs}
     file = "/".join(filter(None, (kwargs.get("subfolder"), file)))
     return {**kwargs, "local_files_only": require_repository(name, file=file, **known)}
-
-
-class AskedOnce:
-    """`from_pretrained` that does not try the Hub for file after file where it does not answer."""
-
-    _asked_file = "config.json"
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """See transformers. FileNotFoundError for neither a folder nor a repository; where the Hub does not
-        answer, its cache is used."""
-        if not os.path.isfile(pretrained_model_name_or_path):
-            kwargs = asked_once(pretrained_model_name_or_path, cls._asked_file, kwargs)
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
