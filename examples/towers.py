@@ -125,8 +125,9 @@ class TowerArguments:
             if not rank.isdecimal():
                 raise ValueError(f"--lora {tower}: give a tower and a rank, such as video:16.")
             ranks[name] = int(rank)
-        for name, blocks in self.locks().items():
-            model.lock(name, blocks=blocks)
+        locks = self.locks()
+        for blocks in dict.fromkeys(locks.values()):  # those of a shared encoder only together
+            model.lock(*(name for name in locks if locks[name] == blocks), blocks=blocks)
         for name, size in ranks.items():
             with naming("--lora"):
                 add_lora(model, name, size)

@@ -44,6 +44,13 @@ _UNTRUSTED = (
     "`trust_remote_code=True` (scripts: --trust_remote_code, vatt: --trust-remote-code)."
 )
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
+# Poolings of sentence-transformers that are offered here.
+_STATED_POOLINGS = {
+    "cls": "first",
+    "mean": "mean",
+    "pooling_mode_cls_token": "first",
+    "pooling_mode_mean_tokens": "mean",
+}
 # Models whose text part was trained with padding as words.
 _READS_PADDING = ("siglip_text_model", "siglip2_text_model")
 
@@ -479,7 +486,7 @@ def _encoder_of(name: str, whole: PreTrainedModel) -> PreTrainedModel:
 
 
 def _stated_pooling(source: str | PreTrainedModel, hub: dict[str, Any]) -> str | None:
-    """The pooling that a checkpoint of sentence-transformers states."""
+    """The pooling that a checkpoint of sentence-transformers states; ValueError for one not offered here."""
     name = source if isinstance(source, str) else source.name_or_path
     if not name:
         return None
@@ -492,6 +499,13 @@ def _stated_pooling(source: str | PreTrainedModel, hub: dict[str, Any]) -> str |
         return None
     with open(path, encoding="utf-8") as file:
         stated = json.load(file)
-    if stated.get("pooling_mode_cls_token"):
-        return "first"
-    return "mean" if stated.get("pooling_mode_mean_tokens") else None
+    # One name or several since version 6; before, a switch for each.
+    old = [mode for mode in stated if mode.startswith("pooling_mode_") and stated[mode] is True]
+    modes = stated.get("pooling_mode") or old
+    mode = modes if isinstance(modes, str) else modes[0] if len(modes) == 1 else " and ".join(modes)
+    if mode and mode not in _STATED_POOLINGS:
+        raise ValueError(
+            f"text tower: {name} pools by {mode}, which is not offered here: choose another `pooling` or "
+            "checkpoint."
+        )
+    return _STATED_POOLINGS.get(mode)
