@@ -267,8 +267,11 @@ class Tables:
 
         train = load(data.train_split)
         validation = load(data.validation_split) if data.validation_split else None
-        if isinstance(train, ShardDataset) and (data.shuffle_captions or data.decode_once):
-            raise ValueError("--shuffle_captions and --decode_once need videos in a folder, not in shards.")
+        names = ("video_column", "caption_column", "shuffle_captions", "decode_once")
+        if isinstance(train, ShardDataset) and (
+            given := [f"--{name}" for name in names if getattr(data, name)]
+        ):
+            raise ValueError(f"{', '.join(given)}: for videos in a folder, not in shards. Leave it out.")
         return cls(shuffle_captions(train, seed) if data.shuffle_captions else train, validation)
 
     def decode(self, processor: VattProcessor, num_workers: int, limits: MediaLimits) -> None:
@@ -313,6 +316,11 @@ def make_model(
             normalize_audio(model, processor)
         return model, processor
     towers.refuse_idle()
+    words = ("vocabulary", "tokenizer", "vocab_size") if towers.text_tower else ("tokenizer", "vocab_size")
+    idle = [f"--{name}" for name in words if flags[name] is not None]
+    if idle and (towers.text_tower or args.vocabulary):
+        owner = "--text_tower has words of its own" if towers.text_tower else "--vocabulary lists the words"
+        raise ValueError(f"{', '.join(idle)}: {owner}. Leave it out.")
 
     def make_tokenizer(length: int) -> VattTokenizer:
         size = args.vocab_size or 65_536

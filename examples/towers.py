@@ -72,6 +72,11 @@ class TowerArguments:
             raise ValueError(
                 "--projection kernel is fitted to cached features: give --cache_features --lock video text."
             )
+        cache = (self.cache_dir, self.cache_windows, self.cache_dtype)
+        if cache != (None, 1, "float32") and not self.cache_features:
+            raise ValueError(
+                "--cache_dir, --cache_windows and --cache_dtype are for --cache_features: give it."
+            )
         if self.projection not in (None, "none") and not locked:
             raise ValueError(f"--projection {self.projection} is for locked towers: give --lock video text.")
 
