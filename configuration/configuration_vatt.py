@@ -599,6 +599,12 @@ class VattConfig(PreTrainedConfig):
         """Part of `@strict` validation: towers with a shared encoder have equal encoder fields."""
         if not self.modality_agnostic:
             return
+        locked = {name: self.use(name).locked for name in ("video", "audio", "text")}
+        if len(set(locked.values())) > 1:
+            raise ValueError(
+                "The towers of a modality-agnostic model share an encoder, but `locked` in `towers` is "
+                f"{locked}: lock all three or none."
+            )
         for key, fields in _AROUND_SHARED_ENCODER.items():
             for field, wanted in fields.items():
                 if getattr(getattr(self, key), field) != wanted:

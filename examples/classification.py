@@ -233,7 +233,8 @@ def set_processor(processor: VattProcessor, data: DataArguments, args: ModelArgu
     if args.fps is not None:
         videos.fps = args.fps
     if args.sampling_rate is not None:
-        sounds.sampling_rate = args.sampling_rate
+        settings = {**sounds.to_dict(), "sampling_rate": args.sampling_rate}
+        processor.feature_extractor = sounds = VattFeatureExtractor(**settings)  # checks it
     if args.normalize_audio is not None:
         sounds.do_normalize = args.normalize_audio
     if data.decode_size is not None:
@@ -445,8 +446,7 @@ def save(
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         if media == "image":
-            videos = processor.video_processor
-            VattImageProcessor(size=videos.size, crop_size=videos.crop_size).save_pretrained(folder)
+            VattImageProcessor.from_video_processor(processor.video_processor).save_pretrained(folder)
         if args.remote_code:
             save_remote_code(folder)
         write_model_card(

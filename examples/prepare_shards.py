@@ -70,6 +70,10 @@ def find_clips(args: PreparationArguments, split: str) -> list[RawClip]:
     if not Path(args.dataset).is_dir():
         raise ValueError(f"{args.dataset}: no such folder.")
     if args.layout == "folder":
+        if args.annotations is not None:
+            raise ValueError(
+                "--annotations is for --layout howto100m or audioset. Name one, or leave it out."
+            )
         return folder_clips(args.dataset, split)
     if args.annotations is None:
         raise ValueError(f"--layout {args.layout} needs --annotations.")
@@ -80,7 +84,6 @@ def find_clips(args: PreparationArguments, split: str) -> list[RawClip]:
 def main() -> None:
     (args,) = parse(__doc__, PreparationArguments)
     datasets.disable_progress_bars()
-    settings = ShardSettings(args.reencode, args.segment_seconds, args.size, args.fps, args.sampling_rate)
 
     def run(function: Any, tasks: Any) -> Any:
         return tqdm(run_tasks(function, tasks, args.num_workers, args.engine), total=len(tasks), unit="shard")
@@ -89,6 +92,9 @@ def main() -> None:
         folder = Path(args.output_dir) / split
         try:
             check_output_dir(folder)
+            settings = ShardSettings(
+                args.reencode, args.segment_seconds, args.size, args.fps, args.sampling_rate
+            )
             limits = args.limits()
             clips = find_clips(args, split)
             size = args.shard_mb * 1_000_000

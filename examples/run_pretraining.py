@@ -104,7 +104,8 @@ class DataArguments(MediaArguments):
         "take into memory: for few, short clips and many epochs.",
     )
     decode_size: int | None = HfArg(
-        default=None, help="Shorter side at which videos are decoded; 8/7 of the frame size if left out."
+        default=None,
+        help="Shorter side at which videos are decoded; --model's, or 8/7 of the frame size, if left out.",
     )
     crop_resize_style: Literal["VGG", "Inception", "none"] | None = HfArg(
         default=None,
@@ -266,8 +267,11 @@ class Tables:
 
         train = load(data.train_split)
         validation = load(data.validation_split) if data.validation_split else None
-        if isinstance(train, ShardDataset) and (data.shuffle_captions or data.decode_once):
-            raise ValueError("--shuffle_captions and --decode_once need videos in a folder, not in shards.")
+        names = ("video_column", "caption_column", "shuffle_captions", "decode_once")
+        if isinstance(train, ShardDataset) and (
+            given := [f"--{name}" for name in names if getattr(data, name)]
+        ):
+            raise ValueError(f"{', '.join(given)}: for videos in a folder, not in shards. Leave it out.")
         return cls(shuffle_captions(train, seed) if data.shuffle_captions else train, validation)
 
     def decode(self, processor: VattProcessor, num_workers: int, limits: MediaLimits) -> None:
@@ -312,6 +316,11 @@ def make_model(
             normalize_audio(model, processor)
         return model, processor
     towers.refuse_idle()
+    words = ("vocabulary", "tokenizer", "vocab_size") if towers.text_tower else ("tokenizer", "vocab_size")
+    idle = [f"--{name}" for name in words if flags[name] is not None]
+    if idle and (towers.text_tower or args.vocabulary):
+        owner = "--text_tower has words of its own" if towers.text_tower else "--vocabulary lists the words"
+        raise ValueError(f"{', '.join(idle)}: {owner}. Leave it out.")
 
     def make_tokenizer(length: int) -> VattTokenizer:
         size = args.vocab_size or 65_536
@@ -592,8 +601,7 @@ def main() -> None:
         tables = Tables.load(data, training.seed)
         model, processor = build(args.model, args.towers, all_captions(tables.train))
         videos = processor.video_processor
-        if videos.decode_size is None:
-            videos.decode_size = data.decode_size or videos.crop_size["height"] * 8 // 7
+        videos.decode_size = data.decode_size or videos.decode_size or videos.crop_size["height"] * 8 // 7
         cached = args.towers.cached(model)
         locked = hash_locked(model) if cached else None
         raw = ClipDataset(tables.train, processor, clips_per_video=data.clips_per_video)

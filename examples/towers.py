@@ -72,6 +72,11 @@ class TowerArguments:
             raise ValueError(
                 "--projection kernel is fitted to cached features: give --cache_features --lock video text."
             )
+        cache = (self.cache_dir, self.cache_windows, self.cache_dtype)
+        if cache != (None, 1, "float32") and not self.cache_features:
+            raise ValueError(
+                "--cache_dir, --cache_windows and --cache_dtype are for --cache_features: give it."
+            )
         if self.projection not in (None, "none") and not locked:
             raise ValueError(f"--projection {self.projection} is for locked towers: give --lock video text.")
 
@@ -120,8 +125,9 @@ class TowerArguments:
             if not rank.isdecimal():
                 raise ValueError(f"--lora {tower}: give a tower and a rank, such as video:16.")
             ranks[name] = int(rank)
-        for name, blocks in self.locks().items():
-            model.lock(name, blocks=blocks)
+        locks = self.locks()
+        for blocks in dict.fromkeys(locks.values()):  # those of a shared encoder only together
+            model.lock(*(name for name in locks if locks[name] == blocks), blocks=blocks)
         for name, size in ranks.items():
             with naming("--lora"):
                 add_lora(model, name, size)

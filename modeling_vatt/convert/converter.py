@@ -18,11 +18,12 @@ from .variables import Variables
 
 def model_table(model: VattPreTrainedModel) -> list[Entry]:
     """Variable and parameter of everything in `model`."""
+    foreign = any(map(model.config.is_foreign, model.towers))
     if isinstance(model, VattClassifier) and not model.config.modality_agnostic:
         return classification_table(model.config, model.modality)
-    if isinstance(model, VattForPreTraining):
+    if isinstance(model, VattForPreTraining) and not foreign:
         return pretraining_table(model.config)
-    if isinstance(model, VattModel) and model.head is not None:
+    if isinstance(model, VattModel) and model.head is not None and not foreign:
         return pretraining_table(model.config, prefix="")
     raise ConversionError(
         f"{type(model).__name__} of this config has no counterpart in the release: give another model."
@@ -54,16 +55,16 @@ def build_model(
             f"{source} lacks variables of the model: {', '.join(missing)}. Fetch it, or check the overrides."
         )
     state = model.state_dict()
+    if unfilled := sorted(set(state) - {entry.parameter for entry in table}):
+        raise ConversionError(
+            f"No variable of {source} is mapped to the parameters {', '.join(unfilled)}: check the overrides."
+        )
     for entry in table:
         wanted = entry.variable_shape(tuple(state[entry.parameter].shape))
         if tuple(shapes[entry.variable]) != wanted:
             raise ConversionError(
                 f"{source}: {entry.variable} has shape {tuple(shapes[entry.variable])}, expected {wanted}."
             )
-    if unfilled := sorted(set(state) - {entry.parameter for entry in table}):
-        raise ConversionError(
-            f"No variable of {source} is mapped to the parameters {', '.join(unfilled)}: check the overrides."
-        )
     return model, table
 
 
@@ -94,9 +95,15 @@ def load_variables(
 
 
 def export_variables(model: VattPreTrainedModel) -> dict[str, np.ndarray]:
-    """The model's weights under the release's variable paths and in its layouts; views where possible."""
-    state = model.state_dict()
-    return {entry.variable: entry.to_array(state[entry.parameter]) for entry in model_table(model)}
+    """The model's weights under the release's variable paths and in its layouts; views where possible.
+    ConversionError if the release has no place for some."""
+    state, table = model.state_dict(), model_table(model)
+    if other := sorted(set(state) ^ {entry.parameter for entry in table}):
+        raise ConversionError(
+            f"The release has no variables for {', '.join(other[:3])}{', ...' if other[3:] else ''}: give a "
+            "model whose towers, head and loss are those of the release."
+        )
+    return {entry.variable: entry.to_array(state[entry.parameter]) for entry in table}
 
 
 def word_table_entry(table: list[Entry]) -> Entry | None:

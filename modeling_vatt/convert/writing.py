@@ -101,11 +101,12 @@ def convert_checkpoint(
             replacements[entry.variable] = misc.word_embeddings
             notes.append(_compare_word_tables(variables, entry.variable, misc))
         tokenizer = _tokenizer(misc, vocabulary)
-        if tokenizer is not None and len(tokenizer) > skeleton.config.text_config.vocab_size:
-            raise ConversionError(
-                f"The vocabulary has {len(tokenizer)} words, the word table only "
-                f"{skeleton.config.text_config.vocab_size} rows: give the vocabulary of this checkpoint."
-            )
+        rows = skeleton.config.text_config.vocab_size
+        if tokenizer is not None and len(tokenizer) != rows:
+            words = f"The vocabulary has {len(tokenizer)} words, the word table {rows} rows"
+            if len(tokenizer) > rows:
+                raise ConversionError(f"{words}: give the vocabulary of this checkpoint.")
+            notes.append(f"{words}: check that it is the vocabulary of this checkpoint.")
         model = load_variables(variables, head_dim, overrides, replacements)
         if names is not None:
             model.config.id2label = dict(enumerate(names))

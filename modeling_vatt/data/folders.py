@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders of media files as tables: splits, metadata, class folders.
 
-`datasets` decides which file belongs to which split. Metadata are read here to keep them as written: cells of
-CSV files are text, and blank ones are missing.
+`datasets` decides which files belong to a split; of several, the first one that a path names counts. Metadata
+are read here to keep them as written: cells of CSV files are text, and blank ones are missing.
 """
 
 import csv
@@ -21,7 +21,13 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets.data_files import SPLIT_KEYWORDS, DataFilesDict, EmptyDatasetError, get_data_patterns
+from datasets.data_files import (
+    SPLIT_KEYWORDS,
+    DataFilesDict,
+    EmptyDatasetError,
+    get_data_patterns,
+    resolve_pattern,
+)
 
 from ..files import write_whole
 
@@ -125,6 +131,7 @@ def open_folder(
     files = split_files(folder)
     if not files:
         return datasets.Dataset.from_dict({media: []})
+    _warn_of_others(folder, files, endings)
     tables = {}
     for name in {part.partition("[")[0].strip() for part in split.split("+")}:
         if name not in files:
@@ -157,13 +164,51 @@ def _ending(path: str) -> str:
 
 
 def split_files(folder: str | os.PathLike) -> dict[str, list[str]]:
-    """All files of each split of a folder."""
+    """All files of each split of a folder; a file is in one split, and once."""
     base = Path(folder).resolve().as_posix()
     try:
         found = DataFilesDict.from_patterns(get_data_patterns(base), base_path=base)
     except (EmptyDatasetError, FileNotFoundError):
         return {}
-    return {str(name): list(map(str, paths)) for name, paths in found.items()}
+    claims: dict[str, list[str]] = {}
+    for name, paths in found.items():
+        for path in dict.fromkeys(paths):  # several patterns of a split may find a file
+            claims.setdefault(str(path), []).append(str(name))
+    files: dict[str, list[str]] = {}
+    for path, names in claims.items():
+        name = names[0]
+        if len(names) > 1:  # such as `train/test drive/a.mp4`
+            inside = path[len(base) :]
+            places = {name: _keyword(name).search(inside) for name in names}
+            name = min(names, key=lambda name: place.start() if (place := places[name]) else len(inside))
+        files.setdefault(name, []).append(path)
+    return files
+
+
+def _keyword(split: str) -> re.Pattern[str]:
+    """A word for a split in a path, as `datasets` finds it."""
+    words = "|".join(map(re.escape, SPLIT_KEYWORDS.get(datasets.Split(split), [split])))
+    return re.compile(rf"(?:^|[-._ 0-9/])(?:{words})(?:[-._ 0-9/]|$)")
+
+
+def _warn_of_others(folder: str | os.PathLike, files: dict[str, list[str]], endings: Collection[str]) -> None:
+    """Warn of files in no split, where names of other files or folders were taken for splits."""
+    base = Path(folder).resolve().as_posix()
+    known = {path for paths in files.values() for path in paths}
+    others = [
+        path
+        for path in resolve_pattern("**", base)
+        if path not in known and (_ending(path) in endings or os.path.basename(path) in _METADATA)
+    ]
+    if others:
+        logger.warning(
+            "%s: left out %d files that are in no split, such as %s; the splits are %s, by the names of "
+            "folders or files.",
+            folder,
+            len(others),
+            others[0],
+            ", ".join(files),
+        )
 
 
 def _metadata_table(files: Sequence[str], media: str, column: str | None) -> pa.Table:
@@ -241,23 +286,17 @@ def _on_disk(table: pa.Table, files: Sequence[str], cache_dir: str | os.PathLike
     return path
 
 
-def class_folders(folder: str | os.PathLike, split: str, paths: Sequence[str]) -> list[str | None] | None:
-    """The class of each file of a split without metadata: the first folder under the split, or None for files
-    beside the folders. None for all if there are not several class folders."""
+def class_folders(folder: str | os.PathLike, paths: Sequence[str]) -> list[str | None] | None:
+    """The class of each file of a folder without metadata: the first folder under the split, or None for
+    files beside the folders. None for all if there are not several class folders."""
     base = Path(folder).resolve()
-
-    def parts(path: str, split: str) -> tuple[str, ...]:
-        folders = Path(path).relative_to(base).parts[:-1]
-        words = "|".join(map(re.escape, SPLIT_KEYWORDS.get(datasets.Split(split), [split])))
-        place = [bool(re.search(rf"(?:^|[-._ 0-9])(?:{words})(?:[-._ 0-9]|$)", name)) for name in folders]
-        return folders[place.index(True) + 1 :] if any(place) else folders
-
-    split_name = split.partition("[")[0].strip()
-    chosen = [parts(path, split_name) for path in paths]
-    everywhere = {
-        folders[0]
-        for name, files in split_files(folder).items()
-        for folders in (parts(path, name) for path in files)
-        if folders
-    }
-    return [folders[0] if folders else None for folders in chosen] if len(everywhere) > 1 else None
+    classes: dict[str, str | None] = {}
+    for name, files in split_files(folder).items():
+        keyword = _keyword(name)
+        for path in files:
+            folders = Path(path).relative_to(base).parts[:-1]
+            place = [bool(keyword.search(part)) for part in folders]
+            inside = folders[place.index(True) + 1 :] if any(place) else folders
+            classes[path] = inside[0] if inside else None
+    several = len(set(classes.values()) - {None}) > 1
+    return [classes[path] for path in paths] if several else None

@@ -63,7 +63,7 @@ def load_labelled(
     if label_column is None:
         label_column = next((name for name in _LABEL_COLUMNS if name in table.column_names), None)
     if label_column is None and table.column_names == [media] and os.path.isdir(data):
-        table, label_column = _with_class_folders(table, data, split, media)
+        table, label_column = _with_class_folders(table, data, media)
     if label_column is None or label_column not in table.column_names:
         column = "`label`" if label_column is None else repr(label_column)
         raise ValueError(
@@ -94,11 +94,11 @@ def load_labelled(
 
 
 def _with_class_folders(
-    table: datasets.Dataset, data: str | os.PathLike, split: str, media: str
+    table: datasets.Dataset, data: str | os.PathLike, media: str
 ) -> tuple[datasets.Dataset, str | None]:
     """The table with the column `label` from a folder per class, if there are some, and its name."""
     paths = [value["path"] for value in table[media]]
-    classes = class_folders(data, split, paths)
+    classes = class_folders(data, paths)
     if classes is None:
         return table, None
     if outside := [path for path, name in zip(paths, classes, strict=True) if name is None]:

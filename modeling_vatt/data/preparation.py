@@ -105,6 +105,9 @@ class ShardSettings:
             five minutes.
         size: pixels of the shorter side of re-encoded frames.
         fps, sampling_rate: of re-encoded parts.
+
+    Raises:
+        ValueError: `segment_seconds` without `reencode`, or not positive.
     """
 
     reencode: bool = False
@@ -112,6 +115,14 @@ class ShardSettings:
     size: int = 256
     fps: float = 10.0
     sampling_rate: int = 48_000
+
+    def __post_init__(self) -> None:
+        seconds = self.segment_seconds
+        if seconds is not None and not (self.reencode and 0 < seconds < math.inf):
+            raise ValueError(
+                f"`segment_seconds` ({seconds}) must be positive, and needs `reencode`: files stored as they "
+                "are stay whole."
+            )
 
 
 @dataclass(frozen=True)

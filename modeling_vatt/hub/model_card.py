@@ -113,7 +113,7 @@ def build_model_card(
     if training is None:
         training = {name: value for name, value in results.items() if is_training_metric(name)}
         results = {name: value for name, value in results.items() if name not in training}
-    bases = [base_model] if isinstance(base_model, str) else list(dict.fromkeys(base_model or ()))
+    bases = _names(base_model)
     on_hub = [base for base in bases if not Path(base).exists()]
     local = dataset is not None and Path(dataset).is_dir()
     shown = Path(dataset).resolve().name if local and dataset is not None else dataset
@@ -163,12 +163,28 @@ def write_model_card(
     dataset: str | None = None,
     metrics: Mapping[str, float] | None = None,
     settings: Mapping[str, Any] | None = None,
-    license: str | None = "apache-2.0",
+    license: str | None = None,
     **kwargs: Any,
 ) -> None:
-    """Write the card of [`~modeling_vatt.hub.model_card.build_model_card`] as `README.md` beside a model."""
+    """Write the card of [`~modeling_vatt.hub.model_card.build_model_card`] as `README.md` beside a model. The
+    default license is Apache-2.0, or with a `base_model` the one that cards in local folders state."""
+    license = license or _inherited_license(_names(kwargs.get("base_model")))
     card = build_model_card(model, name, dataset, metrics, settings, license=license, **kwargs)
     card.save(Path(output_dir) / "README.md")
+
+
+def _names(base_model: str | Sequence[str] | None) -> list[str]:
+    return [base_model] if isinstance(base_model, str) else list(dict.fromkeys(base_model or ()))
+
+
+def _inherited_license(bases: Sequence[str]) -> str | None:
+    """License of weights that started from `bases`; None if one is unknown, or they differ."""
+    cards = [Path(base, "README.md") for base in bases]
+    found = {
+        ModelCard.load(card, ignore_metadata_errors=True).data.license if card.is_file() else None
+        for card in cards
+    }
+    return next(iter(found or {"apache-2.0"})) if len(found) < 2 else None
 
 
 def is_empty_card(card: ModelCard) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from .locking import lockable
 from .modeling_vatt import MODALITIES, VattPreTrainedModel
@@ -16,8 +17,8 @@ _ADAPTER = "vatt"
 
 def add_lora(model: VattPreTrainedModel, name: str, rank: int) -> None:
     """Train only low-rank additions to the dense layers of a tower; other parts train as before. Build the
-    optimizer afterwards. ValueError if the tower does not exist, is locked or has no dense layer, for a rank
-    below 1, and without PEFT."""
+    optimizer afterwards. ValueError if the tower does not exist, is locked, shares its encoder or has no
+    dense layer, for a rank below 1, and without PEFT."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -26,10 +27,20 @@ def add_lora(model: VattPreTrainedModel, name: str, rank: int) -> None:
         raise ValueError(f"This model has no {name!r} tower for LoRA; towers are {MODALITIES}.")
     if model.config.use(name).locked:
         raise ValueError(f"The {name} tower is locked: leave out either `lock` or LoRA.")
+    if model.config.modality_agnostic:
+        raise ValueError(
+            f"The {name} tower of this model shares its encoder: LoRA is for modality-specific models, leave "
+            "it out."
+        )
     if rank < 1:
         raise ValueError(f"The rank of LoRA must be at least 1, got {rank}.")
     inside = lockable(model.towers[name])
-    layers = [key for key, module in inside.named_modules() if isinstance(module, nn.Linear)]
+    # PyTorch's attention takes the weight of its last layer past LoRA.
+    layers = [
+        key
+        for key, module in inside.named_modules()
+        if isinstance(module, nn.Linear) and not isinstance(module, NonDynamicallyQuantizableLinear)
+    ]
     if not layers:
         raise ValueError(
             f"The {name} tower ({type(inside).__name__}) has no dense layers for LoRA. Leave it out."

@@ -238,7 +238,7 @@ class VattPreTrainedModel(PreTrainedModel):
             covered.requires_grad_(True)
             self.config.set_use(name, locked=amount)
         if self.config.modality_agnostic:
-            self.base_model.encoder.requires_grad_(not amount)
+            self.base_model.encoder.requires_grad_(True)
         self._freeze()
         self.train(self.training)
 
@@ -341,6 +341,8 @@ class VattPreTrainedModel(PreTrainedModel):
             for parameter in locked_parameters(lockable(tower), self.config.use(name).locked):
                 parameter.requires_grad_(False)
         base: Any = self.base_model
+        if base.encoder is not None and self.config.use("video").locked:
+            base.encoder.requires_grad_(False)
         for name, kernel in getattr(base, "feature_kernels", {}).items():
             kernel.requires_grad_(False)
             if base.head is not None:

@@ -19,7 +19,8 @@ class PretrainingArguments:
             `"wsd"`: constant, then linear down to `final_learning_rate` over `decay_steps`.
         decay_steps: of `"wsd"`.
         resume_from: checkpoint of another run to start from, with optimizer, for example to branch off a
-        decay. batch_size: clips of an update, over all processes. Every clip is a negative of all others.
+            decay.
+        batch_size: clips of an update, over all processes. Every clip is a negative of all others.
         micro_batch_size: clips whose activations a process holds at a time; 0 for all. Gradients are those of
             the whole batch, see [`cached_backward`].
         learning_rate: peak, reached after `warmup_steps`.
@@ -30,11 +31,13 @@ class PretrainingArguments:
         adam_beta1, adam_beta2, adam_epsilon, weight_decay: of Adam (decoupled decay if not 0).
         max_grad_norm: clip the norm of the gradient; 0 for none (release).
         ema_decay: evaluate and save the moving average of the weights with this decay, such as 0.999; 0:
-        none. all_token_steps: number of last steps without DropToken. seed: decides clips, windows,
-        augmentation, DropToken and dropout of every step; not negative. deterministic: use only algorithms of
-        torch that give the same bits every time. num_workers: worker processes that load clips.
-        prefetch_factor: batches that each worker process loads ahead. shuffle_shards: shards whose clips are
-        mixed at a time, for slow storage; 0 for all (see
+            none.
+        all_token_steps: number of last steps without DropToken.
+        seed: decides clips, windows, augmentation, DropToken and dropout of every step; not negative.
+        deterministic: use only algorithms of torch that give the same bits every time.
+        num_workers: worker processes that load clips.
+        prefetch_factor: batches that each worker process loads ahead.
+        shuffle_shards: shards whose clips are mixed at a time, for slow storage; 0 for all (see
             [`shuffle_shards`]).
         group_by, group_size: columns; clips with equal values in all of them come in groups of this size
             (see [`group_alike`]).

@@ -78,6 +78,8 @@ def run_fingerprint(
         "tokenizer": settings_digest(processor.tokenizer.get_vocab()),
         "decoded_once": is_decoded(clips),
         "model_config": settings_digest(config),
+        "window_choices": dataset.window_choices,
+        "mask_captions": dataset.mask_captions,
         **({"locked_towers": settings_digest(locked)} if locked else {}),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }

@@ -476,7 +476,7 @@ class Pretrainer:
                 f"{sorted(metrics)}: choose one of them."
             )
         best = self.progress.best_metric
-        if best is None or value > best:
+        if best is None or math.isnan(best) or value > best:
             weights = self.whole_weights()
             if self.accelerator.is_main_process:
                 folder = begin(self.output_dir / "best")

@@ -162,6 +162,8 @@ def finetuning_config(
         raise ValueError("A convolutional tower has no tokens to drop: leave `drop_token_rate` at 0.")
     tower.drop_token_rate = drop_token_rate
     tower.freeze_backbone = freeze_backbone
+    for name in config.towers or {}:  # pretraining may have locked them
+        config.set_use(name, locked=False)
     if classifier_dropout is not None:
         tower.classifier_dropout = classifier_dropout
     return config

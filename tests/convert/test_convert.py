@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from goldens import BOUND, GOLDENS, difference, golden_inputs, load_golden, random_model
+from tower_folders import CLIP
 from transformers import AutoModelForVideoClassification
 from typer.testing import CliRunner
 
@@ -28,6 +29,7 @@ from modeling_vatt import (
     VattForPreTraining,
     VattForVideoClassification,
     VattModel,
+    VattVideoConfig,
 )
 from modeling_vatt.cli import app
 from modeling_vatt.convert import (
@@ -80,6 +82,23 @@ def test_way_back(case):
     assert set(exported) == set(source)
     for name, array in exported.items():
         np.testing.assert_array_equal(array, source[name])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"towers": {"video": {"projection": "mlp"}}},
+        {"loss_type": "sigmoid"},
+        {"video_config": VattVideoConfig.i3d(width_multiplier=0.125)},
+        {"video_config": CLIP.vision_config},
+        {"modality_agnostic": True, "video_config": {"use_input_masking": True}},
+    ],
+)
+def test_what_the_release_has_no_place_for_is_not_left_out(fields):
+    preset = "ma_tiny" if "modality_agnostic" in fields else "tiny"
+    model = VattForPreTraining(VattConfig.from_preset(preset, **fields))
+    with pytest.raises(ConversionError, match=r"release has no variables for|no counterpart in the release"):
+        export_variables(model)
 
 
 # name -> class, trainable parameters and all values, as the official configs make them, preset
@@ -595,11 +614,13 @@ def test_vocabulary_and_word_table(tmp_path):
 
     vocabulary = tmp_path / "words.txt"
     vocabulary.write_text("\n".join(WORDS))
-    result = vatt(
-        GOLDENS / "ut_fac" / "weights.npz", "-o", tmp_path / "ut", "--vocabulary", vocabulary, "--head-dim", 8
-    )
-    assert result.exit_code == 0, result.output
+    arguments = (GOLDENS / "ut_fac" / "weights.npz", "--vocabulary", vocabulary, "--head-dim", 8)
+    result = vatt(*arguments, "-o", tmp_path / "ut")
+    assert result.exit_code == 0 and "words, the word table" not in result.output, result.output
     assert len(VattProcessor.from_pretrained(tmp_path / "ut").tokenizer) == 64
+    vocabulary.write_text("\n".join(WORDS[:-1]))  # of another model?
+    result = vatt(*arguments, "-o", tmp_path / "ut", "--overwrite")
+    assert "63 words, the word table 64 rows: check" in " ".join(result.output.split())
 
 
 def test_misc_data_that_does_not_fit(tmp_path):

@@ -4,6 +4,7 @@
 
 import json
 import re
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -98,6 +99,41 @@ def test_the_class_is_the_folder_under_the_split(tmp_path, caplog):
     (tmp_path / "sky" / "train" / "loose.mp4").touch()
     with pytest.raises(ValueError, match=r"1 files lie beside the class folders, such as .*loose\.mp4"):
         load_labelled(tmp_path / "sky", "train", "video")
+
+
+def test_a_file_is_in_one_split_and_once(tmp_path):
+    """Also where classes and parts of a split are called as splits are: the first name in a path counts."""
+    names = ("dog/a.mp4", "test drive/a.mp4", "test drive/b.mp4", "val/a.mp4")
+    for part in ("train", "test/test_1", "test/test_2"):
+        for name in names:
+            path = tmp_path / part / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    listed = {}
+    for split in ("train", "test"):
+        files = [row["path"] for row in open_table(tmp_path, split, "video")["video"]]
+        assert len(files) == len(set(files)) and all(f"{tmp_path}/{split}/" in file for file in files)
+        listed[split] = files
+    assert [len(files) for files in listed.values()] == [4, 8]
+    with pytest.raises(ValueError, match='Unknown split "validation"'):
+        open_table(tmp_path, "validation", "video")
+    shutil.rmtree(tmp_path / "test" / "test_2")
+    (tmp_path / "test" / "test_1").rename(tmp_path / "moved")
+    (tmp_path / "test").rmdir()
+    (tmp_path / "moved").rename(tmp_path / "test")
+    table = load_labelled(tmp_path, "train+test", "video")
+    assert class_names(table) == ["dog", "test drive", "val"] and len(table) == 8
+    for row, name in zip(table, label_words(table), strict=True):
+        assert row["video"]["path"].split("/")[-2] == name
+
+
+@pytest.mark.parametrize("other", ["cat/b.mp4", "metadata.csv"])
+def test_files_in_no_split_are_told(tmp_path, caplog, other):
+    for name in ("train ride/a.mp4", other):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert len(load_clips(tmp_path, "train")) == 1
+    assert "left out 1 files that are in no split" in caplog.text and other in caplog.text
 
 
 def test_cells_with_newlines_marks_and_odd_spaces(folder):

@@ -139,7 +139,7 @@ def test_an_interrupted_preparation_is_taken_up(folder, shards, tmp_path):
     def run(function: Any, tasks: Any, stop: int) -> Any:
         for number, task in enumerate(tasks):
             if number == stop:
-                Path(f"{task.path}.partial").write_bytes(b"half a shard")
+                Path(f"{task.path}.0123456789ab.partial").write_bytes(b"half a shard")
                 raise Killed
             if not Path(task.path).exists():
                 made.append(task.path)

@@ -5,6 +5,7 @@
 import csv
 import importlib
 import json
+import shutil
 import signal
 import sys
 import time
@@ -20,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from scripts import CLASSIFICATION, EXAMPLES, call, flags, start
 from small_models import AUDIO, TEXT, VIDEO, small_config
-from transformers import AutoModelForVideoClassification, AutoProcessor, pipeline
+from transformers import AutoImageProcessor, AutoModelForVideoClassification, AutoProcessor, pipeline
 
 from modeling_vatt import VattForAudioClassification
 from modeling_vatt.data import LabelledDataset, load_labelled
@@ -181,7 +182,8 @@ def test_scripts_evaluate_on_the_split_that_is_there(videos):
         held_out(load, "test")
 
 
-def test_images_from_scratch(run):
+def test_images(run, pretrained):
+    """From scratch, and from a model whose pictures are scaled otherwise."""
     for split in ("train", "validation"):
         for name, value in (("dark", 20), ("light", 220)):
             folder = Path("pictures", split, name)
@@ -193,6 +195,13 @@ def test_images_from_scratch(run):
     classify = pipeline("image-classification", model="out", device="cpu")
     assert {found["label"] for found in classify("pictures/train/dark/0.png")} == {"dark", "light"}
     assert classify.image_processor.crop_size["height"] == 12
+    shutil.copytree(pretrained, "other")
+    processor = AutoProcessor.from_pretrained("other")
+    processor.video_processor.image_mean = [0.25, 0.5, 0.5]
+    processor.save_pretrained("other")
+    options = {"dataset": "pictures", "model": "other", "remote_code": False, "max_steps": 1}
+    run("run_image_classification", output_dir="further", **options)
+    assert list(AutoImageProcessor.from_pretrained("further").image_mean) == [0.25, 0.5, 0.5]
 
 
 def test_a_run_killed_with_sigkill_continues_to_the_same_model(run, pretrained, videos, tmp_path):

@@ -16,6 +16,7 @@ from media_factory import damage
 from scripts import EXAMPLES, PRETRAINING, call, run
 
 from modeling_vatt import VattForPreTraining
+from modeling_vatt.processors import VattProcessor
 from modeling_vatt.retrieval import Query, VideoSearch
 
 
@@ -54,8 +55,11 @@ def test_another_loss_than_that_of_the_checkpoint(pretrained, videos, tmp_path):
     folder, _ = pretrained
     options = {**PRETRAINING, "dataset": videos, "loss": "sigmoid", "num_steps": 2, "validation_split": ""}
     further = {name: value for name, value in options.items() if name not in ("preset", "config_overrides")}
+    further["decode_size"] = 40
     output = run("run_pretraining.py", tmp_path, output_dir="further", model=folder, **further)
     assert "new: loss_scales" in output
+    for place, chosen in ((folder, False), (tmp_path / "further", True)):
+        assert (VattProcessor.from_pretrained(place).video_processor.decode_size == 40) is chosen
     settings = {**json.loads(options["config_overrides"]), "mask_false_negatives": True}
     options |= {"config_overrides": json.dumps(settings), "clips_per_video": 2, "ema_decay": 0.5}
     run("run_pretraining.py", tmp_path, output_dir="new", **options)

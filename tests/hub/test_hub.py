@@ -25,7 +25,7 @@ from modeling_vatt import (
     VattForVideoClassification,
     VattModel,
 )
-from modeling_vatt.hub.model_card import build_model_card, is_empty_card
+from modeling_vatt.hub.model_card import build_model_card, is_empty_card, write_model_card
 
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -346,6 +346,28 @@ def test_card_names_a_dataset_of_the_hub():
     card = build_model_card(VattForPreTraining(small_config()), "m", dataset="user/videos", metrics=METRICS)
     assert card.data.datasets == "user/videos" and card.data.license is None
     assert {result.dataset_type for result in card.data.eval_results} == {"user/videos"}
+
+
+@pytest.mark.parametrize(
+    ("bases", "license"),
+    [
+        ([], "apache-2.0"),
+        (["local"], "cc-by-nc-4.0"),
+        (["local", "local"], "cc-by-nc-4.0"),
+        (["local", "facebook/videomae-base"], None),
+        (["local", "unstated"], None),
+    ],
+)
+def test_license_is_that_of_the_weights_before(bases, license, tmp_path):
+    model = VattForPreTraining(small_config())
+    for name, text in (("local", "---\nlicense: cc-by-nc-4.0\n---\n# A\n"), ("unstated", "# B\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(text)
+    found = [str(tmp_path / base) if (tmp_path / base).exists() else base for base in bases]
+    write_model_card(tmp_path, "mine", model, base_model=found)
+    assert ModelCard.load(tmp_path / "README.md").data.license == license
+    write_model_card(tmp_path, "mine", model, base_model=found, license="mit")
+    assert ModelCard.load(tmp_path / "README.md").data.license == "mit"
 
 
 def test_card_says_what_is_not_known():

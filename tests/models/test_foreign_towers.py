@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Towers that are other models: each against the wrapped model called directly."""
 
+import json
 import shutil
 from typing import Any
 
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_models import AUDIO, TEXT, VIDEO, seeded
 from torch import nn
 from tower_folders import (
@@ -58,7 +59,7 @@ from modeling_vatt import (
 )
 from modeling_vatt.models.adapters import add_lora, merged_state_dict
 from modeling_vatt.models.locking import find_blocks
-from modeling_vatt.training import cached_backward
+from modeling_vatt.training import cached_backward, finetuning_config
 
 
 CLAP_AUDIO = {
@@ -268,6 +269,26 @@ def test_locked_towers_stay_bit_equal(projection, tmp_path):
     assert all(p.requires_grad for p in model.vatt.video_model.parameters())
 
 
+def test_a_locked_shared_encoder_stays_locked(tmp_path):
+    """Of a modality-agnostic model after loading; classifiers train it."""
+    model = VattForPreTraining(VattConfig.from_preset("ma_tiny"))
+    model.lock("video", "audio", "text")
+    model.save_pretrained(tmp_path)
+    again = VattForPreTraining.from_pretrained(tmp_path).train()
+    trained = {name.split(".")[1] for name, p in again.named_parameters() if p.requires_grad}
+    assert trained == {"head"} and not again.vatt.encoder.training
+    config = finetuning_config(VattConfig.from_pretrained(tmp_path), ["a", "b"], "video")
+    classifier = VattForVideoClassification.from_pretrained(tmp_path, config=config).train()
+    assert all(p.requires_grad for p in classifier.parameters()) and classifier.vatt.encoder.training
+    again.unlock("video", "audio", "text")
+    assert all(p.requires_grad for p in again.vatt.encoder.parameters()) and again.vatt.encoder.training
+    with pytest.raises(StrictDataclassError, match="lock all three or none"):
+        VattConfig.from_preset("ma_tiny", towers={"video": {"locked": True}})
+    pytest.importorskip("peft", reason="peft is not installed")
+    with pytest.raises(ValueError, match="LoRA is for modality-specific"):
+        add_lora(again, "video", 2)
+
+
 def test_first_blocks_are_locked():
     model = _whole(video=seeded(CLIPModel, CLIP), text=seeded(BertModel, BERT))
     model.lock("text", "audio", blocks=1)
@@ -340,6 +361,12 @@ def test_what_cannot_serve_is_refused_with_the_reason(tmp_path):
         _whole(text=bert, towers={"text": {"temporal_layers": "4"}})
     bert.save_pretrained(tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
+    tensors = {key: value for key, value in load_file(weights).items() if not key.startswith("pooler.")}
+    save_file(tensors, weights, metadata={"format": "pt"})  # as of masked language models
+    assert _whole(text=str(tmp_path / "cut")).config.use("text").pooling == "mean"
+    save_file({key: value for key, value in tensors.items() if "layer.1." not in key}, weights)
+    with pytest.raises(ValueError, match=r"cut lacks 16 weights of a BertModel, such as encoder\.layer\.1\."):
+        _whole(text=str(tmp_path / "cut"))
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"text tower: .*cut: it cannot be loaded \("):
         _whole(text=str(tmp_path / "cut"))
@@ -433,6 +460,41 @@ def test_a_linear_projection():
     torch.testing.assert_close(found.vt_embeds, right)
     with pytest.raises(StrictDataclassError, match="of text needs `head_type"):
         VattForPreTraining.from_video_audio_text_pretrained(**linear, **own, **sizes)
+
+
+def test_every_addition_of_lora_trains():
+    """Also beside attention of PyTorch, which SigLIP pools by; DDP waits for gradients of all."""
+    pytest.importorskip("peft", reason="peft is not installed")
+    model = _whole(video=seeded(Siglip2Model, SIGLIP2)).train()
+    add_lora(model, "video", 2)
+    model.get_video_features(_pixels()).va_embeds.square().sum().backward()
+    trained = {n: p for n, p in model.vatt.video_model.named_parameters() if p.requires_grad}
+    assert trained and all(p.grad is not None for p in trained.values())
+
+
+@pytest.mark.parametrize(
+    ("stated", "pooling"),
+    [
+        ({"pooling_mode": "cls"}, "first"),
+        ({"pooling_mode": "mean"}, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "first"),
+        ({"pooling_mode": "lasttoken"}, None),
+        ({"pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": True}, None),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, None),
+    ],
+)
+def test_pooling_of_sentence_encoders(stated, pooling, tmp_path):
+    """As sentence-transformers 6 and earlier versions write it; what is not offered is refused."""
+    seeded(BertModel, BERT).save_pretrained(tmp_path)
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({"embedding_dimension": 16, **stated}))
+    if pooling is None:
+        with pytest.raises(ValueError, match=r"pools by .*, which is not offered here"):
+            _whole(text=str(tmp_path))
+        model = _whole(text=str(tmp_path), towers={"text": {"pooling": "mean"}})
+    else:
+        model = _whole(text=str(tmp_path))
+    assert model.config.use("text").pooling == (pooling or "mean")
 
 
 @pytest.mark.parametrize("foreign", [True, False])

@@ -554,6 +554,11 @@ def test_what_changes_the_result_is_refused_on_resuming(clips, tmp_path):
     other.dataset.augmentation = dataclasses.replace(other.dataset.augmentation, noise=0.5)
     with pytest.raises(ValueError, match="processing="):
         other._resume()
+    for name, value in (("window_choices", 4), ("mask_captions", True)):
+        other = pretrainer(clips, tmp_path)
+        setattr(other.dataset, name, value)
+        with pytest.raises(ValueError, match=rf"{name}=.* \(now {value}\)"):
+            other._resume()
     other = pretrainer(clips, tmp_path)
     other.dataset.processor.tokenizer.add_tokens(["another"])
     with pytest.raises(ValueError, match="tokenizer="):

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pretraining loop and its checkpoints."""
 
+import math
+
 import pytest
 import torch
 from clip_folders import losses, small_processor
@@ -82,8 +84,8 @@ def test_parts_are_counted_in_clips(clips, tmp_path):
 
 
 def test_best_model_is_kept_with_what_belongs_to_it(clips, tmp_path):
-    """And the clip that is broken is counted and named."""
-    scores = iter([0.1, 0.9, 0.5])
+    """NaN is not the best; and the clip that is broken is counted and named."""
+    scores = iter([math.nan, 0.9, 0.5])
     processor = small_processor()
     trainer = pretrainer(
         clips,
