@@ -10,7 +10,8 @@ import importlib
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,9 @@ _STATED_POOLINGS = {
     "pooling_mode_cls_token": "first",
     "pooling_mode_mean_tokens": "mean",
 }
+# Weights of an encoder that a checkpoint may lack: poolers, of which none is then used, and what only its
+# pretraining or nothing needs.
+_MAY_BE_MISSING = re.compile(r"\b(pooler|head|predictor)\b|mask|num_batches_tracked|position_ids")
 # Models whose text part was trained with padding as words.
 _READS_PADDING = ("siglip_text_model", "siglip2_text_model")
 
@@ -437,6 +441,10 @@ def load_tower(name: str, source: str | PreTrainedModel, settings: dict[str, Any
             whole, info = loader.from_pretrained(source, config=config, output_loading_info=True, **kwargs)
         missing = info["missing_keys"]
     model = _encoder_of(name, whole)
+    inside = {id(value) for value in model.state_dict(keep_vars=True).values()}
+    weights = whole.state_dict(keep_vars=True).items()
+    missing = [key for key, value in weights if key in missing and id(value) in inside]
+    refuse_incomplete(f"{name} tower: {source}", model, missing)
     config = model.config
     use = VattTowerUse.read(name, settings)
     model_class = type(model)
@@ -483,6 +491,15 @@ def _encoder_of(name: str, whole: PreTrainedModel) -> PreTrainedModel:
         if isinstance(module, expected):
             return module
     raise ValueError(f"{type(whole).__name__} cannot be the {name} tower: pass a {expected.__name__}.")
+
+
+def refuse_incomplete(source: str, model: PreTrainedModel, missing: Iterable[str]) -> None:
+    """Raise ValueError if `source` lacked weights that an encoder needs; they are random."""
+    if lacking := sorted(key for key in missing if not _MAY_BE_MISSING.search(key)):
+        raise ValueError(
+            f"{source} lacks {len(lacking)} weights of a {type(model).__name__}, such as {lacking[0]}, which "
+            "would be random: choose a whole checkpoint."
+        )
 
 
 def _stated_pooling(source: str | PreTrainedModel, hub: dict[str, Any]) -> str | None:

@@ -10,6 +10,7 @@ The paper trains all towers from scratch; its T5-style text tower is built so th
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -19,6 +20,7 @@ from transformers import ASTModel, AutoConfig, MT5EncoderModel, PreTrainedModel,
 from ..configuration import VattAudioConfig, VattTextConfig, VattVideoConfig
 from ..configuration.configuration_vatt import VattTowerConfig
 from ..repositories import require_repository
+from .foreign import refuse_incomplete
 from .positions import resample_positions
 
 
@@ -27,8 +29,8 @@ Untyped: TypeAlias = Any
 
 _PATCHES = "embeddings.patch_embeddings.projection"
 
-_LOADERS: dict[str, Callable[[str], PreTrainedModel]] = {
-    "vit": lambda name: ViTModel.from_pretrained(name, add_pooling_layer=False),
+_LOADERS: dict[str, Callable[..., Any]] = {
+    "vit": partial(ViTModel.from_pretrained, add_pooling_layer=False),
     "audio-spectrogram-transformer": ASTModel.from_pretrained,
     "t5": T5EncoderModel.from_pretrained,
     "mt5": MT5EncoderModel.from_pretrained,
@@ -111,7 +113,7 @@ def load_source(modality: str, source: str | PreTrainedModel) -> PreTrainedModel
 
     Raises:
         FileNotFoundError: no such folder, and nothing on the Hub.
-        ValueError: if it is of a kind the tower can not start from.
+        ValueError: if it is of a kind the tower can not start from, or lacks weights.
     """
     allowed = _SOURCES[modality]
     if isinstance(source, str):
@@ -120,7 +122,11 @@ def load_source(modality: str, source: str | PreTrainedModel) -> PreTrainedModel
     kind = config.model_type
     if kind not in allowed:
         raise ValueError(f"The {modality} tower starts from {' or '.join(allowed)}, got {kind!r}.")
-    model = source if isinstance(source, PreTrainedModel) else _LOADERS[kind](source)
+    if isinstance(source, PreTrainedModel):
+        model = source
+    else:
+        model, info = _LOADERS[kind](source, output_loading_info=True)
+        refuse_incomplete(f"{modality} tower: {source}", model, info["missing_keys"])
     # Classifiers and encoder-decoders hold the encoder somewhere inside.
     for encoder in (model, model.base_model):
         if isinstance(encoder, (ViTModel, ASTModel, T5EncoderModel, MT5EncoderModel)):

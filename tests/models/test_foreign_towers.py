@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_models import AUDIO, TEXT, VIDEO, seeded
 from torch import nn
 from tower_folders import (
@@ -361,6 +361,12 @@ def test_what_cannot_serve_is_refused_with_the_reason(tmp_path):
         _whole(text=bert, towers={"text": {"temporal_layers": "4"}})
     bert.save_pretrained(tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
+    tensors = {key: value for key, value in load_file(weights).items() if not key.startswith("pooler.")}
+    save_file(tensors, weights, metadata={"format": "pt"})  # as of masked language models
+    assert _whole(text=str(tmp_path / "cut")).config.use("text").pooling == "mean"
+    save_file({key: value for key, value in tensors.items() if "layer.1." not in key}, weights)
+    with pytest.raises(ValueError, match=r"cut lacks 16 weights of a BertModel, such as encoder\.layer\.1\."):
+        _whole(text=str(tmp_path / "cut"))
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"text tower: .*cut: it cannot be loaded \("):
         _whole(text=str(tmp_path / "cut"))

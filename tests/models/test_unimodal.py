@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starting from T5, ViT and AST checkpoints made here: equal arithmetic gives equal numbers."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     ASTConfig,
     ASTModel,
@@ -307,3 +310,16 @@ def test_what_does_not_fit(arguments, message, vit, t5):
         arguments["config"] = VattConfig(**{**small, **arguments["config"]})
     with pytest.raises(ValueError, match=message):
         VattModel.from_unimodal_pretrained(**arguments)
+
+
+def test_checkpoints_without_a_block_are_refused(vit, tmp_path):
+    """Its weights would be random, and be reported as taken."""
+    shutil.copytree(vit, tmp_path, dirs_exist_ok=True)
+    tensors = load_file(tmp_path / "model.safetensors")
+    kept = {key: value for key, value in tensors.items() if ".layer.1." not in key}
+    assert len(kept) < len(tensors)
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lacks 16 weights of a ViTModel, such as layers"):
+        VattModel.from_unimodal_pretrained(
+            video=str(tmp_path), audio_config=SMALL_AUDIO, text_config=SMALL_TEXT
+        )
