@@ -239,10 +239,15 @@ def accuracy(model: Any, batches: Iterator[dict[str, torch.Tensor]], clips: Clip
     for batch in batches:
         name = "input_values" if model.modality == "audio" else "pixel_values_videos"
         found += model(batch[name].to(model.device)).logits.argmax(-1).tolist()
-    truth = clips.labels(column)
-    return float(
-        np.mean([model.config.id2label[i] == str(label) for i, label in zip(found, truth, strict=True)])
-    )
+    names = model.config.id2label
+    pairs = [
+        (names[number], str(label))
+        for number, label in zip(found, clips.labels(column), strict=True)
+        if label is not None
+    ]
+    if unknown := {label for _, label in pairs} - set(names.values()):
+        raise ValueError(f"The classifier has no class {min(unknown)!r} of the column {column!r}.")
+    return float(np.mean([one == other for one, other in pairs]))
 
 
 def parse_sizes(texts: Sequence[str]) -> list[InputSize]:

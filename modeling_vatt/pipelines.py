@@ -32,6 +32,7 @@ from transformers.pipelines.audio_classification import AudioClassificationPipel
 from transformers.pipelines.zero_shot_audio_classification import ZeroShotAudioClassificationPipeline
 from transformers.utils import logging
 
+from .embedding.embedding import is_silent
 from .models.classification import VattForAudioClassification
 from .models.losses import normalize
 from .models.modeling_vatt import MODALITIES, VattForPreTraining, VattModel
@@ -201,7 +202,7 @@ class VattRetrievalPipeline(VattPipeline):
         if "text" in row:
             return self.text_inputs(row["text"])
         tensors = self.media_inputs(row.get("video"), row.get("audio"))
-        if "audio" in row and not tensors["audio_mask"].any():
+        if "audio" in row and is_silent(tensors["input_values"]):
             raise MediaError(reprlib.repr(row["audio"]), "no sound", "Search with its pictures: `video`.")
         return tensors
 

@@ -58,6 +58,15 @@ _MOST_MISSING = 500
 _MOST_WINDOWS = 1_000_000
 
 
+def _evaluating(model: VattModel | VattForPreTraining) -> VattModel:
+    """The model without its loss; ValueError in training mode, whose random embeddings would be cached."""
+    if model.training:
+        raise ValueError(
+            "`model` is in training mode, in which it drops tokens: call `model.eval()` before embedding."
+        )
+    return base_model(model)
+
+
 @torch.no_grad()
 def embed_batches(
     model: VattModel | VattForPreTraining, batches: Iterable[Mapping[str, torch.Tensor]], pooled: bool = False
@@ -73,8 +82,11 @@ def embed_batches(
     Returns:
         Arrays with one row per clip under the names of [`VattModelOutput`], for the modalities of the inputs,
         and the presence masks.
+
+    Raises:
+        ValueError: a model in training mode, or batches of different modalities, whose rows would not match.
     """
-    base = base_model(model)
+    base = _evaluating(model)
     collected: dict[str, list[npt.NDArray[np.float32]]] = {}
     for batch in batches:
         inputs = {name: value for name, value in batch.items() if not name.endswith("_mask")}
@@ -86,7 +98,13 @@ def embed_batches(
             towers = {name: output.get(f"{name}_model_output") for name in ("video", "audio")}
             found |= {f"{name}_pooled": tower.pooler_output for name, tower in towers.items() if tower}
         masks = {name: batch[name] for name in ("audio_mask", "text_mask") if name in batch}
-        for name, value in {**found, **masks}.items():
+        found |= masks
+        if collected and found.keys() != collected.keys():
+            raise ValueError(
+                f"All of `batches` must have the same inputs, got what gives {sorted(found)} after "
+                f"{sorted(collected)}: mask what is missing with `audio_mask` and `text_mask`."
+            )
+        for name, value in found.items():
             collected.setdefault(name, []).append(value.float().cpu().numpy())
     return {name: np.concatenate(parts) for name, parts in collected.items()}
 
@@ -102,6 +120,11 @@ def embed_texts(
         processor(text=list(texts[first : first + batch_size])) for first in range(0, len(texts), batch_size)
     )
     return embed_batches(model, batches)["text_vt_embeds"]
+
+
+def is_silent(sound: torch.Tensor) -> bool:
+    """Whether a waveform, or a spectrogram, is that of silence, which is constant."""
+    return float(sound.max() - sound.min()) < _SILENCE
 
 
 def read_query(
@@ -122,9 +145,7 @@ def read_query(
         return inputs
     if audio is not None:
         inputs = processor(audio=[audio], start=start, limits=limits)
-        sound = inputs["input_values"]
-        # Of a waveform or a spectrogram, in which silence is constant.
-        if float(sound.max() - sound.min()) < _SILENCE:
+        if is_silent(inputs["input_values"]):
             raise MediaError(source_name(audio), "the sound to look for is silent", "Take another one.")
         return inputs
     return processor(videos=[video], start=start, load_audio_from_video=False, limits=limits)
@@ -133,6 +154,7 @@ def read_query(
 @torch.no_grad()
 def embed_read_query(model: VattModel | VattForPreTraining, inputs: BatchFeature) -> npt.NDArray[np.float32]:
     """Embedding (dim,) of the result of [`read_query`]; see [`embed_query`]."""
+    model = _evaluating(model)
     inputs = inputs.to(model.device)
     query: Any
     if "input_ids" in inputs:
@@ -163,7 +185,7 @@ def embed_query(
         start: of the window, seconds; default: centred.
 
     Raises:
-        ValueError: not exactly one query, text without words, or silence.
+        ValueError: not exactly one query, text without words, silence, or a model in training mode.
         MediaError: if the file cannot be read.
     """
     return embed_read_query(model, read_query(processor, text, audio, video, limits, start))

@@ -3,15 +3,18 @@
 """The analyses: what hooks see, maps, densities, costs, DropToken, figures and the report."""
 
 import base64
+import importlib
 import io
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from scripts import EXAMPLES
 from small_models import VARIANTS, small_config, small_inputs
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
@@ -383,6 +386,22 @@ def tradeoff(model: VattForPreTraining) -> pd.DataFrame:
     table = drop_token_tradeoff(model, evaluate, (0.5, 1.0), sizes, batch_size=1, repeats=1)
     assert seen == [8, 16, 32, 64]
     return table
+
+
+def test_accuracy_of_labelled_clips(monkeypatch):
+    """Labels that the classifier does not have are no wrong answers."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    accuracy = importlib.import_module("analyse").accuracy
+    kind = type("Model", (SimpleNamespace,), {"__call__": lambda self, x: SimpleNamespace(logits=x)})
+    config = SimpleNamespace(id2label={0: "1", 1: "2"})
+    model = kind(config=config, modality="video", device="cpu")
+    batches = [{"pixel_values_videos": torch.eye(2)[[0, 1]]}, {"pixel_values_videos": torch.eye(2)[[0]]}]
+    labels = [1, None, 2]
+    clips = SimpleNamespace(labels=lambda column: labels)
+    assert accuracy(model, batches, clips, "label") == 0.5
+    labels[0] = 1.0
+    with pytest.raises(ValueError, match=r"no class '1\.0' of the column 'label'"):
+        accuracy(model, batches, clips, "label")
 
 
 def test_tradeoff_drops_while_it_evaluates():

@@ -18,7 +18,7 @@ from modeling_vatt.data import source_of
 from modeling_vatt.evaluation import average_windows, retrieval_metrics, zero_shot_retrieval
 from modeling_vatt.processors import VattProcessor, read_clip
 from modeling_vatt.processors.windows import read_windows
-from modeling_vatt.retrieval import Gallery, embed_files, embed_texts, unit
+from modeling_vatt.retrieval import Gallery, embed_batches, embed_files, embed_query, embed_texts, unit
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +171,26 @@ def test_cache_answers_only_the_same_question(tmp_path, model, processor, files,
     monkeypatch.setattr(processor.video_processor, "fps", 5.0)
     assert embed()[0] == 2
     monkeypatch.undo()
+
+
+def test_training_mode_is_refused(tmp_path, processor):
+    """Its random embeddings would be taken from the cache later on."""
+    model = seeded(VattForPreTraining, small_config()).train()
+    file = write_clip(tmp_path / "a.mp4", 1)
+    for embed in (
+        lambda: embed_files(model, processor, [file], cache_dir=tmp_path / "cache"),
+        lambda: embed_query(model, processor, text="grey"),
+    ):
+        with pytest.raises(ValueError, match=r"model\.eval\(\)"):
+            embed()
+
+
+def test_batches_of_different_modalities_are_refused(model, processor):
+    """Their rows would belong to other clips."""
+    sound = [np.zeros(processor.feature_extractor.num_samples, np.float32)]
+    batches = [processor(audio=sound, text=["grey"]), processor(audio=sound)]
+    with pytest.raises(ValueError, match="must have the same inputs"):
+        embed_batches(model, batches)
 
 
 def test_a_changed_file_is_embedded_anew(tmp_path, model, processor):

@@ -310,6 +310,8 @@ def test_retrieval_errors(clips, silent, processor, tmp_path, caplog):
         search("...", gallery=clips)
     with pytest.raises(MediaError, match=r"no .*(sound|audio)"):
         search({"audio": silent}, gallery=clips)
+    with pytest.raises(MediaError, match="no sound"):
+        search({"audio": np.zeros(8000, np.float32)}, gallery=clips)
     with pytest.raises(ValueError, match=r"`model` must be a VattModel .* got VattForVideoClassification"):
         pipeline("video-text-retrieval", model=classifier(VattForVideoClassification), processor=processor)
     classifier(VattForVideoClassification).save_pretrained(tmp_path / "classes")
