@@ -283,6 +283,7 @@ class Splits:
             config = load_config(args.model)
             names = [config.id2label[index] for index in range(config.num_labels)]
             several = config.problem_type == "multi_label_classification"
+            args.label_balancing |= config.label_balancing  # the loss is that of its training
         else:
             train = load(data.train_split)
             names, several = class_names(train), has_several_labels(train)

@@ -105,9 +105,13 @@ def _run_audio(
     hidden = output.last_hidden_state
     if use.filled == 1 or hidden.ndim != 3:
         return Ran(output)
-    filled = max(1, round(hidden.shape[1] * use.filled))
-    places = torch.arange(hidden.shape[1], device=hidden.device) < filled
-    return Ran(output, places.long().expand(hidden.shape[:2]))
+    length = hidden.shape[1]
+    places = torch.arange(length, device=hidden.device)
+    if model.config.model_type == "audio-spectrogram-transformer":  # two tokens, then times of each mel band
+        length = (model.config.max_length - model.config.patch_size) // model.config.time_stride + 1
+        places = torch.where(places < 2, 0, (places - 2) % length)
+    heard = places < max(1, round(length * use.filled))
+    return Ran(output, heard.long().expand(hidden.shape[:2]))
 
 
 def _run_text(

@@ -136,6 +136,11 @@ def test_sound_of_videos_from_scratch(run, videos, several):
     assert len(config["id2label"]) == (3 if several else 2)
     processor = json.loads(Path("out/processor_config.json").read_text())
     assert processor["feature_extractor"]["do_normalize"] is True
+    if several:  # the same loss when it is evaluated alone
+        names = ("dataset", "label_column", "label_separator", "decode_once", "eval_windows")
+        again = {name: options[name] for name in names}
+        run("run_audio_classification", output_dir="again", model="out", do_eval=True, **again)
+        assert json.loads(Path("again/results.json").read_text())["metrics"] == pytest.approx(metrics)
 
 
 def test_a_model_of_the_wrong_kind_is_refused(run, videos, pretrained):

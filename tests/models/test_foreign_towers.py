@@ -234,6 +234,22 @@ def test_features_are_the_wrapped_models(kind, tmp_path):
     assert again.config.to_dict()["towers"] == model.config.to_dict()["towers"]
 
 
+@torch.no_grad()
+def test_mean_over_the_places_with_sound():
+    """Of AST too, whose tokens are first of one mel band, then of the next."""
+    models = {"ast": seeded(ASTModel, AST), "whisper": seeded(WhisperModel, WHISPER)}
+    for kind, source in models.items():
+        use = {"audio": {"pooling": "mean", "filled": 0.5}}
+        found = _whole(audio=source, towers=use).eval().get_audio_features(SOUND[kind])
+        tokens = found.last_hidden_state
+        if kind == "ast":
+            bands = tokens[:, 2:].unflatten(1, (2, 6))
+            tokens = torch.cat([tokens[:, :2], bands[:, :, :3].flatten(1, 2)], 1)
+        else:
+            tokens = tokens[:, : tokens.shape[1] // 2]
+        torch.testing.assert_close(found.pooler_output, tokens.mean(1))
+
+
 def _others(rows: int) -> dict[str, torch.Tensor]:
     return {"input_values": torch.randn(rows, 96), "input_ids": _ids()[0][:rows]}
 
