@@ -152,9 +152,9 @@ def cross_validation(
                 f"`num_folds` is {num_folds}, but must be at least 2 and at most the number of files of the "
                 f"rarest class, {rarest}."
             )
-        parted = len(set(files)) < len(files)
-        kind = StratifiedGroupKFold if parted else StratifiedKFold
-        parts = kind(num_folds, shuffle=True, random_state=seed).split(labels, labels, files)
+        divided = len(set(files)) < len(files)
+        kind, groups = (StratifiedGroupKFold, files) if divided else (StratifiedKFold, None)
+        parts = kind(num_folds, shuffle=True, random_state=seed).split(labels, labels, groups)
         splits = {f"fold{number}": (train, test) for number, (train, test) in enumerate(parts, start=1)}
     for name, (train, test) in splits.items():
         if not len(train) or not len(test):
