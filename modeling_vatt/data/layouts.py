@@ -17,10 +17,11 @@ from typing import Any
 import datasets
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from .captions import usable_captions
 from .folders import read_csv, read_text
+from .reading import source_of
 from .tables import VIDEO_SUFFIXES
 
 
@@ -118,7 +119,8 @@ def cross_validation(
 
     Args:
         table: has columns `split1`, `split2`, ... that say what a clip is for; or a column of folds, each of
-            which is the test set once; or neither, and is divided into folds of about equal class shares.
+            which is the test set once; or neither, and is divided into folds of about equal class shares, in
+            which parts of a file stay together.
         fold_column: name of the column of folds.
         num_folds: folds to make for a table that has none.
 
@@ -126,7 +128,7 @@ def cross_validation(
         Name of each split, with the indices of its training and its test clips.
 
     Raises:
-        ValueError: a split has no training or no test clips, or a class has too few clips for the folds.
+        ValueError: a split has no training or no test clips, or a class has too few files for the folds.
     """
     official = sorted(name for name in table.column_names if name.startswith("split") and name[5:].isdigit())
     if official:
@@ -143,14 +145,16 @@ def cross_validation(
         }
     else:
         labels = np.asarray(table["label"])
-        rarest = min(np.unique(labels, return_counts=True)[1])
+        files = _files(table)
+        rarest = min(len(set(files[labels == label])) for label in np.unique(labels))
         if not 2 <= num_folds <= rarest:
             raise ValueError(
-                f"`num_folds` is {num_folds}, but must be at least 2 and at most the number of clips of the "
+                f"`num_folds` is {num_folds}, but must be at least 2 and at most the number of files of the "
                 f"rarest class, {rarest}."
             )
-        divide = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
-        parts = divide.split(labels, labels)
+        divided = len(set(files)) < len(files)
+        kind, groups = (StratifiedGroupKFold, files) if divided else (StratifiedKFold, None)
+        parts = kind(num_folds, shuffle=True, random_state=seed).split(labels, labels, groups)
         splits = {f"fold{number}": (train, test) for number, (train, test) in enumerate(parts, start=1)}
     for name, (train, test) in splits.items():
         if not len(train) or not len(test):
@@ -159,6 +163,16 @@ def cross_validation(
                 "lists."
             )
     return splits
+
+
+def _files(table: datasets.Dataset) -> npt.NDArray[np.int64]:
+    """Number of the file of each row; of rows without media, their own."""
+    name = next((name for name in ("video", "audio", "image") if name in table.column_names), None)
+    if name is None:
+        return np.arange(len(table))
+    numbers: dict[int, int] = {}
+    hashes = [hash(source_of(value)) for value in table[name]]
+    return np.array([numbers.setdefault(value, len(numbers)) for value in hashes])
 
 
 def load_msrvtt(

@@ -129,6 +129,17 @@ def test_folds_of_a_table_without_any():
         cross_validation(table.select([0]).add_column("split1", ["train"]))
 
 
+def test_parts_of_a_file_stay_in_one_fold():
+    """Or a probe is tested on what it was trained on."""
+    files = [{"path": f"{number // 3}.mp4", "bytes": None} for number in range(18)]
+    labels = np.arange(18) // 3 % 2
+    table = datasets.Dataset.from_dict({"video": files, "label": labels})
+    for train, test in cross_validation(table, num_folds=3).values():
+        assert not set(train // 3) & set(test // 3) and len(test) == 6 and labels[test].mean() == 0.5
+    with pytest.raises(ValueError, match="files of the rarest class, 3"):
+        cross_validation(table, num_folds=4)
+
+
 def test_msrvtt_in_both_forms(tmp_path):
     (tmp_path / "videos" / "all").mkdir(parents=True)
     (tmp_path / "videos" / "all" / "video7010.mkv").touch()
