@@ -523,7 +523,8 @@ def test_nothing_is_timed_by_the_clock_on_the_wall():
         )
     }
     assert found == {
-        (f"{file}.py", "st_mtime_ns") for file in ("data/folders", "retrieval/updating", "web/media")
+        (f"{file}.py", "st_mtime_ns")
+        for file in ("data/folders", "retrieval/index", "retrieval/updating", "web/media")
     }
 
 
