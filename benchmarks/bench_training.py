@@ -122,16 +122,18 @@ def measure(processes: int, micro: int, recompute: str, options: dict) -> dict[s
 
 
 class StepClock:
-    """Processor time of the parts of steps.
+    """Time of the parts of steps.
 
     Attributes:
+        now: the clock, in seconds.
         steps: seconds of each step: parts by name, and all of it as `whole step`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
         self.steps: list[Counter[str]] = []
         self.parts: Counter[str] = Counter()
-        self.began = time.process_time()
+        self.began = now()
 
     def watch(self, part: str, owner: Any, name: str) -> None:
         """Let calls of a function of `owner` count for a part."""
@@ -139,24 +141,25 @@ class StepClock:
 
         @functools.wraps(function)
         def timed(*args: Any, **kwargs: Any) -> Any:
-            began = time.process_time()
+            began = self.now()
             try:
                 return function(*args, **kwargs)
             finally:
-                self.parts[part] += time.process_time() - began
+                self.parts[part] += self.now() - began
 
         setattr(owner, name, timed)
 
     def end_step(self, *_: Any) -> None:
         """A step is over."""
-        now = time.process_time()
+        now = self.now()
         self.parts["whole step"] = now - self.began
         self.steps.append(self.parts)
-        self.parts, self.began = Counter(), time.process_time()
+        self.parts, self.began = Counter(), self.now()
 
 
-def time_demo(folder: str, steps: int) -> dict[str, Any]:
-    """Run the demo's pretraining in this process; milliseconds of a step."""
+def time_demo(folder: str, steps: int, workers: int | None) -> dict[str, Any]:
+    """Run the demo's pretraining in this process; milliseconds of a step: on the clock with so many workers
+    and all threads, or processor time of one thread."""
     sys.path.insert(0, str(EXAMPLES))
     import run_pretraining as script
     from accelerate.optimizer import AcceleratedOptimizer
@@ -166,7 +169,7 @@ def time_demo(folder: str, steps: int) -> dict[str, Any]:
     from modeling_vatt.data import ClipBatch, ClipDataset
     from modeling_vatt.training import pretrainer
 
-    clock = StepClock()
+    clock = StepClock(time.process_time if workers is None else time.perf_counter)
     clock.watch("clips", ClipDataset, "__getitems__")
     clock.watch("collation", pretrainer, "collate_clips")
     clock.watch("to the device, colours", ClipBatch, "to")
@@ -177,7 +180,7 @@ def time_demo(folder: str, steps: int) -> dict[str, Any]:
     options = {
         **PRETRAINING,
         "num_steps": DEMO_WARM_UP + steps,
-        "num_workers": 0,
+        "num_workers": workers or 0,
         "eval_every": 0,
         "save_every": 0,
         "validation_split": "",
@@ -187,7 +190,8 @@ def time_demo(folder: str, steps: int) -> dict[str, Any]:
         "output_dir": f"{folder}/model",
     }
     sys.argv = [script.__file__, *as_flags(**options)]
-    torch.set_num_threads(1)
+    if workers is None:
+        torch.set_num_threads(1)
     script.main()
     timed = clock.steps[DEMO_WARM_UP:]
     found = {name: 1000 * statistics.median(step[name] for step in timed) for name in timed[0]}
@@ -197,14 +201,14 @@ def time_demo(folder: str, steps: int) -> dict[str, Any]:
     return {name: round(value, 1) for name, value in found.items()} | {"whole step / model": round(ratio, 3)}
 
 
-def measure_demo(steps: int) -> dict[str, Any]:
+def measure_demo(steps: int, workers: int | None) -> dict[str, Any]:
     """[`time_demo`] in a process of its own, on clips that are rendered first."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | ({"OMP_NUM_THREADS": "1"} if workers is None else {})
     with tempfile.TemporaryDirectory() as folder:
         corpus = f"--output_dir {folder}/corpus --train_clips 128 --validation_clips 1 --test_clips 1"
         for command in (
             [EXAMPLES / "make_corpus.py", *corpus.split()],
-            [__file__, "--steps", str(steps), "--one_demo", folder],
+            [__file__, "--one_demo", json.dumps([folder, steps, workers])],
         ):
             found = subprocess.run(
                 [sys.executable, *command], env=environment, capture_output=True, text=True
@@ -226,14 +230,18 @@ def main() -> None:
     )
     parser.add_argument("--bf16", action="store_true", help="Autocast.")
     parser.add_argument("--demo", action="store_true", help="The demo's step in parts instead.")
+    parser.add_argument(
+        "--workers", type=int, help="With --demo: time on the clock with so many, instead of processor time."
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--one_demo", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.demo:
-        print(json.dumps(measure_demo(args.steps or 24), indent=1))
+        print(json.dumps(measure_demo(args.steps or 24, args.workers), indent=1))
         return
     if args.one_demo:
-        Path(args.one_demo, "result.json").write_text(json.dumps(time_demo(args.one_demo, args.steps)))
+        folder, *rest = json.loads(args.one_demo)
+        Path(folder, "result.json").write_text(json.dumps(time_demo(folder, *rest)))
         return
     if args.one:
         processes, *rest = json.loads(args.one)

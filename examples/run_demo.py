@@ -71,7 +71,8 @@ PRETRAINING = {
     "log_every": 10,
     "eval_every": 160,
     "save_every": 50,
-    "num_workers": 1,
+    # On two cores a worker process takes more from the model's threads than it gives.
+    "num_workers": 0 if (os.cpu_count() or 1) <= 2 else 1,
     "decode_once": True,
     "decode_size": 64,
     # Places, sizes within a class and light vary. Colours stay: the captions speak of them.
