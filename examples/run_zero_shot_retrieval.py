@@ -19,7 +19,8 @@ from common import held_out, parse
 from frozen_model import ModelArguments, embed, load, report_skipped, write_results
 from transformers.hf_argparser import HfArg
 
-from modeling_vatt.data import all_captions, load_clips, load_msrvtt, load_youcook2, source_of
+from modeling_vatt.data import all_captions, load_clips, load_msrvtt, load_youcook2
+from modeling_vatt.data.reading import file_key
 from modeling_vatt.evaluation import zero_shot_retrieval
 from modeling_vatt.retrieval import embed_texts
 from modeling_vatt.training import table_fingerprint
@@ -68,7 +69,7 @@ def each_clip_once(table: datasets.Dataset) -> tuple[datasets.Dataset, list[list
     for index, (video, captions, *part) in enumerate(
         zip(table["video"], all_captions(table), *times, strict=True)
     ):
-        found.setdefault((source_of(video), *part), (index, []))[1].extend(captions)
+        found.setdefault((file_key(video), *part), (index, []))[1].extend(captions)
     return table.select([index for index, _ in found.values()]), [captions for _, captions in found.values()]
 
 

@@ -21,7 +21,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from .captions import usable_captions
 from .folders import read_csv, read_text
-from .reading import source_of
+from .reading import file_key
 from .tables import VIDEO_SUFFIXES
 
 
@@ -170,9 +170,8 @@ def _files(table: datasets.Dataset) -> npt.NDArray[np.int64]:
     name = next((name for name in ("video", "audio", "image") if name in table.column_names), None)
     if name is None:
         return np.arange(len(table))
-    numbers: dict[int, int] = {}
-    hashes = [hash(source_of(value)) for value in table[name]]
-    return np.array([numbers.setdefault(value, len(numbers)) for value in hashes])
+    numbers: dict[str | int, int] = {}
+    return np.array([numbers.setdefault(file_key(value), len(numbers)) for value in table[name]])
 
 
 def load_msrvtt(

@@ -129,9 +129,11 @@ def test_folds_of_a_table_without_any():
         cross_validation(table.select([0]).add_column("split1", ["train"]))
 
 
-def test_parts_of_a_file_stay_in_one_fold():
+@pytest.mark.parametrize("embedded", [False, True])
+def test_parts_of_a_file_stay_in_one_fold(embedded):
     """Or a probe is tested on what it was trained on."""
-    files = [{"path": f"{number // 3}.mp4", "bytes": None} for number in range(18)]
+    names = [f"{number // 3}.mp4" for number in range(18)]
+    files = [{"path": name, "bytes": name.encode() if embedded else None} for name in names]
     labels = np.arange(18) // 3 % 2
     table = datasets.Dataset.from_dict({"video": files, "label": labels})
     for train, test in cross_validation(table, num_folds=3).values():
