@@ -21,8 +21,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from .captions import usable_captions
 from .folders import read_csv, read_text
-from .reading import file_key
-from .tables import VIDEO_SUFFIXES
+from .tables import VIDEO_SUFFIXES, first_rows
 
 
 # (indices of training clips, indices of test clips)
@@ -166,12 +165,11 @@ def cross_validation(
 
 
 def _files(table: datasets.Dataset) -> npt.NDArray[np.int64]:
-    """Number of the file of each row; of rows without media, their own."""
+    """Number of the first row of each row's file; of rows without media, their own."""
     name = next((name for name in ("video", "audio", "image") if name in table.column_names), None)
     if name is None:
         return np.arange(len(table))
-    numbers: dict[str | int, int] = {}
-    return np.array([numbers.setdefault(file_key(value), len(numbers)) for value in table[name]])
+    return np.array(first_rows(table.select_columns(name), name))
 
 
 def load_msrvtt(

@@ -48,11 +48,6 @@ def source_of(video: dict[str, Any]) -> MediaSource:
     return NamedBytes(video["bytes"], video["path"]) if video["path"] else video["bytes"]
 
 
-def file_key(video: dict[str, Any]) -> str | int:
-    """What tells the file of an undecoded value from others: its path, or a hash of its content."""
-    return video["path"] if video["bytes"] is None else hash(video["bytes"])
-
-
 def part_of(row: Mapping[str, Any]) -> Part:
     """Start and end, in seconds, of the part of a file that a row uses; the end may be infinite. MediaError
     if they are invalid."""

@@ -156,10 +156,10 @@ def test_items(classes):
 
 
 def test_several_labels_are_ones_and_zeros(tmp_path):
-    write_sound(tmp_path / "a.wav", 300)
-    write_rows(
-        tmp_path, [{"file_name": "a.wav", "label": ["z", "x"]}] + 2 * [{"file_name": "a.wav", "label": ["y"]}]
-    )
+    labels = {"a.wav": ["z", "x"], "b.wav": ["y"], "c.wav": ["y"]}
+    for name in labels:
+        write_sound(tmp_path / name, 300)
+    write_rows(tmp_path, [{"file_name": name, "label": label} for name, label in labels.items()])
     items = LabelledDataset(load_labelled(tmp_path, "train", "audio"), small_processor(), "audio")
     batch = collate_clips([items[index] for index in range(3)])
     assert batch.inputs["labels"].tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]
