@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embedding many clips: in the common spaces, and as pooled features of the frozen backbone."""
 
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -235,7 +234,8 @@ def embed_files(
         pooled: see [`embed_batches`].
         num_workers: threads that decode files ahead of the model.
         cache_dir: folder of results, batch by batch, for repeated and interrupted calls. With other weights,
-            settings, batches or changed files they are computed again.
+            settings, batches or changed files they are computed again. Files that could not be read are tried
+            again.
         limits: what a file may cost, and whether it is decoded in another process.
 
     Raises:
@@ -250,7 +250,7 @@ def embed_files(
         strict=segments is not None,
     )
     read = _clip_reader(processor, modalities, windows, limits)
-    recall = partial(_recall, cache)
+    recall = partial(_recall, cache, read)
     total = 0
     parts: list[FileEmbeddings] = []
     for batch, items in _read_ahead(_batched(clips, batch_size), num_workers, read, recall):
@@ -259,8 +259,7 @@ def embed_files(
         else:
             part = _embed_clips(model, items, windows, pooled)
             if cache is not None:
-                errors = np.array(json.dumps([error.args for error in part.errors]))
-                cache.save(_keys(batch), {"errors": errors, "kept": part.kept, **part.arrays})
+                cache.save(_keys(batch), {"read": part.kept, **part.arrays})
         part.kept += total
         total += len(batch)
         parts.append(part)
@@ -575,14 +574,16 @@ def _keys(batch: list[_Clip]) -> list[Any]:
     return [(content_of(source), segment) for source, segment in batch]
 
 
-def _recall(cache: FeatureCache | None, batch: list[_Clip]) -> FileEmbeddings | None:
-    """A batch from the cache; None without one."""
+def _recall(
+    cache: FeatureCache | None, read: Callable[[_Clip], BatchFeature | MediaError], batch: list[_Clip]
+) -> FileEmbeddings | None:
+    """A batch from the cache; None without one, or if files that could not be read then can be read now."""
     arrays = None if cache is None else cache.load(_keys(batch))
-    if arrays is None or not {"errors", "kept"} <= arrays.keys():
+    if arrays is None or "read" not in arrays:
         return None
     arrays.pop("keys", None)
-    kept, stored = arrays.pop("kept"), json.loads(str(arrays.pop("errors")))
-    # The files may have had other names then.
-    bad = [source_name(source) for place, (source, _) in enumerate(batch) if place not in kept.tolist()]
-    errors = [MediaError(name, *parts[1:]) for name, parts in zip(bad, stored, strict=True)]
+    kept = arrays.pop("read")
+    errors = [read(clip) for place, clip in enumerate(batch) if place not in kept]
+    if not all(isinstance(error, MediaError) for error in errors):
+        return None
     return FileEmbeddings(kept=kept, arrays=arrays, errors=errors)
