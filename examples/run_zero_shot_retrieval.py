@@ -21,6 +21,7 @@ from transformers.hf_argparser import HfArg
 
 from modeling_vatt.data import all_captions, load_clips, load_msrvtt, load_youcook2
 from modeling_vatt.evaluation import zero_shot_retrieval
+from modeling_vatt.processors import VattProcessor
 from modeling_vatt.retrieval import embed_texts
 from modeling_vatt.training import table_fingerprint
 
@@ -60,6 +61,16 @@ def load_table(args: RetrievalArguments) -> datasets.Dataset:
     return table if args.max_clips is None else table.select(range(min(args.max_clips, len(table))))
 
 
+def with_words(processor: VattProcessor, captions: list[list[str]]) -> list[list[str]]:
+    """The captions of each clip in which the tokenizer finds words: the others are one and the same text."""
+    texts = [caption for clip in captions for caption in clip]
+    known = iter(processor(text=texts)["text_mask"].tolist() if texts else ())
+    found = [[caption for caption in clip if next(known)] for clip in captions]
+    if left_out := len(texts) - sum(map(len, found)):
+        print(f"{left_out} captions have no words: they ask for nothing")
+    return found
+
+
 def print_table(metrics: dict[str, float]) -> None:
     """Retrieval next to chance."""
     clips = int(metrics["gallery_size"])
@@ -82,7 +93,6 @@ def main() -> None:
     args, model_args = parse(__doc__, RetrievalArguments, ModelArguments)
     try:
         table = load_table(args)
-        captions_of = list(all_captions(table))
         model, processor = load(model_args)
         found = embed(
             model_args,
@@ -94,6 +104,7 @@ def main() -> None:
             modalities=("video", "audio") if args.sound else ("video",),
             windows=args.windows,
         )
+        captions_of = with_words(processor, list(all_captions(table)))
         asked = [captions_of[int(index)] for index in found.kept]
         if args.captions == "first":
             asked = [captions[:1] for captions in asked]

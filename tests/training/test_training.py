@@ -51,6 +51,13 @@ def test_order_and_groups_that_the_data_do_not_have_are_refused(clips, tmp_path)
         pretrainer(clips, tmp_path, group_by=["captions", "hue"]).train()
 
 
+def test_gradients_are_not_accumulated(clips, tmp_path, monkeypatch):
+    """`accelerate launch --gradient_accumulation_steps 2` would halve them."""
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
+    with pytest.raises(ValueError, match="accumulates no gradients"):
+        pretrainer(clips, tmp_path)
+
+
 def test_a_run_without_any_readable_clip_goes_to_its_end_and_says_so(clips, tmp_path):
     trainer = pretrainer(clips.select([5, 5]), tmp_path, num_steps=2, batch_size=2)
     with pytest.raises(TrainingError, match="no clip could be read; the first because"):
