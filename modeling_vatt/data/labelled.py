@@ -5,6 +5,7 @@
 import logging
 import math
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,8 @@ def load_labelled(
             [`open_table`].
         media: `"video"`, `"audio"` (files of sound, or videos for their sound) or `"image"`.
         label_column: column of the classes, names or numbers, or lists of them; default `label` or `labels`.
-            Names are kept as written, without surrounding space: `1` and `01` are two classes.
+            Names are kept as written, without surrounding space and in Unicode NFC: `1` and `01` are two
+            classes.
         media_column: column of the files; default: found by its type.
         label_separator: separator of several classes in one string, such as `","` in AudioSet's lists.
         **kwargs: passed to `datasets.load_dataset`.
@@ -84,7 +86,7 @@ def load_labelled(
     try:
         labels = _labels_of(table[label_column], declared, separator)
     except ValueError as error:
-        raise ValueError(f"{data}: column {label_column!r}: {error}.") from error
+        raise ValueError(f"{data}: column {label_column!r}: {error}. Correct the metadata.") from error
     labelled = [index for index, value in enumerate(labels) if value is not None]
     used = {name for index in labelled for name in _as_list(labels[index])}
     # Declared classes hold for all splits.
@@ -178,7 +180,7 @@ def _as_written(values: Sequence[Any]) -> list[Any]:
             return [written(x) for x in label]
         if isinstance(label, float):
             label = None if math.isnan(label) else int(label) if whole else label
-        return None if label is None else str(label).strip() or None
+        return None if label is None else unicodedata.normalize("NFC", str(label)).strip() or None
 
     return [written(value) for value in values]
 

@@ -337,7 +337,10 @@ def _caption_table(
 ) -> datasets.Dataset:
     if not rows:
         raise _LayoutError(f"{annotations}: no clips in the split {split!r}. Choose another `split`.")
-    files = {path.stem: path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES}
+    files: dict[str, Path] = {}
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() in VIDEO_SUFFIXES and (other := files.setdefault(path.stem, path)) != path:
+            raise _LayoutError(f"{path} and {other} are both the video {path.stem!r}. Take one away.")
     columns: dict[str, list[Any]] = {
         "name": [row["name"] for row in rows],
         "video": [str(files.get(row["file"], root / _inside(f"{row['file']}.mp4"))) for row in rows],

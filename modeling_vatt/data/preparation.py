@@ -311,8 +311,8 @@ def prepare_shards(
             return done
         if is_untouched(folder):
             files = [_state_in_plan(clip.path) for clip in clips]
-            kept = {"plan": plan, "counts": _plan(clips, files, settings, shard_bytes), "files": files}
-            write_whole(folder / _PLAN, json.dumps(kept).encode())
+            made = {"plan": plan, "counts": _plan(clips, files, settings, shard_bytes), "files": files}
+            write_whole(folder / _PLAN, json.dumps(made).encode())
         kept = _kept_plan(folder, plan)
         if changed := _changed(clips, kept["files"]):
             _forget(folder, kept, changed)

@@ -54,7 +54,7 @@ class FeatureCache:
 
     def keys(self) -> set[str]:
         """`repr` of the keys of all batches, without those that have an error in the array `errors`."""
-        known = set()
+        known: set[str] = set()
         for arrays in filter(None, (self._read(file, ("keys", "errors")) for file in self._files())):
             names = arrays["keys"].tolist()
             errors = arrays["errors"].tolist() if "errors" in arrays else [""] * len(names)

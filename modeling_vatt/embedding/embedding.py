@@ -44,7 +44,8 @@ EMBEDDINGS = ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_
 
 # (start, end) of a clip in seconds of its file; None for the beginning and the end of the file
 Segment = tuple[float | None, float | None]
-_Clip = tuple[Any, Segment | None]
+# Source, part, and key of both by content, if there is a cache
+_Clip = tuple[Any, Segment | None, Any]
 _Item = TypeVar("_Item")
 _Read = TypeVar("_Read")
 _Known = TypeVar("_Known")
@@ -244,11 +245,13 @@ def embed_files(
     settings = [sorted(modalities), windows, pooled, repr(limits)]  # limits decide what is refused
     cache = None if cache_dir is None else _cache(Path(cache_dir), model, processor, settings)
     unpacked = map(partial(unwrapped, resample=True), files)
-    clips = zip(
+    pairs = zip(
         (os.fspath(file) if isinstance(file, os.PathLike) else file for file in unpacked),
         repeat(None) if segments is None else segments,
         strict=segments is not None,
     )
+    # Keys are made before files are read: those that change meanwhile are not known as what they become.
+    clips = ((source, part, None if cache is None else _key(source, part)) for source, part in pairs)
     read = _clip_reader(processor, modalities, windows, limits)
     recall = partial(_recall, cache, read)
     total = 0
@@ -259,7 +262,7 @@ def embed_files(
         else:
             part = _embed_clips(model, items, windows, pooled)
             if cache is not None:
-                cache.save(_keys(batch), {"read": part.kept, **part.arrays})
+                cache.save([key for *_, key in batch], {"read": part.kept, **part.arrays})
         part.kept += total
         total += len(batch)
         parts.append(part)
@@ -275,7 +278,7 @@ def _clip_reader(
     options |= {"seconds": options.pop("duration"), "places": window_places(windows), "limits": limits}
 
     def read(clip: _Clip) -> BatchFeature | MediaError:
-        source, segment = clip
+        source, segment, _ = clip
         if not is_media_source(source):
             if segment is not None or video == audio:
                 raise ValueError(
@@ -568,17 +571,17 @@ def _cache(
     return FeatureCache(folder, known)
 
 
-def _keys(batch: list[_Clip]) -> list[Any]:
-    if not all(is_media_source(source) for source, _ in batch):
+def _key(source: Any, segment: Segment | None) -> Any:
+    if not is_media_source(source):
         raise ValueError("Decoded clips cannot be cached: leave `cache_dir` out, or pass the files.")
-    return [(content_of(source), segment) for source, segment in batch]
+    return content_of(source), segment
 
 
 def _recall(
     cache: FeatureCache | None, read: Callable[[_Clip], BatchFeature | MediaError], batch: list[_Clip]
 ) -> FileEmbeddings | None:
     """A batch from the cache; None without one, or if files that could not be read then can be read now."""
-    arrays = None if cache is None else cache.load(_keys(batch))
+    arrays = None if cache is None else cache.load([key for *_, key in batch])
     if arrays is None or "read" not in arrays:
         return None
     arrays.pop("keys", None)

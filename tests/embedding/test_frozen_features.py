@@ -171,6 +171,24 @@ def test_a_fault_that_passes_stays_in_no_cache(tmp_path, model, processor, files
         np.testing.assert_array_equal(found.arrays["video_va_embeds"], whole.arrays["video_va_embeds"])
 
 
+def test_a_file_that_changes_while_it_is_embedded(tmp_path, model, processor, files, monkeypatch):
+    """Such as one that is still being copied: what was read is not known as what the file became."""
+    file = tmp_path / "a.mp4"
+    file.write_bytes(files[0].read_bytes())
+    embed = embedding._embed_clips
+
+    def slow(*args):
+        file.write_bytes(files[3].read_bytes())
+        return embed(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding, "_embed_clips", slow)
+        embed_files(model, processor, [file], cache_dir=tmp_path / "cache")
+    found = embed_files(model, processor, [file], cache_dir=tmp_path / "cache")
+    expected = embed_files(model, processor, [files[3]])
+    np.testing.assert_array_equal(found.arrays["video_va_embeds"], expected.arrays["video_va_embeds"])
+
+
 def test_cache_answers_only_the_same_question(tmp_path, model, processor, files, monkeypatch):
     cache = tmp_path / "cache"
     calls = []

@@ -10,7 +10,7 @@ from clip_folders import losses, small_processor
 from training_runs import pretrainer
 
 from modeling_vatt import VattForPreTraining
-from modeling_vatt.training import TrainingError
+from modeling_vatt.training import PretrainingArguments, TrainingError
 from modeling_vatt.training.checkpoints import begin, checkpoints, commit, read_state, remove_old
 
 
@@ -108,6 +108,13 @@ def test_best_model_is_kept_with_what_belongs_to_it(clips, tmp_path):
     assert read_state(tmp_path / "best") == {"step": 4, "metrics": {"mean_recall": 0.9}}
     VattForPreTraining.from_pretrained(tmp_path / "best")
     assert (tmp_path / "best" / "processor_config.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["txt2vid_MedianRank", "loss"])
+def test_metrics_that_fall_choose_no_best_model(tmp_path, name):
+    """The worst would be kept."""
+    with pytest.raises(ValueError, match="is better when it is smaller"):
+        PretrainingArguments(str(tmp_path), metric_for_best_model=name)
 
 
 def test_unknown_metric_for_best_model_is_named(clips, tmp_path):
