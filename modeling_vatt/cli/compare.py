@@ -86,7 +86,7 @@ def compare(
         for place, answer in zip(indexes, answers, strict=True):
             say(f"{place}: {answer.model}")
             for rank, (moment, shared) in enumerate(zip(answer.moments, answer.shared, strict=True), start=1):
-                say_moment(rank, moment, f"  ({shared} of {len(indexes) - 1})")
+                say_moment(rank, moment, f"{shared} of {len(indexes) - 1}")
     for answer in answers:
         say_unknown(answer.unknown, answer.model)
     if not any(answer.moments for answer in answers):

@@ -21,7 +21,7 @@ from ..processors.windows import window_places
 from .captions import usable_captions, usable_sentences
 from .reading import SkippedClip, decoded_row, is_decoded, read_row
 from .sampler import Order, group_alike, shuffle_shards
-from .tables import ClipTable, all_captions, clip_name, nearest_sentences, video_paths
+from .tables import ClipTable, all_captions, clip_name, file_paths, nearest_sentences
 
 
 @dataclass(eq=False, repr=False)
@@ -169,7 +169,7 @@ class ClipDataset(Dataset):
             return self.clips.fingerprint
         digest = hashlib.sha256()
         clips: Any = self.clips
-        for path, captions in zip(video_paths(clips), all_captions(clips), strict=True):
+        for path, captions in zip(file_paths(clips), all_captions(clips), strict=True):
             digest.update(repr((os.path.basename(path or ""), captions)).encode())
         for name in ("start", "end"):
             if name in clips.column_names:

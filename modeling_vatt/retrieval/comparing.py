@@ -40,7 +40,7 @@ def compare_searches(searches: Iterable[VideoSearch], query: Query, **options: A
     known: list[list[tuple[str, Moment]]] = []  # the same content may have other names in other indexes
     for search in searches:
         unknown = [] if query.text is None else search.unknown_words(query.text)
-        moments = search.find(query, **options)
+        moments = search.index.marked(search.find(query, **options))
         known.append([(search.index.content_of(moment.path), moment) for moment in moments])
         answers.append(Answer(search.index.identity.name, moments, [], unknown))
     for place, answer in enumerate(answers):

@@ -15,6 +15,8 @@ Strength = Literal["strong", "likely", "weak"]
 # Largest share of random pairs that fit as well, for each strength.
 STRENGTHS: dict[Strength, float] = {"strong": 0.01, "likely": 0.05, "weak": 1.0}
 MARGIN = 0.05  # cosine below a moment's best window, up to which neighbours belong to it
+Stale = Literal["gone", "changed"]
+STALE_NOTES: dict[Stale | None, str] = {"gone": "gone", "changed": "changed since it was indexed"}
 _FIRST_WINDOWS = 64  # looked at to find moments; then four times as many, as often as necessary
 _TOUCHING = 0.05  # seconds between windows that count as neighbours
 
@@ -30,6 +32,7 @@ class Moment:
         duration: of the whole file, seconds.
         copies: other files of the same content, if those are one result.
         share: of random pairs of moments that fit as well, see [`Calibration`]; None if not known.
+        stale: whether the file is gone or has changed since it was indexed, see [`VattIndex.marked`].
     """
 
     path: str
@@ -39,6 +42,7 @@ class Moment:
     duration: float
     copies: tuple[str, ...] = field(default=(), compare=False)
     share: float | None = field(default=None, compare=False)
+    stale: Stale | None = field(default=None, compare=False)
 
     def overlaps(self, other: "Moment") -> bool:
         """Whether both are of one file and overlap in time."""
@@ -47,6 +51,10 @@ class Moment:
     def meets(self, other: "Moment") -> bool:
         """Whether both overlap in time, in any files."""
         return self.start < other.end and other.start < self.end
+
+    def holds(self, seconds: float | None) -> bool:
+        """Whether a second of the file lies in it."""
+        return seconds is None or self.start - _TOUCHING <= seconds <= self.end + _TOUCHING
 
 
 def check_second(moment: Moment, seconds: float | None) -> None:

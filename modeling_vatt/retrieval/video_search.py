@@ -204,7 +204,8 @@ class VideoSearch:
         Args:
             query: what is looked for.
             limits: what its files may cost.
-            moment: result of [`VattIndex.window_at`] for `query.like`; default: looked up.
+            moment: result of [`VattIndex.moment_at`] for `query.like`; default: looked up, or read from the
+                file if the index does not have it, or not as it is now.
 
         Raises:
             ValueError: a second of `query.like` that a file of the index does not have.
@@ -216,16 +217,16 @@ class VideoSearch:
         if query.video is not None:
             sources["video"] = {"video": query.video}
         if query.like is not None and moment is None:
-            file, seconds = query.like
-            moment = self.index.moment_of(file, seconds)
+            name, seconds = query.like
+            moment = self.index.moment_of(name, seconds)
             if moment is None:
-                start = None
+                file, start = self.index.file_of(name), None
                 if seconds is not None:
-                    length = read_duration(file, limits)
+                    length, window = read_duration(file, limits), self.index.window
                     if not 0 <= seconds <= length:
                         reason = f"it has no second {seconds:g}, but {length:g} in all"
                         raise MediaError(source_name(file), reason, "Take another moment of it.")
-                    start = max(0.0, seconds - self.processor.video_processor.window_seconds / 2)
+                    start = max(0.0, min(seconds - window / 2, length - window))
                 sources["like"] = {"video": file, "start": start}
         inputs = {
             part: read_query(self.processor, limits=limits, **source) for part, source in sources.items()

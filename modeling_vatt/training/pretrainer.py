@@ -156,6 +156,11 @@ class Pretrainer:
                 f"{started} processes were started, but Accelerate takes each for a run of its own. Without "
                 "GPUs use `accelerate launch --cpu` or set the environment variable ACCELERATE_USE_CPU=1."
             )
+        if self.accelerator.gradient_accumulation_steps != 1:  # which would only divide the gradient
+            raise ValueError(
+                "Pretraining accumulates no gradients, as all clips of a batch are compared: leave "
+                "`gradient_accumulation_steps` of Accelerate at 1, and let `micro_batch_size` save memory."
+            )
         self.evaluate = evaluate
         self.save_extra = save_extra
         self.on_log = on_log

@@ -232,3 +232,23 @@ def test_sampler_order_is_fixed_forever():
     """Resuming an old run needs the same order from a newer version of this package."""
     order = [index for step in StepSampler(6, 2, 3, seed=7) for _, index in step]
     assert order == np.random.default_rng((7, 0)).permutation(6).tolist()
+
+
+def test_a_file_that_can_be_read_again_is_decoded_after_all(folder, caplog):
+    """`datasets` caches what a call gave. The order stays; what is cut off is told."""
+    clips, file = load_clips(folder, "train"), folder / "train" / "clip01.mp4"
+    content = file.read_bytes()
+    file.write_bytes(b"storage is away")
+    decoded, skipped = decode_clips(clips, small_processor(), max_seconds=1.0)
+    assert len(decoded) == 4 and "clip01.mp4" in skipped[0].name
+    file.write_bytes(content)
+    for _ in range(2):
+        decoded, skipped = decode_clips(clips, small_processor(), max_seconds=1.0)
+        names = [Path(row["path"]).name for row in decoded["video"]]
+        assert names == [f"clip0{number}.mp4" for number in range(5)] and not skipped
+    assert "5 clips are longer than 1 s: only their beginning is used" in caplog.text
+    item = ClipDataset(decoded, small_processor())[1]
+    torch.testing.assert_close(item, ClipDataset(decoded.select([1]), small_processor())[0])
+    caplog.clear()
+    decode_clips(clips, small_processor(), max_seconds=1.3)
+    assert not caplog.messages

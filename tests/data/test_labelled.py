@@ -104,6 +104,15 @@ def test_labels_of_every_kind(tmp_path, values, options, names, encoded, caplog)
         assert match_classes(table, names)["label"] == table["label"]
 
 
+def test_labels_in_another_unicode_form_are_one_class(tmp_path):
+    """As in folders that a Mac has packed."""
+    for number, name in enumerate(("caf\u00e9", "cafe\u0301", "bar")):
+        (tmp_path / name).mkdir()
+        write_sound(tmp_path / name / f"{number}.wav", 300)
+    table = load_labelled(tmp_path, "train", "audio")
+    assert class_names(table) == ["bar", "caf\u00e9"] and sorted(table["label"]) == [0, 1, 1]
+
+
 def test_csv_beside_the_files_and_other_datasets(tmp_path):
     """AudioSet's way of writing labels; a data set of the user's own with another media column; its own class
     list is kept."""
@@ -156,10 +165,10 @@ def test_items(classes):
 
 
 def test_several_labels_are_ones_and_zeros(tmp_path):
-    write_sound(tmp_path / "a.wav", 300)
-    write_rows(
-        tmp_path, [{"file_name": "a.wav", "label": ["z", "x"]}] + 2 * [{"file_name": "a.wav", "label": ["y"]}]
-    )
+    labels = {"a.wav": ["z", "x"], "b.wav": ["y"], "c.wav": ["y"]}
+    for name in labels:
+        write_sound(tmp_path / name, 300)
+    write_rows(tmp_path, [{"file_name": name, "label": label} for name, label in labels.items()])
     items = LabelledDataset(load_labelled(tmp_path, "train", "audio"), small_processor(), "audio")
     batch = collate_clips([items[index] for index in range(3)])
     assert batch.inputs["labels"].tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]

@@ -341,6 +341,11 @@ def test_models_are_compared(place, tmp_path):
             assert row["shared"] == bool(common)
     told = vatt("compare", "clip 3", *both).output
     assert told.count("(1 of 1)") == 8 and str(tmp_path / "another") in told
+    before = (videos / "clip2.mp4").stat()
+    os.utime(videos / "clip2.mp4", (1, 1))
+    told = vatt("compare", "clip 3", *both).output
+    assert told.count("clip2.mp4 (changed since it was indexed; 1 of 1)") == 2
+    os.utime(videos / "clip2.mp4", ns=(before.st_atime_ns, before.st_mtime_ns))
     answers = json.loads(vatt("compare", "clip zebra", *both, "--json").stdout)["answers"]
     assert [answer["unknown_words"] for answer in answers] == [["zebra"], ["zebra"]]
     assert f"{tmp_path / 'another'} does not know 'zebra'" in vatt("compare", "clip zebra", *both).output
@@ -387,6 +392,19 @@ def test_a_running_server_is_asked(place, tmp_path):
         inside = json.loads(vatt("search", "clip", "--folder", "deep/", *ask).stdout)["moments"]
         assert {row["path"] for row in inside} == {"deep/clip3.mp4"}
         assert vatt("search", "clip", "--export", tmp_path / "found.csv", *ask).exit_code == 0
+        changed = place / "videos/clip2.mp4"
+        before = changed.stat()
+        os.utime(changed, (1, 1))
+        asked = ("search", "clip", "--per-file", 1, "--export", tmp_path / "found.html")
+        for where in (ask, ("-i", place / "videos", "--json")):
+            rows = json.loads(vatt(*asked, *where).stdout)["moments"]
+            assert {row["path"]: row["stale"] for row in rows} == {
+                **dict.fromkeys(("clip0.mp4", "clip1.mp4", "deep/clip3.mp4")),
+                "clip2.mp4": "changed",
+            }
+            assert "changed since it was indexed" in (tmp_path / "found.html").read_text()
+        assert "clip2.mp4 (changed since it was indexed)" in vatt(*asked, *ask[:2]).output
+        os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
         for wrong, code, message in (
             (("clip", "--folder", "none"), 1, "no such folder"),
             (("--like", "nowhere.mp4"), 1, "No such file in the index"),

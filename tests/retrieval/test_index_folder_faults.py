@@ -207,6 +207,26 @@ def test_what_is_excluded_is_removed_and_stays_out(search):
         search.update()
 
 
+def test_patterns_of_a_run_that_is_refused_are_not_kept(search):
+    root, before = search.index.root, paths(search)
+    search.update(exclude=["z*"])
+    root.rename(root.parent / "away")  # with the index, which stays open
+    (root.parent / "away/.vatt-index").rename(root.parent / "index")
+    again = VideoSearch.open(root.parent / "index")
+    again.index.root = root
+    for error in (FileNotFoundError, ValueError):
+        with pytest.raises(error):
+            again.update(exclude=["sub/"])
+        assert again.index.store.meta(indexing.EXCLUDED) == ["z*"]
+        root.mkdir(exist_ok=True)
+        (root / IGNORE_FILE).write_bytes(b"\xff")
+    (root / IGNORE_FILE).unlink()
+    with pytest.raises(FileNotFoundError, match="mount it"):
+        again.update(exclude=["/a.mp4"])
+    shutil.copytree(root.parent / "away", root, dirs_exist_ok=True)
+    assert again.update().unchanged == 3 and paths(again) == before
+
+
 def test_forgotten_files_stay_out_until_they_are_remembered(search):
     root = search.index.root
     with pytest.raises(ValueError, match=r"no 'none\.mp4'"):
