@@ -120,7 +120,8 @@ class VattProcessor(ProcessorMixin):
 
         Args:
             config ([`VattConfig`]): of the model. Where the sound tower's input is longer than the window,
-                `towers["audio"]["filled"]` is set in it.
+                `towers["audio"]["filled"]` is set in it; for a text tower that reads padding,
+                `towers["text"]["padding_id"]`.
             video, audio, text (`str`, *optional*): folder or name on the Hub from which the tower was taken;
                 None for VATT's own towers.
             tokenizer: of VATT's own text tower.
@@ -165,6 +166,8 @@ class VattProcessor(ProcessorMixin):
             config.set_use("audio", filled=sounds.filled)
         if text is not None:
             tokenizer = load_tokenizer(text, config.text_config, max_words, **hub)
+            if not config.use("text").use_attention_mask:
+                config.set_use("text", padding_id=tokenizer.pad_token_id)
         return cls(sounds, videos, tokenizer, **kwargs)
 
     @staticmethod

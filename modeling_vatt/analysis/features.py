@@ -105,7 +105,12 @@ def observe(
 
     Yields:
         An [`Observation`] for every modality of every batch that the model and a clip have.
+
+    Raises:
+        ValueError: a model in training mode, which drops tokens.
     """
+    if model.training:
+        raise ValueError("`model` is in training mode, in which it drops tokens: call `model.eval()` before.")
     if tokens not in ("all", "agg"):
         raise ValueError(f'`tokens` must be "all" or "agg", got {tokens!r}.')
     base: Any = model.base_model

@@ -21,11 +21,11 @@ from transformers.utils.generic import can_return_tuple
 from ..configuration import VattConfig
 from ..configuration.tower_use import VattRemoteConfig
 from ..hub.sentence_transformers import PROCESSOR_FILES, save_modules_file
+from ..repositories import HUB_OPTIONS
 from .collectives import is_distributed, only_somewhere
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
 from .foreign import (
-    HUB_OPTIONS,
     VattForeignTower,
     find_towers,
     load_remote_config,
@@ -254,6 +254,7 @@ class VattPreTrainedModel(PreTrainedModel):
         text: str | PreTrainedModel | None = None,
         config: VattConfig | None = None,
         output_loading_info: bool = False,
+        dtype: torch.dtype = torch.float32,
         **kwargs: Any,
     ) -> Any:
         r"""
@@ -261,7 +262,8 @@ class VattPreTrainedModel(PreTrainedModel):
 
         Args:
             video (`str` or `PreTrainedModel`, *optional*): ViT. Its patch kernel is repeated over the frames
-                of a patch, its 2-D positions are split into axis tables by least squares
+                of a patch and takes the processor's pixels in [-1, 1], however the checkpoint's own scales
+                them; its 2-D positions are split into axis tables by least squares
                 ([`~unimodal.split_positions`]).
             audio (`str` or `PreTrainedModel`, *optional*): AST, for a spectrogram tower; or ViT, of which a
                 waveform tower takes the encoder.
@@ -270,6 +272,7 @@ class VattPreTrainedModel(PreTrainedModel):
                 from the sources, and other towers have the default sizes.
             output_loading_info (`bool`): also return the [`~unimodal.UnimodalReport`] (which is logged in any
                 case): which parameters were taken, adapted (and how) and left random.
+            dtype (`torch.dtype`): of all weights.
             kwargs: fields of the config, if none is given.
 
         Raises:
@@ -289,6 +292,7 @@ class VattPreTrainedModel(PreTrainedModel):
         model = cls(config).eval()
         report = start_towers(model, sources)
         logger.warning(f"{cls.__name__} started from unimodal checkpoints.\n{report}")
+        model.to(dtype)
         return (model, report) if output_loading_info else model
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:  # type: ignore[override]

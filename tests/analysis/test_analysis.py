@@ -156,6 +156,8 @@ def test_a_classifier_has_one_modality():
     model = VattForVideoClassification(config).eval()
     features = extract_features(model, [small_inputs(config, 2)])
     assert set(features.vectors) == {("input", "video"), ("pooled", "video")}
+    with pytest.raises(ValueError, match="in training mode"):
+        next(observe(seeded_model().train(), []))
     with pytest.raises(ValueError, match='"all" or "agg"'):
         next(observe(model, [], "some"))
 

@@ -22,12 +22,20 @@ from tower_folders import (
     WAV2VEC,
     WHISPER,
     remote_folder,
+    small_tokenizer,
 )
 from transformers import (
+    AlignConfig,
+    AlignModel,
     ASTConfig,
     ASTModel,
     AutoModel,
+    AutoTokenizer,
     BertModel,
+    BlipConfig,
+    BlipModel,
+    ChineseCLIPConfig,
+    ChineseCLIPModel,
     ClapConfig,
     ClapModel,
     CLIPModel,
@@ -59,6 +67,7 @@ from modeling_vatt import (
 )
 from modeling_vatt.models.adapters import add_lora, merged_state_dict
 from modeling_vatt.models.locking import find_blocks
+from modeling_vatt.processors import VattProcessor
 from modeling_vatt.training import cached_backward, finetuning_config
 
 
@@ -511,6 +520,89 @@ def test_pooling_of_sentence_encoders(stated, pooling, tmp_path):
     else:
         model = _whole(text=str(tmp_path))
     assert model.config.use("text").pooling == (pooling or "mean")
+
+
+def test_steps_around_a_sentence_encoder(tmp_path):
+    """What sentence-transformers puts after the pooling or before the words would be missing."""
+    seeded(BertModel, BERT).save_pretrained(tmp_path)
+    pooling = tmp_path / "pool"
+    pooling.mkdir()
+    (pooling / "config.json").write_text(json.dumps({"pooling_mode": "cls"}))
+    kinds = {"Transformer": "", "Pooling": "pool", "Normalize": "2_Normalize"}
+
+    def state(kinds: dict[str, str], **settings: Any) -> VattForPreTraining:
+        rows = [
+            {"path": path, "type": f"sentence_transformers.models.{kind}"} for kind, path in kinds.items()
+        ]
+        (tmp_path / "modules.json").write_text(json.dumps(rows))
+        return _whole(text=str(tmp_path), **settings)
+
+    assert state(kinds).config.use("text").pooling == "first"
+    dense = {**kinds, "Dense": "2_Dense"}
+    with pytest.raises(ValueError, match=r"sentence-transformers runs .* with `Dense`, which is not offered"):
+        state(dense)
+    assert state(dense, towers={"text": {"pooling": "mean"}}).config.use("text").pooling == "mean"
+    prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    with pytest.raises(ValueError, match="with the prompt 'query', which is not offered"):
+        state(kinds)
+
+
+@torch.no_grad()
+def test_captions_of_models_that_read_padding(tmp_path):
+    """However far they are padded, they are filled up as in training."""
+    source = seeded(Siglip2Model, SIGLIP2).eval()
+    source.save_pretrained(tmp_path)
+    tokenizer = small_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "right"})  # another id than the config's
+    tokenizer.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    model = _whole(text=str(tmp_path)).eval()
+    processor = VattProcessor.from_video_audio_text_pretrained(model.config, text=str(tmp_path), max_words=6)
+    captions = ["a red square", "green"]
+    options = {"padding": "max_length", "padding_side": "right", "max_length": 12}
+    whole = tokenizer(captions, return_tensors="pt", **options)["input_ids"]
+    right = source.text_model(whole).pooler_output
+    model.save_pretrained(tmp_path / "saved")
+    for each in (model, VattModel.from_pretrained(tmp_path / "saved").eval()):
+        for padding in ("longest", "max_length"):
+            inputs = processor(text=captions, padding=padding)
+            found = each.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output
+            torch.testing.assert_close(found, right)
+    model.config.set_use("text", pooling="mean")
+    found = model.get_text_features(inputs["input_ids"], inputs["attention_mask"])
+    torch.testing.assert_close(found.pooler_output[1], source.text_model(whole)[0][1, :3].mean(0))
+
+
+PARTS = {
+    "clap": (ClapModel, CLAP),
+    "blip": (BlipModel, BlipConfig(text_config=TEXT_FIELDS, vision_config=PICTURE, projection_dim=12)),
+    "align": (
+        AlignModel,
+        AlignConfig(
+            text_config=TEXT_FIELDS,
+            vision_config={"hidden_dim": 4, "width_coefficient": 0.1, "depth_coefficient": 0.1},
+            projection_dim=12,
+        ),
+    ),
+    "chinese_clip": (
+        ChineseCLIPModel,
+        ChineseCLIPConfig(text_config=TEXT_FIELDS, vision_config=PICTURE, projection_dim=12),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+@torch.no_grad()
+def test_text_of_models_of_two_encoders(kind):
+    """The feature is the one that their own projection takes."""
+    model_class, config = PARTS[kind]
+    source = seeded(model_class, config).eval()
+    ids, mask = _ids()
+    found = _whole(text=source).eval().get_text_features(ids, mask).pooler_output
+    theirs = source.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
+    ours = source.text_projection(found)
+    torch.testing.assert_close(nn.functional.normalize(ours), nn.functional.normalize(theirs))
 
 
 @pytest.mark.parametrize("foreign", [True, False])
