@@ -74,6 +74,12 @@ class VattProcessor(ProcessorMixin):
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
+    def _load_tokenizer_from_pretrained(cls, kind: str, name: Any, **kwargs: Any) -> Any:
+        """See transformers, which would set `num_frames` in the model's config on the way to a tokenizer."""
+        kwargs.pop("num_frames", None)
+        return super()._load_tokenizer_from_pretrained(kind, name, **kwargs)
+
+    @classmethod
     def from_args_and_dict(cls, args: Any, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
         """See transformers."""
         parts = {name: value for name, value in processor_dict.items() if name != "image_processor"}

@@ -245,7 +245,7 @@ class VattEmbedder(InputModule):
         if kwargs.get("trust_remote_code"):
             options["trust_remote_code"] = True
         saved = VattConfig.from_pretrained(model_name_or_path, **hub).architectures or ()
-        kind = VattForPreTraining if "VattForPreTraining" in saved else VattModel
+        kind: Any = VattForPreTraining if "VattForPreTraining" in saved else VattModel
         model, _ = load_pretrained(kind, model_name_or_path, **options)
         options = {**hub, **(kwargs.get("processor_kwargs") or {})}
         return cls(model, VattProcessor.from_pretrained(model_name_or_path, **options), **settings)

@@ -155,7 +155,9 @@ class VattForeignTower(nn.Module):
             config.set_use(name, **use.settings())
         self._whole = config
         self.model = _build(model_class, self.config, pooler=use.pooling == "pooler")
-        # transformers looks for tied weights in children with this attribute.
+        # transformers looks in children for these attributes, and for tied weights.
+        for field in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict", "_no_split_modules"):
+            setattr(self, field, getattr(self.model, field, None))
         tied = getattr(self.model, "all_tied_weights_keys", {})
         self.all_tied_weights_keys = {f"model.{key}": f"model.{value}" for key, value in tied.items()}
         self.temporal: nn.Module | None = None
