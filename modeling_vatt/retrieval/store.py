@@ -166,12 +166,18 @@ class Store:
             IndexDamaged: the database was removed or replaced: what is written would be lost with it.
         """
         try:
-            same = os.path.samestat(os.stat(self.file), self._opened)
+            found = os.stat(self.file)
         except FileNotFoundError:
-            same = False
-        if not same:
+            found = None
+        if found is None or not os.path.samestat(found, self._opened):
             raise IndexDamaged(f"{self.file}: removed or replaced since it was opened. Start anew.")
         connection = getattr(self._local, "connection", None)
+        frozen = getattr(self._local, "frozen", None)
+        if frozen is not None and frozen != self._state() and not connection.in_transaction:
+            with self._guard:  # somebody has written since
+                self._connections.remove(connection)
+            connection.close()
+            connection = None
         if connection is None:
             connection = self._connect()
             self._local.connection = connection
@@ -207,6 +213,7 @@ class Store:
 
     def _connect_to_read(self) -> sqlite3.Connection:
         """Read-only connection; another user may still write."""
+        self._local.frozen = None
         connection = self._open("mode=ro")
         try:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -218,7 +225,13 @@ class Store:
                 f"{self._log}: holds changes that cannot be read without writing here. Let the owner of the "
                 "index run `vatt info` on it, or copy the folder."
             )
+        self._local.frozen = self._state()
         return self._open("immutable=1")  # nobody writes at present
+
+    def _state(self) -> tuple[int, int, bool]:
+        """What changes when others write."""
+        found = os.stat(self.file)
+        return found.st_size, found.st_mtime_ns, self._log.exists()
 
     def close(self) -> None:
         """Close the connections of all threads."""
