@@ -580,16 +580,16 @@ class FrameConverter:
             scale = 1.0 if self._size is None else self._size / min(width, height)
             self._sides = max(1, round(width * scale)), max(1, round(height * scale))
         self._media.check_memory(3 * self._sides[0] * self._sides[1] * (self._count or number))
-        # swscale resizes to planes twice as fast as to interleaved RGB, with the same result.
         if numbers := _FLOAT.search(frame.format.name):
             planes = _float_planes(frame, *numbers.groups())
             if any(np.isnan(plane).any() for plane in planes):  # swscale makes it black
                 raise self._media.error(
-                    "pixels that are NaN, not numbers", "Replace them, or choose another window."
+                    f"{frame.format.name} pixels that are NaN", "Replace them, or choose another window."
                 )
             if frame.format.name.startswith("gray"):  # swscale takes 235 of 255 for white
                 grey = np.rint(planes[0].clip(0.0, 1.0) * 255).astype(np.uint8)
                 frame = av.VideoFrame.from_ndarray(grey, format="gray")
+        # swscale resizes to planes twice as fast as to interleaved RGB, with the same result.
         layout = "rgb24" if self._sides == (frame.width, frame.height) else "gbrp"
         image = self._reformatter.reformat(
             frame, *self._sides, layout, interpolation=Interpolation.AREA, threads=1
