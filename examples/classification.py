@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import datasets
 import torch
-from common import MediaArguments, check_output_dir, fail, new_config, refuse_with_model
+from common import MediaArguments, check_output_dir, decoded_side, fail, new_config, refuse_with_model
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from transformers.hf_argparser import HfArg, HfArgumentParser
@@ -240,7 +240,7 @@ def set_processor(processor: VattProcessor, data: DataArguments, args: ModelArgu
     if data.decode_size is not None:
         videos.decode_size = data.decode_size
     elif data.decode_once and videos.decode_size is None:
-        videos.decode_size = videos.crop_size["height"] * 8 // 7
+        videos.decode_size = decoded_side(videos)
 
 
 @dataclass
@@ -502,6 +502,8 @@ def finish(
     metrics: dict[str, float] = {}
     with explained(output_dir, "The training is done: the same command saves its result."):
         output_dir.mkdir(parents=True, exist_ok=True)
+        for name in ("results.json", "per_class.csv", "confusion.png"):  # of another run in this folder
+            (output_dir / name).unlink(missing_ok=True)
         if prediction is not None:
             results = {
                 "dataset": without_secrets(data.dataset),

@@ -17,7 +17,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.hf_argparser import HfArg, HfArgumentParser
 
 from modeling_vatt import VattConfig
-from modeling_vatt.processors import MediaLimits
+from modeling_vatt.processors import MediaLimits, VattVideoProcessor
 from modeling_vatt.training import without_secrets
 
 
@@ -128,6 +128,13 @@ class WorkerArguments(MediaArguments):
     engine: Literal["processes", "ray"] = HfArg(
         default="processes", help="ray: Ray Data, on the cluster at RAY_ADDRESS or here."
     )
+
+
+def decoded_side(videos: VattVideoProcessor) -> int:
+    """Shorter side at which videos are decoded by default: 8/7 of the crop, and at least the size to which
+    frames are resized."""
+    crop, size = (max(dict(sides).values()) for sides in (videos.crop_size, videos.size))
+    return max(crop * 8 // 7, size)
 
 
 def check_output_dir(folder: str | Path, flag: str = "--output_dir") -> None:

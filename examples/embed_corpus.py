@@ -10,9 +10,9 @@ it, with the sound of the window. The rows, in the order of the dataset, hold `c
 `window`, `video_va_embeds`, `video_vt_embeds` and `audio_va_embeds` (none for silent clips), or `error` for a
 clip that could not be read.
 
-The same command continues an interrupted run, and embeds clips again whose files have changed. Everything
-else that decides the embeddings, such as the model or the split, is recorded in `_run.json` and must be
-equal.
+The same command continues an interrupted run, and embeds clips again whose files have changed or could not be
+read. Everything else that decides the embeddings, such as the model or the split, is recorded in `_run.json`
+and must be equal.
 """
 
 import hashlib
@@ -28,6 +28,7 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from common import WorkerArguments, check_output_dir, parse
@@ -130,20 +131,26 @@ class Embedder:
         return VattForPreTraining.from_pretrained(self.args.model).to(self.args.device).eval()
 
     def __call__(self, task: Task) -> int:
-        """Write the file of some clips unless it is up to date; returns their number."""
+        """Write the file of some clips unless it is up to date, and try clips again that could not be read;
+        returns their number."""
         path, first, last = task
         content = content_hash(self.clips, range(first, last))
-        if stored_hash(path) != content:
-            rows: list[dict[str, Any]] = []
-            for begin in range(first, last, self.args.batch_size):
-                rows += self._embed(range(begin, min(last, begin + self.args.batch_size)))
+        done = SCHEMA.empty_table()
+        if stored_hash(path) == content:
+            done = pq.read_table(path).filter(pc.field("error").is_null())
+        missing = sorted(set(range(first, last)).difference(done["clip"].to_pylist()))
+        rows: list[dict[str, Any]] = []
+        for begin in range(0, len(missing), self.args.batch_size):
+            rows += self._embed(missing[begin : begin + self.args.batch_size])
+        if not len(done) or not all("error" in row for row in rows):
             partial = os.path.join(os.path.dirname(path), f"_{os.path.basename(path)}")
-            schema = SCHEMA.with_metadata({"content": content})
-            pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
+            table = pa.concat_tables([done.cast(SCHEMA), pa.Table.from_pylist(rows, schema=SCHEMA)])
+            table = table.sort_by([("clip", "ascending"), ("window", "ascending")])
+            pq.write_table(table.replace_schema_metadata({"content": content}), partial)
             os.replace(partial, path)
         return last - first
 
-    def _embed(self, numbers: range) -> list[dict[str, Any]]:
+    def _embed(self, numbers: list[int]) -> list[dict[str, Any]]:
         items = [self.clips[number] for number in numbers]
         batch = collate_clips(items)
         inputs = {k: v for k, v in batch.inputs.items() if k not in ("input_ids", "attention_mask")}

@@ -30,6 +30,7 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectCon
 from common import (
     MediaArguments,
     check_output_dir,
+    decoded_side,
     fail,
     json_object,
     naming,
@@ -357,7 +358,7 @@ def normalize_audio(model: VattForPreTraining, processor: VattProcessor) -> None
 
 def shuffle_captions(clips: datasets.Dataset, seed: int) -> datasets.Dataset:
     """Every clip gets the captions of another one (by a rotation of a permutation)."""
-    if "captions" not in clips.column_names:
+    if "captions" not in clips.column_names or "sentences" in clips.column_names:
         raise ValueError("--shuffle_captions needs captions of whole clips, not sentences with times.")
     captions = clips["captions"]
     order = np.random.default_rng(seed).permutation(len(captions))
@@ -409,10 +410,11 @@ def make_data_sets(
         "with_ids": model.config.mask_false_negatives,
         "mask_captions": True,
     }
+    asked: dict[str, Any] = {"limits": limits, "mask_captions": True}
     clips, held_out = ClipDataset(tables.train, processor, **options), None
     if not cached:
         if tables.validation is not None:
-            held_out = ClipDataset(tables.validation, processor, limits=limits)
+            held_out = ClipDataset(tables.validation, processor, **asked)
         return clips, held_out
     counter = tqdm(unit="clip", desc="Features of locked towers", disable=not accelerator.is_main_process)
     windows = args.towers.cache_windows
@@ -443,7 +445,7 @@ def make_data_sets(
         clips = FeatureDataset(tables.train, processor, known, window_choices=windows, **keep, **options)
         if tables.validation is not None:
             known = features(tables.validation, 1)
-            held_out = FeatureDataset(tables.validation, processor, known, limits=limits, **keep)
+            held_out = FeatureDataset(tables.validation, processor, known, **asked, **keep)
     return clips, held_out
 
 
@@ -601,7 +603,7 @@ def main() -> None:
         tables = Tables.load(data, training.seed)
         model, processor = build(args.model, args.towers, all_captions(tables.train))
         videos = processor.video_processor
-        videos.decode_size = data.decode_size or videos.decode_size or videos.crop_size["height"] * 8 // 7
+        videos.decode_size = data.decode_size or videos.decode_size or decoded_side(videos)
         cached = args.towers.cached(model)
         locked = hash_locked(model) if cached else None
         raw = ClipDataset(tables.train, processor, clips_per_video=data.clips_per_video)

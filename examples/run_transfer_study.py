@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModelForPreTraining, AutoProcessor, set
 from transformers.hf_argparser import HfArg
 
 import modeling_vatt  # noqa: F401 - makes the Auto classes know VATT
+from modeling_vatt.files import hash_file
 
 
 HERE = Path(__file__).resolve().parent
@@ -55,6 +56,8 @@ def run(script: str, output_dir: Path, kept: str, **options: object) -> dict:
     """Results of a script, which is run unless they are stored under the name `kept`."""
     results = output_dir / kept
     asked = {name: str(value) for name, value in options.items()}
+    weights = Path(str(options["model"]), "model.safetensors")
+    asked["weights"] = hash_file(weights) if weights.is_file() else ""  # else on the Hub
     if results.is_file() and json.loads(results.read_text()).get("asked") != asked:
         sys.exit(f"{results} is from other settings: use them again, or choose another output folder.")
     if not results.is_file():

@@ -12,7 +12,7 @@ Every clip is embedded as four windows, averaged as embeddings and as similariti
 import dataclasses
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import datasets
 from common import held_out, parse
@@ -20,8 +20,8 @@ from frozen_model import ModelArguments, embed, load, report_skipped, write_resu
 from transformers.hf_argparser import HfArg
 
 from modeling_vatt.data import all_captions, load_clips, load_msrvtt, load_youcook2
-from modeling_vatt.data.reading import file_key
 from modeling_vatt.evaluation import zero_shot_retrieval
+from modeling_vatt.processors import VattProcessor
 from modeling_vatt.retrieval import embed_texts
 from modeling_vatt.training import table_fingerprint
 
@@ -61,16 +61,14 @@ def load_table(args: RetrievalArguments) -> datasets.Dataset:
     return table if args.max_clips is None else table.select(range(min(args.max_clips, len(table))))
 
 
-def each_clip_once(table: datasets.Dataset) -> tuple[datasets.Dataset, list[list[str]]]:
-    """The different clips of a table, and the captions of each. In tables with a row for every caption, the
-    equals of a clip would be taken for wrong."""
-    times = [table[name] if name in table.column_names else [None] * len(table) for name in ("start", "end")]
-    found: dict[Any, tuple[int, list[str]]] = {}
-    for index, (video, captions, *part) in enumerate(
-        zip(table["video"], all_captions(table), *times, strict=True)
-    ):
-        found.setdefault((file_key(video), *part), (index, []))[1].extend(captions)
-    return table.select([index for index, _ in found.values()]), [captions for _, captions in found.values()]
+def with_words(processor: VattProcessor, captions: list[list[str]]) -> list[list[str]]:
+    """The captions of each clip in which the tokenizer finds words: the others are one and the same text."""
+    texts = [caption for clip in captions for caption in clip]
+    known = iter(processor(text=texts)["text_mask"].tolist() if texts else ())
+    found = [[caption for caption in clip if next(known)] for clip in captions]
+    if left_out := len(texts) - sum(map(len, found)):
+        print(f"{left_out} captions have no words: they ask for nothing")
+    return found
 
 
 def print_table(metrics: dict[str, float]) -> None:
@@ -94,7 +92,7 @@ def print_table(metrics: dict[str, float]) -> None:
 def main() -> None:
     args, model_args = parse(__doc__, RetrievalArguments, ModelArguments)
     try:
-        table, captions_of = each_clip_once(load_table(args))
+        table = load_table(args)
         model, processor = load(model_args)
         found = embed(
             model_args,
@@ -106,6 +104,7 @@ def main() -> None:
             modalities=("video", "audio") if args.sound else ("video",),
             windows=args.windows,
         )
+        captions_of = with_words(processor, list(all_captions(table)))
         asked = [captions_of[int(index)] for index in found.kept]
         if args.captions == "first":
             asked = [captions[:1] for captions in asked]

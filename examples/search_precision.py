@@ -8,9 +8,9 @@ python examples/search_precision.py --index my_videos/validation --match colour 
 
 The first caption and the sound of each video are queries. A found moment is right if its video has the same
 values in the columns of `--match` as the video of the query, which is left out of the results for its sound
-(and of chance). With `--combine`, pictures and pairs of parts are queries too, and the video is left out of
-all results. `--calibrate` compares the shares behind the strengths (strong: at most 1 %, likely: at most 5 %)
-with those measured on the windows of all other videos.
+(and of chance, the share of right windows). With `--combine`, pictures and pairs of parts are queries too,
+and the video is left out of all results. `--calibrate` compares the shares behind the strengths (strong: at
+most 1 %, likely: at most 5 %) with those measured on the windows of all other videos.
 """
 
 import json
@@ -144,13 +144,14 @@ def read_labels(root: Path, columns: list[str]) -> tuple[list[dict[str, Any]], d
 def measure(search: VideoSearch, root: Path, args: PrecisionArguments) -> dict[str, dict[str, Any]]:
     """Kind of query -> figures."""
     rows, labels = read_labels(root, args.match)
-    searched = {file["path"] for file in search.index.files() if file["windows"]} & labels.keys()
+    counts = {file["path"]: file["windows"] for file in search.index.files()}
+    searched = {path for path, count in counts.items() if count} & labels.keys()
     windows = Windows(search, labels) if args.calibrate else None
     tallies: dict[str, Tally] = {}
     agreeing = False
     for row in rows[: args.max_queries or None]:
         asking = row["file_name"]
-        right = [name for name in searched if labels[name] == labels[asking]]
+        right = {name for name in searched if labels[name] == labels[asking]}
         if asking not in searched or len(right) < 2:
             continue
         agreeing = True
@@ -159,13 +160,14 @@ def measure(search: VideoSearch, root: Path, args: PrecisionArguments) -> dict[s
                 queries = search.embed(search.read(query))
             except MediaError:  # silent
                 continue
-            left_out = int(args.combine or kind != "text")  # the query's video
-            found = results(search, queries, searched - {asking} if left_out else searched, args.top_k)
+            own = {asking} if args.combine or kind != "text" else set()
+            allowed = searched - own
+            found = results(search, queries, allowed, args.top_k)
             good = [labels[path] == labels[asking] for path in found]
             tally = tallies.setdefault(kind, Tally())
             tally.shares.append(mean(good))
             tally.first.append(good[0])
-            tally.chances.append((len(right) - left_out) / (len(searched) - left_out))
+            tally.chances.append(sum(counts[p] for p in right - own) / sum(counts[p] for p in allowed))
             if windows is not None:
                 windows.count(tally, queries, asking, labels[asking])
     if not agreeing:

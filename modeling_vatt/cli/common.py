@@ -149,17 +149,18 @@ def check_folder(index: "VattIndex", folder: str | None) -> None:
 
 
 def say_unknown(words: list[str], model: str = "the model") -> None:
-    """Print the words of a query that a model does not know, if there are any."""
+    """Print the words of a query that a model does not take in, if there are any."""
     if words:
-        say(f"note: {model} does not know {', '.join(map(repr, words))}", err=True)
+        say(f"note: {model} does not take in {', '.join(map(repr, words))}", err=True)
 
 
-def say_moment(rank: int, moment: "Moment", note: str = "") -> None:
-    """Print a found moment: rank, score, strength, time and file."""
-    from ..retrieval.moments import strength, timecode
+def say_moment(rank: int, moment: "Moment", *notes: str) -> None:
+    """Print a found moment: rank, score, strength, time, file, and what is to be noted of it."""
+    from ..retrieval.moments import STALE_NOTES, strength, timecode
 
     span, fit = f"{timecode(moment.start)}-{timecode(moment.end)}", strength(moment.share) or ""
-    say(f"{rank:3d}  {moment.score:6.3f}  {fit:<6}  {span:>17}  {moment.path}{note}")
+    told = "; ".join(filter(None, (STALE_NOTES.get(moment.stale), *notes)))
+    say(f"{rank:3d}  {moment.score:6.3f}  {fit:<6}  {span:>17}  {moment.path}{told and f' ({told})'}")
 
 
 def nothing_found() -> typer.Exit:

@@ -70,6 +70,7 @@ def compare(
     def opened() -> Iterator["VideoSearch"]:
         for place in indexes:
             with VattIndex.from_pretrained(place) as index:
+                check_folder(index, folder)  # of a saved one, too
                 yield VideoSearch.load(index, None, device, trust_remote_code)
 
     options: dict[str, Any] = {"top_k": top_k, "folder": folder, "per_file": per_file, "distinct": True}
@@ -86,7 +87,7 @@ def compare(
         for place, answer in zip(indexes, answers, strict=True):
             say(f"{place}: {answer.model}")
             for rank, (moment, shared) in enumerate(zip(answer.moments, answer.shared, strict=True), start=1):
-                say_moment(rank, moment, f"  ({shared} of {len(indexes) - 1})")
+                say_moment(rank, moment, f"{shared} of {len(indexes) - 1}")
     for answer in answers:
         say_unknown(answer.unknown, answer.model)
     if not any(answer.moments for answer in answers):

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 # Those of `modeling_vatt.retrieval.STRENGTHS`, which would have to be loaded for `--help`.
 Strength = StrEnum("Strength", ["strong", "likely", "weak"])
-_STALE = {"gone": "gone", "changed": "changed since it was indexed"}
 
 
 @explained("Nothing was changed.")
 def search(
+    context: typer.Context,
     text: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
     audio: Annotated[
         Path | None, typer.Option(help="Look for what sounds like this file.", exists=True, dir_okay=False)
@@ -147,16 +147,21 @@ def search(
         "at_least": at_least.value,
     }
     if server is not None:
-        if model is not None or thumbnails is not None:
-            raise typer.BadParameter("takes neither --model nor --thumbnails.", param_hint="--server")
+        options_here = ("index_dir", "thumbnails", "model", "device", "trust_remote_code")
+        sources = map(context.get_parameter_source, options_here)
+        if any(source is not None and source.name == "COMMANDLINE" for source in sources):
+            raise typer.BadParameter(
+                "takes neither --index, --thumbnails, --model, --device nor --trust-remote-code.",
+                param_hint="--server",
+            )
         from ..retrieval.remote import ask_server
 
-        root, stale = None, None
+        root = None
         found, unknown = ask_server(server, query, **options)
     else:
         options["distinct"] = True
         found, unknown, index = _search_here(query, index_dir, model, device, trust_remote_code, options)
-        root, stale = index.root, index.stale(moment.path for moment in found)
+        root, found = index.root, index.marked(found)
     if export:
         from ..retrieval import export_moments
 
@@ -165,7 +170,7 @@ def search(
     pictures = _save_thumbnails(found, root, thumbnails) if thumbnails is not None else {}
     if at_least is not Strength.weak and found and found[0].share is None:
         say("note: the index is too small to say what scores mean; --at-least leaves out nothing", err=True)
-    _tell(found, unknown, query.name, pictures, stale, as_json)
+    _tell(found, unknown, query.name, pictures, as_json)
 
 
 def _search_here(
@@ -176,7 +181,7 @@ def _search_here(
     trust_remote_code: bool,
     options: dict[str, Any],
 ) -> tuple[list["Moment"], list[str], "VattIndex"]:
-    """Moments, words that the model does not know, and the index."""
+    """Moments, words that the model does not take in, and the index."""
     require_index(index_dir)
     from ..retrieval import Calibration, VattIndex, combined
 
@@ -185,7 +190,7 @@ def _search_here(
     moment = None
     if query.like is not None:
         moment = index.moment_of(*query.like)
-        if moment is None and not Path(query.like[0]).is_file():
+        if moment is None and not index.file_of(query.like[0]).is_file():
             raise FileNotFoundError(f"{query.like[0]}: neither in the index nor a file here. Check the path.")
         if moment is not None and query.parts == ["like"]:
             queries = combined([("va", moment[1]["va"], 1.0)])
@@ -196,7 +201,7 @@ def _search_here(
     from ..retrieval import VideoSearch
 
     opened = VideoSearch.load(index, model, device, trust_remote_code)
-    unknown = [] if query.text is None else opened.unknown_words(query.text)
+    unknown = opened.unknown_words(*query.texts)
     return opened.find(opened.read(query, moment=moment), **options), unknown, index
 
 
@@ -205,10 +210,9 @@ def _tell(
     unknown: list[str],
     name: str,
     pictures: dict[int, str],
-    stale: dict[str, str] | None,
     as_json: bool,
 ) -> None:
-    """Print the results; of `stale` files they say it, as far as it is known."""
+    """Print the results."""
     if as_json:
         from ..retrieval.moments import moment_records
 
@@ -216,15 +220,11 @@ def _tell(
         for record in records:
             if record["rank"] in pictures:
                 record["thumbnail"] = pictures[record["rank"]]
-            if stale is not None:
-                record["stale"] = stale.get(record["path"])
         say_json({"query": name, "unknown_words": unknown, "moments": records})
     else:
         for rank, moment in enumerate(found, start=1):
             count = len(moment.copies)
-            notes = [_STALE[stale[moment.path]]] if stale and moment.path in stale else []
-            notes += [f"and {count} {'copy' if count == 1 else 'copies'}"] if count else []
-            say_moment(rank, moment, f" ({'; '.join(notes)})" if notes else "")
+            say_moment(rank, moment, f"and {count} {'copy' if count == 1 else 'copies'}" if count else "")
     say_unknown(unknown)
     if not found:
         raise nothing_found()

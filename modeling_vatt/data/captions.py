@@ -3,8 +3,12 @@
 """Which values count as text of a clip, for captions and for sentences with times."""
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
+
+
+_WRITTEN_LIST = re.compile(r"""\s*\[\s*(['"].*['"]|[\d\s.,]*)\s*\]\s*""", re.DOTALL)
 
 
 def usable_text(value: Any) -> str | None:
@@ -22,6 +26,14 @@ def usable_captions(value: Any) -> list[str]:
     """The captions that are not blank, of a caption, a list or a missing value; ValueError otherwise."""
     values = value if isinstance(value, list | tuple) else [value]
     return [text for text in map(usable_text, values) if text is not None]
+
+
+def check_lists(values: Iterable[Any]) -> None:
+    """Raise ValueError if all texts among these values are lists that were written as text, as by pandas into
+    CSV: they would be taken for single captions or labels."""
+    texts = [value for value in values if isinstance(value, str) and value.strip()]
+    if texts and all(map(_WRITTEN_LIST.fullmatch, texts)):
+        raise ValueError(f"{texts[0]!r:.200} is a list written as text: put lists into metadata.jsonl")
 
 
 def usable_sentences(sentences: Iterable[Any] | None) -> tuple[list[dict[str, Any]], dict[str, list[int]]]:

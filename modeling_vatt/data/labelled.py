@@ -5,6 +5,7 @@
 import logging
 import math
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,10 @@ from transformers import BatchFeature
 from ..processors.media import DEFAULT_LIMITS, MediaError, MediaLimits, read_picture
 from ..processors.processing_vatt import VattProcessor
 from ..processors.windows import window_places
+from .captions import check_lists
 from .folders import class_folders
 from .reading import SkippedClip, read_row, source_of
-from .tables import open_table
+from .tables import file_paths, first_rows, open_table
 
 
 logger = logging.getLogger(__name__)
@@ -45,7 +47,8 @@ def load_labelled(
             [`open_table`].
         media: `"video"`, `"audio"` (files of sound, or videos for their sound) or `"image"`.
         label_column: column of the classes, names or numbers, or lists of them; default `label` or `labels`.
-            Names are kept as written, without surrounding space: `1` and `01` are two classes.
+            Names are kept as written, without surrounding space and in Unicode NFC: `1` and `01` are two
+            classes.
         media_column: column of the files; default: found by its type.
         label_separator: separator of several classes in one string, such as `","` in AudioSet's lists.
         **kwargs: passed to `datasets.load_dataset`.
@@ -54,10 +57,12 @@ def load_labelled(
         Dataset with the undecoded column `video`, `audio` or `image`, the column `label` (`ClassLabel`, or
         `List(ClassLabel)` for several labels), and the others. Classes are those of the data set's own
         `ClassLabel`, or those in this split; see [`match_classes`] for other splits. Rows without a label are
-        left out, with a warning.
+        left out, with a warning. Rows of one file with equal `start`, `end` and labels each count; a warning
+        says how many.
 
     Raises:
-        ValueError: no such folder, split or column, or no labels in it.
+        ValueError: no such folder, split or column, no labels in it, or rows of one file with equal `start`
+            and `end` but other labels.
     """
     table = open_table(data, split, media, media_column, **kwargs)
     if label_column is None:
@@ -78,9 +83,12 @@ def load_labelled(
     declared = inner.names if isinstance(inner, datasets.ClassLabel) else None
     separator = None if several or declared is not None else label_separator
     several = several or separator is not None
-    labels = _labels_of(table[label_column], declared, separator)
+    try:
+        labels = _labels_of(table[label_column], declared, separator)
+    except ValueError as error:
+        raise ValueError(f"{data}: column {label_column!r}: {error}. Correct the metadata.") from error
     labelled = [index for index, value in enumerate(labels) if value is not None]
-    used = {name for index in labelled for name in (labels[index] if several else [labels[index]])}
+    used = {name for index in labelled for name in _as_list(labels[index])}
     # Declared classes hold for all splits.
     names = declared or sorted(used, key=_natural)
     if not labelled or not names:
@@ -90,6 +98,7 @@ def load_labelled(
     if len(labelled) < len(labels):
         logger.warning("%s: left out %d clips without a label.", data, len(labels) - len(labelled))
         table, labels = table.select(labelled), [labels[index] for index in labelled]
+    _check_repeated(table, media, labels, data)
     return _with_labels(table.remove_columns(label_column), labels, names)
 
 
@@ -118,13 +127,42 @@ def _with_class_folders(
     return table.add_column("label", classes), "label"
 
 
+def _check_repeated(
+    table: datasets.Dataset, media: str, labels: Sequence[Any], data: str | os.PathLike
+) -> None:
+    """Warn of rows that repeat a named file with its labels; ValueError for one with other labels."""
+    paths = list(file_paths(table, media))
+    if None in paths:  # comparing the content would read all of it
+        return
+    repeated = [(row, first) for row, first in enumerate(first_rows(table, media)) if first < row]
+    for row, first in repeated:
+        if set(_as_list(labels[row])) != set(_as_list(labels[first])):
+            raise ValueError(
+                f"{data}: {paths[row]} is {labels[first]!r} in one row and {labels[row]!r} in another. Put "
+                "all labels of a clip into one row, as a list or with `label_separator`; give parts of a "
+                "file their times in columns `start` and `end`."
+            )
+    if repeated:
+        logger.warning(
+            "%s: %d rows repeat a file and its label, such as %s; each counts in training and in metrics.",
+            data,
+            len(repeated),
+            paths[repeated[0][0]],
+        )
+
+
+def _as_list(label: str | list[str]) -> list[str]:
+    return [label] if isinstance(label, str) else label
+
+
 def _labels_of(values: Sequence[Any], declared: list[str] | None, separator: str | None) -> list[Any]:
-    """Class names, or lists of different ones, of each row, None where missing. `declared`: names of class
-    ids; `separator`: between several names in one text."""
+    """Class names, or lists of different ones, of each row, None where missing; ValueError for lists written
+    as text. `declared`: names of class ids; `separator`: between several names in one text."""
     labels: list[Any]
     if declared is not None:
         labels = [_names_of(value, declared) for value in values]
     else:
+        check_lists(values)
         labels = _as_written(values)
         if separator is not None:
             labels = _as_written([value and value.split(separator) for value in labels])
@@ -142,7 +180,7 @@ def _as_written(values: Sequence[Any]) -> list[Any]:
             return [written(x) for x in label]
         if isinstance(label, float):
             label = None if math.isnan(label) else int(label) if whole else label
-        return None if label is None else str(label).strip() or None
+        return None if label is None else unicodedata.normalize("NFC", str(label)).strip() or None
 
     return [written(value) for value in values]
 
@@ -190,7 +228,7 @@ def match_classes(table: datasets.Dataset, names: Sequence[str]) -> datasets.Dat
     the training split; ValueError if clips have other classes."""
     before = class_names(table)
     labels = [_names_of(value, before) for value in table["label"]]
-    used = {name for value in labels for name in ([value] if isinstance(value, str) else value or ())}
+    used = {name for value in labels for name in _as_list(value or [])}
     unknown = sorted(used - set(names), key=_natural)
     if unknown:
         shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
@@ -253,7 +291,7 @@ class LabelledDataset(Dataset):
         try:
             inputs = self._inputs(row, places, generator)
         except MediaError as error:
-            return SkippedClip(error.source, str(error))
+            return SkippedClip.of(row, error)
         if self.several_labels:
             labels = torch.zeros(1, self.num_labels)
             labels[0, row["label"]] = 1

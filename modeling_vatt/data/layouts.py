@@ -21,8 +21,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from .captions import usable_captions
 from .folders import read_csv, read_text
-from .reading import file_key
-from .tables import VIDEO_SUFFIXES
+from .tables import VIDEO_SUFFIXES, first_rows
 
 
 # (indices of training clips, indices of test clips)
@@ -166,12 +165,11 @@ def cross_validation(
 
 
 def _files(table: datasets.Dataset) -> npt.NDArray[np.int64]:
-    """Number of the file of each row; of rows without media, their own."""
+    """Number of the first row of each row's file; of rows without media, their own."""
     name = next((name for name in ("video", "audio", "image") if name in table.column_names), None)
     if name is None:
         return np.arange(len(table))
-    numbers: dict[str | int, int] = {}
-    return np.array([numbers.setdefault(file_key(value), len(numbers)) for value in table[name]])
+    return np.array(first_rows(table.select_columns(name), name))
 
 
 def load_msrvtt(
@@ -339,7 +337,10 @@ def _caption_table(
 ) -> datasets.Dataset:
     if not rows:
         raise _LayoutError(f"{annotations}: no clips in the split {split!r}. Choose another `split`.")
-    files = {path.stem: path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES}
+    files: dict[str, Path] = {}
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() in VIDEO_SUFFIXES and (other := files.setdefault(path.stem, path)) != path:
+            raise _LayoutError(f"{path} and {other} are both the video {path.stem!r}. Take one away.")
     columns: dict[str, list[Any]] = {
         "name": [row["name"] for row in rows],
         "video": [str(files.get(row["file"], root / _inside(f"{row['file']}.mp4"))) for row in rows],

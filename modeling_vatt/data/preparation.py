@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Making shards from raw folders: which clips there are, how they are stored, what could not be used.
 
-A plan, made from the sizes of the files and kept, says which clips go into which shard. So shards can be made
-in any order, by any number of workers, and again after an interruption. A shard gets its name when it is
-complete; a list of what could not be used lies beside it.
+A plan, made from the sizes of the files and kept, says which clips go into which shard, and how old the files
+are. So shards can be made in any order, by any number of workers, and again after an interruption or a change
+of files. A shard gets its name when it is complete; a list of what could not be used lies beside it.
 """
 
 import csv
@@ -274,7 +274,8 @@ def prepare_shards(
     run: Callable[[Callable[[ShardTask], ShardReport], list[ShardTask]], Iterable[ShardReport]] = map,
     limits: MediaLimits = DEFAULT_LIMITS,
 ) -> tuple[ShardDataset, list[dict[str, str]]]:
-    """Make shards. The same call continues after an interruption, and repairs missing or damaged parts.
+    """Make shards. The same call continues after an interruption, repairs missing or damaged parts, and makes
+    shards again whose files have another size or time. Shards of files that are gone stay.
 
     Args:
         clips: in the order for the shards.
@@ -297,7 +298,7 @@ def prepare_shards(
     if not clips:
         raise ValueError(f"{folder}: there are no clips to put into shards.")
     plan = _hash_of(clips, settings, shard_bytes)
-    if (done := _finished(folder, plan)) is not None:
+    if (done := _finished(folder, plan, clips)) is not None:
         return done
     left_out = [entry for clip in clips for entry in clip.left_out]
     if left_out:
@@ -306,13 +307,16 @@ def prepare_shards(
     if not is_untouched(folder):
         _kept_plan(folder, plan)
     with one_writer(folder):
-        if (done := _finished(folder, plan)) is not None:  # by an earlier writer
+        if (done := _finished(folder, plan, clips)) is not None:  # by an earlier writer
             return done
         if is_untouched(folder):
-            counts, missing = _plan(clips, settings, shard_bytes)
-            kept = {"plan": plan, "counts": counts, "missing": missing}
-            write_whole(folder / _PLAN, json.dumps(kept).encode())
-        tasks = _tasks(clips, folder, settings, limits, **_kept_plan(folder, plan))
+            files = [_state_in_plan(clip.path) for clip in clips]
+            made = {"plan": plan, "counts": _plan(clips, files, settings, shard_bytes), "files": files}
+            write_whole(folder / _PLAN, json.dumps(made).encode())
+        kept = _kept_plan(folder, plan)
+        if changed := _changed(clips, kept["files"]):
+            _forget(folder, kept, changed)
+        tasks = _tasks(clips, folder, settings, limits, kept)
         failures = left_out
 
         def index() -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -324,26 +328,57 @@ def prepare_shards(
         return write_index(folder, index(), {"plan": plan}), failures
 
 
-def _finished(folder: Path, plan: str) -> tuple[ShardDataset, list[dict[str, str]]] | None:
-    """The shards in a folder, if they are complete and as planned."""
+def _finished(
+    folder: Path, plan: str, clips: Sequence[RawClip]
+) -> tuple[ShardDataset, list[dict[str, str]]] | None:
+    """The shards in a folder, if they are complete, as planned and of files that have not changed."""
     with suppress(OSError, ValueError, AttributeError):  # damaged: made again from the shards
-        if _read(folder / MANIFEST).get("plan") == plan:
+        if _read(folder / MANIFEST).get("plan") == plan and not _changed(
+            clips, _kept_plan(folder, plan)["files"]
+        ):
             return ShardDataset(folder), _read(folder / FAILURES)
     return None
 
 
 def _kept_plan(folder: Path, plan: str) -> dict[str, Any]:
-    """`counts` and `missing` of the plan in a folder."""
+    """The plan in a folder: `counts` of clips, and `files`, their states."""
     try:
         kept = _read(folder / _PLAN)
-        if kept["plan"] == plan:
-            return {"counts": kept["counts"], "missing": kept["missing"]}
+        if kept["plan"] == plan and len(kept["files"]) == sum(kept["counts"]):
+            return kept
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise ValueError(
         f"{folder}: holds something else than the beginning of these shards. Choose another folder, "
         "or remove this one."
     )
+
+
+def _state(path: str) -> list[int]:
+    """What changes when a file is replaced: its size in bytes, and its time in nanoseconds."""
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _changed(clips: Sequence[RawClip], files: Sequence[list[int] | None]) -> dict[int, list[int]]:
+    """Index -> state of the files that are others than when the shards were planned, and not gone."""
+    changed = {}
+    for number, (clip, before) in enumerate(zip(clips, files, strict=True)):
+        with suppress(OSError, ValueError):
+            if clip.path is not None and (now := _state(clip.path)) != before:
+                changed[number] = now
+    return changed
+
+
+def _forget(folder: Path, kept: dict[str, Any], changed: dict[int, list[int]]) -> None:
+    """Remove the shards of changed files, and note how the files are now."""
+    logger.warning(f"{folder}: {len(changed)} files have changed; their shards are made again.")
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for number in {int(n) for n in np.searchsorted(np.cumsum(kept["counts"]), list(changed), side="right")}:
+        _shard(folder, number).unlink(missing_ok=True)
+    for number, state in changed.items():
+        kept["files"][number] = state
+    write_whole(folder / _PLAN, json.dumps(kept).encode())
 
 
 def _hash_of(clips: Sequence[RawClip], settings: ShardSettings, shard_bytes: int) -> str:
@@ -358,23 +393,17 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def _plan(clips: Sequence[RawClip], settings: ShardSettings, shard_bytes: int) -> tuple[list[int], list[int]]:
-    """Number of consecutive clips in each shard, by their (estimated) sizes, and the indices of clips with
-    missing files; ShardError if storage fails."""
+def _plan(
+    clips: Sequence[RawClip],
+    files: Sequence[list[int] | None],
+    settings: ShardSettings,
+    shard_bytes: int,
+) -> list[int]:
+    """Number of consecutive clips in each shard, by their (estimated) sizes."""
     counts: list[int] = []
-    missing: list[int] = []
     filled = 0.0
-    for number, clip in enumerate(clips):
-        size = 0.0
-        if clip.path is not None:
-            try:
-                size = float(os.stat(clip.path).st_size)
-            except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-                if isinstance(error, OSError) and _is_away(clip.path):
-                    raise _storage_fails(clip.path, error) from error
-                missing.append(number)
-            except OSError as error:
-                raise _storage_fails(clip.path, error) from error
+    for clip, state in zip(clips, files, strict=True):
+        size = float(state[0]) if state else 0.0
         seconds = math.inf if clip.end is None else clip.end - (clip.start or 0.0)
         if settings.reencode and math.isfinite(seconds):
             size = _REENCODED_RATE * max(0.0, seconds)
@@ -383,7 +412,21 @@ def _plan(clips: Sequence[RawClip], settings: ShardSettings, shard_bytes: int) -
             filled = 0.0
         counts[-1] += 1
         filled += size
-    return counts, missing
+    return counts
+
+
+def _state_in_plan(path: str | None) -> list[int] | None:
+    """[`_state`] of a file, None for a missing one; ShardError if storage fails."""
+    if path is None:
+        return None
+    try:
+        return _state(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        if isinstance(error, OSError) and _is_away(path):
+            raise _storage_fails(path, error) from error
+        return None
+    except OSError as error:
+        raise _storage_fails(path, error) from error
 
 
 def _is_away(path: str) -> bool:
@@ -406,16 +449,19 @@ def _tasks(
     folder: Path,
     settings: ShardSettings,
     limits: MediaLimits,
-    counts: list[int],
-    missing: list[int],
+    kept: dict[str, Any],
 ) -> list[ShardTask]:
-    gone, edges = set(missing), np.cumsum([0, *counts]).tolist()
+    edges = np.cumsum([0, *kept["counts"]]).tolist()
     tasks = []
     for number, (first, last) in enumerate(itertools.pairwise(edges)):
-        away = frozenset(n - first for n in range(first, last) if n in gone)
-        path = str(folder / f"shard-{number:06d}.tar")
+        away = frozenset(place for place, state in enumerate(kept["files"][first:last]) if state is None)
+        path = str(_shard(folder, number))
         tasks.append(ShardTask(path, first, list(clips[first:last]), away, settings, limits))
     return tasks
+
+
+def _shard(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:06d}.tar"
 
 
 def make_shard(task: ShardTask) -> ShardReport:

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of tables to decoded windows; clips decoded once."""
 
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +28,8 @@ from ..processors.windows import Part, check_part, read_windows, take_frames, ta
 from .captions import usable_sentences
 
 
+logger = logging.getLogger(__name__)
+
 # Column with the results of [`decode_clips`]; a user's column has no such name.
 DECODED = "decoded clip"
 # Seconds by which the length that a file states may be rounded, as in reading files.
@@ -40,17 +44,19 @@ class SkippedClip:
     name: str
     reason: str
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any], error: MediaError) -> "SkippedClip":
+        """The clip of a row, which cannot be read; parts of a file have names of their own."""
+        start, end = row.get("start"), row.get("end")
+        part = "" if start is None and end is None else f" ({start} to {end} s)"
+        return cls(f"{error.source}{part}", str(error))
+
 
 def source_of(video: dict[str, Any]) -> MediaSource:
     """What [`read_clips`] opens, from an undecoded `datasets.Video` value."""
     if video["bytes"] is None:
         return video["path"]
     return NamedBytes(video["bytes"], video["path"]) if video["path"] else video["bytes"]
-
-
-def file_key(video: dict[str, Any]) -> str | int:
-    """What tells the file of an undecoded value from others: its path, or a hash of its content."""
-    return video["path"] if video["bytes"] is None else hash(video["bytes"])
 
 
 def part_of(row: Mapping[str, Any]) -> Part:
@@ -135,13 +141,14 @@ def decode_clips(
         clips: table of [`load_clips`] or [`load_labelled`].
         processor: gives rates and frame size.
         num_proc: worker processes.
-        max_seconds: longer videos, or parts of them, are cut to this length.
+        max_seconds: longer videos, or parts of them, are cut to this length, with a warning.
         media: decode only `"video"` or `"audio"` of [`load_labelled`]; None for videos with sound.
         limits: what a file may cost.
 
     Returns:
         The table for [`ClipDataset`] or [`LabelledDataset`], and the skipped clips. Of a row with `start` and
-        `end` only that part is decoded, with times from its beginning.
+        `end` only that part is decoded, with times from its beginning. In a run of one process, clips that
+        could not be read are tried again at the next call.
     """
     options = {**processor.clip_options(media), "limits": limits}
     column = media or "video"
@@ -161,8 +168,10 @@ def decode_clips(
             (clip,) = read_clips(source_of(row[column]), starts, **whole_part)
             clip = clip if media == "audio" else with_pictures(clip)
             decoded = _decoded(clip, whole_part, lengths[0] - first)
+            decoded["cut"] = min(lengths[0], last) - first > max_seconds + _ROUNDING
         except MediaError as error:
-            return {DECODED: {**_NOTHING, "name": error.source, "error": str(error)}}
+            clip_of_row = SkippedClip.of(row, error)
+            return {DECODED: {**_NOTHING, "name": clip_of_row.name, "error": clip_of_row.reason}}
         result = {DECODED: decoded, **dict.fromkeys(parts)}
         if timed and first:
             result["sentences"] = [
@@ -173,14 +182,34 @@ def decode_clips(
 
     features = datasets.Features({**clips.features, DECODED: _DECODED_FEATURES})
     decoded = clips.map(decode, num_proc=num_proc, features=features, desc="Decoding clips")
+    outcomes = _outcomes(decoded)
+    places = list(range(len(decoded)))
+    failed = [place for place, (_, error, _) in enumerate(outcomes) if error]
+    if failed and os.environ.get("WORLD_SIZE", "1") == "1":  # several processes must agree
+        # `datasets` caches errors too, though they may have passed.
+        again = clips.select(failed).map(
+            decode, features=features, load_from_cache_file=False, desc="Trying again"
+        )
+        for number, place in enumerate(failed):
+            places[place] = len(decoded) + number
+        decoded = datasets.concatenate_datasets([decoded, again])
+        outcomes += _outcomes(again)
+    if cut := sum(outcomes[place][2] for place in places):
+        logger.warning("%d clips are longer than %g s: only their beginning is used.", cut, max_seconds)
+    skipped = [SkippedClip(name, error) for name, error, _ in (outcomes[p] for p in places) if error]
+    return decoded.select([place for place in places if not outcomes[place][1]]), skipped
+
+
+def _outcomes(decoded: datasets.Dataset) -> list[tuple[str, str, bool]]:
+    """Name, error and whether the end was cut off, of each row."""
     cells = decoded.data.column(DECODED)
-    names, errors = (pc.struct_field(cells, name).to_pylist() for name in ("name", "error"))
-    skipped = [SkippedClip(name, error) for name, error in zip(names, errors, strict=True) if error]
-    return decoded.select([index for index, error in enumerate(errors) if not error]), skipped
+    return list(
+        zip(*(pc.struct_field(cells, name).to_pylist() for name in ("name", "error", "cut")), strict=True)
+    )
 
 
 # frames: uint8 (T, H, W, 3) of this shape; waveform: float32, or none; seconds: the length over which windows
-# are spread; name: of the file.
+# are spread; name: of the file; cut: whether it is longer than `max_seconds`.
 _DECODED_FEATURES = {
     "frames": datasets.Value("binary"),
     "shape": datasets.List(datasets.Value("int32")),
@@ -188,8 +217,17 @@ _DECODED_FEATURES = {
     "seconds": datasets.Value("float64"),
     "name": datasets.Value("string"),
     "error": datasets.Value("string"),
+    "cut": datasets.Value("bool"),
 }
-_NOTHING = {"frames": b"", "shape": [0, 0, 0, 0], "waveform": None, "seconds": 0.0, "name": "", "error": ""}
+_NOTHING = {
+    "frames": b"",
+    "shape": [0, 0, 0, 0],
+    "waveform": None,
+    "seconds": 0.0,
+    "name": "",
+    "error": "",
+    "cut": False,
+}
 
 
 def _decoded(clip: MediaClip, options: dict[str, Any], stated: float) -> dict[str, Any]:

@@ -5,14 +5,18 @@
 import logging
 import math
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..processors.media import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
-from .captions import usable_captions, usable_sentences
+from .captions import check_lists, usable_captions, usable_sentences
 from .folders import open_folder
 
 
@@ -24,6 +28,8 @@ _MEDIA: dict[str, tuple[tuple[set[str], ...], tuple[Any, ...]]] = {
     "audio": ((VIDEO_SUFFIXES, SOUND_SUFFIXES), (datasets.Audio, datasets.Video)),
     "image": ((PICTURE_SUFFIXES,), (datasets.Image,)),
 }
+# Names that are much like `start` and `end`, which are those of the part of a file that a row uses.
+_TIMES = re.compile(r"(?!start$|end$)(?i:(start|begin|end|stop)([ _-]?(time|s|secs?|seconds?|ms|stamp))*)")
 _CAPTION_COLUMNS = ("captions", "caption", "text", "sentences", "sentence", "texts")
 
 
@@ -103,8 +109,16 @@ def _load_dataset(data: str | os.PathLike, split: str, options: dict[str, Any]) 
 
 
 def _with_seconds(table: datasets.Dataset, data: str | os.PathLike) -> datasets.Dataset:
-    """The table with `start` and `end` as numbers, NaN where missing."""
-    for name in {"start", "end"} & set(table.column_names):
+    """The table with `start` and `end` as numbers, missing where they are NaN; a warning of columns that are
+    called much the same."""
+    if alike := [name for name in table.column_names if _TIMES.fullmatch(name)]:
+        logger.warning(
+            "%s: the columns %s limit no part of a file; call them `start` and `end`, in seconds, if they "
+            "should.",
+            data,
+            ", ".join(alike),
+        )
+    for name in [name for name in ("start", "end") if name in table.column_names]:
         try:
             values = [None if value is None else float(value) for value in table[name]]
         except (ValueError, TypeError) as error:
@@ -133,40 +147,98 @@ def load_clips(
             [`open_table`].
         video_column: column of the videos; found by its type if left out.
         caption_column: column with a caption, a list of captions, or a list of sentences with their times
-            (`{"start", "end", "text"}`, seconds). Default: the first of `captions`, `caption`, `text`,
-            `sentences`, `sentence` and `texts`, and beside it `sentences` with times.
+            (`{"start", "end", "text"}`, seconds). Default: of each row the first one with words of
+            `captions`, `caption`, `text`, `sentences`, `sentence` and `texts`, and beside it `sentences` with
+            times.
         **kwargs: see [`open_table`].
 
     Returns:
         Dataset with the columns `video` (`{"path", "bytes"}`), `captions` (list of str) or `sentences`, and
         the others. Blank captions are left out; so are, with a warning, sentences without words or times.
+        Rows of one file with equal `start` and `end` are one clip, which has the captions and sentences of
+        all, and the other columns of the first; a warning counts them.
 
     Raises:
         ValueError: an empty folder, or columns that are not there.
     """
     table = open_table(data, split, "video", video_column, **kwargs)
-    timed = [name for name in table.column_names if _is_timed(table.features[name])]
-    chosen = {caption_column}
-    if caption_column is None:
-        caption_column = next((name for name in _CAPTION_COLUMNS if name in table.column_names), None)
-        chosen = {caption_column, *({"sentences"} & set(timed))}
-    elif caption_column not in table.column_names:
+    if caption_column not in (None, *table.column_names):
         raise ValueError(f"{data}: no column {caption_column!r} among {table.column_names}.")
+    named = _CAPTION_COLUMNS if caption_column is None else (caption_column,)
+    found = [name for name in named if name in table.column_names]
+    if not found and set(table.column_names) - {"video", "start", "end"}:
+        logger.warning(
+            "%s: none of the columns %s is called as captions are, so clips have no words; name one with "
+            "`caption_column`.",
+            data,
+            ", ".join(table.column_names),
+        )
+    timed = [name for name in ("sentences", *found) if name in found and _is_timed(table.features[name])][:1]
+    plain = [name for name in found if not _is_timed(table.features[name])]
+    captions = _captions_of(table, plain, data)
     # Columns that were not chosen must not be taken for captions.
-    table = table.remove_columns(sorted({"captions", "sentences"} & set(table.column_names) - chosen))
-    if caption_column is None:
-        return table.add_column("captions", [[] for _ in range(len(table))])
-    if caption_column in timed:
-        if caption_column != "sentences":
-            table = table.rename_column(caption_column, "sentences")
-    else:
+    others = {"captions", "sentences", *plain[:1]} & set(table.column_names) - set(timed)
+    table = table.remove_columns(sorted(others))
+    if timed:
+        table = _with_good_sentences(table.rename_columns({timed[0]: "sentences"}), data)
+    if plain or not timed:
+        table = table.add_column("captions", captions, feature=datasets.List(datasets.Value("string")))
+    return _each_clip_once(table, data)
+
+
+def _captions_of(table: datasets.Dataset, columns: Sequence[str], data: str | os.PathLike) -> list[list[str]]:
+    """The captions of each row, from the first of the columns that has some."""
+    captions: list[list[str]] = [[] for _ in range(len(table))]
+    for number, name in enumerate(columns):
+        values = list(table[name])
+        lacking = [place for place, texts in enumerate(captions) if not texts]
         try:
-            captions = [usable_captions(value) for value in table[caption_column]]
+            check_lists(values)
+            for place in lacking:
+                captions[place] = usable_captions(values[place])
         except ValueError as error:
-            raise ValueError(f"{data}: column {caption_column!r}: {error}. Correct the metadata.") from error
-        feature = datasets.List(datasets.Value("string"))
-        table = table.remove_columns(caption_column).add_column("captions", captions, feature=feature)
-    return _with_good_sentences(table, data) if "sentences" in table.column_names else table
+            if number == 0:
+                raise ValueError(f"{data}: column {name!r}: {error}. Correct the metadata.") from error
+        taken = sum(bool(captions[place]) for place in lacking)
+        if number and taken:
+            logger.warning("%s: %d clips have their captions in the column %r.", data, taken, name)
+    return captions
+
+
+def first_rows(table: datasets.Dataset, media: str) -> list[int]:
+    """For each row, the first one of the same file and part of it. A file is known by its path; embedded ones
+    by name and content, which is read only where names and sizes agree."""
+    times = [table[name] if name in table.column_names else [None] * len(table) for name in ("start", "end")]
+    keys: list[Any] = []
+    for batch in table.select_columns(media).with_format("arrow").iter(batch_size=1000):
+        paths, contents = (pc.struct_field(batch[media], name) for name in ("path", "bytes"))
+        sizes = pc.binary_length(contents.cast(pa.large_binary()))
+        keys += zip(paths.to_pylist(), sizes.to_pylist(), strict=True)
+    keys = [(*key, start or 0.0, end) for key, start, end in zip(keys, *times, strict=True)]
+    counts = Counter(keys)
+    found: dict[Any, int] = {}
+    rows = []
+    for index, key in enumerate(keys):
+        if key[1] is not None and counts[key] > 1:
+            key = (*key, hash(table[index][media]["bytes"]))
+        rows.append(found.setdefault(key, index))
+    return rows
+
+
+def _each_clip_once(table: datasets.Dataset, data: str | os.PathLike) -> datasets.Dataset:
+    """The table with the captions of equal clips joined: as rows, they would be negatives of each other."""
+    first = first_rows(table, "video")
+    clips = sorted(set(first))
+    if len(clips) == len(table):
+        return table
+    logger.warning("%s: %d rows are %d clips, some with several captions.", data, len(table), len(clips))
+    for name in [name for name in ("captions", "sentences") if name in table.column_names]:
+        joined: list[list[Any]] = [[] for _ in range(len(table))]
+        for place, texts in zip(first, table[name], strict=True):
+            joined[place] += texts or []
+        feature = table.features[name]
+        table = table.remove_columns(name).add_column(name, joined, feature=feature)
+    return table.select(clips)
 
 
 def _is_timed(feature: Any) -> bool:
@@ -184,7 +256,7 @@ def _with_good_sentences(table: datasets.Dataset, data: str | os.PathLike) -> da
     """The table without invalid sentences, which are listed."""
     kept: list[list[dict[str, Any]]] = []
     bad: list[str] = []
-    for path, sentences in zip(video_paths(table), table["sentences"], strict=True):
+    for path, sentences in zip(file_paths(table), table["sentences"], strict=True):
         good, others = usable_sentences(sentences)
         kept.append(good)
         bad += [f"{path}: {why}: {sentences[place]}" for why, places in others.items() for place in places]
@@ -230,11 +302,10 @@ def clip_name(clips: Any, index: int) -> str:
     return clips[index]["video"]["path"] or str(index)
 
 
-def video_paths(clips: datasets.Dataset) -> Iterator[str | None]:
-    """Paths of the videos of a table; reads no media."""
-    for batch in clips.select_columns("video").with_format("arrow").iter(batch_size=1000):
-        for part in batch["video"].chunks:
-            yield from part.field("path").to_pylist()
+def file_paths(clips: datasets.Dataset, media: str = "video") -> Iterator[str | None]:
+    """Paths of the files of a table; reads no media."""
+    for batch in clips.select_columns(media).with_format("arrow").iter(batch_size=1000):
+        yield from pc.struct_field(batch[media], "path").to_pylist()
 
 
 def nearest_sentences(sentences: Sequence[dict[str, Any]], start: float, end: float, count: int) -> list[str]:

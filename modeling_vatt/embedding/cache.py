@@ -53,18 +53,22 @@ class FeatureCache:
                 yield found.pop("keys").tolist(), found
 
     def keys(self) -> set[str]:
-        """`repr` of the keys of all batches; reads no other arrays."""
-        found = (self._read(file, ["keys"]) for file in self._files())
-        return {key for arrays in found if arrays is not None for key in arrays["keys"].tolist()}
+        """`repr` of the keys of all batches, without those that have an error in the array `errors`."""
+        known: set[str] = set()
+        for arrays in filter(None, (self._read(file, ("keys", "errors")) for file in self._files())):
+            names = arrays["keys"].tolist()
+            errors = arrays["errors"].tolist() if "errors" in arrays else [""] * len(names)
+            known.update(name for name, error in zip(names, errors, strict=True) if not error)
+        return known
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob(f"{self.prefix}-*.npz"))
 
     def _read(self, file: Path, names: Sequence[str] | None = None) -> Arrays | None:
-        """Arrays of a file, all of them if none are named."""
+        """Arrays of a file, those of these names if some are given."""
         try:
             with np.load(file) as content:
-                return {name: content[name] for name in names or content}
+                return {name: content[name] for name in content if not names or name in names}
         except FileNotFoundError:
             return None
         except _UNREADABLE as error:
@@ -80,7 +84,8 @@ def _digest(text: str) -> str:
 
 
 def content_of(source: Any) -> tuple[Any, ...]:
-    """Key of a source's content: SHA-256 of files, bytes and file objects; the name of a remote source."""
+    """Key of a source's content: SHA-256 of files, bytes and file objects; the name of a remote source, and
+    of a file that cannot be read."""
     if hasattr(source, "read"):
         source.seek(0)
         content = source.read()
@@ -88,7 +93,7 @@ def content_of(source: Any) -> tuple[Any, ...]:
         return (hashlib.sha256(content).hexdigest(),)
     if isinstance(source, bytes):
         return (hashlib.sha256(source).hexdigest(),)
-    path = Path(source)
-    if not path.is_file():  # missing, or a URL
+    try:
+        return (hash_file(source),) if Path(source).is_file() else (str(source),)
+    except OSError:
         return (str(source),)
-    return (hash_file(path),)

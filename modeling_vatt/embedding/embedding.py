@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embedding many clips: in the common spaces, and as pooled features of the frozen backbone."""
 
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -45,7 +44,8 @@ EMBEDDINGS = ("video_va_embeds", "audio_va_embeds", "video_vt_embeds", "text_vt_
 
 # (start, end) of a clip in seconds of its file; None for the beginning and the end of the file
 Segment = tuple[float | None, float | None]
-_Clip = tuple[Any, Segment | None]
+# Source, part, and key of both by content, if there is a cache
+_Clip = tuple[Any, Segment | None, Any]
 _Item = TypeVar("_Item")
 _Read = TypeVar("_Read")
 _Known = TypeVar("_Known")
@@ -235,7 +235,8 @@ def embed_files(
         pooled: see [`embed_batches`].
         num_workers: threads that decode files ahead of the model.
         cache_dir: folder of results, batch by batch, for repeated and interrupted calls. With other weights,
-            settings, batches or changed files they are computed again.
+            settings, batches or changed files they are computed again. Files that could not be read are tried
+            again.
         limits: what a file may cost, and whether it is decoded in another process.
 
     Raises:
@@ -244,13 +245,15 @@ def embed_files(
     settings = [sorted(modalities), windows, pooled, repr(limits)]  # limits decide what is refused
     cache = None if cache_dir is None else _cache(Path(cache_dir), model, processor, settings)
     unpacked = map(partial(unwrapped, resample=True), files)
-    clips = zip(
+    pairs = zip(
         (os.fspath(file) if isinstance(file, os.PathLike) else file for file in unpacked),
         repeat(None) if segments is None else segments,
         strict=segments is not None,
     )
+    # Keys are made before files are read: those that change meanwhile are not known as what they become.
+    clips = ((source, part, None if cache is None else _key(source, part)) for source, part in pairs)
     read = _clip_reader(processor, modalities, windows, limits)
-    recall = partial(_recall, cache)
+    recall = partial(_recall, cache, read)
     total = 0
     parts: list[FileEmbeddings] = []
     for batch, items in _read_ahead(_batched(clips, batch_size), num_workers, read, recall):
@@ -259,8 +262,7 @@ def embed_files(
         else:
             part = _embed_clips(model, items, windows, pooled)
             if cache is not None:
-                errors = np.array(json.dumps([error.args for error in part.errors]))
-                cache.save(_keys(batch), {"errors": errors, "kept": part.kept, **part.arrays})
+                cache.save([key for *_, key in batch], {"read": part.kept, **part.arrays})
         part.kept += total
         total += len(batch)
         parts.append(part)
@@ -276,7 +278,7 @@ def _clip_reader(
     options |= {"seconds": options.pop("duration"), "places": window_places(windows), "limits": limits}
 
     def read(clip: _Clip) -> BatchFeature | MediaError:
-        source, segment = clip
+        source, segment, _ = clip
         if not is_media_source(source):
             if segment is not None or video == audio:
                 raise ValueError(
@@ -569,20 +571,22 @@ def _cache(
     return FeatureCache(folder, known)
 
 
-def _keys(batch: list[_Clip]) -> list[Any]:
-    if not all(is_media_source(source) for source, _ in batch):
+def _key(source: Any, segment: Segment | None) -> Any:
+    if not is_media_source(source):
         raise ValueError("Decoded clips cannot be cached: leave `cache_dir` out, or pass the files.")
-    return [(content_of(source), segment) for source, segment in batch]
+    return content_of(source), segment
 
 
-def _recall(cache: FeatureCache | None, batch: list[_Clip]) -> FileEmbeddings | None:
-    """A batch from the cache; None without one."""
-    arrays = None if cache is None else cache.load(_keys(batch))
-    if arrays is None or not {"errors", "kept"} <= arrays.keys():
+def _recall(
+    cache: FeatureCache | None, read: Callable[[_Clip], BatchFeature | MediaError], batch: list[_Clip]
+) -> FileEmbeddings | None:
+    """A batch from the cache; None without one, or if files that could not be read then can be read now."""
+    arrays = None if cache is None else cache.load([key for *_, key in batch])
+    if arrays is None or "read" not in arrays:
         return None
     arrays.pop("keys", None)
-    kept, stored = arrays.pop("kept"), json.loads(str(arrays.pop("errors")))
-    # The files may have had other names then.
-    bad = [source_name(source) for place, (source, _) in enumerate(batch) if place not in kept.tolist()]
-    errors = [MediaError(name, *parts[1:]) for name, parts in zip(bad, stored, strict=True)]
+    kept = arrays.pop("read")
+    errors = [read(clip) for place, clip in enumerate(batch) if place not in kept]
+    if not all(isinstance(error, MediaError) for error in errors):
+        return None
     return FileEmbeddings(kept=kept, arrays=arrays, errors=errors)

@@ -85,15 +85,15 @@ def compute_locked_features(
     locked: Mapping[str, str] | None = None,
     **options: Any,
 ) -> LockedFeatures:
-    """Pass the windows and captions of a table that the cache lacks through locked towers.
+    """Pass the windows and captions of a table that the cache lacks through locked towers; clips that could
+    not be read are tried again.
 
     Args:
         model: on its device; its locked towers are in evaluation mode.
         processor: of the model.
         clips: table of [`load_clips`] or a [`ShardDataset`].
         names: towers, of [`locked_towers`].
-        folder: of the cache, by content of the file, part of it, tower, processor and limits, which decide
-            what is skipped.
+        folder: of the cache, by content of the file, part of it, tower, processor and limits.
         windows: of a clip, evenly spread.
         batch_size: clips at a time.
         num_workers: threads that decode.
@@ -220,21 +220,25 @@ class _Job:
         features = torch.zeros(len(keys), windows, size, dtype=getattr(torch, self.dtype))
         spans = torch.zeros(len(keys), windows, 2, dtype=torch.float64)
         mask = torch.zeros(len(keys), windows, dtype=torch.int64)
-        lacking = set(places)
+        lacking, errors = set(places), {}
         for names, arrays in cache.all():
-            lacking.difference_update(names)
             row = {number: place for place, number in enumerate(arrays["rows"].tolist())}
             for number, key in enumerate(names):
+                if number not in row:
+                    errors[key] = str(arrays["errors"][number])
+                    continue
+                lacking.discard(key)
                 for place in places.get(key, []):
-                    if number not in row:
-                        _, *reason = json.loads(str(arrays["errors"][number]))
-                        error = MediaError(name_of(clips[place]), *reason)
-                        result.skipped[place] = SkippedClip(error.source, str(error))
-                        continue
                     features[place] = self._tensor(arrays["features"][row[number]])
                     spans[place] = torch.from_numpy(arrays["spans"][row[number]])
                     mask[place] = torch.from_numpy(arrays["audio_mask"][row[number]])
-        if lacking:
+        for key in lacking & errors.keys():  # no run could read them
+            for place in places[key]:
+                _, *reason = json.loads(errors[key])
+                row_of_clip = clips[place]
+                error = MediaError(name_of(row_of_clip), *reason)
+                result.skipped[place] = SkippedClip.of(row_of_clip, error)
+        if lacking := lacking - errors.keys():
             raise RuntimeError(
                 f"{cache.folder}: the features of {len(lacking)} clips have gone. Give the command again."
             )
@@ -380,12 +384,12 @@ class FeatureDataset(ClipDataset):
         try:
             inputs = self._read_others(index, row, spans, heard, generator)
         except MediaError as error:
-            return SkippedClip(error.source, str(error))
+            return SkippedClip.of(row, error)
         for name, values in features.media.items():
             inputs[f"{name}_pooler_output"] = values[index, chosen]
         if "audio" in features.media:
             inputs["audio_mask"] = features.audio_mask[index, chosen]
-        return {**inputs, **self.ids(index, len(spans))}, captions
+        return {**inputs, **self.ids(row, index, len(spans))}, captions
 
     def _read_others(
         self,

@@ -149,6 +149,6 @@ def _hash_folder(folder: Path) -> str:
     """Hash of the files that a model is loaded from."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.suffix in (".json", ".safetensors", ".model", ".txt"):
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".model", ".txt", ".py"):
             digest.update(f"{path.name} {hash_file(path)}\n".encode())
     return digest.hexdigest()[:40]

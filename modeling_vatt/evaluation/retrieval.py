@@ -95,7 +95,8 @@ def retrieval_metrics(
 def clip_retrieval(embeddings: Mapping[str, npt.NDArray]) -> dict[str, float]:
     """Text-to-video and sound-to-video retrieval among the clips of a set.
 
-    The query of a clip is its first caption, or its sound; clips without it stay in the gallery.
+    The query of a clip is its first caption, with a mask of captions the first one with words, or its sound;
+    clips without it stay in the gallery.
 
     Args:
         embeddings: as [`~modeling_vatt.retrieval.embed_batches`] returns them; `text_mask` is (clips,) or
@@ -112,9 +113,12 @@ def clip_retrieval(embeddings: Mapping[str, npt.NDArray]) -> dict[str, float]:
     ):
         if query not in embeddings:
             continue
-        queries = embeddings[query][:, 0] if embeddings[query].ndim == 3 else embeddings[query]
+        queries = embeddings[query]
         present = np.asarray(embeddings[mask] if mask in embeddings else np.ones(len(queries)))
-        asking = np.flatnonzero(present[:, 0] if present.ndim == 2 else present)
+        present = present[:, None] if present.ndim == 1 else present
+        if queries.ndim == 3:
+            queries = queries[np.arange(len(queries)), present.argmax(axis=1)]
+        asking = np.flatnonzero(present.any(axis=1))
         if len(asking) == 0:
             continue
         similarity = average_windows(queries[asking], embeddings[gallery][:, None])

@@ -14,11 +14,14 @@ from urllib.parse import quote
 
 from ..files import csv_cell, write_whole
 from ..processors import MediaError, MediaLimits
-from .moments import Moment, moment_records, timecode
+from .moments import STALE_NOTES, Moment, moment_records, timecode
 from .thumbnails import PICTURE_LIMITS, thumbnail
 
 
-_COLUMNS = ("rank", "score", "path", "from", "to", "start", "end", "duration", "share", "strength", "copies")
+_COLUMNS = (
+    *("rank", "score", "path", "from", "to", "start", "end", "duration"),
+    *("share", "strength", "copies", "stale"),
+)
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -37,7 +40,7 @@ img, .none {{ width: 100%; aspect-ratio: 16 / 9; object-fit: contain; background
 </ol>
 </html>
 """
-_ITEM = """<li><a href="{link}">{picture}{path}</a><br>{begin}&ndash;{end}, score {score:.3f}</li>"""
+_ITEM = """<li><a href="{link}">{picture}{path}</a><br>{begin}&ndash;{end}, score {score:.3f}{note}</li>"""
 
 
 def export_moments(
@@ -111,6 +114,7 @@ def _page(
                 begin=timecode(moment.start),
                 end=timecode(moment.end),
                 score=moment.score,
+                note="" if moment.stale is None else f", {STALE_NOTES[moment.stale]}",
             )
         )
     return _PAGE.format(title=escape(query), count=len(moments), items="\n".join(items))

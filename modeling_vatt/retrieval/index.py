@@ -20,10 +20,10 @@ from .._version import __version__
 from ..embedding.identity import ModelIdentity
 from . import approximate
 from .approximate import ApproximateIndex
-from .errors import IndexDamaged
-from .moments import Moment
+from .errors import IndexDamaged, IndexMismatch
+from .moments import Moment, Stale
 from .searchable import MEETING, IndexedMoment, Result, SearchableIndex, Vectors
-from .store import EXPORTED, SPACES, FileRecord, Space, Store, check_path
+from .store import EXPORTED, SPACES, FileRecord, Space, Store, check_path, find_index
 
 
 if TYPE_CHECKING:
@@ -58,9 +58,10 @@ class VattIndex(SearchableIndex):
         except (KeyError, TypeError, ValueError) as error:
             raise IndexDamaged(f"{store.file}: settings that cannot be read ({error!r}).") from error
         self.dims: dict[Space, int] = dims
-        # Relative if the index lies in the folder of the videos, so that both can be moved.
+        # Relative if the index lies in the folder of the videos, so that both can be moved; to its real
+        # place, as links may lead there from anywhere.
         self.root: Path | None = (
-            None if root is None else Path(os.path.normpath(store.folder.absolute() / root))
+            None if root is None else Path(os.path.normpath(store.folder.resolve() / root))
         )
         self._guard = threading.Lock()
         self._cache: dict[tuple[Space, int], tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float32]]] = {}
@@ -95,8 +96,9 @@ class VattIndex(SearchableIndex):
             raise ValueError(f"`window` and `stride` must be positive seconds, got {window} and {stride}.")
         where = None
         if root is not None:
-            place, videos = Path(folder).absolute(), Path(root).absolute()
-            where = os.path.relpath(videos, place) if videos in place.parents else str(videos)
+            place, videos = Path(folder).resolve(), Path(root).resolve()
+            inside = videos in place.parents
+            where = os.path.relpath(videos, place) if inside else str(Path(root).absolute())
         settings = {
             "model": identity.to_dict(),
             "root": where,
@@ -142,10 +144,15 @@ class VattIndex(SearchableIndex):
         Raises:
             FileNotFoundError: no such folder and no such dataset.
             FileExistsError: there is an index in `folder`.
-            IndexDamaged, IndexMismatch: an index that cannot be used.
+            IndexDamaged, IndexMismatch: an index that cannot be used, or two in one folder.
         """
         if Path(name).exists() and not Path(name, EXPORTED).is_file():
             return cls.open(name)
+        if (found := find_index(name)) is not None:
+            raise IndexMismatch(
+                f"{name}: holds {EXPORTED} of an index that was saved, and another index ({found}). Move one "
+                "of them to another folder."
+            )
         from .exchange import download, read
 
         source = Path(name) if Path(name).exists() else download(str(name), revision, token)
@@ -266,12 +273,11 @@ class VattIndex(SearchableIndex):
     def _select(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         return list(self.store.select(statement.format(files="files", windows="windows"), values))
 
-    def stale(self, paths: Iterable[str]) -> dict[str, str]:
-        """Which files of the index are `"gone"` or `"changed"` since they were indexed; none if it came
-        without media."""
+    def stale(self, paths: Iterable[str]) -> dict[str, Stale]:
+        """See [`SearchableIndex.stale`]."""
+        found: dict[str, Stale] = {}
         if self.root is None:
-            return {}
-        found = {}
+            return found
         for path in set(paths):
             try:
                 stat = (self.root / path).stat()
@@ -282,6 +288,11 @@ class VattIndex(SearchableIndex):
             if known != [(stat.st_size, stat.st_mtime_ns)]:
                 found[path] = "changed"
         return found
+
+    def file_of(self, name: str | os.PathLike) -> Path:
+        """See [`SearchableIndex.file_of`]."""
+        file = Path(name)
+        return file if self.root is None or file.exists() else self.root / file
 
     def place_of(self, file: str | os.PathLike) -> str:
         """See [`SearchableIndex.place_of`]."""

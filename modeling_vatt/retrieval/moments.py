@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From windows that fit a query to moments of videos."""
 
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
+from itertools import islice, takewhile
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ Strength = Literal["strong", "likely", "weak"]
 # Largest share of random pairs that fit as well, for each strength.
 STRENGTHS: dict[Strength, float] = {"strong": 0.01, "likely": 0.05, "weak": 1.0}
 MARGIN = 0.05  # cosine below a moment's best window, up to which neighbours belong to it
+Stale = Literal["gone", "changed"]
+STALE_NOTES: dict[Stale | None, str] = {"gone": "gone", "changed": "changed since it was indexed"}
 _FIRST_WINDOWS = 64  # looked at to find moments; then four times as many, as often as necessary
 _TOUCHING = 0.05  # seconds between windows that count as neighbours
 
@@ -30,6 +33,7 @@ class Moment:
         duration: of the whole file, seconds.
         copies: other files of the same content, if those are one result.
         share: of random pairs of moments that fit as well, see [`Calibration`]; None if not known.
+        stale: whether the file is gone or has changed since it was indexed, see [`VattIndex.marked`].
     """
 
     path: str
@@ -39,6 +43,7 @@ class Moment:
     duration: float
     copies: tuple[str, ...] = field(default=(), compare=False)
     share: float | None = field(default=None, compare=False)
+    stale: Stale | None = field(default=None, compare=False)
 
     def overlaps(self, other: "Moment") -> bool:
         """Whether both are of one file and overlap in time."""
@@ -47,6 +52,10 @@ class Moment:
     def meets(self, other: "Moment") -> bool:
         """Whether both overlap in time, in any files."""
         return self.start < other.end and other.start < self.end
+
+    def holds(self, seconds: float | None) -> bool:
+        """Whether a second of the file lies in it."""
+        return seconds is None or self.start - _TOUCHING <= seconds <= self.end + _TOUCHING
 
 
 def check_second(moment: Moment, seconds: float | None) -> None:
@@ -104,7 +113,7 @@ def find_moments(
     Args:
         nearest: gives so many of the best windows, best first.
         top_k: number of results.
-        min_score: leave out windows that are less similar.
+        min_score: leave out moments that are less similar.
         merge: join windows, see [`merge_windows`].
         margin: see [`merge_windows`].
         per_file: at most so many moments of a file.
@@ -119,18 +128,21 @@ def find_moments(
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
     if min_score is not None and not -1 <= min_score <= 1:
         raise ValueError(f"`min_score` must be a cosine, -1 to 1, got {min_score}.")
+    least = -math.inf if min_score is None else min_score
     count = max(_FIRST_WINDOWS, 4 * top_k) if merge else top_k
     while True:
         windows = nearest(count)
-        more = len(windows) == count
-        good = [window for window in windows if min_score is None or window.score >= min_score]
-        last = not more or len(good) < len(windows)
+        more, lowest = len(windows) == count, windows[-1].score if windows else -math.inf
+        # Neighbours of a moment may fit less.
+        last = not more or lowest < (least - margin if merge else least)
         if other_than is not None:
             same = content(other_than.path)
-            good = [w for w in good if not (w.meets(other_than) and content(w.path) == same)]
-        moments = _choose(_merged(good, margin) if merge else good, top_k, per_file, content)
+            windows = [w for w in windows if not (w.meets(other_than) and content(w.path) == same)]
+        found = _merged(windows, margin) if merge else windows
+        good = takewhile(lambda moment: moment.score >= least, found)
+        moments = _choose(good, top_k, per_file, content)
         # Enough windows are seen when none of the others could belong to one of the moments.
-        whole = len(moments) == top_k and (not merge or windows[-1].score < moments[-1].score - margin)
+        whole = len(moments) == top_k and (not merge or lowest < moments[-1].score - margin)
         if whole or last:
             return moments
         count *= 4

@@ -263,8 +263,9 @@ class PgVectorIndex(SearchableIndex):
             changed = {
                 path: file for path, file in local.items() if known.get(path) != replaced(file, path=path)
             }
-            for path, file in changed.items():
-                self._copy(index, file, path)
+            order = [path for (path,) in index.store.select("SELECT path FROM files ORDER BY id")]
+            for path in filter(changed.__contains__, (f"{prefix}{path}" for path in order)):
+                self._copy(index, changed[path], path)
         removed = self.remove(gone)
         self.build()
         return {"copied": len(changed), "removed": removed}
@@ -352,15 +353,16 @@ class PgVectorIndex(SearchableIndex):
         # The operator gives negative products.
         distance = " + ".join(f"({space} <#> %s)" for space in queries)
         statement = (
-            f"SELECT path, first, last, -({distance}), duration FROM {{windows}} w JOIN {{files}} f "
-            f"ON f.id = w.file WHERE ({where}) ORDER BY {distance}"
+            f"SELECT path, first, last, -({distance}) AS score, duration, w.id FROM {{windows}} w "
+            f"JOIN {{files}} f ON f.id = w.file WHERE ({where}) ORDER BY {distance}"
         )
 
-        def rows(end: str, count: int) -> list[Any]:
-            values = (*queries.values(), *bounds, *queries.values(), count)
-            return self._run(f"{statement}{end} LIMIT %s", values).fetchall()
+        def rows(end: str, looked_at: int, count: int) -> list[Any]:
+            values = (*queries.values(), *bounds, *queries.values(), looked_at, count)
+            best = f"SELECT * FROM ({statement}{end} LIMIT %s) AS best ORDER BY score DESC, id LIMIT %s"
+            return self._run(best, values).fetchall()
 
-        everything = bool(exact) or len(queries) > 1
+        everything = bool(exact) or len(queries) > 1 or not self._graphs()
 
         def nearest(count: int) -> list[Moment]:
             nonlocal everything
@@ -373,11 +375,12 @@ class PgVectorIndex(SearchableIndex):
                 }
                 for key, value in settings.items():
                     self.connection.execute("SELECT set_config(%s, %s, true)", (key, str(value)))
-                found = rows("", count)
+                # More, as of equal windows the earliest are wanted, which a graph finds in any order.
+                found = rows("", 2 * count + 32, count)
                 # A graph stops after some windows; those of a folder may all come later.
                 everything = len(found) < count
             if everything:
-                found = rows(" + 0, w.id", count)  # ordering by a sum uses no graph
-            return [Moment(check_path(path), *row) for path, *row in found]
+                found = rows(" + 0, w.id", count, count)  # ordering by a sum uses no graph
+            return [Moment(check_path(path), *row) for path, *row, _ in found]
 
         return nearest

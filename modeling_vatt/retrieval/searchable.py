@@ -5,7 +5,7 @@
 import os
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..embedding.identity import ModelIdentity
 from ..embedding.vectors import unit
 from ..files import hash_file
-from .moments import MARGIN, Moment, check_second, find_moments
+from .moments import MARGIN, Moment, Stale, check_second, find_moments
 from .store import INSIDE, SPACES, Space, check_path, folder_bounds
 
 
@@ -100,6 +100,16 @@ class SearchableIndex(ABC):
     def content_of(self, path: str) -> str:
         """Hash of a file."""
         return self._select("SELECT hash FROM {files} WHERE path = %s", path)[0][0]
+
+    def stale(self, paths: Iterable[str]) -> dict[str, Stale]:
+        """Which files of the index are `"gone"` or `"changed"` since they were indexed; none if its videos
+        are elsewhere."""
+        return {}
+
+    def marked(self, moments: Sequence[Moment]) -> list[Moment]:
+        """The moments, each with the state of its file as `stale`."""
+        states = self.stale({moment.path for moment in moments})
+        return [replace(moment, stale=states.get(moment.path)) for moment in moments]
 
     def _copies(self, path: str) -> tuple[str, ...]:
         """Other files of the same content, by path."""
@@ -184,32 +194,45 @@ class SearchableIndex(ABC):
         check_path(path)
         return rows
 
-    def path_of(self, file: str | os.PathLike) -> str:
-        """A file as the index names it: by its place, or by an indexed file of the same content, or as
-        given."""
-        place, path = Path(file), self.place_of(file)
-        if place.is_file():
-            windows = "SELECT 1 FROM {files} f JOIN {windows} w ON w.file = f.id WHERE path = %s LIMIT 1"
-            size = "SELECT 1 FROM {files} WHERE size = %s LIMIT 1"
-            if not self._select(windows, path) and self._select(size, place.stat().st_size):
-                path = self.path_of_content(hash_file(place)) or path
-        return path
+    def file_of(self, name: str | os.PathLike) -> Path:
+        """A file here, or else that of the index of this name, if it is here."""
+        return Path(name)
 
-    def path_of_content(self, content: str) -> str | None:
-        """The first file of a hash."""
-        return self._select("SELECT min(path) FROM {files} WHERE hash = %s", content)[0][0]
+    def path_of(self, file: str | os.PathLike) -> str:
+        """A file as the index names it: by its place if it has not changed, or by an indexed file of the same
+        content; its whole path if the index has none. What is no file here stays as given."""
+        place, path = self.file_of(file), self.place_of(file)
+        if not place.is_file():
+            return path
+        stat = place.stat()
+        known = self._select("SELECT size, mtime_ns FROM {files} WHERE path = %s", path)
+        if known == [(stat.st_size, stat.st_mtime_ns)]:
+            return path
+        size = "SELECT 1 FROM {files} WHERE size = %s LIMIT 1"
+        content = hash_file(place) if self._select(size, stat.st_size) else ""
+        return self.path_of_content(content, path) or place.absolute().as_posix()
+
+    def path_of_content(self, content: str, wanted: str = "") -> str | None:
+        """The first file of a hash, or the `wanted` one of them."""
+        rows = self._select("SELECT path FROM {files} WHERE hash = %s ORDER BY path", content)
+        paths = [path for (path,) in rows]
+        return wanted if wanted in paths else next(iter(paths), None)
 
     @abstractmethod
     def window_at(self, path: str, seconds: float | None = None) -> IndexedMoment | None:
         """See [`VattIndex.window_at`]."""
 
-    def moment_of(self, file: str | os.PathLike, seconds: float | None) -> IndexedMoment | None:
-        """The window at a second of a file in any place, see [`VattIndex.window_at`]; ValueError if the file
-        has no such second."""
-        found = self.window_at(self.path_of(file), seconds)
+    def moment_at(self, path: str, seconds: float | None) -> IndexedMoment | None:
+        """See [`VattIndex.window_at`]; None too if no window holds the second, ValueError if the file has no
+        such second."""
+        found = self.window_at(path, seconds)
         if found is not None:
             check_second(found[0], seconds)
-        return found
+        return found if found is not None and found[0].holds(seconds) else None
+
+    def moment_of(self, file: str | os.PathLike, seconds: float | None) -> IndexedMoment | None:
+        """[`SearchableIndex.moment_at`] of a file in any place."""
+        return self.moment_at(self.path_of(file), seconds)
 
     def place_of(self, file: str | os.PathLike) -> str:
         """Path of a file or folder relative to the index's folder, if it lies in there, or as given."""

@@ -212,12 +212,13 @@ def update_index(
     """
     if index.root is None:
         raise ValueError("The index knows no folder of videos: it came without media.")
-    if exclude is not None and list(exclude) != index.store.meta(EXCLUDED):
-        Ignored(exclude)
-        index.store.set_meta(EXCLUDED, list(exclude))
+    kept = index.store.meta(EXCLUDED) or []
+    patterns = kept if exclude is None else list(exclude)
     state = [__version__, index.identity.weights, index.window, index.stride, repr(limits)]
     unfinished = Unfinished(index.store.folder / UNFINISHED, state)
-    update = _Update(index, index.root, retry, rehash, unfinished)
+    update = _Update(index, index.root, patterns, retry, rehash, unfinished)
+    if patterns != kept:  # once the run is not refused
+        index.store.set_meta(EXCLUDED, patterns)
     todo = update.settle_moved(update.changed())
     update.settle_gone(prune)
 
@@ -251,11 +252,17 @@ class _Update:
     """Steps and state of [`update_index`], in order."""
 
     def __init__(
-        self, index: VattIndex, root: Path, retry: bool, rehash: bool, unfinished: Unfinished
+        self,
+        index: VattIndex,
+        root: Path,
+        patterns: Sequence[str],
+        retry: bool,
+        rehash: bool,
+        unfinished: Unfinished,
     ) -> None:
         self.index, self.store, self.root = index, index.store, root
         self.retry, self.rehash, self.unfinished = retry, rehash, unfinished
-        ignored = Ignored([*read_patterns(root), *(self.store.meta(EXCLUDED) or [])])
+        ignored = Ignored([*read_patterns(root), *patterns])
         forgotten = set(self.store.meta(FORGOTTEN) or [])
 
         def is_excluded(path: str, is_folder: bool) -> bool:

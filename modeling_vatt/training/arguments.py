@@ -101,6 +101,11 @@ class PretrainingArguments:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         if self.group_by and self.shuffle_shards:
             raise ValueError("`group_by` and `shuffle_shards` exclude each other: leave one out.")
+        if self.metric_for_best_model.endswith(("MedianRank", "loss")):
+            raise ValueError(
+                f"`metric_for_best_model` {self.metric_for_best_model!r} is better when it is smaller, but "
+                "the largest is kept: choose a recall."
+            )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"`ema_decay` must be at least 0 and below 1, got {self.ema_decay}.")
         if self.schedule not in ("cosine", "constant", "wsd"):

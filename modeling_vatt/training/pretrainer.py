@@ -156,6 +156,11 @@ class Pretrainer:
                 f"{started} processes were started, but Accelerate takes each for a run of its own. Without "
                 "GPUs use `accelerate launch --cpu` or set the environment variable ACCELERATE_USE_CPU=1."
             )
+        if self.accelerator.gradient_accumulation_steps != 1:  # which would only divide the gradient
+            raise ValueError(
+                "Pretraining accumulates no gradients, as all clips of a batch are compared: leave "
+                "`gradient_accumulation_steps` of Accelerate at 1, and let `micro_batch_size` save memory."
+            )
         self.evaluate = evaluate
         self.save_extra = save_extra
         self.on_log = on_log
@@ -226,7 +231,7 @@ class Pretrainer:
         if self.accelerator.is_main_process:
             self._warn()
         self.model.train()
-        metrics: dict[str, float] = {}
+        metrics = self._logged()
         began, clips = time.perf_counter(), 0
         batches = self._live_batches()
         while self.progress.step < self.args.num_steps:
@@ -262,6 +267,15 @@ class Pretrainer:
             )
         if self.average is not None:
             self.average.apply()
+        return metrics
+
+    def _logged(self) -> dict[str, float]:
+        """Metrics of the last step of a finished run; {} for others."""
+        file, metrics = self.output_dir / "metrics.jsonl", {}
+        if self.progress.step == self.args.num_steps and file.is_file():
+            for line in map(json.loads, file.read_text().splitlines()):
+                if line.pop("step") == self.progress.step:
+                    metrics |= line
         return metrics
 
     def _set_drop_token(self, step: int) -> None:

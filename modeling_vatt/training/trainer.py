@@ -449,7 +449,13 @@ class VattTrainer(Trainer):
         return torch.stack(norms).norm()
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
-        loader = super()._get_dataloader(*args, **kwargs)
+        drop_last = self.args.dataloader_drop_last
+        # In evaluation, clips would be missing from the metrics.
+        self.args.dataloader_drop_last = drop_last and kwargs.get("is_training", False)
+        try:
+            loader = super()._get_dataloader(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drop_last
         inner = getattr(loader, "base_dataloader", loader)  # accelerate's loaders hold the one of torch
         inner.worker_init_fn = partial(_start_worker, rest=inner.worker_init_fn)
         return loader

@@ -5,8 +5,8 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -24,7 +24,7 @@ from starlette.types import ASGIApp
 from ..processors import MediaError
 from ..retrieval import IndexDamaged, IndexMismatch, VideoSearch
 from ..retrieval import Query as SearchQuery
-from ..retrieval.moments import Strength, check_second
+from ..retrieval.moments import Strength
 from ..retrieval.query import parse_weight
 from ..retrieval.searchable import IndexedMoment
 from ..retrieval.store import Space
@@ -185,12 +185,10 @@ def _add_search(app: FastAPI, service: SearchService, settings: WebSettings) -> 
             )
         return query
 
-    async def find(
-        parts: dict[str, Any], moment: IndexedMoment | None, chosen: dict[str, Any], name: str = ""
-    ) -> dict[str, Any]:
-        began = time.perf_counter()
+    @contextmanager
+    def refusing(name: str = "") -> Iterator[None]:
         try:
-            answer = await service.find(SearchQuery(**parts), moment, chosen)
+            yield
         except (IndexDamaged, IndexMismatch):
             raise
         except MediaError as error:
@@ -200,22 +198,34 @@ def _add_search(app: FastAPI, service: SearchService, settings: WebSettings) -> 
             ) from None
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
+
+    async def find(
+        parts: dict[str, Any], moment: IndexedMoment | None, chosen: dict[str, Any], name: str
+    ) -> dict[str, Any]:
+        began = time.perf_counter()
+        with refusing(name):
+            answer = await service.find(SearchQuery(**parts), moment, chosen)
         return answer | {"seconds": time.perf_counter() - began}
 
-    async def indexed(path: str, seconds: float | None) -> IndexedMoment:
-        # From the index alone: the file itself may be gone.
-        moment = await service.moment(path, seconds)
-        if moment is None:
+    async def indexed(parts: dict[str, Any]) -> IndexedMoment | None:
+        """The moment of `like` in the index; None without, or if its file is to be read, which `parts` then
+        names."""
+        if "like" not in parts:
+            return None
+        path, seconds = parts["like"]
+        with refusing():
+            found = await service.moment(path, seconds)
+        if found is None:
             raise HTTPException(404, "No such file in the index.")
-        try:
-            check_second(moment[0], seconds)
-        except ValueError as error:
-            raise HTTPException(400, str(error)) from None
-        return moment
+        if isinstance(found, Path):
+            parts["like"] = (found, seconds)
+            return None
+        return found
 
     @get("/api/search")
     async def search_index(chosen: Options, parts: Asked) -> dict[str, Any]:
-        return await find(parts, await indexed(*parts["like"]) if "like" in parts else None, chosen)
+        moment = await indexed(parts)
+        return await find(parts, moment, chosen, str(parts.get("like", ("",))[0]))
 
     @app.post("/api/search")
     async def search_file(
@@ -229,7 +239,7 @@ def _add_search(app: FastAPI, service: SearchService, settings: WebSettings) -> 
     ) -> dict[str, Any]:
         if len(set(by)) != len(by) or len(size or []) != len(by) - 1 or ("like" in by and "like" in parts):
             raise HTTPException(400, "Name each part once, and the `size` of each file but the last.")
-        moment = await indexed(*parts["like"]) if "like" in parts else None
+        moment = await indexed(parts)
         async with uploads.receive(request, size or []) as paths:
             files: dict[str, Any] = dict(zip(by, paths, strict=True))
             if "like" in files:

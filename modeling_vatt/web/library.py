@@ -4,13 +4,14 @@
 
 import io
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..processors.media import VIDEO_SUFFIXES
-from ..retrieval import VattIndex, thumbnail
+from ..retrieval import Moment, VattIndex, thumbnail
 from .media import version_of
 
 
@@ -75,6 +76,10 @@ class Library:
     def info(self) -> dict[str, Any]:
         """Current `VattIndex.info`."""
         return self._reader.submit(self.index.info).result()
+
+    def marked(self, moments: Sequence[Moment]) -> list[Moment]:
+        """See `VattIndex.marked`."""
+        return self._reader.submit(self.index.marked, moments).result()
 
     def _read(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
         generation = self.index.store.meta("generation")

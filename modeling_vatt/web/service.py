@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import anyio
@@ -26,7 +27,7 @@ from .settings import WebSettings
 Layout = Literal["tsne", "pca"]
 Result = TypeVar("Result")
 _DECODERS = 2  # uploads that are decoded at the same time
-_PLACE = ("path", "start", "end", "duration", "version")  # of a moment that no search has found
+_PLACE = ("path", "start", "end", "duration", "version", "stale")  # of a moment that no search has found
 
 
 class SearchService:
@@ -41,7 +42,7 @@ class SearchService:
         # Searches by words must not wait for a slow decoder.
         self._decoders = anyio.CapacityLimiter(_DECODERS)
         self._waiting = 0
-        self._maps: dict[tuple[Space, Layout], tuple[int, dict[str, Any]]] = {}
+        self._maps: dict[tuple[Space, Layout], tuple[int, int, list[Moment], list[list[float]]]] = {}
         self._map_locks: dict[tuple[Space, Layout], asyncio.Lock] = {}
 
     def close(self) -> None:
@@ -97,21 +98,23 @@ class SearchService:
         else:
             read = await anyio.to_thread.run_sync(search.read, query, limits, moment, limiter=self._decoders)
         moments, unknown = await self.run(
-            lambda: (
-                search.find(read, **options),
-                [] if query.text is None else search.unknown_words(query.text),
-            )
+            lambda: (search.find(read, **options), search.unknown_words(*query.texts))
         )
         return await self._answer(moments) | {"unknown": unknown}
 
-    async def moment(self, path: str, seconds: float | None) -> IndexedMoment | None:
-        """A moment of the index, None without the file. `path`: of the index, or `sha256:` and a hash;
-        `seconds`: default the middle."""
-        index = self.search.index
+    async def moment(self, path: str, seconds: float | None) -> IndexedMoment | Path | None:
+        """A moment of the index, its file if the index does not have it as it is now, or None. `path`: of the
+        index, or `sha256:` and a hash; `seconds`: default the middle. ValueError if the file has no such
+        second."""
+        index, library = self.search.index, self.library
 
-        def look() -> IndexedMoment | None:
-            named = index.path_of_content(path.removeprefix(HASH)) if path.startswith(HASH) else path
-            return None if named is None else index.window_at(named, seconds)
+        def look() -> IndexedMoment | Path | None:
+            if path.startswith(HASH):
+                named = index.path_of_content(path.removeprefix(HASH))
+                return None if named is None else index.moment_at(named, seconds)
+            if library.root is None or library.locate(path) is None:  # from the index alone
+                return index.moment_at(path, seconds)
+            return index.moment_of(library.root / path, seconds) or library.root / path
 
         return await self.run(look)
 
@@ -127,7 +130,7 @@ class SearchService:
         def collect() -> dict[str, Any]:
             versions = {path: self.library.version(path) for path in {moment.path for moment in moments}}
             shown = []
-            for moment in moments:
+            for moment in self.library.marked(moments):
                 entry = asdict(moment) | {
                     "version": versions[moment.path],
                     "strength": strength(moment.share),
@@ -144,22 +147,15 @@ class SearchService:
             index = self.search.index
             generation, total = await self.run(lambda: (index.store.meta("generation"), len(index)))
             known = self._maps.get((space, layout))
-            if known is not None and known[0] == generation:
-                return known[1]
-            moments, vectors = await self.run(lambda: index.vectors(space, self.settings.max_map_points))
-            # Not in the worker, where searches would wait for it.
-            places = await asyncio.to_thread(_places, np.asarray(vectors), layout)
-            shown = (await self._answer(moments, found=False))["moments"]
-            result = {
-                "total": total,
-                "generation": generation,
-                "points": [
-                    moment | {"x": x, "y": y}
-                    for moment, (x, y) in zip(shown, places.round(4).tolist(), strict=True)
-                ],
-            }
-            self._maps[space, layout] = (generation, result)
-            return result
+            if known is None or known[0] != generation:
+                moments, vectors = await self.run(lambda: index.vectors(space, self.settings.max_map_points))
+                # Not in the worker, where searches would wait for it.
+                places = await asyncio.to_thread(_places, np.asarray(vectors), layout)
+                known = self._maps[space, layout] = generation, total, moments, places.round(4).tolist()
+        generation, total, moments, spots = known
+        shown = (await self._answer(moments, found=False))["moments"]  # files change without the index
+        points = [moment | {"x": x, "y": y} for moment, (x, y) in zip(shown, spots, strict=True)]
+        return {"total": total, "generation": generation, "points": points}
 
 
 def _places(vectors: npt.NDArray, layout: Layout) -> npt.NDArray[np.float64]:

@@ -7,15 +7,14 @@ together, to the end of the one before. The thresholds are those of ffmpeg's com
 """
 
 import math
-import os
-import re
 from typing import BinaryIO
 
 
 _FORWARD = 10.0  # seconds; a shorter jump ahead is a gap
+_REORDERED_FRAMES = 20  # frames that may lie between one packet and the next, as they are stored out of order
 _BACKWARD = 0.1
 _DAMAGE = 30 * 3600.0  # seconds; a longer jump ahead is no time of a recording
-_REORDERED = 2.0  # packets of video between key frames are stored out of order
+_REORDERED = 2.0  # the same in seconds, for frames without a length
 _OVERLAP = 3.0  # seconds a stream may go back where another stream has shown that a new epoch begins
 
 
@@ -69,8 +68,9 @@ class FileClock:
             lag = moment - ends[epoch]  # difference from the expected stamp
             if (lag > _DAMAGE and not math.isfinite(self._forward)) or not math.isfinite(lag):
                 return
-            back = _BACKWARD + length if is_key else max(_REORDERED, 20 * length)
-            jumped = lag > self._forward or lag < -back
+            reordered = _REORDERED_FRAMES * length
+            back = _BACKWARD + length if is_key else max(_REORDERED, reordered)
+            jumped = lag > max(self._forward, reordered) or lag < -back
             if newest > epoch or jumped:
                 expected = ends[epoch] + self.offsets[epoch]
                 joins = moment + self.offsets[newest] - expected
@@ -95,48 +95,22 @@ class FileClock:
         return next(self.offsets[epoch] for first, epoch, _ in reversed(self.begins[kind]) if first <= number)
 
 
-# Whether a file holds one recording, by its outer layout
-
-
-def recording_end(file: BinaryIO, format_name: str) -> int | None:
-    """The byte at which a file's first recording ends: its size, unless others follow or it was cut short;
-    None if the format does not tell."""
-    place = file.tell()
+def matroska_end(file: BinaryIO) -> int | None:
+    """The byte at which a Matroska file's first recording ends: its size, unless others follow or it was cut
+    short; None if it does not tell."""
+    before, place = file.tell(), 0
     try:
-        size = file.seek(0, os.SEEK_END)
-        if "matroska" in format_name:
-            return _matroska_end(file)
-        if format_name == "flac":
-            return _find(file, rb"fLaC\x00\x00\x00\x22", size)
-        return None
+        for name in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):  # header, segment
+            file.seek(place)
+            head = file.read(12)
+            if len(head) < 12 or head[:4] != name or not head[4]:
+                return None
+            width = 9 - head[4].bit_length()
+            unknown = (1 << 7 * width) - 1
+            size = int.from_bytes(head[4 : 4 + width], "big") & unknown
+            if size == unknown:
+                return None
+            place += 4 + width + size
+        return place
     finally:
-        file.seek(place)
-
-
-def _matroska_end(file: BinaryIO) -> int | None:
-    place = 0
-    for name in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):  # header, segment
-        file.seek(place)
-        head = file.read(12)
-        if len(head) < 12 or head[:4] != name or not head[4]:
-            return None
-        width = 9 - head[4].bit_length()
-        unknown = (1 << 7 * width) - 1
-        size = int.from_bytes(head[4 : 4 + width], "big") & unknown
-        if size == unknown:
-            return None
-        place += 4 + width + size
-    return place
-
-
-def _find(file: BinaryIO, mark: bytes, size: int) -> int:
-    """Where the mark of a beginning occurs again; `size` if it does not."""
-    place, kept = 4, b""
-    file.seek(place)
-    while part := file.read(1 << 20):
-        found = re.search(mark, kept + part)
-        if found:
-            return place - len(kept) + found.start()
-        place += len(part)
-        kept = part[-16:]
-    return size
+        file.seek(before)

@@ -10,6 +10,7 @@ the file is read from its beginning and the stamps are moved onto one clock.
 import io
 import math
 import os
+import re
 import time
 from bisect import bisect_right, insort
 from collections import deque
@@ -27,7 +28,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Discard, Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from .clock import FileClock, recording_end
+from .clock import FileClock, matroska_end
 from .source import MediaError, MediaLimits, MediaSource, open_source, source_name
 
 
@@ -44,9 +45,10 @@ _SEEK_BACK_GUESSING = (10.0, 60.0)
 _TS_DISCONT, _GENERIC_INDEX, _NOTIMESTAMPS = 0x200, 0x100, 0x80
 # Formats that seek and then stamp by bytes a second, which is right only for samples of one size.
 _SEEKS_BY_RATE = ("wav", "w64", "aiff", "au", "voc", "sox", "ircam", "nistsphere", "caf")
+_TIMED_IN_OGG = ("opus", "vorbis")  # others get a stamp of some packet of the page that was sought
 _STATEFUL = ("speex", "adpcm", "g722", "g726")  # codecs whose packets need all those before them
 # Formats whose header states a length of its own, however much of the file is there.
-_HEADER_LENGTH = ("matroska", "flv")
+_HEADER_LENGTH = ("matroska", "flv", "flac")
 _LATE = 0.05  # seconds; where a file's clock starts later, it matters whether its length counts this
 _CUT_SHORT = 1.0  # seconds; headers err by less
 _MAX_ASPECT = 20.0  # of a pixel; more is damage
@@ -54,6 +56,7 @@ _REORDER_DEPTH = 17  # packets over which H.264 reorders frames
 _MAX_READ_ERRORS = 16
 _MAX_READ = 1 << 20  # bytes at a time
 _SAMPLE_TYPE = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
+_FLOAT = re.compile(r"f(16|32)([lb])e$")  # names of formats of pixels
 _LOUDEST = 2.0**31  # float samples with the range of 32-bit integers exist; more is damage
 
 
@@ -157,6 +160,8 @@ class MediaReader:
                 f"not a readable media file ({error_message(error)})", "Check the file."
             ) from error
         self._fresh = True
+        # FFmpeg counts the frames of elementary streams in the order of decoding.
+        self._unstamped = bool(self._container.format.flags & _NOTIMESTAMPS)
         self.streams = self._choose_streams()
         self.tick = {kind: float(stream.time_base) for kind, stream in self.streams.items()}
         starts = {kind: (stream.start_time or 0) * self.tick[kind] for kind, stream in self.streams.items()}
@@ -178,7 +183,7 @@ class MediaReader:
                 if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic
             ]
             if streams:
-                chosen[kind] = max(streams, key=lambda s: bool(s.disposition & Disposition.default))
+                chosen[kind] = max(streams, key=_preference)
         # "tty" renders text files.
         if not chosen or self._container.format.name == "tty":
             raise self.error("no video and no audio stream that can be decoded", "Check the file.")
@@ -247,13 +252,18 @@ class MediaReader:
             one_clock = states_length = all(stream.frames for stream in self.streams.values())
         elif form == "avi":
             one_clock = True  # frames are counted
-        elif "matroska" in form or form == "flac":
-            end, size = recording_end(self._file, form), self._container.size
+        elif "matroska" in form:
+            end, size = matroska_end(self._file), self._container.size
             one_clock = end is not None and end >= size
-            states_length = end == size and (form == "flac" or self.origin < _LATE)
-        elif flags & (_GENERIC_INDEX | _NOTIMESTAMPS) and not flags & _TS_DISCONT:
+            states_length = end == size and self.origin < _LATE
+        elif flags & (_GENERIC_INDEX | _NOTIMESTAMPS) and not flags & _TS_DISCONT and form != "flac":
             one_clock = True
-            states_length = all(s.codec_context.name.startswith("pcm_") for s in self.streams.values())
+            states_length = all(
+                s.codec_context.name.startswith("pcm_")
+                and (s.duration or 0) * s.time_base * (s.codec_context.bit_rate or 0)
+                <= 8 * self._container.size
+                for s in self.streams.values()
+            )
         return one_clock, states_length and self._container.duration is not None
 
     def _scan(self) -> FileClock:
@@ -284,7 +294,7 @@ class MediaReader:
                 kind = kinds[packet.stream_index]
                 stamp = packet.dts if packet.pts is None else packet.pts
                 tick = self.tick[kind]
-                moment = None if stamp is None or packet.is_discard else stamp * tick
+                moment = None if stamp is None or packet.is_discard or self._unstamped else stamp * tick
                 length = (packet.duration or 0) * tick
                 if kind == "audio" and packet.has_sidedata("skip_samples"):  # the decoder drops them
                     skipped = np.frombuffer(bytes(packet.get_sidedata("skip_samples"))[:8], "<u4")
@@ -301,9 +311,11 @@ class MediaReader:
 
     def _sound_from_begin(self) -> bool:
         """Whether sound must be decoded from its beginning, as samples or stamps after a seek are wrong."""
-        codec = self.streams["audio"].codec_context.name
-        by_rate = self._container.format.name in _SEEKS_BY_RATE and not codec.startswith("pcm_")
-        return by_rate or codec.removeprefix("lib").startswith(_STATEFUL) or self._counted()
+        form = self._container.format.name
+        codec = self.streams["audio"].codec_context.name.removeprefix("lib")
+        guessed = form in _SEEKS_BY_RATE and not codec.startswith("pcm_")
+        guessed |= form == "ogg" and codec not in _TIMED_IN_OGG
+        return guessed or codec.startswith(_STATEFUL) or self._counted()
 
     def _counted(self) -> bool:
         """Whether to count samples, as the stamps of sound add up rounded lengths, or repeat."""
@@ -409,7 +421,7 @@ class MediaReader:
                 continue
             for frame in frames:
                 self.check_time()
-                stamp = frame.pts
+                stamp = None if self._unstamped else frame.pts
                 if avi:
                     stamp = None if frame.dts is None else frame.dts - context.reorder_depth
                 moment = following if stamp is None else stamp * tick - self.origin
@@ -492,6 +504,11 @@ class MediaReader:
         return MediaInfo(self.name, duration, "video" in self.streams, "audio" in self.streams, **claims)
 
 
+def _preference(stream: Any) -> tuple[bool, bool]:
+    """What is larger for the stream to choose. A single picture (beside a sequence in AVIF) is no film."""
+    return stream.type == "audio" or stream.frames != 1, bool(stream.disposition & Disposition.default)
+
+
 def _with_next_stamp(packets: Iterator[Any]) -> Iterator[tuple[Any, int | None]]:
     """Packets, each with the next presentation stamp, None where that is not known."""
     queue: deque[Any] = deque()
@@ -563,12 +580,34 @@ class FrameConverter:
             scale = 1.0 if self._size is None else self._size / min(width, height)
             self._sides = max(1, round(width * scale)), max(1, round(height * scale))
         self._media.check_memory(3 * self._sides[0] * self._sides[1] * (self._count or number))
+        if numbers := _FLOAT.search(frame.format.name):
+            planes = _float_planes(frame, *numbers.groups())
+            if any(np.isnan(plane).any() for plane in planes):  # swscale makes it black
+                raise self._media.error(
+                    f"{frame.format.name} pixels that are NaN", "Replace them, or choose another window."
+                )
+            if frame.format.name.startswith("gray"):  # swscale takes 235 of 255 for white
+                grey = np.rint(planes[0].clip(0.0, 1.0) * 255).astype(np.uint8)
+                frame = av.VideoFrame.from_ndarray(grey, format="gray")
         # swscale resizes to planes twice as fast as to interleaved RGB, with the same result.
         layout = "rgb24" if self._sides == (frame.width, frame.height) else "gbrp"
         image = self._reformatter.reformat(
             frame, *self._sides, layout, interpolation=Interpolation.AREA, threads=1
         )
         return self._media.orientation(frame).apply(image.to_ndarray())
+
+
+def _float_planes(frame: Any, bits: str, order: str) -> list[np.ndarray]:
+    """The numbers of a decoded picture, (height, width * components of the plane)."""
+    # Not frame.to_ndarray(), which does not know all formats.
+    dtype = np.dtype(f"{'<' if order == 'l' else '>'}f{int(bits) // 8}")
+    used = len(frame.format.components) // len(frame.planes)
+    return [  # rows are padded, and those of PFM stored upwards
+        np.frombuffer(plane, dtype).reshape(plane.height, -1)[
+            :: -1 if plane.line_size < 0 else 1, : plane.width * used
+        ]
+        for plane in frame.planes
+    ]
 
 
 def mono(frame: Any) -> np.ndarray:

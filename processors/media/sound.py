@@ -44,7 +44,7 @@ class SoundTrack:
     def join(self) -> None:
         """Place what was added: frames follow each other sample for sample unless there is a real gap."""
         block = max(map(len, self._parts), default=0)
-        tolerance = max(min(block / 2, 0.01 * self.rate), self._tick)
+        tolerance, certain = max(min(block / 2, 0.01 * self.rate), self._tick), _CERTAIN * self.rate
         stamped = [number for number, shift in enumerate(self._shifts) if not math.isnan(shift)]
         moved: dict[int, int] = {}
         shift = math.nan
@@ -55,7 +55,7 @@ class SoundTrack:
             if moved and not self._is_gap(shift, coming, tolerance):
                 continue
             # The first one that most agree with, as further gaps may follow.
-            common = _most_common(coming, tolerance)
+            common = _most_common([one for one in coming if abs(one - coming[0]) <= certain], tolerance)
             coming = [self._shifts[other] for other in stamped[place : place + _SETTLING]]
             near = [other for other in coming if abs(other - common) <= tolerance]
             common = _most_common(near, max(1.0, self._tick))

@@ -6,6 +6,7 @@ import itertools
 import json
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -155,6 +156,17 @@ def test_items_of_a_batch_are_those_asked_for_one_by_one(folder):
     assert all(isinstance(item, SkippedClip) for item in items.__getitems__([1]))
 
 
+def test_embedded_files_of_one_name_are_told_apart(tmp_path):
+    """As the Hub has them, which keeps no folders: they must not be left out as negatives of each other."""
+    contents = [write_clip(tmp_path / "a.mp4", number).read_bytes() for number in (1, 2)]
+    videos = [{"path": "a.mp4", "bytes": contents[place]} for place in (0, 1, 0)]
+    rows = {"video": videos, "captions": [["a"], ["b"], ["c"]], "start": [0.0, 0.0, 0.5]}
+    table = datasets.Dataset.from_dict(rows).cast_column("video", datasets.Video(decode=False))
+    items = ClipDataset(table, small_processor(), with_ids=True)
+    first, other, later = (int(items[number]["video_ids"][0]) for number in range(3))
+    assert first == later != other
+
+
 def test_short_clips_and_foreign_captions(tmp_path):
     folder = tmp_path / "odd" / "train"
     folder.mkdir(parents=True)
@@ -232,3 +244,23 @@ def test_sampler_order_is_fixed_forever():
     """Resuming an old run needs the same order from a newer version of this package."""
     order = [index for step in StepSampler(6, 2, 3, seed=7) for _, index in step]
     assert order == np.random.default_rng((7, 0)).permutation(6).tolist()
+
+
+def test_a_file_that_can_be_read_again_is_decoded_after_all(folder, caplog):
+    """`datasets` caches what a call gave. The order stays; what is cut off is told."""
+    clips, file = load_clips(folder, "train"), folder / "train" / "clip01.mp4"
+    content = file.read_bytes()
+    file.write_bytes(b"storage is away")
+    decoded, skipped = decode_clips(clips, small_processor(), max_seconds=1.0)
+    assert len(decoded) == 4 and "clip01.mp4" in skipped[0].name
+    file.write_bytes(content)
+    for _ in range(2):
+        decoded, skipped = decode_clips(clips, small_processor(), max_seconds=1.0)
+        names = [Path(row["path"]).name for row in decoded["video"]]
+        assert names == [f"clip0{number}.mp4" for number in range(5)] and not skipped
+    assert "5 clips are longer than 1 s: only their beginning is used" in caplog.text
+    item = ClipDataset(decoded, small_processor())[1]
+    torch.testing.assert_close(item, ClipDataset(decoded.select([1]), small_processor())[0])
+    caplog.clear()
+    decode_clips(clips, small_processor(), max_seconds=1.3)
+    assert not caplog.messages

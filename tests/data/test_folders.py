@@ -10,7 +10,7 @@ from pathlib import Path
 
 import datasets
 import pytest
-from clip_folders import small_processor, write_clip
+from clip_folders import small_processor, write_clip, write_rows
 
 from modeling_vatt.data import (
     ClipDataset,
@@ -175,6 +175,115 @@ def test_missing_captions_are_no_words(folder):
     assert list(load_msrvtt(folder)["captions"]) == [["a\nb"], ["none"]]
     rows = datasets.Dataset.from_list([{"captions": ["", None, "a"], "sentences": None}])
     assert list(all_captions(rows)) == [["a"]]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "dataset"])
+def test_captions_in_several_columns(folder, tmp_path, kind, caplog):
+    """Some rows have one, some another: none loses its words."""
+    rows = [
+        {"file_name": "0.mp4", "captions": "clip 0"},
+        {"file_name": "1.mp4", "caption": "clip 1"},
+        {"file_name": "2.mp4", "text": "clip 2"},
+        {"file_name": "3.mp4", "captions": "clip 3", "text": "clip 9"},
+        {"file_name": "4.mp4", "captions": " "},
+    ]
+    if kind == "csv":
+        lines = ["file_name,text,captions,caption"]
+        lines += [",".join(row.get(name, "") for name in lines[0].split(",")) for row in rows]
+        (folder / "metadata.csv").write_text("\n".join(lines))
+        table = load_clips(folder, "train")
+    elif kind == "jsonl":
+        rows[0]["captions"] = ["clip 0"]  # type: ignore[assignment]
+        rows[3]["captions"] = ["clip 3"]  # type: ignore[assignment]
+        rows[4]["captions"] = []  # type: ignore[assignment]
+        write_rows(folder, rows)
+        table = load_clips(folder, "train")
+    else:
+        columns = {
+            name: [row.get(name) for row in rows] for name in ("file_name", "captions", "caption", "text")
+        }
+        datasets.Dataset.from_dict(columns).to_parquet(tmp_path / "rows.parquet")
+        table = load_clips("parquet", "train", "file_name", data_files=str(tmp_path / "rows.parquet"))
+    assert list(table["captions"]) == [["clip 0"], ["clip 1"], ["clip 2"], ["clip 3"], []]
+    assert "1 clips have their captions in the column 'caption'" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["csv", "embedded", "nameless"])
+def test_rows_of_one_clip_are_one_clip_with_several_captions(tmp_path, kind, caplog):
+    """As in MSR-VTT; parts of a file, and other files of the same name and size, are clips of their own."""
+    texts = ["clip 0", "clip 1", "grey number 0", "a tone", "grey", "clip 9"]
+    files, starts = ["0", "1", "0", "0", "2", "0"], ["", "", "", "0.5", "", "0"]
+    if kind == "csv":
+        for name in set(files):
+            (tmp_path / f"{name}.mp4").touch()
+        lines = [f"{file}.mp4,{text},{start}" for file, text, start in zip(files, texts, starts, strict=True)]
+        (tmp_path / "metadata.csv").write_text("\n".join(["file_name,caption,start", *lines]))
+        table = load_clips(tmp_path, "train")
+    else:
+        path = None if kind == "nameless" else "a.mp4"
+        videos = [{"path": path, "bytes": file.encode()} for file in files]
+        rows = {"video": videos, "caption": texts, "start": [float(start or "nan") for start in starts]}
+        features = datasets.Features(
+            {
+                "video": datasets.Video(decode=False),
+                "caption": datasets.Value("string"),
+                "start": datasets.Value("float64"),
+            }
+        )
+        datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "rows.parquet")
+        table = load_clips("parquet", "train", data_files=str(tmp_path / "rows.parquet"))
+    joined = [["clip 0", "grey number 0", "clip 9"], ["clip 1"], ["a tone"], ["grey"]]
+    assert list(table["captions"]) == joined and list(table["start"]) == [None, None, 0.5, None]
+    assert "6 rows are 4 clips" in caplog.text
+
+
+def test_rows_of_one_clip_with_sentences_and_shards_of_them(tmp_path):
+    folder = tmp_path / "clips" / "train"
+    folder.mkdir(parents=True)
+    write_clip(folder / "a.mp4", 1)
+    said = [{"start": 0.0, "end": 1.0, "text": text} for text in ("clip 1", "clip 2")]
+    write_rows(
+        folder,
+        [{"file_name": "a.mp4", "sentences": [said[0]]}, {"file_name": "./a.mp4", "sentences": said[1:]}],
+    )
+    table = load_clips(tmp_path / "clips", "train")
+    assert list(table["sentences"]) == [said]
+    shards, failures = prepare_shards(folder_clips(tmp_path / "clips", "train"), tmp_path / "shards")
+    assert len(shards) == 1 and not failures and shards[0]["sentences"] == said
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_file_with_other_labels_in_another_row(folder, several, caplog):
+    def load(*rows: tuple[str, str, float]) -> datasets.Dataset:
+        labels = [label.split("+") if several else label for _, label, _ in rows]
+        columns = [{"file_name": f"{file}.mp4", "start": start} for file, _, start in rows]
+        write_rows(folder, [{**row, "label": label} for row, label in zip(columns, labels, strict=True)])
+        return load_labelled(folder, "train", "video")
+
+    assert len(load(("0", "ab", 0), ("0", "ba", 1), ("1", "ab", 0))) == 3 and not caplog.messages
+    assert len(load(("0", "ab+c", 0), ("0", "c+ab" if several else "ab+c", 0), ("1", "ba", 0))) == 3
+    assert "1 rows repeat a file and its label, such as" in caplog.text
+    with pytest.raises(ValueError, match=r"0\.mp4 is .*ab.* in one row and .*ba.* in another"):
+        load(("0", "ab", 0), ("1", "ab", 0), ("0", "ba", 0))
+
+
+def test_lists_written_as_text(folder):
+    """By pandas into CSV: neither one long caption nor a class for each combination."""
+    rows = ["\"['a dog', 'it runs']\"", '"[""a cat\'s""]"', "[]"]
+    lines = [f"{number}.mp4,{text}" for number, text in enumerate(rows)]
+    for column, load in (("caption", load_clips), ("label", load_labelled)):
+        more = ("video",) if column == "label" else ()
+        (folder / "metadata.csv").write_text("\n".join([f"file_name,{column}", *lines]))
+        with pytest.raises(ValueError, match=f"column '{column}': .* is a list written as text"):
+            load(folder, "train", *more)
+        (folder / "metadata.csv").write_text("\n".join([f"file_name,{column}", *lines, "3.mp4,[Music]"]))
+        assert len(load(folder, "train", *more)) == 4
+
+
+def test_columns_that_are_called_almost_right_are_told(folder, caplog):
+    (folder / "metadata.csv").write_text("file_name,Caption,start_time,End,ending\n0.mp4,a,1,2,b\n")
+    load_clips(folder, "train")
+    assert "start_time, End limit no part" in caplog.text and "clips have no words" in caplog.text
 
 
 def test_sentences_without_times_or_words_are_left_out_and_listed(folder, caplog):

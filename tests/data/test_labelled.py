@@ -15,6 +15,7 @@ from PIL import Image
 from modeling_vatt.data import (
     EpochSampler,
     LabelledDataset,
+    SkippedClip,
     class_names,
     collate_clips,
     decode_clips,
@@ -104,6 +105,15 @@ def test_labels_of_every_kind(tmp_path, values, options, names, encoded, caplog)
         assert match_classes(table, names)["label"] == table["label"]
 
 
+def test_labels_in_another_unicode_form_are_one_class(tmp_path):
+    """As in folders that a Mac has packed."""
+    for number, name in enumerate(("caf\u00e9", "cafe\u0301", "bar")):
+        (tmp_path / name).mkdir()
+        write_sound(tmp_path / name / f"{number}.wav", 300)
+    table = load_labelled(tmp_path, "train", "audio")
+    assert class_names(table) == ["bar", "caf\u00e9"] and sorted(table["label"]) == [0, 1, 1]
+
+
 def test_csv_beside_the_files_and_other_datasets(tmp_path):
     """AudioSet's way of writing labels; a data set of the user's own with another media column; its own class
     list is kept."""
@@ -156,10 +166,10 @@ def test_items(classes):
 
 
 def test_several_labels_are_ones_and_zeros(tmp_path):
-    write_sound(tmp_path / "a.wav", 300)
-    write_rows(
-        tmp_path, [{"file_name": "a.wav", "label": ["z", "x"]}] + 2 * [{"file_name": "a.wav", "label": ["y"]}]
-    )
+    labels = {"a.wav": ["z", "x"], "b.wav": ["y"], "c.wav": ["y"]}
+    for name in labels:
+        write_sound(tmp_path / name, 300)
+    write_rows(tmp_path, [{"file_name": name, "label": label} for name, label in labels.items()])
     items = LabelledDataset(load_labelled(tmp_path, "train", "audio"), small_processor(), "audio")
     batch = collate_clips([items[index] for index in range(3)])
     assert batch.inputs["labels"].tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]
@@ -196,6 +206,21 @@ def test_what_cannot_be_read_is_skipped(tmp_path):
         assert files - {Path(clip.name).name for clip in batch.skipped} == {good}
         decoded, skipped = decode_clips(table, small_processor(), media=media)
         assert len(decoded) == 1 and {clip.name for clip in skipped} == {clip.name for clip in batch.skipped}
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_parts_of_a_file_that_cannot_be_read_are_counted_each(tmp_path, decoded):
+    (tmp_path / "a.wav").write_bytes(b"broken")
+    write_sound(tmp_path / "b.wav", 300)
+    rows = [{"file_name": "a.wav", "label": "x", "start": n, "end": n + 1} for n in range(3)]
+    write_rows(tmp_path, [*rows, {"file_name": "b.wav", "label": "y"}])
+    table = load_labelled(tmp_path, "train", "audio")
+    if decoded:
+        _, skipped = decode_clips(table, small_processor(), media="audio")
+    else:
+        items = LabelledDataset(table, small_processor(), "audio")
+        skipped = [item for item in map(items.__getitem__, range(4)) if isinstance(item, SkippedClip)]
+    assert len({clip.name for clip in skipped}) == 3 and "a.wav (1.0 to 2.0 s)" in skipped[1].name
 
 
 def test_decoded_clips_give_the_same_items(classes):

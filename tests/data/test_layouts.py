@@ -66,6 +66,14 @@ def test_layout_errors_name_the_file_and_the_remedy(ucf101, tmp_path):
     for load, message in ((load_hmdb51, "_test_split1"), (load_esc50, "esc50.csv")):
         with pytest.raises(ValueError, match=message):
             load(tmp_path)
+    annotations = tmp_path / "MSRVTT_JSFUSION_test.csv"
+    annotations.write_text("video_id,sentence\nvideo7,a\n")
+    for name in ("videos", "compressed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "video7.mp4").touch()
+    with pytest.raises(ValueError, match=r"videos/video7\.mp4 and .*compressed/video7\.mp4 are both"):
+        load_msrvtt(tmp_path)
+    annotations.unlink()
     for load in (load_msrvtt, load_youcook2):
         with pytest.raises(ValueError, match="Pass `annotations`"):
             load(tmp_path)

@@ -119,6 +119,44 @@ def test_the_same_call_mends_what_is_damaged(videos, tmp_path, damage):
     assert contents(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("reencode", [False, True])
+def test_files_that_were_replaced_are_put_in_anew(videos, tmp_path, reencode):
+    """Also one that was missing, and in a run that was not finished; what is gone stays."""
+    source = tmp_path / "videos"
+    source.mkdir()
+    for path in videos.iterdir():
+        (source / path.name).write_bytes(path.read_bytes())
+    (source / "3.mp4").unlink()
+    settings = ShardSettings(reencode, size=16, sampling_rate=8000)
+    options: Any = {"settings": settings, "shard_bytes": ONE_EACH}
+    clips, out = clips_of(source), tmp_path / "out"
+    before, failures = prepare_shards(clips, out, **options)
+    assert len(before) == COUNT - 1 and len(failures) == 1
+    third = before[2]["video"]["bytes"]
+    written = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    assert prepare_shards(clips, out, run=None, **options)[0].fingerprint == before.fingerprint  # type: ignore
+    (source / "0.mp4").rename(tmp_path / "0.mp4")
+    assert prepare_shards(clips, out, run=None, **options)[0].fingerprint == before.fingerprint  # type: ignore
+    (tmp_path / "0.mp4").rename(source / "0.mp4")
+    (source / "1.mp4").write_bytes((videos / "2.mp4").read_bytes())
+    (source / "3.mp4").write_bytes((videos / "3.mp4").read_bytes())
+
+    def stopped(function: Any, tasks: Any) -> Any:
+        yield function(tasks[0])
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        prepare_shards(clips, out, run=stopped, **options)
+    (source / "2.mp4").write_bytes((videos / "0.mp4").read_bytes())
+    again, failures = prepare_shards(clips, out, **options)
+    fresh, _ = prepare_shards(clips, tmp_path / "fresh", **options)
+    assert not failures and again.fingerprint == fresh.fingerprint != before.fingerprint
+    assert again[1]["video"]["bytes"] == third
+    assert [path.name for path in out.glob("*.tar") if path.stat().st_mtime_ns == written[path.name]] == [
+        "shard-000000.tar"
+    ]
+
+
 # --- storage ---
 
 

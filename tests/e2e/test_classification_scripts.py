@@ -111,6 +111,11 @@ def test_video_from_a_pretrained_model(run, pretrained, videos):
     assert "Saved to again" in evaluated and not Path("again/model.safetensors").exists()
     again = json.loads(Path("again/results.json").read_text())
     assert again["metrics"] == pytest.approx(results["metrics"])
+    # A new run without evaluation leaves no results of another one beside its model.
+    for checkpoint in Path("out").glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    run("run_video_classification", output_dir="out", validation_split="", **options)
+    assert not any(Path("out", name).exists() for name in ("results.json", "per_class.csv", "confusion.png"))
 
 
 @pytest.mark.parametrize("several", [False, True])

@@ -15,6 +15,8 @@ from media_factory import truncate
 from scripts import EXAMPLES, call
 
 from modeling_vatt import VattForPreTraining
+from modeling_vatt.data import clip_dataset
+from modeling_vatt.processors import MediaError
 
 
 @pytest.fixture
@@ -60,6 +62,31 @@ def test_what_is_there_is_kept_and_replaced_files_are_embedded_anew(embed):
     assert again == embed(output_dir="fresh")
     truncate(parts[0], parts[0], 0.5)
     assert embed() == again
+
+
+def test_clips_that_could_not_be_read_are_tried_again(embed, monkeypatch):
+    """And only these; their rows hold nothing but the error."""
+    Path("videos/train/clip00.mp4").write_bytes(b"broken")
+    honest = clip_dataset.read_row
+
+    def failing(row, *rest):
+        if "clip01" in row["video"]["path"]:
+            raise MediaError("clip01.mp4", "cannot be opened (Stale file handle)")
+        return honest(row, *rest)
+
+    monkeypatch.setattr(clip_dataset, "read_row", failing)
+    before = embed()
+    rows = pq.read_table("out").to_pylist()
+    assert [name for name, value in rows[1].items() if value is not None] == ["clip", "name", "error"]
+    monkeypatch.setattr(clip_dataset, "read_row", honest)
+    read: list[str] = []
+    monkeypatch.setattr(
+        clip_dataset, "read_row", lambda row, *rest: read.append(row["video"]["path"]) or honest(row, *rest)
+    )
+    after = embed()
+    assert [Path(path).name for path in read] == ["clip00.mp4", "clip01.mp4"]
+    assert before[1] is None and after == {**before, 1: after[1]} == embed(output_dir="fresh")
+    assert list(after) == [0, 1, 2, 3] and len(after[1]) == len(after[2])
 
 
 @pytest.mark.parametrize(

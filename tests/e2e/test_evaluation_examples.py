@@ -131,16 +131,19 @@ def test_retrieval_with_several_captions(run, tmp_path):
 
 
 def test_a_row_for_every_caption(run, tmp_path):
-    """Equal clips are one, which all their captions ask for."""
+    """Equal clips are one, which all their captions with words ask for."""
     folder = tmp_path / "rows" / "test"
     folder.mkdir(parents=True)
     for number in range(2):
         write_clip(folder / f"{number}.mp4", number)
-    lines = ["file_name,caption", *(f"{number % 2}.mp4,clip {number}" for number in range(6))]
-    (folder / "metadata.csv").write_text("\n".join(lines))
-    _, results = run("run_zero_shot_retrieval", dataset=tmp_path / "rows", windows=1)
+    lines = ["file_name,caption", "0.mp4,...", *(f"{number % 2}.mp4,clip {number}" for number in range(6))]
+    (folder / "metadata.csv").write_text("\n".join([*lines, "1.mp4,?!"]))
+    output, results = run("run_zero_shot_retrieval", dataset=tmp_path / "rows", windows=1)
     metrics = results["metrics"]
     assert [metrics[name] for name in ("gallery_size", "txt2vid_queries", "audio2vid_queries")] == [2, 6, 2]
+    assert "2 captions have no words" in output
+    _, results = run("run_zero_shot_retrieval", dataset=tmp_path / "rows", windows=1, captions="first")
+    assert results["metrics"]["txt2vid_queries"] == 2
 
 
 def test_parts_of_one_video(run, tmp_path):

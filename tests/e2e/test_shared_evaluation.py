@@ -28,7 +28,11 @@ def evaluate(folder: Path, cache: str, several: bool) -> dict[str, Any]:
     """Of 7 clips in batches of 2, so that those of two processes are filled up."""
     table = load_labelled(folder, "train", "audio", "tags" if several else None, cache_dir=cache)
     data = LabelledDataset(table, small_processor(), "audio")
-    args = arguments(folder / f"out-{os.environ.get('RANK', 'one')}", per_device_eval_batch_size=2)
+    args = arguments(
+        folder / f"out-{os.environ.get('RANK', 'one')}",
+        per_device_eval_batch_size=2,
+        dataloader_drop_last=True,  # of training only
+    )
     trainer = VattTrainer(
         classifier(data, label_balancing=several),
         args,

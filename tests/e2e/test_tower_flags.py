@@ -14,6 +14,7 @@ from clip_folders import write_clip
 from modeling_vatt import VattModel
 from modeling_vatt.data import folder_clips, prepare_shards
 from modeling_vatt.models.loading import load_pretrained
+from modeling_vatt.processors import VattVideoProcessor
 
 
 @pytest.fixture
@@ -38,6 +39,19 @@ def test_a_checkpoint_that_is_not_there_is_said_at_once(flags, no_network, tmp_p
         with pytest.raises(FileNotFoundError, match=f"^{name}: no such folder"):
             load(name)
     assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "side"),
+    [
+        ({"size": 224, "crop_size": 224}, 256),
+        ({"size": 346, "crop_size": 289}, 346),  # EfficientNet-B3
+        ({"size": {"height": 256, "width": 455}, "crop_size": {"height": 256, "width": 455}}, 520),
+    ],
+)
+def test_files_are_decoded_no_smaller_than_frames_are_resized_to(flags, settings, side):
+    decoded = importlib.import_module("common").decoded_side(VattVideoProcessor(**settings))
+    assert decoded == side
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Windows of files embedded by a frozen model, and retrieval with them."""
 
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +16,9 @@ from small_models import seeded, small_config
 
 from modeling_vatt import VattForPreTraining
 from modeling_vatt.data import source_of
+from modeling_vatt.embedding import cache, embedding
 from modeling_vatt.evaluation import average_windows, retrieval_metrics, zero_shot_retrieval
-from modeling_vatt.processors import VattProcessor, read_clip
+from modeling_vatt.processors import MediaError, VattProcessor, read_clip
 from modeling_vatt.processors.windows import read_windows
 from modeling_vatt.retrieval import Gallery, embed_batches, embed_files, embed_query, embed_texts, unit
 
@@ -71,8 +73,8 @@ def test_contents_serve_as_well_as_paths(model, processor, files, tmp_path):
     content = files[0].read_bytes()
     named = source_of({"path": "a.mp4", "bytes": content})
     expected = embed_files(model, processor, [files[0]]).arrays["video_va_embeds"]
-    for source, cache in ((content, None), (named, tmp_path), (named, tmp_path)):
-        found = embed_files(model, processor, [source], cache_dir=cache)
+    for source, folder in ((content, None), (named, tmp_path), (named, tmp_path)):
+        found = embed_files(model, processor, [source], cache_dir=folder)
         np.testing.assert_array_equal(found.arrays["video_va_embeds"], expected)
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -135,6 +137,56 @@ def test_segments_read_nothing_outside(tmp_path, model, processor):
     np.testing.assert_allclose(rows[1], [expected] * 2, rtol=1e-4, atol=1e-6)
     with pytest.raises(ValueError, match="longer"):
         embed_files(model, processor, [file], segments=segments[:2])
+
+
+@pytest.mark.parametrize("fault", ["reading", "hashing"])
+def test_a_fault_that_passes_stays_in_no_cache(tmp_path, model, processor, files, monkeypatch, fault):
+    """A file system that answers again: the file is tried again, those that were embedded are not."""
+    whole = embed_files(model, processor, files[:2])
+    read, hashed = embedding.read_windows, cache.hash_file
+    asked: list[str] = []
+
+    def failing(source, *args, **options):
+        asked.append(str(source))
+        if str(source) == str(files[1]) and len(asked) < 5:
+            raise MediaError(str(source), "cannot be decoded (Input/output error)")
+        return read(source, *args, **options)
+
+    def unreadable(path):
+        if len(asked) < 5 and str(path) == str(files[1]):
+            raise OSError(errno.EIO, "Input/output error")
+        return hashed(path)
+
+    monkeypatch.setattr(embedding, "read_windows", failing)
+    if fault == "hashing":
+        monkeypatch.setattr(cache, "hash_file", unreadable)
+    for _ in range(2):
+        found = embed_files(model, processor, files[:2], cache_dir=tmp_path)
+        assert found.kept.tolist() == [0] and "Input/output error" in str(found.errors[0])
+    assert len(asked) == 3  # the good one once
+    asked.extend(["", ""])
+    for _ in range(2):
+        found = embed_files(model, processor, files[:2], cache_dir=tmp_path)
+        assert not found.errors
+        np.testing.assert_array_equal(found.arrays["video_va_embeds"], whole.arrays["video_va_embeds"])
+
+
+def test_a_file_that_changes_while_it_is_embedded(tmp_path, model, processor, files, monkeypatch):
+    """Such as one that is still being copied: what was read is not known as what the file became."""
+    file = tmp_path / "a.mp4"
+    file.write_bytes(files[0].read_bytes())
+    embed = embedding._embed_clips
+
+    def slow(*args):
+        file.write_bytes(files[3].read_bytes())
+        return embed(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding, "_embed_clips", slow)
+        embed_files(model, processor, [file], cache_dir=tmp_path / "cache")
+    found = embed_files(model, processor, [file], cache_dir=tmp_path / "cache")
+    expected = embed_files(model, processor, [files[3]])
+    np.testing.assert_array_equal(found.arrays["video_va_embeds"], expected.arrays["video_va_embeds"])
 
 
 def test_cache_answers_only_the_same_question(tmp_path, model, processor, files, monkeypatch):

@@ -20,7 +20,7 @@ from modeling_vatt.embedding.building import build_from_towers
 from modeling_vatt.embedding.identity import ModelIdentity
 from modeling_vatt.embedding.locked_features import FeatureDataset, compute_locked_features, locked_towers
 from modeling_vatt.hub.remote_code import save_remote_code
-from modeling_vatt.processors import MediaLimits, VattAugmentation, VattProcessor
+from modeling_vatt.processors import MediaError, MediaLimits, VattAugmentation, VattProcessor
 from modeling_vatt.training import Pretrainer, PretrainingArguments
 
 
@@ -83,6 +83,29 @@ def test_cached_and_uncached_training_are_one(built, folder, tmp_path, locked, m
     assert "video_pooler_output" in collate_clips([datasets["vectors"][0]]).inputs or "video" not in locked
 
 
+def test_a_fault_that_passes_stays_in_no_cache(built, folder, tmp_path, monkeypatch):
+    """Beside a clip that stays broken; features are those of a run without faults."""
+    model, processor = copy.deepcopy(built[0]), built[1]
+    model.lock("video", "text")
+    clips = load_clips(folder, "train")
+    whole = _features(model, processor, clips, tmp_path / "whole")
+    read_row = locked_features.read_row
+
+    def failing(row: Any, *rest: Any) -> Any:
+        if "clip01" in row["video"]["path"]:
+            raise MediaError("clip01", "cannot be opened (Stale file handle)")
+        return read_row(row, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(locked_features, "read_row", failing)
+        for _ in range(2):
+            assert set(_features(model, processor, clips, tmp_path / "cache").skipped) == {1, 5}
+    for _ in range(2):
+        found = _features(model, processor, clips, tmp_path / "cache")
+        assert set(found.skipped) == set(whole.skipped) == {5}
+        torch.testing.assert_close(found.media["video"], whole.media["video"])
+
+
 def test_features_are_found_again(built, folder, tmp_path, monkeypatch):
     """By content, wherever the file is and beside whatever clips; not for other towers, parts or windows."""
     model, processor = copy.deepcopy(built[0]), copy.deepcopy(built[1])
@@ -100,12 +123,13 @@ def test_features_are_found_again(built, folder, tmp_path, monkeypatch):
         return len(read)
 
     assert rows_read() == 6
+    assert rows_read() == 1  # the broken one is tried again, as its fault might pass
     made = sorted((tmp_path / "cache").iterdir())
     processor(text=["a"], padding="longest")  # which the tokenizer remembers
-    assert rows_read() == 0 and sorted((tmp_path / "cache").iterdir()) == made
+    assert rows_read() == 1 and sorted((tmp_path / "cache").iterdir()) == made
     moved = folder.rename(folder.with_name("moved"))
     try:
-        assert rows_read(load_clips(moved, "train").select([5, 2, 0])) == 0
+        assert rows_read(load_clips(moved, "train").select([5, 2, 0])) == 1
         again = load_clips(moved, "train")
         found = _features(model, processor, again, tmp_path / "cache")
         assert "moved/train/clip05.mp4" in found.skipped[5].reason
@@ -121,7 +145,7 @@ def test_features_are_found_again(built, folder, tmp_path, monkeypatch):
     processor.save_pretrained(tmp_path / "saved")
     save_remote_code(tmp_path / "saved")
     own, processor = processor, VattProcessor.from_pretrained(tmp_path / "saved")
-    assert rows_read() == 0
+    assert rows_read() == 1
     assert not ModelIdentity.of(model, processor).differences(ModelIdentity.of(model, own))
     assert rows_read(locked={"video": "another", "text": "another"}) == 6  # whoever asks has the hashes
     monkeypatch.setattr(processor.video_processor, "image_mean", [0.1, 0.2, 0.3])

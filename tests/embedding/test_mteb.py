@@ -130,6 +130,8 @@ def test_the_revision_of_a_folder_is_its_content(world, tmp_path):
     second = model_meta(str(other))
     assert first.name == second.name == "local/model" and first.revision != second.revision
     assert first.revision == model_meta(str(folder)).revision
+    (other / "tower.py").write_text("# code that came with it")
+    assert model_meta(str(other)).revision != second.revision
     places = {first.experiment_name}
     for other in ({"windows": 2}, {"truncate_dim": 4}, {"model_kwargs": {"dtype": torch.float16}}):
         places.add(model_meta(str(folder), **other).experiment_name)

@@ -169,8 +169,10 @@ def test_clips_without_caption_or_sound_ask_nothing_but_stay_in_the_gallery():
     metrics = clip_retrieval(embeddings)
     assert metrics["aud2vid_R1"] == 1.0 and metrics["txt2vid_R1"] == 1.0
     assert metrics["gallery_size"] == 4 and metrics["mean_recall"] == 1.0
-    every = {"text_vt_embeds": np.stack([video, video[::-1]], axis=1)}
-    masks = {"text_mask": np.array([[0, 1], [1, 1], [1, 0], [1, 1]])}  # of captions
+    every = {"text_vt_embeds": np.stack([video[::-1], video], axis=1)}
+    masks = {"text_mask": np.array([[0, 1], [0, 1], [0, 0], [0, 0]])}  # the first caption with words asks
     assert clip_retrieval({**embeddings, **every, **masks}) == metrics
+    masks = {"text_mask": np.array([[1, 1], [0, 1], [0, 0], [0, 0]])}
+    assert clip_retrieval({**embeddings, **every, **masks})["txt2vid_R1"] == 0.5
     with pytest.raises(ValueError, match="nothing asks"):
         clip_retrieval({**embeddings, "audio_mask": np.zeros(4), "text_mask": np.zeros(4)})

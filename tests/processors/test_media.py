@@ -30,7 +30,7 @@ from media_factory import (
     truncate,
     write_media,
 )
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from modeling_vatt.processors.media import MediaError, MediaLimits, probe, read_clip, read_clips
 
@@ -239,6 +239,21 @@ def test_colours(make: Maker, pix_fmt: str, size: int | None) -> None:
         assert np.abs(frame[int(height * y), int(width * x)] - expected).max() <= 4
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_of_floating_point_numbers(channels: int) -> None:
+    """Numbers beyond white are white; NaN is refused, as it is for sound."""
+    pixels = np.linspace(0.0, 1.0, 8 * 6 * channels, dtype="<f4").reshape(6, 8, channels)  # rows upwards
+    head = f"P{'F' if channels == 3 else 'f'}\n8 6\n-1.0\n".encode()
+    expected = np.rint(np.broadcast_to(pixels[::-1], (6, 8, 3)) * 255)
+    (frame,) = read_clip(head + pixels.tobytes(), duration=0.1).frames
+    assert np.abs(frame - expected).max() <= 1
+    pixels[0, 0] = np.inf
+    assert (read_clip(head + pixels.tobytes(), duration=0.1).frames[0, -1, 0] == 255).all()
+    pixels[2, 3, -1] = np.nan
+    with pytest.raises(MediaError, match="NaN"):
+        read_clip(head + pixels.tobytes(), size=3)
+
+
 def test_resizing_averages(make: Maker) -> None:
     checks = np.indices((96, 128)).sum(axis=0) % 2 * 255
     frame = np.repeat(checks[..., None], 3, axis=2).astype(np.uint8)
@@ -366,6 +381,19 @@ def test_gaps_are_silent(make: Maker) -> None:
     assert not clip.waveform[49_200:71_900].any()
 
 
+@pytest.mark.parametrize(("name", "codec"), [("pause.webm", "libopus"), ("pause.mkv", "aac")])
+def test_windows_after_a_gap(make: Maker, name: str, codec: str) -> None:
+    """Sound before the gap does not say where the sound after it lies."""
+    path = make(name, waveform=clicks(3.0, 48_000), audio_codec=codec, audio_gap=(1.0, 1.5537))
+    resumed = click_times(read_clip(path).waveform, 48_000)
+    resumed = resumed[resumed > 2.0]
+    for start in (2.0, 2.4, 2.6, 2.9):
+        found = click_times(read_clip(path, start=start, duration=0.7).waveform, 48_000) + start
+        right = resumed[(resumed > start + 0.01) & (resumed < start + 0.69)]
+        assert len(right) and np.abs(found[:, None] - right).min(axis=0).max() < 2e-3
+        assert np.abs(found[:, None] - resumed).min(axis=1).max() < 2e-3
+
+
 def test_sound_shorter_than_the_picture(make: Maker) -> None:
     path = make(
         "short.mkv", frames=numbered_frames(75), waveform=clicks(1.5, 48_000), audio_codec="pcm_s16le"
@@ -399,6 +427,19 @@ def test_cover_art_is_no_video(make: Maker, name: str, codec: str) -> None:
     path = make(name, waveform=tone(1.0, 48_000), audio_codec=codec, cover=corner_frame())
     clip = read_clip(path)
     assert clip.frames is None and not clip.info.has_video and len(clip.waveform) == 48_000
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow is without AVIF")
+def test_sequences_beside_a_still_picture() -> None:
+    """AVIF holds the first picture twice, as a still and in the sequence."""
+    delays = [100, 50, 200, 330, 20, 500]
+    first, *others = map(Image.fromarray, numbered_frames(6))
+    file = io.BytesIO()
+    first.save(file, "avif", save_all=True, append_images=others, duration=delays, quality=90)
+    times = np.cumsum([0, *delays]) / 1000
+    clip = read_clip(file.getvalue(), fps=50)
+    assert probe(file.getvalue()).duration == pytest.approx(1.2)
+    assert frame_numbers(clip.frames) == numbers_on_screen(times[:-1], 0.0, 50, 60)
 
 
 def test_only_what_is_asked_for(film: Path) -> None:
@@ -537,6 +578,22 @@ def test_truncated_matroska_gives_what_is_there(make: Maker, tmp_path: Path) -> 
     assert 1.0 < len(clip.waveform) / 48_000 < 3.5
     missing = probe(tmp_path / "cut.mkv").missing
     assert probe(whole).missing == 0.0 and abs(probe(whole).duration - clip.duration - missing) < 0.1
+
+
+@pytest.mark.parametrize(("name", "codec"), [("half.flac", "flac"), ("half.wav", "pcm_s16le")])
+def test_truncated_sound_is_as_long_as_what_is_there(
+    make: Maker, tmp_path: Path, name: str, codec: str
+) -> None:
+    """Their headers state the length of the whole, RF64's even to FFmpeg."""
+    options = {"rf64": "always"} if codec == "pcm_s16le" else {}
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, size=4 * 48_000).astype(np.float32)
+    whole = make(name, waveform=sound, audio_codec=codec, container_options=options)
+    path = truncate(whole, tmp_path / name, 0.5)
+    assert probe(whole).duration == pytest.approx(4.0) and probe(path).duration == pytest.approx(2.0, abs=0.1)
+    (last,) = read_clips(path, lambda length: [length - 0.5], duration=0.5)
+    first = round(last.start * 48_000)
+    assert len(last.waveform) > 19_000
+    np.testing.assert_allclose(last.waveform, sound[first : first + len(last.waveform)], atol=2**-14)
 
 
 @pytest.mark.parametrize("ending", ["mp4", "ts", "avi"])

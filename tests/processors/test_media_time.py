@@ -91,6 +91,7 @@ def test_vorbis_with_two_lengths_of_blocks(tmp_path: Path, rate: int, ending: st
         ("predicted.mov", "adpcm_ima_qt", 22_050),  # decoded from what came before
         ("coarse.ac3", "ac3", 44_100),  # lengths of frames rounded to 1/90,000 s, and added up
         ("still.rm", "real_144", 8_000),  # every stamp is 0
+        ("pages.ogg", "flac", 44_100),  # the page that was sought gets the stamp of one of its packets
     ],
 )
 def test_windows_are_cut_from_the_whole(make: Maker, name: str, codec: str, rate: int) -> None:
@@ -114,11 +115,15 @@ def test_windows_are_cut_from_the_whole(make: Maker, name: str, codec: str, rate
     ("ending", "codec"), [("h264", "libx264"), ("flv", "libx264"), ("m2v", "mpeg2video")]
 )
 def test_pictures_without_a_length(make: Maker, ending: str, codec: str) -> None:
-    options = {"flvflags": "no_duration_filesize"} if ending == "flv" else {}
     path = make(
-        f"no_length.{ending}", frames=numbered_frames(75), video_codec=codec, container_options=options
+        f"no_length.{ending}",
+        frames=numbered_frames(75),
+        video_codec=codec,
+        video_options={"bf": "2"},
+        container_options={"flvflags": "no_duration_filesize"} if ending == "flv" else {},
     )
-    assert probe(path).duration == read_duration(path) == pytest.approx(3.0, abs=0.05)
+    assert probe(path).duration == read_duration(path) == pytest.approx(3.0, abs=1e-3)
+    assert frame_numbers(read_clip(path, fps=25).frames) == list(range(75))
     (last,) = read_clips(path, lambda length: [length - 0.4], duration=0.4, fps=25)
     assert frame_numbers(last.frames)[-1] in (73, 74)
 
@@ -270,6 +275,17 @@ def test_jumps_of_a_transport_stream(make: Maker, jump: float) -> None:
     for start in (3.0, 5.6, 8.0, 11.0):
         clip = read_clip(path, start=start + begin, duration=0.4, fps=25)
         assert frame_numbers(clip.frames) == expected[round(start * 25) :][:10]
+
+
+@pytest.mark.parametrize("seconds", [10, 20])
+def test_frames_far_apart_are_no_jumps(make: Maker, seconds: int) -> None:
+    """Stored out of order, they are several times as far apart as on the screen."""
+    path = make(f"lapse_{seconds}.ts", frames=numbered_frames(12), fps=Fraction(1, seconds))
+    assert probe(path).duration == read_duration(path) == pytest.approx(12 * seconds)
+    assert frame_numbers(read_clip(path, fps=1 / seconds).frames) == list(range(12))
+    for number in (3, 7, 11):
+        clip = read_clip(path, start=(number + 0.5) * seconds, duration=1.0)
+        assert frame_numbers(clip.frames) == [number] * 10
 
 
 def test_a_short_jump_ahead_is_a_gap(make: Maker) -> None:

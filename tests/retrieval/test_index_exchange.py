@@ -66,6 +66,9 @@ def test_written_and_read_again(index, tmp_path, monkeypatch):
     with pytest.raises(FileExistsError, match="already"):  # the saved one is not to blame
         VattIndex.from_pretrained(tmp_path / "out", tmp_path / "kept")
     assert len(VattIndex.open(tmp_path / "kept")) == 60
+    (tmp_path / "kept").rename(tmp_path / "out/.vatt-index")  # which of them is meant?
+    with pytest.raises(IndexMismatch, match="another index"):
+        VattIndex.from_pretrained(tmp_path / "out")
 
 
 def test_empty_index(tmp_path):
@@ -230,7 +233,10 @@ def test_results_as_files(tmp_path):
     root.mkdir()
     odd = "<script>alert(1)<&\"' #1,ä.mp4"
     write_clip(root / odd, 3, 4.0)
-    moments = [Moment(odd, 1.2, 2.0, 0.51234567, 4.0), Moment("gone.mp4", 0.0, 0.8, 0.25, 3700.0)]
+    moments = [
+        Moment(odd, 1.2, 2.0, 0.51234567, 4.0),
+        Moment("gone.mp4", 0.0, 0.8, 0.25, 3700.0, stale="gone"),
+    ]
     formulas = ["=1+1.mp4", "+a.mp4", "-a.mp4", "@a.mp4", "\ta.mp4", "\ra\rb.mp4"]
     moments += [Moment(name, 0.0, 0.8, -0.25, 1.0) for name in formulas]
     query = 'a <b>dog</b> & "more"'
@@ -239,14 +245,17 @@ def test_results_as_files(tmp_path):
     with open(tmp_path / "out" / "found.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows[:2]] == [odd, "gone.mp4"] and rows[0]["from"] == "0:01.2"
+    assert [row["stale"] for row in rows[:2]] == ["", "gone"]
     assert [row["path"] for row in rows[2:]] == [f"'{name}" for name in formulas]
     assert {row["score"] for row in rows[2:]} == {"-0.25"}  # a number
     content = json.loads((tmp_path / "out" / "found.json").read_text(encoding="utf-8"))
     assert content["query"] == query and content["moments"][0]["score"] == 0.512346
+    assert [row["stale"] for row in content["moments"][:2]] == [None, "gone"]
     page = Pictures()
     text = (tmp_path / "out" / "found.html").read_text(encoding="utf-8")
     page.feed(text)
     assert odd in "".join(page.words) and query in "".join(page.words)
+    assert "0.250, gone" in text and text.count("gone<") == 1
     assert len(page.pictures) == 1 and page.pictures[0].startswith("data:image/jpeg;base64,")
     assert page.links[0].startswith("../videos/%3Cscript%3E") and page.links[0].endswith("#t=1.2,2")
     with pytest.raises(ValueError, match="endings"):

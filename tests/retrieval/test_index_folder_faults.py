@@ -207,6 +207,26 @@ def test_what_is_excluded_is_removed_and_stays_out(search):
         search.update()
 
 
+def test_patterns_of_a_run_that_is_refused_are_not_kept(search):
+    root, before = search.index.root, paths(search)
+    search.update(exclude=["z*"])
+    root.rename(root.parent / "away")  # with the index, which stays open
+    (root.parent / "away/.vatt-index").rename(root.parent / "index")
+    again = VideoSearch.open(root.parent / "index")
+    again.index.root = root
+    for error in (FileNotFoundError, ValueError):
+        with pytest.raises(error):
+            again.update(exclude=["sub/"])
+        assert again.index.store.meta(indexing.EXCLUDED) == ["z*"]
+        root.mkdir(exist_ok=True)
+        (root / IGNORE_FILE).write_bytes(b"\xff")
+    (root / IGNORE_FILE).unlink()
+    with pytest.raises(FileNotFoundError, match="mount it"):
+        again.update(exclude=["/a.mp4"])
+    shutil.copytree(root.parent / "away", root, dirs_exist_ok=True)
+    assert again.update().unchanged == 3 and paths(again) == before
+
+
 def test_forgotten_files_stay_out_until_they_are_remembered(search):
     root = search.index.root
     with pytest.raises(ValueError, match=r"no 'none\.mp4'"):
@@ -292,8 +312,9 @@ def test_classes_by_name_are_refused():
 def test_changes_are_indexed_as_they_come(search):
     pytest.importorskip("watchfiles", reason="needs pip install 'modeling_vatt[watch]'")
     root, stop = search.index.root, threading.Event()
-    reports = search.watch(stop)
+    reports = search.watch(stop, exclude=["x*"])
     assert next(reports).unchanged == 3
+    search.index.store.set_meta(indexing.EXCLUDED, ["y*"])  # by another process, for later
     write_clip(root / "sub" / "new.mp4", 7)
     assert next(reports).embedded == 1
     (root / "a.mp4").rename(root / "z.mp4")
@@ -302,6 +323,7 @@ def test_changes_are_indexed_as_they_come(search):
     for name in (".vatt-another/index.sqlite", ".part.mp4"):
         (root / name).touch()
     threading.Timer(2.5, stop.set).start()
+    assert search.index.store.meta(indexing.EXCLUDED) == ["y*"]
     assert list(reports) == []  # its own writing is no change, nor what is hidden
 
 

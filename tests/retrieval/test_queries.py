@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queries of several parts, few moments of a file, copies, and what scores mean."""
 
+import os
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
@@ -102,6 +104,25 @@ def test_shares_are_what_is_measured(tmp_path):
             assert found == pytest.approx(wanted, abs=tolerance)
     assert strength(None) is None
     assert [strength(share) for share in (0.01, 0.02, 0.05, 0.06)] == ["strong", "likely", "likely", "weak"]
+
+
+def test_what_fits_less_than_wanted_is_left_out_even_if_nothing_can_fit_more(tmp_path):
+    """Of few subjects, where equal moments of other files are ordinary."""
+    index, centres = clustered(tmp_path / "i", 3, 1)
+    starts = np.arange(4.0)
+    for number in range(12):
+        noise = 1e-3 * np.random.default_rng(number).standard_normal((4, 12))
+        file = FileRecord(f"{number}.mp4", 1, 1, f"c{number}", 4.0)
+        index.add(file, starts, starts + 1, centres[number % 3] + noise, np.ones((4, 6)))
+    calibration, calls = Calibration(index), 0
+    for vector in index.vectors("va")[1][::5]:
+        query = {"va": vector}
+        calls += calibration.scale(query).score(STRENGTHS["strong"]) > 1
+        everything = calibration.near(query, top_k=100, merge=False)
+        for name, largest in STRENGTHS.items():
+            found = calibration.near(query, at_least=name, top_k=100, merge=False)
+            assert found == [m for m in everything if m.share <= largest]
+    assert calls
 
 
 @pytest.mark.parametrize("count", [40, 39])
@@ -236,6 +257,16 @@ def test_parts_are_compared_in_their_spaces(search, tmp_path):
         assert chosen == [m for m in found if m.share <= STRENGTHS[name]]
 
 
+def test_words_that_the_model_does_not_take_in(search):
+    """It reads five; of each text, those to avoid too, and of a server's answer as well as here."""
+    beyond = "a grey tone number clip zebra number 7"
+    read = search.embed(search.read(Query(beyond)))["vt"]
+    np.testing.assert_array_equal(read, search.embed(search.read(Query("a grey tone number clip")))["vt"])
+    assert search.unknown_words(beyond) == ["zebra", "7"]
+    assert search.unknown_words(*Query("a grey tone", avoid=("a dog", "clip 3")).texts) == ["dog"]
+    assert search.unknown_words(*Query(like=("2.mp4", 1.0)).texts) == []
+
+
 def test_more_like_a_moment(search, tmp_path):
     index = search.index
     window, vectors = index.window_at("2.mp4", 1.0)
@@ -263,6 +294,64 @@ def test_more_like_a_moment(search, tmp_path):
             search.find(Query(like=("2.mp4", seconds)))
         with pytest.raises(ValueError, match=rf"other\.mp4: it has no second {seconds:g}"):
             search.find(Query(like=(other, seconds)))
+
+
+def test_more_like_a_file_that_has_changed_is_like_what_it_is_now(search, tmp_path, monkeypatch):
+    """Given by its place or by its name in the index. Touched files are known; so are those that came in
+    their place and are indexed under other names."""
+    root = shutil.copytree(search.index.root, tmp_path / "videos")
+    with VideoSearch.open(root).index as index:
+        own = VideoSearch(index, search.model, search.processor)
+        before = own.find(Query(like=("2.mp4", 1.0)), top_k=100)
+        os.utime(root / "2.mp4", (1, 1))
+        assert own.find(Query(like=("2.mp4", 1.0)), top_k=100) == before
+        write_clip(root / "2.mp4", 9, 2.4)
+        clip = {"video": root / "2.mp4", "start": 1.0 - index.window / 2}
+        expected = index.search(embed_query(own.model, own.processor, **clip), "va", top_k=100)
+        assert expected[0].score != pytest.approx(before[0].score, abs=1e-3)
+        for name in ("2.mp4", root / "2.mp4"):
+            found = own.find(Query(like=(name, 1.0)), top_k=100)
+            assert [(m.path, m.start) for m in found] == [(m.path, m.start) for m in expected]
+            assert [m.score for m in found] == pytest.approx([m.score for m in expected], abs=1e-5)
+        shutil.copy(root / "4.mp4", root / "2.mp4")
+        assert own.index.moment_of("2.mp4", 1.0)[0].path == "4.mp4"
+        # A file here, not one of the index that has its name by chance.
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        write_clip(tmp_path / "here/1.mp4", 8, 2.0)
+        assert index.moment_of("1.mp4", 1.0) is None
+        (root / "3.mp4").unlink()  # is known by the index alone
+        assert index.moment_of("3.mp4", 1.0)[0].path == "3.mp4"
+
+
+def test_seconds_that_no_window_holds_and_ends_of_files(search, tmp_path):
+    """Windows lie far apart: the nearest would be another moment. The last one ends with the file, as those
+    do that are read from files."""
+    root = tmp_path / "videos"
+    root.mkdir()
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), np.uint8)
+    frames = pictures.repeat(10, 0).repeat(4, 1).repeat(4, 2)  # another one every second
+    write_media(root / "a.mp4", frames=frames, fps=10)
+    own = VideoSearch.create(root, search.index.identity.name, stride=2.0)
+    own.update()
+    moments, rows = own.index.vectors("va")
+    assert [m.start for m in moments] == pytest.approx([0, 2, 4, 4.2])
+    other = tmp_path / "other.mp4"
+    other.write_bytes((root / "a.mp4").read_bytes() + b"\0")  # another content, the same film
+
+    def embedded(name: object, second: float) -> np.ndarray:
+        return unit(own.embed(own.read(Query(like=(name, second))))["va"])
+
+    for name in ("a.mp4", other):
+        clip = {"video": other, "start": 1.4 - own.index.window / 2}
+        now = unit(embed_query(own.model, own.processor, **clip))
+        np.testing.assert_allclose(embedded(name, 1.4), now, atol=1e-5)
+        assert np.abs(now - rows).max(1).min() > 1e-3
+        np.testing.assert_allclose(embedded(name, 5.0), rows[-1], atol=1e-5)
+    assert len(own.find(Query(like=("a.mp4", 2.4)), merge=False)) == len(own.index) - 1  # is in the index
+    (root / "a.mp4").unlink()
+    with pytest.raises(ValueError, match=r"a\.mp4"):
+        own.find(Query(like=("a.mp4", 1.4)))
 
 
 def test_silence_is_no_query(search, tmp_path):

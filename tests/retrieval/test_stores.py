@@ -77,6 +77,12 @@ def test_exact_search_finds_what_a_product_finds(index):
     merged = index.search(query, "va", top_k=9, margin=0.3)
     expected = merge_windows(everything, 9, 0.3)
     assert [(m.path, m.start, m.end) for m in merged] == [(m.path, m.start, m.end) for m in expected]
+    # A lowest score leaves out moments, and changes none.
+    merged = index.search(query, "va", top_k=200, margin=0.3)
+    for limit in np.quantile([m.score for m in merged], (0.3, 0.6, 0.9)):
+        least = float(limit) - 1e-6
+        kept = index.search(query, "va", top_k=200, margin=0.3, min_score=least)
+        assert kept == [m for m in merged if m.score >= least]
     # Filters.
     inside = index.search(query, "va", top_k=100, folder="d01", merge=False)
     assert len(inside) == 50 and all(m.path.startswith("d01/") for m in inside)
@@ -99,6 +105,23 @@ def test_of_equal_windows_the_earliest_are_found(index):
     for count in (1, 7, 49):
         found = index.search(np.ones(12), "va", top_k=count, merge=False, exact=True)
         assert [m.start for m in found] == list(range(count))
+
+
+def test_ties_are_in_the_order_of_the_windows_without_exact_too(index):
+    """Copies of a film, added in no order of their names, and written once more, as a database moves rows."""
+    starts = np.arange(9.0)
+    names = ("m", "c", "x", "a")
+    for name in (*names, *names[1:3]):
+        rows = np.tile(np.random.default_rng(0).standard_normal((3, 12)), (3, 1)), np.ones((9, 6))
+        index.add(FileRecord(f"{name}.mp4", 1, 1, name, 9.0), starts, starts + 1, *rows)
+    moments, vectors = index.vectors("va")
+    query = np.random.default_rng(1).standard_normal(12)
+    best = np.lexsort((np.arange(len(moments)), -(vectors @ unit(query)).round(5)))
+    for count in (1, 5, 12, 30, 36):
+        found = index.search(query, "va", top_k=count, merge=False)
+        assert [(m.path, m.start) for m in found] == [
+            (moments[place].path, moments[place].start) for place in best[:count]
+        ]
 
 
 def test_queries_and_files_that_make_no_sense_are_refused(index):
@@ -226,6 +249,17 @@ def test_an_index_on_disk_is_copied_to_the_server(postgres, tmp_path):
         found = {(m.path, m.start) for m in server.search(query, "va", 10, merge=False)}
         shares.append(len(best & found) / 10)
     assert np.mean(shares) >= 0.95
+    # Of equal windows the earliest, as far as the graph has seen them.
+    server.connection.execute("SET enable_seqscan = off")
+    again = local.store.files()[0][0]
+    for name in ("b", "a"):
+        _, rows = server.window_at(again.path, 2.5)
+        rows = [np.tile(values, (20, 1)) for values in rows.values()]
+        file = FileRecord(f"{name}.mp4", 1, 1, again.hash, 20.0)
+        server.add(file, np.arange(20.0), np.arange(1, 21.0), *rows)
+    found = [(m.path, m.start) for m in server.search(rows[0][0], "va", 15, merge=False)]
+    assert found == [(again.path, 2.0), *(("b.mp4", float(start)) for start in range(14))]
+    server.remove(["a.mp4", "b.mp4"])
     # Changes come over; a second gallery in a folder of its own stays.
     assert server.copy_from(local, folder="second")["copied"] == 60
     local.remove(["d00/f0001.mp4"])
@@ -249,6 +283,16 @@ def test_an_index_on_disk_is_copied_to_the_server(postgres, tmp_path):
         assert again.identity == IDENTITY
         with pytest.raises(IndexMismatch, match="the weights"):
             again.copy_from(other)
+
+
+def test_ties_stay_in_their_order_on_the_server(server, tmp_path):
+    local = VattIndex.create(tmp_path / "index", None, IDENTITY, 1.0)
+    for name in ("m", "c", "x", "a"):
+        rows = np.ones((3, 12)), np.ones((3, 6))
+        local.add(FileRecord(f"{name}.mp4", 1, 1, name, 3.0), range(3), range(1, 4), *rows)
+    server.copy_from(local)
+    here, there = (index.search(np.ones(12), "va", top_k=7, merge=False) for index in (local, server))
+    assert [(m.path, m.start) for m in here] == [(m.path, m.start) for m in there]
 
 
 def test_a_folder_far_from_the_query_in_postgres(server, tmp_path, monkeypatch):

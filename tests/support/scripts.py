@@ -13,6 +13,8 @@ import processes
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+with patch.object(sys, "path", [str(EXAMPLES), *sys.path]):
+    flags = importlib.import_module("common").as_flags
 
 TINY_TOWER = {
     "num_hidden_layers": 1,
@@ -49,14 +51,6 @@ CLASSIFICATION = {
     "disable_tqdm": True,
     "dataloader_pin_memory": False,
 }
-
-
-def flags(**options: object) -> list[str]:
-    """Options as words of a command; a list is several words."""
-    words = []
-    for name, value in options.items():
-        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    return words
 
 
 def call(script: str, **options: object) -> None:

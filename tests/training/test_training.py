@@ -10,7 +10,7 @@ from clip_folders import losses, small_processor
 from training_runs import pretrainer
 
 from modeling_vatt import VattForPreTraining
-from modeling_vatt.training import TrainingError
+from modeling_vatt.training import PretrainingArguments, TrainingError
 from modeling_vatt.training.checkpoints import begin, checkpoints, commit, read_state, remove_old
 
 
@@ -44,11 +44,26 @@ def test_a_killed_run_continues_to_the_same_losses(clips, tmp_path, micro_batch_
     assert not list((tmp_path / "parts").glob("*.partial"))
 
 
+def test_a_finished_run_tells_its_metrics_again(clips, tmp_path):
+    """For the card of the model, which the same command writes if it could not be written."""
+    options = {"evaluate": lambda model: {"mean_recall": 0.25}}
+    metrics = pretrainer(clips, tmp_path, **options).train()
+    assert {"loss", "mean_recall"} <= metrics.keys()
+    assert pretrainer(clips, tmp_path, **options).train() == metrics
+
+
 def test_order_and_groups_that_the_data_do_not_have_are_refused(clips, tmp_path):
     with pytest.raises(ValueError, match="Only shards can be shuffled a few at a time"):
         pretrainer(clips, tmp_path, shuffle_shards=2).train()
     with pytest.raises(ValueError, match=r"no column hue; take some of these: .*captions"):
         pretrainer(clips, tmp_path, group_by=["captions", "hue"]).train()
+
+
+def test_gradients_are_not_accumulated(clips, tmp_path, monkeypatch):
+    """`accelerate launch --gradient_accumulation_steps 2` would halve them."""
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
+    with pytest.raises(ValueError, match="accumulates no gradients"):
+        pretrainer(clips, tmp_path)
 
 
 def test_a_run_without_any_readable_clip_goes_to_its_end_and_says_so(clips, tmp_path):
@@ -101,6 +116,13 @@ def test_best_model_is_kept_with_what_belongs_to_it(clips, tmp_path):
     assert read_state(tmp_path / "best") == {"step": 4, "metrics": {"mean_recall": 0.9}}
     VattForPreTraining.from_pretrained(tmp_path / "best")
     assert (tmp_path / "best" / "processor_config.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["txt2vid_MedianRank", "loss"])
+def test_metrics_that_fall_choose_no_best_model(tmp_path, name):
+    """The worst would be kept."""
+    with pytest.raises(ValueError, match="is better when it is smaller"):
+        PretrainingArguments(str(tmp_path), metric_for_best_model=name)
 
 
 def test_unknown_metric_for_best_model_is_named(clips, tmp_path):

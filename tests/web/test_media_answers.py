@@ -8,6 +8,8 @@ import shutil
 import pytest
 from web_folder import client_of, make_search, write_video
 
+from modeling_vatt.retrieval import embed_query
+
 
 BIRD = "garden/bird.mp4"
 
@@ -160,3 +162,41 @@ def test_files_that_change_or_go_while_the_page_is_open(tmp_path):
         assert "No such file" in client.get("/media/in/b.mp4").json()["error"]
         refusal = client.get("/api/search?q=tone&folder=in")
         assert refusal.json()["error"] == "The index has no such folder."
+
+
+def test_files_that_are_not_as_they_were_indexed_are_marked_and_looked_at_anew(tmp_path):
+    root = tmp_path / "videos"
+    for name, level in (("a.mp4", 50), ("b.mp4", 200), ("c.mp4", 100)):
+        write_video(root / name, level, 400.0, 2.0)
+    search = make_search(root, tmp_path / "model")
+    index = search.index
+    with client_of(search) as client:
+
+        def states(answer: str) -> dict[str, str | None]:
+            entries = client.get(f"/api/{answer}").json()
+            return {entry["path"]: entry["stale"] for entry in entries.get("points") or entries["moments"]}
+
+        answers = ("search?q=tone", "sample", "map?layout=pca")
+        assert [set(states(answer).values()) for answer in answers] == [{None}] * 3
+        old, _ = index.window_at("a.mp4", 1.0)
+        write_video(root / "a.mp4", 150, 400.0, 2.4)
+        (root / "b.mp4").unlink()
+        expected = {"a.mp4": "changed", "b.mp4": "gone", "c.mp4": None}
+        assert [states(answer) for answer in answers] == [expected] * 3
+        clip = {"video": root / "a.mp4", "start": 1.0 - index.window / 2}
+        vector = embed_query(search.model, search.processor, **clip)
+        alike = index.search(vector, "va", top_k=50, merge=False, distinct=True)
+        found = client.get("/api/search?like=a.mp4&t=1.0&merge=false&top_k=50").json()["moments"]
+        assert [(m["path"], m["start"]) for m in found] == [(m.path, m.start) for m in alike]
+        assert [m["score"] for m in found] == pytest.approx([m.score for m in alike], abs=1e-5)
+        assert client.get("/api/search?like=a.mp4&t=2.3").status_code == 200  # it has become longer
+        # By what it was, for a client that has that file still; and from the index alone.
+        digest = index.content_of("a.mp4")
+        found = client.get(f"/api/search?like=sha256:{digest}&t=1&merge=false&top_k=50").json()["moments"]
+        spans = [(m["start"], m["end"]) for m in found if m["path"] == "a.mp4"]
+        assert spans and all(end <= old.start or start >= old.end for start, end in spans)
+        assert client.get("/api/search?like=b.mp4&t=1.0").json()["moments"]
+        (root / "a.mp4").write_bytes(b"no film any more")
+        answer = client.get("/api/search?like=a.mp4&t=1.0")
+        assert answer.status_code == 422 and answer.json()["error"].startswith("a.mp4: ")
+        assert str(root) not in answer.text

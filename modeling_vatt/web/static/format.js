@@ -39,6 +39,9 @@ export const plural = (count, one, many = `${one}s`) => `${number(count)} ${coun
 export const fileOf = (path) => path.slice(path.lastIndexOf("/") + 1);
 export const folderOf = (path) => path.slice(0, Math.max(0, path.lastIndexOf("/")));
 
+/** What has become of the file of a moment. */
+export const staleOf = ({ stale }) => ({ gone: "gone", changed: "changed since it was indexed" })[stale] ?? "";
+
 const encoded = (path) => path.split("/").map(encodeURIComponent).join("/");
 // With the version of the file: browsers keep what they have seen of an address.
 export const mediaUrl = (moment) => `/media/${encoded(moment.path)}?v=${moment.version ?? ""}`;

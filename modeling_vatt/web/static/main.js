@@ -1,7 +1,7 @@
 // The page: searching, filtering, and the three views. What is shown follows the address.
 
 import * as address from "./address.js";
-import { bytes, clock, fileOf, folderOf, length, number, pictureUrl, plural, span } from "./format.js";
+import { bytes, clock, fileOf, folderOf, length, number, pictureUrl, plural, span, staleOf } from "./format.js";
 import { MomentMap } from "./map.js";
 import { Player } from "./player.js";
 
@@ -169,12 +169,12 @@ function list(moments) {
   at("moments").replaceChildren(...groups);
 }
 
-/** Words that the model has never seen say nothing to it, whatever it finds. */
+/** Words that the model has never seen, or that come after all it reads, say nothing to it, whatever it finds. */
 function warn(unknown, text) {
   if (!unknown?.length) return;
   const words = unknown.slice(0, 5).map((word) => `“${word.slice(0, 40)}”`).join(", ");
   const all = unknown.length === new Set(text.split(" ")).size;
-  fail(`The model does not know ${words}${unknown.length > 5 ? " and others" : ""}` + (all ? ": these results mean nothing." : "; it looks for the other words."));
+  fail(`The model does not take in ${words}${unknown.length > 5 ? " and others" : ""}` + (all ? ": these results mean nothing." : "; it looks for the other words."));
 }
 
 function nothing(title, text) {
@@ -199,7 +199,7 @@ function card(moment, place, moments) {
   part("b").title = moment.path;
   const { copies = [] } = moment;
   const others = copies.length ? plural(copies.length, "copy", "copies") : "";
-  part(".where").textContent = [folderOf(moment.path), others].filter(Boolean).join(" · ");
+  part(".where").textContent = [staleOf(moment), folderOf(moment.path), others].filter(Boolean).join(" · ");
   part(".where").title = copies.join("\n");
   if (ranked) {
     part(".score i").style.setProperty("--share", `${100 * Math.max(0, Math.min(1, moment.score))}%`);

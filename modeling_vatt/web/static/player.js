@@ -1,6 +1,6 @@
 // The player: one moment of one file, from its first second.
 
-import { clock, fileOf, folderOf, mediaUrl, span } from "./format.js";
+import { clock, fileOf, folderOf, mediaUrl, span, staleOf } from "./format.js";
 
 const at = (id) => document.getElementById(id);
 const NEAR = 0.25; // seconds
@@ -53,7 +53,8 @@ export class Player {
     at("player-folder").textContent = folderOf(moment.path);
     const score = moment.score === undefined ? "" : ` · score ${moment.score.toFixed(3)}${moment.strength ? `, ${moment.strength}` : ""}`;
     const whole = moment.duration ? ` of ${clock(moment.duration, moment.end - moment.start < 10)}` : "";
-    at("player-time").textContent = `${span(moment)}${whole}${score}`;
+    const stale = moment.stale ? ` · ${staleOf(moment)}` : "";
+    at("player-time").textContent = `${span(moment)}${whole}${score}${stale}`;
     at("player-note").textContent = "";
     at("previous").disabled = place === 0;
     at("next").disabled = place === list.length - 1;
