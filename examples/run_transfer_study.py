@@ -56,7 +56,8 @@ def run(script: str, output_dir: Path, kept: str, **options: object) -> dict:
     """Results of a script, which is run unless they are stored under the name `kept`."""
     results = output_dir / kept
     asked = {name: str(value) for name, value in options.items()}
-    asked["weights"] = hash_file(Path(str(options["model"]), "model.safetensors"))
+    weights = Path(str(options["model"]), "model.safetensors")
+    asked["weights"] = hash_file(weights) if weights.is_file() else ""  # else on the Hub
     if results.is_file() and json.loads(results.read_text()).get("asked") != asked:
         sys.exit(f"{results} is from other settings: use them again, or choose another output folder.")
     if not results.is_file():

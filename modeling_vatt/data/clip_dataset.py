@@ -95,11 +95,12 @@ class ClipDataset(Dataset):
     def _media(self, item: int | tuple[int, int]) -> tuple[Mapping[str, Any], list[list[str]]] | SkippedClip:
         """Model inputs of an item without its captions, and the captions of each window."""
         index, random = self.draws(item)
+        row: dict[str, Any] = {}
         try:
             row = self._row(index)
             clips = self._read(row, random)
         except MediaError as error:
-            return SkippedClip(error.source, str(error))
+            return SkippedClip.of(row, error)
         captions = [self.captions_of(row, (clip.start, clip.start + clip.duration), random) for clip in clips]
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
         inputs = self.processor(
@@ -110,7 +111,7 @@ class ClipDataset(Dataset):
             late_colors=self.late_colors,
             return_tensors="pt",
         )
-        return {**inputs, **self.ids(index, len(clips))}, captions
+        return {**inputs, **self.ids(row, index, len(clips))}, captions
 
     def _row(self, index: int) -> dict[str, Any]:
         return self.clips[index] if self._decoded is None else decoded_row(self._decoded, index)
@@ -120,11 +121,14 @@ class ClipDataset(Dataset):
         """The table of [`decode_clips`] with rows in Arrow's format; None for others."""
         return self.clips.with_format("arrow") if is_decoded(self.clips) else None  # type: ignore[attr-defined]
 
-    def ids(self, index: int, windows: int) -> Mapping[str, Any]:
-        """Number of the file, for each window."""
+    def ids(self, row: Mapping[str, Any], index: int, windows: int) -> Mapping[str, Any]:
+        """Number of the file, for each window. Embedded files of one name differ in their size."""
         if not self.with_ids:
             return {}
-        digest = hashlib.blake2b(clip_name(self.clips, index).encode(), digest_size=8).digest()
+        name = clip_name(self.clips, index)
+        if not hasattr(self.clips, "table"):  # shards know the file that their clips are parts of
+            name += f" {len(row['video']['bytes'] or b'')}"
+        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
         return {"video_ids": torch.full((windows,), int.from_bytes(digest, "big", signed=True))}
 
     def texts(self, captions: list[list[str]]) -> Mapping[str, Any]:

@@ -291,7 +291,7 @@ class LabelledDataset(Dataset):
         try:
             inputs = self._inputs(row, places, generator)
         except MediaError as error:
-            return SkippedClip(error.source, str(error))
+            return SkippedClip.of(row, error)
         if self.several_labels:
             labels = torch.zeros(1, self.num_labels)
             labels[0, row["label"]] = 1

@@ -44,6 +44,13 @@ class SkippedClip:
     name: str
     reason: str
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any], error: MediaError) -> "SkippedClip":
+        """The clip of a row, which cannot be read; parts of a file have names of their own."""
+        start, end = row.get("start"), row.get("end")
+        part = "" if start is None and end is None else f" ({start} to {end} s)"
+        return cls(f"{error.source}{part}", str(error))
+
 
 def source_of(video: dict[str, Any]) -> MediaSource:
     """What [`read_clips`] opens, from an undecoded `datasets.Video` value."""
@@ -163,7 +170,8 @@ def decode_clips(
             decoded = _decoded(clip, whole_part, lengths[0] - first)
             decoded["cut"] = min(lengths[0], last) - first > max_seconds + _ROUNDING
         except MediaError as error:
-            return {DECODED: {**_NOTHING, "name": error.source, "error": str(error)}}
+            clip_of_row = SkippedClip.of(row, error)
+            return {DECODED: {**_NOTHING, "name": clip_of_row.name, "error": clip_of_row.reason}}
         result = {DECODED: decoded, **dict.fromkeys(parts)}
         if timed and first:
             result["sentences"] = [

@@ -235,8 +235,9 @@ class _Job:
         for key in lacking & errors.keys():  # no run could read them
             for place in places[key]:
                 _, *reason = json.loads(errors[key])
-                error = MediaError(name_of(clips[place]), *reason)
-                result.skipped[place] = SkippedClip(error.source, str(error))
+                row_of_clip = clips[place]
+                error = MediaError(name_of(row_of_clip), *reason)
+                result.skipped[place] = SkippedClip.of(row_of_clip, error)
         if lacking := lacking - errors.keys():
             raise RuntimeError(
                 f"{cache.folder}: the features of {len(lacking)} clips have gone. Give the command again."
@@ -383,12 +384,12 @@ class FeatureDataset(ClipDataset):
         try:
             inputs = self._read_others(index, row, spans, heard, generator)
         except MediaError as error:
-            return SkippedClip(error.source, str(error))
+            return SkippedClip.of(row, error)
         for name, values in features.media.items():
             inputs[f"{name}_pooler_output"] = values[index, chosen]
         if "audio" in features.media:
             inputs["audio_mask"] = features.audio_mask[index, chosen]
-        return {**inputs, **self.ids(index, len(spans))}, captions
+        return {**inputs, **self.ids(row, index, len(spans))}, captions
 
     def _read_others(
         self,

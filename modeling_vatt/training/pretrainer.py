@@ -231,7 +231,7 @@ class Pretrainer:
         if self.accelerator.is_main_process:
             self._warn()
         self.model.train()
-        metrics: dict[str, float] = {}
+        metrics = self._logged()
         began, clips = time.perf_counter(), 0
         batches = self._live_batches()
         while self.progress.step < self.args.num_steps:
@@ -267,6 +267,15 @@ class Pretrainer:
             )
         if self.average is not None:
             self.average.apply()
+        return metrics
+
+    def _logged(self) -> dict[str, float]:
+        """Metrics of the last step of a finished run; {} for others."""
+        file, metrics = self.output_dir / "metrics.jsonl", {}
+        if self.progress.step == self.args.num_steps and file.is_file():
+            for line in map(json.loads, file.read_text().splitlines()):
+                if line.pop("step") == self.progress.step:
+                    metrics |= line
         return metrics
 
     def _set_drop_token(self, step: int) -> None:

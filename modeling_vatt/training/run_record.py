@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 import transformers
 from transformers.trainer_utils import enable_full_determinism
@@ -148,7 +150,7 @@ def table_fingerprint(table: datasets.Dataset, column: str, *others: str) -> str
 
     Args:
         table: of [`~modeling_vatt.data.open_table`] or [`~modeling_vatt.data.load_labelled`].
-        column: of the files: their names, and the sizes of a thousand of them.
+        column: of the files: their names, and the sizes of a thousand of them, or of all embedded ones.
         *others: further columns, such as the labels; `start` and `end` always count.
     """
     digest = hashlib.sha256()
@@ -156,9 +158,12 @@ def table_fingerprint(table: datasets.Dataset, column: str, *others: str) -> str
     others = (*others, *parts)
     every, place = max(1, len(table) // 1000), 0
     for batch in table.select_columns([column, *others]).with_format("arrow").iter(batch_size=1000):
-        paths = [path for chunk in batch[column].chunks for path in chunk.field("path").to_pylist()]
-        for path, *values in zip(paths, *(batch[name].to_pylist() for name in others), strict=True):
-            size = os.path.getsize(path) if path and place % every == 0 and os.path.isfile(path) else None
+        paths, contents = (pc.struct_field(batch[column], name) for name in ("path", "bytes"))
+        sizes = pc.binary_length(contents.cast(pa.large_binary())).to_pylist()
+        columns = (batch[name].to_pylist() for name in others)
+        for path, size, *values in zip(paths.to_pylist(), sizes, *columns, strict=True):
+            if size is None and path and place % every == 0 and os.path.isfile(path):
+                size = os.path.getsize(path)
             digest.update(repr((os.path.basename(path or ""), size, *values)).encode())
             place += 1
     return digest.hexdigest()

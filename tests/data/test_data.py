@@ -6,6 +6,7 @@ import itertools
 import json
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -153,6 +154,17 @@ def test_items_of_a_batch_are_those_asked_for_one_by_one(folder):
         assert one.keys() == alone.keys() and {len(value) for value in one.values()} == {2}
         assert all(torch.equal(value, alone[name]) for name, value in one.items())
     assert all(isinstance(item, SkippedClip) for item in items.__getitems__([1]))
+
+
+def test_embedded_files_of_one_name_are_told_apart(tmp_path):
+    """As the Hub has them, which keeps no folders: they must not be left out as negatives of each other."""
+    contents = [write_clip(tmp_path / "a.mp4", number).read_bytes() for number in (1, 2)]
+    videos = [{"path": "a.mp4", "bytes": contents[place]} for place in (0, 1, 0)]
+    rows = {"video": videos, "captions": [["a"], ["b"], ["c"]], "start": [0.0, 0.0, 0.5]}
+    table = datasets.Dataset.from_dict(rows).cast_column("video", datasets.Video(decode=False))
+    items = ClipDataset(table, small_processor(), with_ids=True)
+    first, other, later = (int(items[number]["video_ids"][0]) for number in range(3))
+    assert first == later != other
 
 
 def test_short_clips_and_foreign_captions(tmp_path):

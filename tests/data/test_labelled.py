@@ -15,6 +15,7 @@ from PIL import Image
 from modeling_vatt.data import (
     EpochSampler,
     LabelledDataset,
+    SkippedClip,
     class_names,
     collate_clips,
     decode_clips,
@@ -205,6 +206,21 @@ def test_what_cannot_be_read_is_skipped(tmp_path):
         assert files - {Path(clip.name).name for clip in batch.skipped} == {good}
         decoded, skipped = decode_clips(table, small_processor(), media=media)
         assert len(decoded) == 1 and {clip.name for clip in skipped} == {clip.name for clip in batch.skipped}
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_parts_of_a_file_that_cannot_be_read_are_counted_each(tmp_path, decoded):
+    (tmp_path / "a.wav").write_bytes(b"broken")
+    write_sound(tmp_path / "b.wav", 300)
+    rows = [{"file_name": "a.wav", "label": "x", "start": n, "end": n + 1} for n in range(3)]
+    write_rows(tmp_path, [*rows, {"file_name": "b.wav", "label": "y"}])
+    table = load_labelled(tmp_path, "train", "audio")
+    if decoded:
+        _, skipped = decode_clips(table, small_processor(), media="audio")
+    else:
+        items = LabelledDataset(table, small_processor(), "audio")
+        skipped = [item for item in map(items.__getitem__, range(4)) if isinstance(item, SkippedClip)]
+    assert len({clip.name for clip in skipped}) == 3 and "a.wav (1.0 to 2.0 s)" in skipped[1].name
 
 
 def test_decoded_clips_give_the_same_items(classes):

@@ -138,6 +138,12 @@ def test_fingerprints_of_tables(tmp_path):
     assert before == table_fingerprint(table(files, [0]), "video")
     Path(files[0]).write_text("another")
     assert before != table_fingerprint(table(files, [0]), "video")
+    embedded = [
+        datasets.Dataset.from_dict({"video": [{"path": "a.mp4", "bytes": content}]})
+        for content in (b"one", b"other", b"one")
+    ]
+    found = [table_fingerprint(rows, "video") for rows in embedded]
+    assert found[0] == found[2] != found[1]
 
 
 # --- seeds ---

@@ -44,6 +44,14 @@ def test_a_killed_run_continues_to_the_same_losses(clips, tmp_path, micro_batch_
     assert not list((tmp_path / "parts").glob("*.partial"))
 
 
+def test_a_finished_run_tells_its_metrics_again(clips, tmp_path):
+    """For the card of the model, which the same command writes if it could not be written."""
+    options = {"evaluate": lambda model: {"mean_recall": 0.25}}
+    metrics = pretrainer(clips, tmp_path, **options).train()
+    assert {"loss", "mean_recall"} <= metrics.keys()
+    assert pretrainer(clips, tmp_path, **options).train() == metrics
+
+
 def test_order_and_groups_that_the_data_do_not_have_are_refused(clips, tmp_path):
     with pytest.raises(ValueError, match="Only shards can be shuffled a few at a time"):
         pretrainer(clips, tmp_path, shuffle_shards=2).train()
