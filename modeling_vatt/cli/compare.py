@@ -70,6 +70,7 @@ def compare(
     def opened() -> Iterator["VideoSearch"]:
         for place in indexes:
             with VattIndex.from_pretrained(place) as index:
+                check_folder(index, folder)  # of a saved one, too
                 yield VideoSearch.load(index, None, device, trust_remote_code)
 
     options: dict[str, Any] = {"top_k": top_k, "folder": folder, "per_file": per_file, "distinct": True}

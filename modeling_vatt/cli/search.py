@@ -36,6 +36,7 @@ Strength = StrEnum("Strength", ["strong", "likely", "weak"])
 
 @explained("Nothing was changed.")
 def search(
+    context: typer.Context,
     text: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
     audio: Annotated[
         Path | None, typer.Option(help="Look for what sounds like this file.", exists=True, dir_okay=False)
@@ -146,8 +147,13 @@ def search(
         "at_least": at_least.value,
     }
     if server is not None:
-        if model is not None or thumbnails is not None:
-            raise typer.BadParameter("takes neither --model nor --thumbnails.", param_hint="--server")
+        options_here = ("index_dir", "thumbnails", "model", "device", "trust_remote_code")
+        sources = map(context.get_parameter_source, options_here)
+        if any(source is not None and source.name == "COMMANDLINE" for source in sources):
+            raise typer.BadParameter(
+                "takes neither --index, --thumbnails, --model, --device nor --trust-remote-code.",
+                param_hint="--server",
+            )
         from ..retrieval.remote import ask_server
 
         root = None
@@ -175,7 +181,7 @@ def _search_here(
     trust_remote_code: bool,
     options: dict[str, Any],
 ) -> tuple[list["Moment"], list[str], "VattIndex"]:
-    """Moments, words that the model does not know, and the index."""
+    """Moments, words that the model does not take in, and the index."""
     require_index(index_dir)
     from ..retrieval import Calibration, VattIndex, combined
 
@@ -195,7 +201,7 @@ def _search_here(
     from ..retrieval import VideoSearch
 
     opened = VideoSearch.load(index, model, device, trust_remote_code)
-    unknown = [] if query.text is None else opened.unknown_words(query.text)
+    unknown = opened.unknown_words(*query.texts)
     return opened.find(opened.read(query, moment=moment), **options), unknown, index
 
 

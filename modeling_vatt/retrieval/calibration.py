@@ -73,9 +73,11 @@ class Calibration:
             given = options.get("min_score")
             options["min_score"] = float(np.clip(least, -1.0 if given is None else given, 1.0))
         moments = self.index.search(queries, **options)
-        return [
-            replace(moment, share=None if scale is None else scale.share(moment.score)) for moment in moments
-        ]
+        if scale is None:
+            return moments
+        found = [replace(moment, share=scale.share(moment.score)) for moment in moments]
+        # Where less than this fits by chance, even a score of 1 may be too low.
+        return [moment for moment in found if moment.share <= STRENGTHS[at_least]]
 
     def _draw(self) -> None:
         while True:  # another process may write between the two

@@ -19,7 +19,7 @@ class Answer:
         model: folder or Hub id.
         moments: found, best first.
         shared: for each of these, how many other models find it too.
-        unknown: words of the query that the model does not know.
+        unknown: words of the query that the model does not take in.
     """
 
     model: str
@@ -39,7 +39,7 @@ def compare_searches(searches: Iterable[VideoSearch], query: Query, **options: A
     answers: list[Answer] = []
     known: list[list[tuple[str, Moment]]] = []  # the same content may have other names in other indexes
     for search in searches:
-        unknown = [] if query.text is None else search.unknown_words(query.text)
+        unknown = search.unknown_words(*query.texts)
         moments = search.index.marked(search.find(query, **options))
         known.append([(search.index.content_of(moment.path), moment) for moment in moments])
         answers.append(Answer(search.index.identity.name, moments, [], unknown))

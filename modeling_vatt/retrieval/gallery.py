@@ -85,7 +85,12 @@ class Gallery:
             query: (dim,), need not be normalised.
             space: `"va"` for sound and video, `"vt"` for text.
             top_k: number of results.
+
+        Raises:
+            ValueError: `top_k` below 1.
         """
+        if top_k < 1:
+            raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
         scores = (self.va if space == "va" else self.vt) @ unit(query)
         best = np.argsort(-scores, kind="stable")[:top_k]
         return [Hit(self.names[index], float(scores[index])) for index in best]

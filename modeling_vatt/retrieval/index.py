@@ -20,10 +20,10 @@ from .._version import __version__
 from ..embedding.identity import ModelIdentity
 from . import approximate
 from .approximate import ApproximateIndex
-from .errors import IndexDamaged
+from .errors import IndexDamaged, IndexMismatch
 from .moments import Moment, Stale
 from .searchable import MEETING, IndexedMoment, Result, SearchableIndex, Vectors
-from .store import EXPORTED, SPACES, FileRecord, Space, Store, check_path
+from .store import EXPORTED, SPACES, FileRecord, Space, Store, check_path, find_index
 
 
 if TYPE_CHECKING:
@@ -144,10 +144,15 @@ class VattIndex(SearchableIndex):
         Raises:
             FileNotFoundError: no such folder and no such dataset.
             FileExistsError: there is an index in `folder`.
-            IndexDamaged, IndexMismatch: an index that cannot be used.
+            IndexDamaged, IndexMismatch: an index that cannot be used, or two in one folder.
         """
         if Path(name).exists() and not Path(name, EXPORTED).is_file():
             return cls.open(name)
+        if (found := find_index(name)) is not None:
+            raise IndexMismatch(
+                f"{name}: holds {EXPORTED} of an index that was saved, and another index ({found}). Move one "
+                "of them to another folder."
+            )
         from .exchange import download, read
 
         source = Path(name) if Path(name).exists() else download(str(name), revision, token)

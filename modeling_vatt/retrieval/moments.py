@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From windows that fit a query to moments of videos."""
 
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
+from itertools import islice, takewhile
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -112,7 +113,7 @@ def find_moments(
     Args:
         nearest: gives so many of the best windows, best first.
         top_k: number of results.
-        min_score: leave out windows that are less similar.
+        min_score: leave out moments that are less similar.
         merge: join windows, see [`merge_windows`].
         margin: see [`merge_windows`].
         per_file: at most so many moments of a file.
@@ -127,18 +128,21 @@ def find_moments(
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
     if min_score is not None and not -1 <= min_score <= 1:
         raise ValueError(f"`min_score` must be a cosine, -1 to 1, got {min_score}.")
+    least = -math.inf if min_score is None else min_score
     count = max(_FIRST_WINDOWS, 4 * top_k) if merge else top_k
     while True:
         windows = nearest(count)
-        more = len(windows) == count
-        good = [window for window in windows if min_score is None or window.score >= min_score]
-        last = not more or len(good) < len(windows)
+        more, lowest = len(windows) == count, windows[-1].score if windows else -math.inf
+        # Neighbours of a moment may fit less.
+        last = not more or lowest < (least - margin if merge else least)
         if other_than is not None:
             same = content(other_than.path)
-            good = [w for w in good if not (w.meets(other_than) and content(w.path) == same)]
-        moments = _choose(_merged(good, margin) if merge else good, top_k, per_file, content)
+            windows = [w for w in windows if not (w.meets(other_than) and content(w.path) == same)]
+        found = _merged(windows, margin) if merge else windows
+        good = takewhile(lambda moment: moment.score >= least, found)
+        moments = _choose(good, top_k, per_file, content)
         # Enough windows are seen when none of the others could belong to one of the moments.
-        whole = len(moments) == top_k and (not merge or windows[-1].score < moments[-1].score - margin)
+        whole = len(moments) == top_k and (not merge or lowest < moments[-1].score - margin)
         if whole or last:
             return moments
         count *= 4

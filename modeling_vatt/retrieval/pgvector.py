@@ -263,8 +263,9 @@ class PgVectorIndex(SearchableIndex):
             changed = {
                 path: file for path, file in local.items() if known.get(path) != replaced(file, path=path)
             }
-            for path, file in changed.items():
-                self._copy(index, file, path)
+            order = [path for (path,) in index.store.select("SELECT path FROM files ORDER BY id")]
+            for path in filter(changed.__contains__, (f"{prefix}{path}" for path in order)):
+                self._copy(index, changed[path], path)
         removed = self.remove(gone)
         self.build()
         return {"copied": len(changed), "removed": removed}

@@ -68,6 +68,11 @@ class Query:
         return self.weights.get(part, _AVOIDED if part == "avoid" else 1.0)
 
     @property
+    def texts(self) -> list[str]:
+        """Its words, and those to avoid."""
+        return [*([] if self.text is None else [self.text]), *self.avoid]
+
+    @property
     def name(self) -> str:
         """The query in words, for titles."""
         sources = [str(self.text)] if self.text is not None else []

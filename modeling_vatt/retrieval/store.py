@@ -88,6 +88,13 @@ def index_folder(folder: str | os.PathLike) -> Path:
     return found
 
 
+class _OfThread(threading.local):
+    """Connection of a thread; if it takes the database as unchanging, its state at that time."""
+
+    connection: sqlite3.Connection | None = None
+    frozen: tuple[int, int, bool] | None = None
+
+
 class Store:
     """The database of an index, found in its folder or from that of the videos.
 
@@ -101,7 +108,7 @@ class Store:
         self.folder = index_folder(folder)
         self.file = self.folder / DATABASE
         self._log = self.folder / f"{DATABASE}-wal"
-        self._local = threading.local()
+        self._local = _OfThread()
         self._connections: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
         self._opened = os.stat(self.file)
@@ -139,7 +146,7 @@ class Store:
             if _code(error.__cause__ or error) != sqlite3.SQLITE_CORRUPT or not self._log.exists():
                 raise
         finally:
-            self._local = threading.local()
+            self._local = _OfThread()
 
     def _check(self) -> None:
         names = {
@@ -171,7 +178,12 @@ class Store:
             same = False
         if not same:
             raise IndexDamaged(f"{self.file}: removed or replaced since it was opened. Start anew.")
-        connection = getattr(self._local, "connection", None)
+        connection, frozen = self._local.connection, self._local.frozen
+        if connection and frozen and not connection.in_transaction and frozen != self._state():
+            with self._guard:  # somebody has written since
+                self._connections.remove(connection)
+            connection.close()
+            connection = self._local.connection = None
         if connection is None:
             connection = self._connect()
             self._local.connection = connection
@@ -207,6 +219,7 @@ class Store:
 
     def _connect_to_read(self) -> sqlite3.Connection:
         """Read-only connection; another user may still write."""
+        self._local.frozen = None
         connection = self._open("mode=ro")
         try:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -218,7 +231,13 @@ class Store:
                 f"{self._log}: holds changes that cannot be read without writing here. Let the owner of the "
                 "index run `vatt info` on it, or copy the folder."
             )
+        self._local.frozen = self._state()
         return self._open("immutable=1")  # nobody writes at present
+
+    def _state(self) -> tuple[int, int, bool]:
+        """What changes when others write."""
+        found = os.stat(self.file)
+        return found.st_size, found.st_mtime_ns, self._log.exists()
 
     def close(self) -> None:
         """Close the connections of all threads."""
@@ -226,7 +245,7 @@ class Store:
             for connection in self._connections:
                 connection.close()
             self._connections.clear()
-            self._local = threading.local()
+            self._local = _OfThread()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

@@ -172,7 +172,8 @@ class VideoSearch:
 
         Args:
             stop: checked twice a second.
-            **options: of [`VideoSearch.update`]; `retry` and `rehash` only for the first time.
+            **options: of [`VideoSearch.update`]; `retry`, `rehash` and `exclude` only for the first time, as
+                others may be given to the index meanwhile.
 
         Raises:
             ImportError: the extra `watch` is not installed.
@@ -194,7 +195,7 @@ class VideoSearch:
         yield self.update(**options)
         for found in changes:
             if found:
-                yield self.update(**{**options, "retry": False, "rehash": False})
+                yield self.update(**{**options, "retry": False, "rehash": False, "exclude": None})
 
     def read(
         self, query: Query, limits: MediaLimits = DEFAULT_LIMITS, moment: IndexedMoment | None = None
@@ -281,15 +282,24 @@ class VideoSearch:
         """Moments that words describe, see [`VideoSearch.find`]."""
         return self.find(Query(text=query), **options)
 
-    def unknown_words(self, query: str) -> list[str]:
-        """Words of a query that the tokenizer does not know."""
+    def unknown_words(self, *texts: str) -> list[str]:
+        """Words that the model does not take in: the tokenizer does not know them, or they are beyond the
+        length of text that is read."""
         tokenizer = self.processor.tokenizer
+        marks = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
 
-        def pieces(word: str) -> set[int]:
-            marks = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-            return set(tokenizer(word)["input_ids"]) - marks
+        def pieces(text: str) -> list[int]:
+            return tokenizer(text, padding=False, truncation=False, verbose=False)["input_ids"]
 
-        return [word for word in dict.fromkeys(query.split()) if pieces(word) == {tokenizer.unk_token_id}]
+        found: list[str] = []
+        for words in map(str.split, texts):
+            read = len(words)
+            while read and len(pieces(" ".join(words[:read]))) > tokenizer.model_max_length:
+                read -= 1
+            beyond = set(words[read:]) - set(words[:read])
+            unknown = {word for word in words if set(pieces(word)) - marks == {tokenizer.unk_token_id}}
+            found += [word for word in words if word in beyond | unknown]
+        return list(dict.fromkeys(found))
 
     def audio(
         self, source: MediaSource, limits: MediaLimits = DEFAULT_LIMITS, **options: Any

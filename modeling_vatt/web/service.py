@@ -98,10 +98,7 @@ class SearchService:
         else:
             read = await anyio.to_thread.run_sync(search.read, query, limits, moment, limiter=self._decoders)
         moments, unknown = await self.run(
-            lambda: (
-                search.find(read, **options),
-                [] if query.text is None else search.unknown_words(query.text),
-            )
+            lambda: (search.find(read, **options), search.unknown_words(*query.texts))
         )
         return await self._answer(moments) | {"unknown": unknown}
 

@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 from modeling_vatt import VattForPreTraining, __version__
 from modeling_vatt.cli import app
 from modeling_vatt.data import folder_clips, prepare_shards
-from modeling_vatt.retrieval import Query, VideoSearch, store, unit
+from modeling_vatt.retrieval import Query, VattIndex, VideoSearch, store, unit
 
 
 def vatt(*arguments: object, expect: int = 0) -> Result:
@@ -90,7 +90,7 @@ def test_what_needs_no_model_is_answered_without_torch(tmp_path):
 def test_searches_need_torch_for_their_model_only(place):
     """What can be known before it is loaded is; a moment of the index needs none."""
     index = f"--index {place / 'videos'}"
-    like = f"search --like {place / 'videos/clip1.mp4'}@1 {index} -k 50 --at-least likely --json"
+    like = f"search --like {place / 'videos/clip1.mp4'}@1 {index} -k 50 --json"
     commands = {
         like: (0, "clip"),
         f"search --like none.mp4@1 {index}": (1, "none.mp4: neither in the index nor a file"),
@@ -102,13 +102,14 @@ def test_searches_need_torch_for_their_model_only(place):
     }
     found = json.loads(answered_without_torch(commands, place)[0])["moments"]
     search = VideoSearch.open(place / "videos")
-    options = {"top_k": 50, "at_least": "likely", "per_file": 3, "distinct": True}
+    options = {"top_k": 50, "per_file": 3, "distinct": True}
     expected = search.find(Query(like=("clip1.mp4", 1.0)), **options)
     assert expected
-    names = ("path", "start", "end", "score", "share")
+    names = ("path", "start", "end", "share")
     assert [[row[name] for name in names] for row in found] == [
         [getattr(moment, name) for name in names] for moment in expected
     ]
+    assert [row["score"] for row in found] == pytest.approx([m.score for m in expected], abs=1e-6)
 
 
 def answered_without_torch(commands: dict[str, tuple[int, str]], folder: Path) -> list[str]:
@@ -348,8 +349,13 @@ def test_models_are_compared(place, tmp_path):
     os.utime(videos / "clip2.mp4", ns=(before.st_atime_ns, before.st_mtime_ns))
     answers = json.loads(vatt("compare", "clip zebra", *both, "--json").stdout)["answers"]
     assert [answer["unknown_words"] for answer in answers] == [["zebra"], ["zebra"]]
-    assert f"{tmp_path / 'another'} does not know 'zebra'" in vatt("compare", "clip zebra", *both).output
+    assert f"{tmp_path / 'another'} does not take in 'zebra'" in vatt("compare", "clip zebra", *both).output
     vatt("compare", "clip 3", videos, expect=2)
+    with VattIndex.open(videos / ".vatt-another") as index:
+        index.remove(["deep/clip3.mp4"])
+        index.save_pretrained(tmp_path / "saved")
+    given = ("compare", "clip 3", videos, tmp_path / "saved")
+    assert "no such folder" in vatt(*given, "--folder", "deep", expect=2).output
     vatt("compare", "clip 3", videos, tmp_path, expect=1)
     (tmp_path / "another").rename(tmp_path / "away")
     given = f"compare clip {videos} {videos / '.vatt-another'}"
@@ -386,6 +392,7 @@ def test_a_running_server_is_asked(place, tmp_path):
             here = json.loads(vatt("search", *query, *options, "-i", place / "videos", "--json").stdout)
             there = json.loads(vatt("search", *query, *options, *ask).stdout)
             assert [row["path"] for row in here["moments"]] == [row["path"] for row in there["moments"]]
+            assert here["unknown_words"] == there["unknown_words"] == (["dog"] if "--not" in query else [])
             assert [row["score"] for row in here["moments"]] == pytest.approx(
                 [row["score"] for row in there["moments"]], abs=1e-5
             )
@@ -411,6 +418,8 @@ def test_a_running_server_is_asked(place, tmp_path):
             (("--like", f"{place / 'videos/clip1.mp4'}@9"), 1, "clip1.mp4 has no second 9: it ends at 2"),
             (("--like", f"{tmp_path / 'other.mp4'}@9"), 1, "it has no second 9"),
             (("clip", "--thumbnails", tmp_path), 2, "takes neither"),
+            (("clip", "--index", place / "videos"), 2, "takes neither"),
+            (("clip", "--device", "cpu"), 2, "takes neither"),
         ):
             assert message in vatt("search", *wrong, *ask, expect=code).output
         code = (

@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -339,6 +341,27 @@ def test_a_user_who_may_not_write(tmp_path):
         seen = processes.run("-c", ANOTHER_USER, *(place / name for name in ("open", "closed", "log")))
         assert seen.stdout.split() == ["10", "10", "PermissionError"], seen.stderr
         index.close()
+        # One that stays open sees what the owner adds, while he does it and afterwards.
+        reader = [sys.executable, "-c", ANOTHER_USER + FOLLOWING, place / "closed"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(reader, **pipes) as process:
+
+            def told() -> str:
+                process.stdin.write("\n")
+                process.stdin.flush()
+                return process.stdout.readline().strip()
+
+            assert process.stdout.readline() == "10\n" and told() == "10"
+            with VattIndex.open(place / "closed") as owner:
+                add(owner, 2)
+                assert told() == "15"
+                add(owner, 3)
+                assert told() == "20"
+            assert told() == "20"
+            with VattIndex.open(place / "closed") as owner:
+                owner.remove(["d00/f0000.mp4"])
+            assert told() == "15"
+            process.stdin.close()
     finally:
         shutil.rmtree(place)
 
@@ -350,10 +373,17 @@ os.setgid(65534)
 os.setuid(65534)
 for folder in sys.argv[1:]:
     try:
-        print(len(VattIndex.open(folder)))
+        print(len(VattIndex.open(folder)), flush=True)
     except PermissionError as error:
         assert "owner" in str(error), error
         print("PermissionError")
+"""
+
+
+FOLLOWING = """
+index = VattIndex.open(folder)
+for _ in sys.stdin:
+    print(len(index), flush=True)
 """
 
 
@@ -743,6 +773,8 @@ def test_gallery_and_index_agree(videos, model_folder):
     short = [videos / "clip0.mp4", videos / "sub" / "clip1.mp4"]
     gallery, _ = Gallery.from_files(search.model, search.processor, short)
     hits = gallery.search(search.model, search.processor, text="clip 3")
+    with pytest.raises(ValueError, match="top_k"):
+        gallery.nearest(np.ones(gallery.vt.shape[1]), "vt", top_k=-1)
     found = {m.path: m.score for m in search.text("clip 3")}
     assert found["clip0.mp4"] == pytest.approx(next(h.score for h in hits if "clip0" in h.name), abs=1e-5)
 

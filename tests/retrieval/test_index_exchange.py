@@ -66,6 +66,9 @@ def test_written_and_read_again(index, tmp_path, monkeypatch):
     with pytest.raises(FileExistsError, match="already"):  # the saved one is not to blame
         VattIndex.from_pretrained(tmp_path / "out", tmp_path / "kept")
     assert len(VattIndex.open(tmp_path / "kept")) == 60
+    (tmp_path / "kept").rename(tmp_path / "out/.vatt-index")  # which of them is meant?
+    with pytest.raises(IndexMismatch, match="another index"):
+        VattIndex.from_pretrained(tmp_path / "out")
 
 
 def test_empty_index(tmp_path):

@@ -312,8 +312,9 @@ def test_classes_by_name_are_refused():
 def test_changes_are_indexed_as_they_come(search):
     pytest.importorskip("watchfiles", reason="needs pip install 'modeling_vatt[watch]'")
     root, stop = search.index.root, threading.Event()
-    reports = search.watch(stop)
+    reports = search.watch(stop, exclude=["x*"])
     assert next(reports).unchanged == 3
+    search.index.store.set_meta(indexing.EXCLUDED, ["y*"])  # by another process, for later
     write_clip(root / "sub" / "new.mp4", 7)
     assert next(reports).embedded == 1
     (root / "a.mp4").rename(root / "z.mp4")
@@ -322,6 +323,7 @@ def test_changes_are_indexed_as_they_come(search):
     for name in (".vatt-another/index.sqlite", ".part.mp4"):
         (root / name).touch()
     threading.Timer(2.5, stop.set).start()
+    assert search.index.store.meta(indexing.EXCLUDED) == ["y*"]
     assert list(reports) == []  # its own writing is no change, nor what is hidden
 
 

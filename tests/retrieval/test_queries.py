@@ -106,6 +106,25 @@ def test_shares_are_what_is_measured(tmp_path):
     assert [strength(share) for share in (0.01, 0.02, 0.05, 0.06)] == ["strong", "likely", "likely", "weak"]
 
 
+def test_what_fits_less_than_wanted_is_left_out_even_if_nothing_can_fit_more(tmp_path):
+    """Of few subjects, where equal moments of other files are ordinary."""
+    index, centres = clustered(tmp_path / "i", 3, 1)
+    starts = np.arange(4.0)
+    for number in range(12):
+        noise = 1e-3 * np.random.default_rng(number).standard_normal((4, 12))
+        file = FileRecord(f"{number}.mp4", 1, 1, f"c{number}", 4.0)
+        index.add(file, starts, starts + 1, centres[number % 3] + noise, np.ones((4, 6)))
+    calibration, calls = Calibration(index), 0
+    for vector in index.vectors("va")[1][::5]:
+        query = {"va": vector}
+        calls += calibration.scale(query).score(STRENGTHS["strong"]) > 1
+        everything = calibration.near(query, top_k=100, merge=False)
+        for name, largest in STRENGTHS.items():
+            found = calibration.near(query, at_least=name, top_k=100, merge=False)
+            assert found == [m for m in everything if m.share <= largest]
+    assert calls
+
+
 @pytest.mark.parametrize("count", [40, 39])
 def test_shares_are_those_of_what_is_there_now(tmp_path, count):
     """Of a page that is open for months: files come and go, and their number is about the same."""
@@ -236,6 +255,16 @@ def test_parts_are_compared_in_their_spaces(search, tmp_path):
     for name in ("strong", "likely"):
         chosen = search.find(query, at_least=name, top_k=100, merge=False)
         assert chosen == [m for m in found if m.share <= STRENGTHS[name]]
+
+
+def test_words_that_the_model_does_not_take_in(search):
+    """It reads five; of each text, those to avoid too, and of a server's answer as well as here."""
+    beyond = "a grey tone number clip zebra number 7"
+    read = search.embed(search.read(Query(beyond)))["vt"]
+    np.testing.assert_array_equal(read, search.embed(search.read(Query("a grey tone number clip")))["vt"])
+    assert search.unknown_words(beyond) == ["zebra", "7"]
+    assert search.unknown_words(*Query("a grey tone", avoid=("a dog", "clip 3")).texts) == ["dog"]
+    assert search.unknown_words(*Query(like=("2.mp4", 1.0)).texts) == []
 
 
 def test_more_like_a_moment(search, tmp_path):

@@ -77,6 +77,12 @@ def test_exact_search_finds_what_a_product_finds(index):
     merged = index.search(query, "va", top_k=9, margin=0.3)
     expected = merge_windows(everything, 9, 0.3)
     assert [(m.path, m.start, m.end) for m in merged] == [(m.path, m.start, m.end) for m in expected]
+    # A lowest score leaves out moments, and changes none.
+    merged = index.search(query, "va", top_k=200, margin=0.3)
+    for limit in np.quantile([m.score for m in merged], (0.3, 0.6, 0.9)):
+        least = float(limit) - 1e-6
+        kept = index.search(query, "va", top_k=200, margin=0.3, min_score=least)
+        assert kept == [m for m in merged if m.score >= least]
     # Filters.
     inside = index.search(query, "va", top_k=100, folder="d01", merge=False)
     assert len(inside) == 50 and all(m.path.startswith("d01/") for m in inside)
@@ -277,6 +283,16 @@ def test_an_index_on_disk_is_copied_to_the_server(postgres, tmp_path):
         assert again.identity == IDENTITY
         with pytest.raises(IndexMismatch, match="the weights"):
             again.copy_from(other)
+
+
+def test_ties_stay_in_their_order_on_the_server(server, tmp_path):
+    local = VattIndex.create(tmp_path / "index", None, IDENTITY, 1.0)
+    for name in ("m", "c", "x", "a"):
+        rows = np.ones((3, 12)), np.ones((3, 6))
+        local.add(FileRecord(f"{name}.mp4", 1, 1, name, 3.0), range(3), range(1, 4), *rows)
+    server.copy_from(local)
+    here, there = (index.search(np.ones(12), "va", top_k=7, merge=False) for index in (local, server))
+    assert [(m.path, m.start) for m in here] == [(m.path, m.start) for m in there]
 
 
 def test_a_folder_far_from_the_query_in_postgres(server, tmp_path, monkeypatch):
