@@ -705,7 +705,10 @@ class VattConfig(PreTrainedConfig):
 
 
 def _is_field(config_class: type[PreTrainedConfig], name: str) -> bool:
-    return hasattr(config_class, name) or name in ("_name_or_path", "attn_implementation")
+    if name in ("_name_or_path", "attn_implementation"):
+        return True
+    # `torch_dtype` would change no weight; methods are no fields.
+    return name != "torch_dtype" and not callable(getattr(config_class, name, callable))
 
 
 def _foreign_config(key: str, value: Any, own: type[PreTrainedConfig]) -> Any:

@@ -33,6 +33,8 @@ class VattTowerUse:
         filled (`float`): share of the positions with sound, if a model needs longer input than the window;
             audio, `"mean"`.
         use_attention_mask (`bool`): False for models trained without it (SigLIP); text.
+        padding_id (`int`): fill captions up to all positions with this id, as such models were trained; the
+            processor's is set when it is made.
         train_batch_norm (`bool`): batch norms use and average the statistics of the batch in training, as a
             model with random weights needs; otherwise always those of the checkpoint.
     """
@@ -47,6 +49,7 @@ class VattTowerUse:
     temporal_layers: int = 0
     filled: float = 1.0
     use_attention_mask: bool = True
+    padding_id: int | None = None
     train_batch_norm: bool = False
 
     @classmethod

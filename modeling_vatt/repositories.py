@@ -6,12 +6,14 @@ Without a network, transformers tries the Hub for half a minute for every file. 
 the Hub is refused at once, and others cost one request.
 """
 
+import json
 import os
 import re
 from pathlib import Path
 from typing import Any, Literal
 
 
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 _HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/)?[\w.-]*[A-Za-z0-9_]")
 
 
@@ -89,3 +91,21 @@ def asked_once(name: str | os.PathLike, file: str, kwargs: dict[str, Any]) -> di
     known = {option: kwargs[option] for option in ("revision", "token", "cache_dir") if option in kwargs}
     file = "/".join(filter(None, (kwargs.get("subfolder"), file)))
     return {**kwargs, "local_files_only": require_repository(name, file=file, **known)}
+
+
+def find_file(name: str | os.PathLike, file: str, **hub: Any) -> str | None:
+    """Where a file of a folder or repository lies on this machine, None if it has no such file; of `hub` the
+    `HUB_OPTIONS` count."""
+    from transformers.utils.hub import cached_file
+
+    options = {key: value for key, value in hub.items() if key in HUB_OPTIONS}
+    try:
+        return cached_file(str(name), file, _raise_exceptions_for_missing_entries=False, **options)
+    except OSError:
+        return None
+
+
+def read_json(name: str | os.PathLike, file: str, **hub: Any) -> Any:
+    """Content of such a file, {} without one."""
+    path = find_file(name, file, **hub)
+    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts of other models' processors for VATT's: settings of frames, feature extractors, tokenizers."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import transformers  # its Auto classes need the processors of this package, so they are not loaded here
-from transformers.utils.hub import cached_file
+from tokenizers import normalizers
+
+from ..repositories import find_file, read_json
 
 
 # Settings of image and video processors that mean the same here.
@@ -26,7 +26,6 @@ FRAME_SETTINGS = (
 )
 # Steps of other processors that are not offered here.
 _NOT_DONE = ("do_pad", "do_flip_channel_order", "do_crop_margin", "do_thumbnail", "offset", "rescale_offset")
-_HUB = ("revision", "token", "cache_dir", "local_files_only")
 _MAX_WORDS = 64  # of a caption, where the checkpoint does not say less
 # Mean difference allowed from the checkpoint's own processor: one of 255, as torchvision and PIL round apart.
 _SAME_PIXELS = 0.02
@@ -37,8 +36,8 @@ def frame_settings(source: str, **hub: Any) -> dict[str, Any]:
     folder or name on the Hub). ValueError for no such processor, or one with steps that are not offered
     here."""
     # A video processor's file is read, as the classes themselves need torchvision.
-    settings = _read(source, "video_preprocessor_config.json", hub)
-    settings = settings or _read(source, "processor_config.json", hub).get("video_processor")
+    settings = read_json(source, "video_preprocessor_config.json", **hub)
+    settings = settings or read_json(source, "processor_config.json", **hub).get("video_processor")
     if settings:
         return translate_frame_settings(settings, source)
     try:
@@ -54,20 +53,6 @@ def frame_settings(source: str, **hub: Any) -> dict[str, Any]:
     if "max_num_patches" not in settings:
         _check_pixels(found, own, source)
     return found
-
-
-def _path(source: str, name: str, hub: dict[str, Any]) -> str | None:
-    """Where a file of a checkpoint lies on this machine, None if it has no such file."""
-    options = {key: value for key, value in hub.items() if key in _HUB}
-    try:
-        return cached_file(source, name, _raise_exceptions_for_missing_entries=False, **options)
-    except OSError:
-        return None
-
-
-def _read(source: str, name: str, hub: dict[str, Any]) -> dict[str, Any]:
-    path = _path(source, name, hub)
-    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def translate_frame_settings(settings: dict[str, Any], source: str) -> dict[str, Any]:
@@ -166,7 +151,7 @@ def load_tokenizer(source: str, text_config: Any = None, max_words: int = _MAX_W
             "a checkpoint with one, or save one there."
         ) from error
     names = {"tokenizer.json", *getattr(tokenizer, "vocab_files_names", {}).values()}
-    if all(_path(source, name, hub) is None for name in names):  # transformers then makes an empty one
+    if all(find_file(source, name, **hub) is None for name in names):  # transformers then makes an empty one
         raise ValueError(
             f"text tower: {source} has no tokenizer: none of {', '.join(sorted(names))} is there. Choose a "
             "checkpoint with one, or save one there."
@@ -175,6 +160,10 @@ def load_tokenizer(source: str, text_config: Any = None, max_words: int = _MAX_W
         raise ValueError(
             f"text tower: the tokenizer of {source} has no padding: set `pad_token` in its config."
         )
+    if read_json(source, "sentence_bert_config.json", **hub).get("do_lower_case"):
+        backend = tokenizer.backend_tokenizer
+        rules = [normalizers.Lowercase(), *filter(None, [backend.normalizer])]
+        backend.normalizer = normalizers.Sequence(rules)
     rows = getattr(text_config, "max_position_embeddings", None)
     sizes = [max_words, tokenizer.model_max_length, *([rows] if isinstance(rows, int) and rows > 0 else [])]
     tokenizer.model_max_length = min(sizes)

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
+from transformers.utils import logging
 
 from .checkpoint_parts import extractor_from_dict
-from .inputs import RatedSound, is_single, mono_at, numbers_of, sound_of, unwrapped
+from .inputs import EXPECTED_SOUND, RatedSound, is_single, mono_at, samples_of, sound_of, unwrapped
 from .media import DEFAULT_LIMITS, MediaClip, MediaError, MediaLimits
 from .windows import is_media_source, read_windows, repeat_to
 
 
-_SAMPLE_TYPES = ("float16", "bfloat16", "float32", "float64", "longdouble")
-_EXPECTED = (
-    "sound as floats in [-1, 1] (whole numbers are divided first: `x.astype('float32') / 32768` for int16)"
-)
+logger = logging.get_logger(__name__)
+
+_LARGEST_SAMPLE = 100.0  # beyond it samples are whole numbers as floats
 
 
 class VattFeatureExtractor(SequenceFeatureExtractor):
@@ -190,8 +190,13 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
 
     def features(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
         """`input_values` of float32 (num_samples,) sounds, one by one; ValueError if they are not finite."""
-        if not all(np.isfinite(waveform).all() for waveform in waveforms):
-            raise ValueError(f"Expected {_EXPECTED}, got NaN or infinite values: replace them.")
+        peak = np.max([np.abs(waveform).max() for waveform in waveforms])  # NaN if there is one
+        if not np.isfinite(peak):
+            raise ValueError(f"Expected {EXPECTED_SOUND}, got NaN or infinite values: replace them.")
+        if peak > _LARGEST_SAMPLE and not self.do_normalize:
+            logger.warning_once(
+                f"The sound reaches {peak:g}, but should lie in [-1, 1]: divide whole numbers."
+            )
         if self.do_normalize:
             waveforms = [_normalized(waveform) for waveform in waveforms]
         if self.feature_type == "extractor":
@@ -255,15 +260,13 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
                 return mono_at(item, self.sampling_rate)
             self.check_sampling_rate(item.sampling_rate)
             item = item.samples
-        samples = numbers_of(item, _SAMPLE_TYPES, _EXPECTED)
-        if isinstance(samples, torch.Tensor):
-            samples = samples.float().cpu().numpy()
+        samples = samples_of(item)
         if samples.ndim != 1:
             raise ValueError(
                 f"Expected mono sound of shape (samples,), got {samples.shape}. Mix the channels down "
                 "first, e.g. `x.mean(axis=0)` for (channels, samples)."
             )
-        return samples.astype(np.float32, copy=False)
+        return samples
 
     def fit(self, waveform: np.ndarray) -> np.ndarray:
         """Exactly `num_samples` samples: the centre, or repeats."""

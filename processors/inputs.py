@@ -13,6 +13,12 @@ import soxr
 import torch
 
 
+_SAMPLE_TYPES = ("float16", "bfloat16", "float32", "float64", "longdouble")
+EXPECTED_SOUND = (
+    "sound as floats in [-1, 1] (whole numbers are divided first: `x.astype('float32') / 32768` for int16)"
+)
+
+
 class RatedSound(NamedTuple):
     """Decoded sound that knows its rate: (channels, samples) or (samples,), Hz."""
 
@@ -61,7 +67,11 @@ def sound_of(value: Any) -> Any:
 
 def mono_at(sound: RatedSound, sampling_rate: int) -> np.ndarray:
     """float32 (samples,): mean of the channels at `sampling_rate`, as a file would be read."""
-    waveform = np.asarray(sound.samples, dtype=np.float32)
+    waveform = samples_of(sound.samples)
+    if waveform.ndim == 2 and waveform.shape[0] > waveform.shape[1]:
+        raise ValueError(
+            f"Expected sound of shape (samples,) or (channels, samples), got {waveform.shape}: pass `x.T`."
+        )
     waveform = waveform.mean(0) if waveform.ndim == 2 else waveform
     if sound.sampling_rate == sampling_rate:
         return waveform
@@ -98,6 +108,13 @@ def frames_of(value: Any, fps: float, max_bytes: int) -> Any:
 def _moments(seconds: float, fps: float) -> np.ndarray:
     """Times at which frames are taken; the small number absorbs the rounding of time stamps."""
     return np.arange(max(1, round(seconds * fps))) / fps + 1e-6
+
+
+def samples_of(array: Any) -> np.ndarray:
+    """float32 samples of any shape; ValueError for whole numbers, whose range is not known."""
+    samples = numbers_of(array, _SAMPLE_TYPES, EXPECTED_SOUND)
+    samples = samples.float().cpu().numpy() if isinstance(samples, torch.Tensor) else samples
+    return samples.astype(np.float32, copy=False)
 
 
 def numbers_of(array: Any, kinds: tuple[str, ...], expected: str) -> np.ndarray | torch.Tensor:

@@ -74,6 +74,12 @@ class VattProcessor(ProcessorMixin):
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
+    def _load_tokenizer_from_pretrained(cls, kind: str, name: Any, **kwargs: Any) -> Any:
+        """See transformers, which would set `num_frames` in the model's config on the way to a tokenizer."""
+        kwargs.pop("num_frames", None)
+        return super()._load_tokenizer_from_pretrained(kind, name, **kwargs)
+
+    @classmethod
     def from_args_and_dict(cls, args: Any, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
         """See transformers."""
         parts = {name: value for name, value in processor_dict.items() if name != "image_processor"}
@@ -120,7 +126,8 @@ class VattProcessor(ProcessorMixin):
 
         Args:
             config ([`VattConfig`]): of the model. Where the sound tower's input is longer than the window,
-                `towers["audio"]["filled"]` is set in it.
+                `towers["audio"]["filled"]` is set in it; for a text tower that reads padding,
+                `towers["text"]["padding_id"]`.
             video, audio, text (`str`, *optional*): folder or name on the Hub from which the tower was taken;
                 None for VATT's own towers.
             tokenizer: of VATT's own text tower.
@@ -165,6 +172,8 @@ class VattProcessor(ProcessorMixin):
             config.set_use("audio", filled=sounds.filled)
         if text is not None:
             tokenizer = load_tokenizer(text, config.text_config, max_words, **hub)
+            if config.text_config.model_type.startswith("siglip"):  # trained with padding as words
+                config.set_use("text", padding_id=tokenizer.pad_token_id)
         return cls(sounds, videos, tokenizer, **kwargs)
 
     @staticmethod

@@ -130,6 +130,10 @@ class VattVideoProcessor(PixelRules, VideoProcessorMixin):
             )
         if settings["crop_mode"] not in ("center", "three"):
             raise ValueError(f'`crop_mode` must be "center" or "three", got {settings["crop_mode"]!r}.')
+        undone = [name for name in ("do_pad", "return_metadata") if settings.get(name)]
+        undone += ["`longest_edge` of `size`"] if settings["size"] and settings["size"].longest_edge else []
+        if undone:
+            raise ValueError(f"{', '.join(undone)}: is not offered here, leave it out.")
         if settings["data_format"] not in (None, "channels_first", ChannelDimension.FIRST):
             raise ValueError("The models take channels first: leave `data_format` out.")
         return settings

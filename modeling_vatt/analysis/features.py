@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..models.embeddings import words_first
 from ..models.modeling_vatt import INPUT_NAMES, MODALITIES, VattFeaturesOutput, VattModel, VattPreTrainedModel
 
 
@@ -105,7 +106,12 @@ def observe(
 
     Yields:
         An [`Observation`] for every modality of every batch that the model and a clip have.
+
+    Raises:
+        ValueError: a model in training mode, which drops tokens.
     """
+    if model.training:
+        raise ValueError("`model` is in training mode, in which it drops tokens: call `model.eval()` before.")
     if tokens not in ("all", "agg"):
         raise ValueError(f'`tokens` must be "all" or "agg", got {tokens!r}.')
     base: Any = model.base_model
@@ -128,6 +134,7 @@ def observe(
                 mask = batch.get("attention_mask", (values != base.config.text_config.pad_token_id).long())
                 inputs = [ids, mask[rows]]
                 inputs = [value[:, 0] if value.ndim == 3 else value for value in inputs]
+                inputs = list(words_first(*inputs))
                 words = inputs[1].to(base.device)
                 probe.mask = torch.cat([words.new_ones((len(words), 1)), words], dim=1)
             try:

@@ -298,14 +298,15 @@ def clip_name(clips: Any, index: int) -> str:
     """Name of a clip of a table or [`ShardDataset`]; reads no media."""
     if hasattr(clips, "table"):
         row = clips.table[index]
-        return row["source"] or row["key"]
+        return row["source"] or f"{clips.shards[row['shard']]}/{row['key']}"  # keys may begin anew
     return clips[index]["video"]["path"] or str(index)
 
 
 def file_paths(clips: datasets.Dataset, media: str = "video") -> Iterator[str | None]:
     """Paths of the files of a table; reads no media."""
-    for batch in clips.select_columns(media).with_format("arrow").iter(batch_size=1000):
-        yield from pc.struct_field(batch[media], "path").to_pylist()
+    name = f"{media}.path"
+    for batch in clips.select_columns(media).flatten().select_columns(name).with_format("arrow").iter(1000):
+        yield from batch[name].to_pylist()
 
 
 def nearest_sentences(sentences: Sequence[dict[str, Any]], start: float, end: float, count: int) -> list[str]:

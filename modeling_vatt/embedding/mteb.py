@@ -122,10 +122,15 @@ def model_meta(model: str, revision: str | None = None, windows: int = 4, **kwar
         revision = extract_commit_hash(found, None) or revision
     settings = {key: value for key, value in kwargs.items() if key not in _PASSING}
     settings |= {"windows": windows, "modeling_vatt": __version__}
+    stated = json.loads(json.dumps(settings, default=str))
 
-    def load(_: str, device: str | None = None, **__: Any) -> VattEncoder:
-        hub_revision = None if folder.is_dir() else revision
-        return VattEncoder(os.fspath(model), hub_revision, device, windows, **kwargs)
+    def load(_: str, revision: str | None, embed_dim: int | None = None, **given: Any) -> VattEncoder:
+        """mteb gives what is stated again, changed by the arguments of `load_model`."""
+        options: dict[str, Any] = {"windows": windows, **kwargs}
+        options |= {name: value for name, value in given.items() if stated.get(name) != value}
+        if embed_dim is not None:
+            options["truncate_dim"] = embed_dim
+        return VattEncoder(os.fspath(model), None if folder.is_dir() else revision, **options)
 
     return _VattMeta.create_empty(
         {
@@ -135,7 +140,7 @@ def model_meta(model: str, revision: str | None = None, windows: int = 4, **kwar
             "modalities": list(_MODALITIES),
             "similarity_fn_name": ScoringFunction.DOT_PRODUCT,
             "framework": ["Sentence Transformers", "PyTorch"],
-            "experiment_kwargs": json.loads(json.dumps(settings, default=str)),
+            "experiment_kwargs": stated,
         }
     )
 

@@ -21,14 +21,16 @@ from sentence_transformers.base.modules import InputModule
 from sentence_transformers.sentence_transformer.model import SentenceTransformer
 from sentence_transformers.util import load_file_path
 
+from ..configuration import VattConfig
 from ..hub.sentence_transformers import EMBEDDER
 from ..models.loading import load_pretrained
 from ..models.losses import normalize
-from ..models.modeling_vatt import INPUT_NAMES, VattModel
+from ..models.modeling_vatt import INPUT_NAMES, VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, VattProcessor
 from ..processors.inputs import RatedSound, sound_of, unwrapped
 from ..processors.media import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from ..processors.media.source import is_url
+from .identity import base_model
 
 
 SPACES = ("vt", "va")
@@ -50,7 +52,8 @@ class VattEmbedder(InputModule):
     ```
 
     Args:
-        model ([`VattModel`]): with all towers.
+        model ([`VattModel`] or [`VattForPreTraining`]): with all towers; what the latter has learned of its
+            losses is saved with it.
         processor ([`VattProcessor`]): of the model.
         spaces: halves of the vectors, `"vt"` and `"va"`, always in this order.
         windows: windows spread over each clip, whose embeddings are averaged; one is centred.
@@ -65,15 +68,16 @@ class VattEmbedder(InputModule):
 
     def __init__(
         self,
-        model: VattModel,
+        model: VattModel | VattForPreTraining,
         processor: VattProcessor,
         spaces: str | Sequence[str] = SPACES,
         windows: int = 1,
     ) -> None:
         super().__init__()
-        if model.head is None:
+        self.model = base_model(model)
+        if self.model.head is None:
             raise ValueError("`model` has no common spaces: use a pretrained model with all towers.")
-        self.model = model
+        self._whole = (model,)  # a tuple, as temperatures are not trained here
         self.processor = processor
         self.spaces = checked_spaces(spaces)
         self.windows = windows
@@ -214,7 +218,11 @@ class VattEmbedder(InputModule):
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Model, processor and the settings of this class; safetensors only."""
-        self.model.save_pretrained(output_path)
+        (whole,) = self._whole
+        base = getattr(self.model, "_orig_mod", self.model)  # without `torch.compile`
+        if whole is not whole.base_model:
+            whole.vatt = base  # it may have been replaced
+        (base if whole is whole.base_model else whole).save_pretrained(output_path)
         self.processor.save_pretrained(output_path)
         self.save_config(output_path)
 
@@ -236,7 +244,9 @@ class VattEmbedder(InputModule):
         options = {**hub, **(kwargs.get("model_kwargs") or {})}
         if kwargs.get("trust_remote_code"):
             options["trust_remote_code"] = True
-        model, _ = load_pretrained(VattModel, model_name_or_path, **options)
+        saved = VattConfig.from_pretrained(model_name_or_path, **hub).architectures or ()
+        kind: Any = VattForPreTraining if "VattForPreTraining" in saved else VattModel
+        model, _ = load_pretrained(kind, model_name_or_path, **options)
         options = {**hub, **(kwargs.get("processor_kwargs") or {})}
         return cls(model, VattProcessor.from_pretrained(model_name_or_path, **options), **settings)
 

@@ -9,13 +9,12 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from .locking import lockable
-from .modeling_vatt import MODALITIES, VattPreTrainedModel
 
 
 _ADAPTER = "vatt"
 
 
-def add_lora(model: VattPreTrainedModel, name: str, rank: int) -> None:
+def add_lora(model: Any, name: str, rank: int) -> None:
     """Train only low-rank additions to the dense layers of a tower; other parts train as before. Build the
     optimizer afterwards. ValueError if the tower does not exist, is locked, shares its encoder or has no
     dense layer, for a rank below 1, and without PEFT."""
@@ -24,7 +23,7 @@ def add_lora(model: VattPreTrainedModel, name: str, rank: int) -> None:
     except ImportError as error:
         raise ValueError("LoRA needs the package PEFT: pip install peft.") from error
     if name not in model.towers:
-        raise ValueError(f"This model has no {name!r} tower for LoRA; towers are {MODALITIES}.")
+        raise ValueError(f"This model has no {name!r} tower for LoRA; it has {', '.join(model.towers)}.")
     if model.config.use(name).locked:
         raise ValueError(f"The {name} tower is locked: leave out either `lock` or LoRA.")
     if model.config.modality_agnostic:
@@ -50,9 +49,10 @@ def add_lora(model: VattPreTrainedModel, name: str, rank: int) -> None:
 
 
 def merged_state_dict(model: nn.Module) -> dict[str, torch.Tensor] | None:
-    """The state dict with LoRA merged into the weights, under their own names; None without LoRA."""
+    """The state dict with the LoRA of [`add_lora`] merged into the weights, under their own names; None
+    without it."""
     adapted: dict[str, Any] = {
-        name: module for name, module in model.named_modules() if hasattr(module, "lora_A")
+        name: module for name, module in model.named_modules() if _ADAPTER in getattr(module, "lora_A", ())
     }
     if not adapted:
         return None

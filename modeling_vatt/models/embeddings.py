@@ -35,8 +35,11 @@ def channels_first(values: torch.Tensor, config: VattVideoConfig | VattAudioConf
         expected = f"(batch, frames, {config.num_channels}, height, width)"
         valid = values.ndim == 5 and values.shape[2] == config.num_channels
     else:
-        expected = "(batch, samples)" if len(config.patch_shape) == 1 else "(batch, frames, mel bins)"
+        waveform = len(config.patch_shape) == 1
+        expected = "(batch, samples)" if waveform else f"(batch, frames, {config.num_mel_bins} mel bins)"
+        # A bin of another count stands for another frequency: unlike time, it cannot be resampled.
         valid = values.ndim == 1 + len(config.patch_shape)
+        valid &= waveform or values.shape[-1] == config.num_mel_bins
     if not valid:
         raise ValueError(f"`{input_name(config)}` must be {expected}, got {tuple(values.shape)}.")
     if not values.is_floating_point():

@@ -8,7 +8,6 @@ tokens hold something.
 
 import importlib
 import inspect
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -23,11 +22,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save, get_class_from_dynamic_module
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
-from transformers.utils.hub import cached_file
 
 from ..configuration import VattConfig, VattTowerUse, VattVideoConfig
 from ..configuration.tower_use import VattRemoteConfig
-from ..repositories import require_repository
+from ..repositories import HUB_OPTIONS, read_json, require_repository
 from .encoder import VattEncoder
 from .outputs import VattFeaturesOutput
 from .positions import VattAxialPositionEmbeddings
@@ -44,7 +42,6 @@ _UNTRUSTED = (
     "The code of the {name} tower{source} comes with its checkpoint, and would run here. Read it, then pass "
     "`trust_remote_code=True` (scripts: --trust_remote_code, vatt: --trust-remote-code)."
 )
-HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 # Poolings of sentence-transformers that are offered here.
 _STATED_POOLINGS = {
     "cls": "first",
@@ -57,6 +54,14 @@ _STATED_POOLINGS = {
 _MAY_BE_MISSING = re.compile(r"\b(pooler|head|predictor)\b|mask|num_batches_tracked|position_ids")
 # Models whose text part was trained with padding as words.
 _READS_PADDING = ("siglip_text_model", "siglip2_text_model")
+# Text models that were trained together with another one, by a projection of this feature.
+_TRAINED_POOLINGS = {
+    "align_text_model": "first",
+    "blip_text_model": "pooler",
+    "chinese_clip_text_model": "first",
+    "clap_text_model": "pooler",
+    "flava_text_model": "first",
+}
 
 
 @dataclass
@@ -118,6 +123,10 @@ def _run_text(
     model: PreTrainedModel, inputs: torch.Tensor, mask: torch.Tensor | None, use: VattTowerUse, **options: Any
 ) -> Ran:
     """Word ids and their mask, (batch, words)."""
+    if use.padding_id is not None:  # as it was trained, however far the others of the batch are padded
+        missing = (0, max(0, model.config.max_position_embeddings - inputs.shape[1]))
+        inputs = nn.functional.pad(inputs, missing, value=use.padding_id)
+        mask = None if mask is None else nn.functional.pad(mask, missing)
     return Ran(model(inputs, attention_mask=mask if use.use_attention_mask else None, **options), mask)
 
 
@@ -146,7 +155,9 @@ class VattForeignTower(nn.Module):
             config.set_use(name, **use.settings())
         self._whole = config
         self.model = _build(model_class, self.config, pooler=use.pooling == "pooler")
-        # transformers looks for tied weights in children with this attribute.
+        # transformers looks in children for these attributes, and for tied weights.
+        for field in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict", "_no_split_modules"):
+            setattr(self, field, getattr(self.model, field, None))
         tied = getattr(self.model, "all_tied_weights_keys", {})
         self.all_tied_weights_keys = {f"model.{key}": f"model.{value}" for key, value in tied.items()}
         self.temporal: nn.Module | None = None
@@ -306,6 +317,9 @@ def default_pooling(
     pooled &= getattr(config, "vision_use_head", True) is not False
     extra = _can_leave_pooler_out(model_class)
     untrained = any("pooler" in str(key).split(".") or "head" in str(key).split(".") for key in missing)
+    trained = _TRAINED_POOLINGS.get(config.model_type)
+    if trained is not None and not (trained == "pooler" and untrained):
+        return trained
     if kind == "text" and extra:
         return "mean"  # BERT's pooler was trained for next-sentence prediction
     if pooled and not untrained:
@@ -507,19 +521,22 @@ def refuse_incomplete(source: str, model: PreTrainedModel, missing: Iterable[str
 
 
 def _stated_pooling(source: str | PreTrainedModel, hub: dict[str, Any]) -> str | None:
-    """The pooling that a checkpoint of sentence-transformers states; ValueError for one not offered here."""
+    """The pooling that a checkpoint of sentence-transformers states; ValueError for one not offered here, and
+    for steps before or after it. `Normalize` may follow: it changes no cosine."""
     name = source if isinstance(source, str) else source.name_or_path
     if not name:
         return None
-    try:
-        options = {**hub, "_raise_exceptions_for_missing_entries": False}
-        path = cached_file(str(name), "1_Pooling/config.json", **options)
-    except OSError:
-        path = None
-    if path is None:
-        return None
-    with open(path, encoding="utf-8") as file:
-        stated = json.load(file)
+    modules = read_json(name, "modules.json", **hub) or [{"type": "Pooling", "path": "1_Pooling"}]
+    paths = {module["type"].rpartition(".")[2]: module["path"] for module in modules}
+    steps = [f"`{kind}`" for kind in paths if kind not in ("Transformer", "Pooling", "Normalize", "Dropout")]
+    prompt = read_json(name, "config_sentence_transformers.json", **hub).get("default_prompt_name")
+    steps += [f"the prompt {prompt!r}"] if prompt else []
+    if steps:
+        raise ValueError(
+            f"text tower: sentence-transformers runs {name} with {' and '.join(steps)}, which is not offered "
+            "here: choose another checkpoint, or a `pooling` to do without."
+        )
+    stated = read_json(name, f"{paths['Pooling']}/config.json", **hub) if "Pooling" in paths else {}
     # One name or several since version 6; before, a switch for each.
     old = [mode for mode in stated if mode.startswith("pooling_mode_") and stated[mode] is True]
     modes = stated.get("pooling_mode") or old

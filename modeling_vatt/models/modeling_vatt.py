@@ -21,11 +21,12 @@ from transformers.utils.generic import can_return_tuple
 from ..configuration import VattConfig
 from ..configuration.tower_use import VattRemoteConfig
 from ..hub.sentence_transformers import PROCESSOR_FILES, save_modules_file
+from ..repositories import HUB_OPTIONS
+from .adapters import merged_state_dict
 from .collectives import is_distributed, only_somewhere
 from .embeddings import VattPatchEmbeddings, VattTextEmbeddings, word_mask, words_first
 from .encoder import VattEncoder, VattRelativeBiasTable, VattRMSNorm
 from .foreign import (
-    HUB_OPTIONS,
     VattForeignTower,
     find_towers,
     load_remote_config,
@@ -169,7 +170,7 @@ class VattPreTrainedModel(PreTrainedModel):
         hub = find_towers(sources, hub_kwargs)
         options = {**hub, "dtype": dtype, "trust_remote_code": trust_remote_code}
         settings = {name: dict(fields) for name, fields in (towers or {}).items()}
-        loaded: dict[str, PreTrainedModel] = {}
+        loaded: dict[str, Any] = {}
         for name, source in sources.items():
             found = load_tower(name, source, settings.get(name, {}), **options)
             loaded[name], settings[name] = found.model, found.use.settings()
@@ -177,6 +178,8 @@ class VattPreTrainedModel(PreTrainedModel):
         model: Any = cls(VattConfig(**kwargs, towers=settings))
         model.to(dtype).eval()
         for name, encoder in loaded.items():
+            if encoder.dtype != dtype:  # a loaded model; others keep in float32 what their class says
+                encoder.to(dtype)
             model.base_model.get_submodule(f"{name}_model").model = encoder.eval()
         model._freeze()
         return model
@@ -190,8 +193,9 @@ class VattPreTrainedModel(PreTrainedModel):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """See transformers; also saves code that came with towers and, if the model has common spaces, the
-        files of sentence-transformers. `push_to_hub` uploads these too, a processor in the folder, and a
+        """See transformers; LoRA of [`~modeling_vatt.models.adapters.add_lora`] is merged into the weights.
+        Also saves code that came with towers and, if the model has common spaces, the files of
+        sentence-transformers. `push_to_hub` uploads these too, a processor in the folder, and a
         model card (see [`~VattPreTrainedModel.push_to_hub`])."""
         foreign = [tower for tower in self.towers.values() if isinstance(tower, VattForeignTower)]
         self._saved_beside = save_remote_towers(foreign, save_directory)
@@ -200,6 +204,8 @@ class VattPreTrainedModel(PreTrainedModel):
         if push_to_hub and is_main_process:
             name = kwargs.pop("repo_id", None) or Path(save_directory).name
             kwargs["repo_id"] = self._bring_card(name, Path(save_directory), **kwargs)
+        if state_dict is None and not self._hf_peft_config_loaded:
+            state_dict = merged_state_dict(self)
         super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, *args, **kwargs)
 
     def _get_files_timestamps(self, working_dir: Any) -> dict[str, float]:
@@ -254,6 +260,7 @@ class VattPreTrainedModel(PreTrainedModel):
         text: str | PreTrainedModel | None = None,
         config: VattConfig | None = None,
         output_loading_info: bool = False,
+        dtype: torch.dtype = torch.float32,
         **kwargs: Any,
     ) -> Any:
         r"""
@@ -261,7 +268,8 @@ class VattPreTrainedModel(PreTrainedModel):
 
         Args:
             video (`str` or `PreTrainedModel`, *optional*): ViT. Its patch kernel is repeated over the frames
-                of a patch, its 2-D positions are split into axis tables by least squares
+                of a patch and takes the processor's pixels in [-1, 1], however the checkpoint's own scales
+                them; its 2-D positions are split into axis tables by least squares
                 ([`~unimodal.split_positions`]).
             audio (`str` or `PreTrainedModel`, *optional*): AST, for a spectrogram tower; or ViT, of which a
                 waveform tower takes the encoder.
@@ -270,6 +278,7 @@ class VattPreTrainedModel(PreTrainedModel):
                 from the sources, and other towers have the default sizes.
             output_loading_info (`bool`): also return the [`~unimodal.UnimodalReport`] (which is logged in any
                 case): which parameters were taken, adapted (and how) and left random.
+            dtype (`torch.dtype`): of all weights.
             kwargs: fields of the config, if none is given.
 
         Raises:
@@ -289,6 +298,7 @@ class VattPreTrainedModel(PreTrainedModel):
         model = cls(config).eval()
         report = start_towers(model, sources)
         logger.warning(f"{cls.__name__} started from unimodal checkpoints.\n{report}")
+        model.to(dtype)
         return (model, report) if output_loading_info else model
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -560,6 +570,8 @@ class VattModel(VattPreTrainedModel):
         tower = getattr(self, f"{name}_model")
         if tower is None:
             raise ValueError(f"This model was built without its {name} tower: use one that has it.")
+        if name != "text" and kwargs.get("attention_mask") is not None:
+            raise ValueError(f"`attention_mask` is for text; {name} has no padding here: leave it out.")
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         if output_attentions is None:

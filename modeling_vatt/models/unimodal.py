@@ -19,7 +19,7 @@ from transformers import ASTModel, AutoConfig, MT5EncoderModel, PreTrainedModel,
 
 from ..configuration import VattAudioConfig, VattTextConfig, VattVideoConfig
 from ..configuration.configuration_vatt import VattTowerConfig
-from ..repositories import require_repository
+from ..repositories import read_json, require_repository
 from .foreign import refuse_incomplete
 from .positions import resample_positions
 
@@ -294,10 +294,12 @@ def _start_from_vit(tower: Untyped, encoder: Untyped, source: Untyped, writer: _
     if isinstance(config, VattVideoConfig):
         if kernel.weight.shape[1:] == (config.num_channels, config.patch_size, config.patch_size):
             frames = config.tubelet_size
-            inflated = kernel.weight.unsqueeze(2).expand(-1, -1, frames, -1, -1) / frames
+            weight, bias = _kernel_for_own_pixels(source, writer.report.notes)
+            inflated = weight.unsqueeze(2).expand(-1, -1, frames, -1, -1) / frames
             rule = f"2-D kernel repeated over {frames} frames and divided by {frames}"
             writer.adapt(embeddings.patch_projection.weight, inflated.flatten(1), rule, kernel_name)
-            writer.take(embeddings.patch_projection.bias, _PATCHES + ".bias")
+            rule = "for pixels in [-1, 1], whatever the mean and deviation of the source's processor"
+            writer.adapt(embeddings.patch_projection.bias, bias, rule, _PATCHES + ".bias")
         patches = source.embeddings.patch_embeddings
         rows = patches.image_size[0] // patches.patch_size[0]
         _split_positions(embeddings.position_embeddings, positions[1:].unflatten(0, (rows, -1)), writer)
@@ -317,6 +319,25 @@ def _start_from_vit(tower: Untyped, encoder: Untyped, source: Untyped, writer: _
         "class token plus its position: AGG has no position of its own",
         "embeddings.cls_token",
     )
+
+
+def _kernel_for_own_pixels(source: Untyped, notes: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Kernel and bias of a ViT for VATT's pixels, in [-1, 1], instead of those that the processor beside it
+    makes."""
+    settings, name = {}, source.name_or_path
+    if name:
+        settings = read_json(name, "preprocessor_config.json")
+        settings = settings or read_json(name, "processor_config.json").get("image_processor", {})
+    if not settings:
+        notes.append("Video: no processor beside the source tells its pixels: they are taken as in [-1, 1].")
+    half = 127.5 * (settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1)
+    kernel = source.embeddings.patch_embeddings.projection
+    values = [settings.get(field, 0.5) for field in ("image_mean", "image_std")]
+    values = values if settings.get("do_normalize", True) else [0.0, 1.0]
+    mean, std = (torch.tensor(value, device=kernel.weight.device).view(-1, 1, 1) for value in values)
+    bias = kernel.bias + (kernel.weight * ((half - mean) / std)).sum((1, 2, 3))
+    weight = kernel.weight * (half / std)
+    return weight.flip(1) if settings.get("do_flip_channel_order") else weight, bias
 
 
 def split_positions(grid: torch.Tensor, eps: float = 1e-6) -> dict[str, torch.Tensor]:

@@ -29,6 +29,7 @@ from av.stream import Discard, Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from .clock import FileClock, matroska_end
+from .edits import Edit, edit_lists, timeline
 from .source import MediaError, MediaLimits, MediaSource, open_source, source_name
 
 
@@ -131,10 +132,15 @@ class MediaReader:
         self._orientation: Orientation | None = None
         self._clock: FileClock | None = None
         self._container: Any = None
+        self._demuxing = {"protocol_whitelist": "none"}  # so a playlist cannot open other files or addresses
+        # Of films joined from several parts: then times of frames are those of the streams.
+        self.edits: dict[Kind, list[Edit]] = {}
+        self._film_begin = 0.0
         self._file, self._owns_file = open_source(source, limits)
         self._deadline = time.monotonic() + limits.wall_seconds
         try:
             self._open()
+            self._follow_edits()
         except BaseException:
             self.close()
             raise
@@ -145,12 +151,11 @@ class MediaReader:
         options = {"max_pixels": str(self.limits.max_pixels)}
         try:
             self._file.seek(0)
-            # No protocol is allowed, so a playlist cannot open other files or addresses.
             self._container = av.open(
                 _WatchedFile(self._file, self.check_time),
                 mode="r",
                 options=options,
-                container_options={"protocol_whitelist": "none"},
+                container_options=self._demuxing,
                 metadata_errors="replace",
             )
         except MediaError:
@@ -165,13 +170,30 @@ class MediaReader:
         self.streams = self._choose_streams()
         self.tick = {kind: float(stream.time_base) for kind, stream in self.streams.items()}
         starts = {kind: (stream.start_time or 0) * self.tick[kind] for kind, stream in self.streams.items()}
-        self.origin = min(starts.values())
+        self.origin = 0.0 if "ignore_editlist" in self._demuxing else min(starts.values())
         self.begin = {kind: moment - self.origin for kind, moment in starts.items()}
         for stream in self.streams.values():
             stream.codec_context.thread_count = 1  # data loaders run a reader on each core
             stream.codec_context.options = options
         if "video" in self.streams:
             self._check_size(self.streams["video"])
+
+    def _follow_edits(self) -> None:
+        """Follow the edit lists of MP4 here instead of in FFmpeg if a track has several parts."""
+        whole = self._container.format.name.startswith("mov") and all(s.frames for s in self.streams.values())
+        lists = edit_lists(_WatchedFile(self._file, self.check_time)) if whole else {}  # type: ignore[arg-type]
+        if not lists:
+            return
+        self._demuxing["ignore_editlist"] = "1"
+        self._open()
+        for kind, stream in self.streams.items():
+            end = self.begin[kind] + (stream.duration or 0) * self.tick[kind]
+            self.edits[kind] = timeline(lists.get(stream.id, [(end, 0)]), self.tick[kind], end)
+        self._film_begin = min((edits[0].begin for edits in self.edits.values() if edits), default=0.0)
+        for kind, edits in self.edits.items():
+            self.edits[kind] = [
+                Edit(begin - self._film_begin, end - self._film_begin, media) for begin, end, media in edits
+            ]
 
     def _choose_streams(self) -> dict[Kind, Any]:
         """Choose of each kind the default stream, else the first; no attached pictures."""
@@ -448,6 +470,8 @@ class MediaReader:
     def length(self, kinds: Sequence[Kind]) -> float | None:
         """Seconds until the streams of these kinds end, from the container or else its packets; None if
         neither tells."""
+        if self.edits:
+            return max((self.edits[kind][-1].end for kind in kinds if self.edits[kind]), default=0.0)
         if self._layout[1] and self._clock is None:
             ticks = [self.streams[kind].duration or 0 for kind in kinds]
             if min(ticks) > 0:
@@ -480,7 +504,7 @@ class MediaReader:
         return self._orientation
 
     def info(self) -> MediaInfo:
-        claims: dict[str, Any] = {"clock_start": self.origin}
+        claims: dict[str, Any] = {"clock_start": self.origin + self._film_begin}
         if "video" in self.streams:
             orientation = self.orientation()
             stream = self.streams["video"]

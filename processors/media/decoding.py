@@ -3,17 +3,19 @@
 """Decoding in this process: the frames and samples of a window, chosen from what a file holds."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .container import FrameConverter, Kind, MediaInfo, MediaReader, error_message, mono
+from .edits import Edit
 from .sound import RESAMPLING_MARGIN, SoundTrack
 from .source import MediaLimits, MediaSource
 
 
+_ROUNDING = 1e-3  # of a frame or sample
 # Sound decoded ahead of the window, for AAC and Opus to settle and for the bit reservoir of MP3.
 _PREROLL = 0.5
 
@@ -97,9 +99,9 @@ def _read_window(
     frames, timestamps, waveform, end = None, np.zeros(0), None, start
     # Sound first: it may need a container that was just opened.
     if "audio" in kinds and "audio" in media.streams:
-        waveform, end = _read_waveform(media, start, duration, sampling_rate)
+        waveform, end = _read_sound(media, start, duration, sampling_rate)
     if "video" in kinds and "video" in media.streams:
-        frames, timestamps, video_end = _read_frames(media, start, duration, fps, size)
+        frames, timestamps, video_end = _read_pictures(media, start, duration, fps, size)
         end = max(end, video_end)
     if not any(part is not None and len(part) for part in (frames, waveform)):
         damage = f" ({error_message(media.last_error)})" if media.last_error else ""
@@ -111,15 +113,64 @@ def _read_window(
     return MediaClip(frames, waveform, start, length, timestamps, media.info())
 
 
-def _read_frames(
+def _parts(
+    media: MediaReader, kind: Kind, start: float, duration: float | None, rate: float
+) -> Iterator[tuple[int, float, float, Edit]]:
+    """Of each edit within a window of `rate` items a second: the number of its first item there, where that
+    lies in the stream, its seconds in the window, the edit."""
+    stop = math.inf if duration is None else start + duration
+    for edit in media.edits[kind]:
+        first = max(0, math.ceil((edit.begin - start) * rate - _ROUNDING))
+        last = math.ceil((min(stop, edit.end) - start) * rate - _ROUNDING)
+        if first < last:
+            if duration is None:
+                media.check_window(last / rate)
+            yield first, start + first / rate + edit.media - edit.begin, (last - first) / rate, edit
+
+
+def _read_pictures(
     media: MediaReader, start: float, duration: float | None, fps: float, size: int | None
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Frames (T, H, W, 3) on the screen at start + k / fps, their times (T,), and when the last one ends."""
+    convert = FrameConverter(media, size, None if duration is None else round(duration * fps))
+    if not media.edits:
+        images, times, end = _read_frames(media, start, duration, fps, convert)
+    else:
+        images, times, end = [], [], media.length(["video"]) or 0.0
+        for first, place, seconds, edit in _parts(media, "video", start, duration, fps):
+            part, moments, _ = _read_frames(media, place, seconds, fps, convert)
+            if not part:
+                continue
+            media.check_memory((first + len(part)) * part[0].nbytes)
+            missing = first - len(images)  # the last frame stays until the next part
+            images.extend([images[-1] if images else part[0]] * missing + part)
+            times.extend([times[-1] if times else edit.begin] * missing)
+            times.extend(edit.begin + max(0.0, moment - edit.media) for moment in moments)
+    return np.stack(images) if images else np.zeros((0, 0, 0, 3), np.uint8), np.array(times), end
+
+
+def _read_sound(
+    media: MediaReader, start: float, duration: float | None, sampling_rate: int
+) -> tuple[np.ndarray, float]:
+    """Samples (S,) of the window, and when the sound ends, or a time after the window if it goes on."""
+    if not media.edits:
+        return _read_waveform(media, start, duration, sampling_rate)
+    end, parts = media.length(["audio"]) or 0.0, [np.zeros(0, np.float32)]
+    for first, place, seconds, _ in _parts(media, "audio", start, duration, sampling_rate):
+        gap = np.zeros(max(0, first - sum(map(len, parts))), np.float32)
+        parts += gap, _read_waveform(media, place, seconds, sampling_rate)[0]
+        media.check_memory(sum(part.nbytes for part in parts))
+    return np.concatenate(parts), end
+
+
+def _read_frames(
+    media: MediaReader, start: float, duration: float | None, fps: float, convert: FrameConverter
+) -> tuple[list[np.ndarray], list[float], float]:
+    """Frames (H, W, 3) of a stream, their times, and when the last one ends: see [`_read_pictures`]."""
     tick = media.tick["video"]
     # Half a tick absorbs the rounding of stamps, unless a tick is a whole frame (AVI).
     tolerance = min(tick / 2, 5e-4)
     count = None if duration is None else round(duration * fps)
-    convert = FrameConverter(media, size, count)
     images: list[np.ndarray] = []
     times: list[float] = []
     shown: tuple[float, Any] | None = None
@@ -152,13 +203,13 @@ def _read_frames(
         shown = (moment, frame)
         end = moment + (frame.duration * tick or interval or tick)
     show_until(end)
-    return np.stack(images) if images else np.zeros((0, 0, 0, 3), np.uint8), np.array(times), end
+    return images, times, end
 
 
 def _read_waveform(
     media: MediaReader, start: float, duration: float | None, sampling_rate: int
 ) -> tuple[np.ndarray, float]:
-    """Samples (S,) of the window, and when the sound ends, or a time after the window if it goes on."""
+    """Samples (S,) of a stream, and its end: see [`_read_sound`]."""
     stop = math.inf if duration is None else start + duration
     sought = start - _PREROLL > media.begin["audio"]
     grid = _frame_grid(media) if sought and media.one_clock else None

@@ -108,6 +108,14 @@ def test_streaming_equals_one_batch():
             np.testing.assert_allclose(means[modality], values, rtol=1e-9, atol=1e-12)
 
 
+def test_words_after_padding_on_the_left():
+    """The model moves them to the front, and so do the vectors of its input."""
+    model = seeded_model()
+    right, left = torch.tensor([[5, 6, 7, 0, 0]]), torch.tensor([[0, 0, 5, 6, 7]])
+    found = [extract_features(model, [{"input_ids": ids}]).vectors["input", "text"] for ids in (right, left)]
+    np.testing.assert_allclose(*found, atol=1e-6)
+
+
 def test_clips_that_lack_a_modality_are_not_fed():
     model = seeded_model()
     inputs = small_inputs(model.config, 4)
@@ -156,6 +164,8 @@ def test_a_classifier_has_one_modality():
     model = VattForVideoClassification(config).eval()
     features = extract_features(model, [small_inputs(config, 2)])
     assert set(features.vectors) == {("input", "video"), ("pooled", "video")}
+    with pytest.raises(ValueError, match="in training mode"):
+        next(observe(seeded_model().train(), []))
     with pytest.raises(ValueError, match='"all" or "agg"'):
         next(observe(model, [], "some"))
 

@@ -144,6 +144,8 @@ def test_the_revision_of_a_folder_is_its_content(world, tmp_path):
     (tmp_path / "models--me--vatt" / "refs" / "main").write_text(commit)
     assert model_meta("me/vatt", cache_folder=str(tmp_path), local_files_only=True).revision == commit
     assert np.all([meta.load_model(device="cpu").model[0].windows == 4 for meta in (first, second)])
+    loaded = first.load_model(device="cpu", embed_dim=6, windows=2)  # as the results will state
+    assert loaded.model[0].windows == 2 and loaded.model.get_embedding_dimension() == 6
 
 
 # --- every pair of modalities that mteb's tasks of sound and video have ---

@@ -13,7 +13,7 @@ from clip_folders import small_processor, write_clip
 from PIL import Image
 from small_models import seeded, small_config
 
-from modeling_vatt import VattForPreTraining, VattForVideoClassification
+from modeling_vatt import VattForPreTraining, VattForVideoClassification, VattModel
 from modeling_vatt.embedding.embedding import embed_files, embed_texts, unit
 
 
@@ -130,6 +130,30 @@ def test_spaces_windows_and_saving(saved, tmp_path):
     np.testing.assert_allclose(
         again.encode_query("tone"), theirs.encode("grey tone", spaces=("vt", "va")), atol=1e-6
     )
+
+
+def test_learned_temperatures_are_saved(tmp_path):
+    """Also after training, and with another base model in the module."""
+    config = small_config(loss_type="sigmoid", temperature=0.5)
+    model = seeded(VattForPreTraining, config)
+    with torch.no_grad():
+        for parameter in model.loss_scales.parameters():
+            parameter.fill_(0.25)
+    model.save_pretrained(tmp_path / "model")
+    small_processor(config).save_pretrained(tmp_path / "model")
+    theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    assert not [name for name, _ in theirs.named_parameters() if "loss_scales" in name]
+    with torch.no_grad():
+        theirs[0].model.head.text_vt.bias.add_(1)
+    theirs.save(str(tmp_path / "saved"))
+    again, info = VattForPreTraining.from_pretrained(tmp_path / "saved", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert all((parameter == 0.25).all() for parameter in again.loss_scales.parameters())
+    torch.testing.assert_close(again.vatt.head.text_vt.bias, model.vatt.head.text_vt.bias + 1)
+    theirs[0].model = VattModel(config)
+    theirs.save(str(tmp_path / "replaced"))
+    again = VattForPreTraining.from_pretrained(tmp_path / "replaced")
+    assert torch.equal(again.vatt.head.text_vt.weight, theirs[0].model.head.text_vt.weight)
 
 
 def test_pictures_arrays_and_columns(saved, tmp_path):

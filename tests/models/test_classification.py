@@ -154,6 +154,7 @@ def test_left_out_labels():
         ("image", {"pixel_values": (1, 8, 3, 8, 8)}, r"`pixel_values` must be \(batch"),
         ("video", {"pixel_values_videos": (3, 8, 8)}, "`pixel_values_videos` must be"),
         ("audio", {"input_values": (96,)}, "`input_values` must be"),
+        ("audio", {"input_values": (2, 96), "attention_mask": (2, 96)}, "`attention_mask` is for text"),
         ("audio", {"input_values": (2, 3, 4, 96)}, "`input_values` must be"),
         ("video", {"pixel_values_videos": (2, 8, 1, 8, 8)}, "`pixel_values_videos` must be"),
     ],

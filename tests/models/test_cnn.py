@@ -116,7 +116,7 @@ def test_i3d_equals_tensorflow(tensorflow, shape):
 @pytest.mark.parametrize("depth", [50, 101])
 def test_resnet_equals_transformers(depth):
     """transformers' ResNet with the same weights, on extents whose halves are odd: there paddings agree."""
-    model = tower(audio=VattAudioConfig.resnet(depth, **NARROW))
+    model = tower(audio=VattAudioConfig.resnet(depth, num_mel_bins=26, **NARROW))
     blocks = {50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}[depth]
     sizes = ResNetConfig(num_channels=1, embedding_size=8, hidden_sizes=[32, 64, 128, 256], depths=blocks)
     theirs = ResNetModel(sizes).double().eval()

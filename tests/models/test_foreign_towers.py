@@ -22,12 +22,20 @@ from tower_folders import (
     WAV2VEC,
     WHISPER,
     remote_folder,
+    small_tokenizer,
 )
 from transformers import (
+    AlignConfig,
+    AlignModel,
     ASTConfig,
     ASTModel,
     AutoModel,
+    AutoTokenizer,
     BertModel,
+    BlipConfig,
+    BlipModel,
+    ChineseCLIPConfig,
+    ChineseCLIPModel,
     ClapConfig,
     ClapModel,
     CLIPModel,
@@ -59,6 +67,7 @@ from modeling_vatt import (
 )
 from modeling_vatt.models.adapters import add_lora, merged_state_dict
 from modeling_vatt.models.locking import find_blocks
+from modeling_vatt.processors import VattProcessor
 from modeling_vatt.training import cached_backward, finetuning_config
 
 
@@ -432,6 +441,26 @@ def test_a_tower_with_code_of_its_own(tmp_path):
     assert sorted(path.name for path in (tmp_path / "twice").glob("*.py")) == ["tiny_pictures.py"]
 
 
+def test_precision_and_blocks_of_a_tower_are_its_class_s(tmp_path):
+    """T5 overflows in float16 where its class keeps float32; devices are not to split its blocks."""
+    source = seeded(T5EncoderModel, T5)
+    source.save_pretrained(tmp_path / "source")
+    plain = T5EncoderModel.from_pretrained(tmp_path / "source", dtype=torch.float16)
+    kept = {name for name, value in plain.named_parameters() if value.dtype == torch.float32}
+    assert kept
+    model = _whole(text=str(tmp_path / "source"))
+    assert "T5Block" in model._no_split_modules
+    model.save_pretrained(tmp_path / "saved")
+    for found in (
+        VattForPreTraining.from_pretrained(tmp_path / "saved", dtype=torch.float16),
+        _whole(text=str(tmp_path / "source"), dtype=torch.float16),
+    ):
+        wide = {name for name, value in found.named_parameters() if value.dtype == torch.float32}
+        assert wide == {f"vatt.text_model.model.{name}" for name in kept}
+    found = _whole(text=source, dtype=torch.bfloat16)  # a loaded model
+    assert {value.dtype for value in found.parameters()} == {torch.bfloat16}
+
+
 def test_code_of_two_towers_under_one_name(tmp_path):
     video = remote_folder(tmp_path / "video")
     audio = remote_folder(tmp_path / "audio")
@@ -513,6 +542,89 @@ def test_pooling_of_sentence_encoders(stated, pooling, tmp_path):
     assert model.config.use("text").pooling == (pooling or "mean")
 
 
+def test_steps_around_a_sentence_encoder(tmp_path):
+    """What sentence-transformers puts after the pooling or before the words would be missing."""
+    seeded(BertModel, BERT).save_pretrained(tmp_path)
+    pooling = tmp_path / "pool"
+    pooling.mkdir()
+    (pooling / "config.json").write_text(json.dumps({"pooling_mode": "cls"}))
+    kinds = {"Transformer": "", "Pooling": "pool", "Normalize": "2_Normalize"}
+
+    def state(kinds: dict[str, str], **settings: Any) -> VattForPreTraining:
+        rows = [
+            {"path": path, "type": f"sentence_transformers.models.{kind}"} for kind, path in kinds.items()
+        ]
+        (tmp_path / "modules.json").write_text(json.dumps(rows))
+        return _whole(text=str(tmp_path), **settings)
+
+    assert state(kinds).config.use("text").pooling == "first"
+    dense = {**kinds, "Dense": "2_Dense"}
+    with pytest.raises(ValueError, match=r"sentence-transformers runs .* with `Dense`, which is not offered"):
+        state(dense)
+    assert state(dense, towers={"text": {"pooling": "mean"}}).config.use("text").pooling == "mean"
+    prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    with pytest.raises(ValueError, match="with the prompt 'query', which is not offered"):
+        state(kinds)
+
+
+@torch.no_grad()
+def test_captions_of_models_that_read_padding(tmp_path):
+    """However far they are padded, they are filled up as in training."""
+    source = seeded(Siglip2Model, SIGLIP2).eval()
+    source.save_pretrained(tmp_path)
+    tokenizer = small_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "right"})  # another id than the config's
+    tokenizer.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    model = _whole(text=str(tmp_path)).eval()
+    processor = VattProcessor.from_video_audio_text_pretrained(model.config, text=str(tmp_path), max_words=6)
+    captions = ["a red square", "green"]
+    options = {"padding": "max_length", "padding_side": "right", "max_length": 12}
+    whole = tokenizer(captions, return_tensors="pt", **options)["input_ids"]
+    right = source.text_model(whole).pooler_output
+    model.save_pretrained(tmp_path / "saved")
+    for each in (model, VattModel.from_pretrained(tmp_path / "saved").eval()):
+        for padding in ("longest", "max_length"):
+            inputs = processor(text=captions, padding=padding)
+            found = each.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output
+            torch.testing.assert_close(found, right)
+    model.config.set_use("text", pooling="mean")
+    found = model.get_text_features(inputs["input_ids"], inputs["attention_mask"])
+    torch.testing.assert_close(found.pooler_output[1], source.text_model(whole)[0][1, :3].mean(0))
+
+
+PARTS = {
+    "clap": (ClapModel, CLAP),
+    "blip": (BlipModel, BlipConfig(text_config=TEXT_FIELDS, vision_config=PICTURE, projection_dim=12)),
+    "align": (
+        AlignModel,
+        AlignConfig(
+            text_config=TEXT_FIELDS,
+            vision_config={"hidden_dim": 4, "width_coefficient": 0.1, "depth_coefficient": 0.1},
+            projection_dim=12,
+        ),
+    ),
+    "chinese_clip": (
+        ChineseCLIPModel,
+        ChineseCLIPConfig(text_config=TEXT_FIELDS, vision_config=PICTURE, projection_dim=12),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+@torch.no_grad()
+def test_text_of_models_of_two_encoders(kind):
+    """The feature is the one that their own projection takes."""
+    model_class, config = PARTS[kind]
+    source = seeded(model_class, config).eval()
+    ids, mask = _ids()
+    found = _whole(text=source).eval().get_text_features(ids, mask).pooler_output
+    theirs = source.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
+    ours = source.text_projection(found)
+    torch.testing.assert_close(nn.functional.normalize(ours), nn.functional.normalize(theirs))
+
+
 @pytest.mark.parametrize("foreign", [True, False])
 def test_lora_on_one_tower(foreign, tmp_path):
     """Only the additions and what is outside of the tower train; what is saved is a plain model."""
@@ -532,12 +644,15 @@ def test_lora_on_one_tower(foreign, tmp_path):
         model.get_text_features(ids).vt_embeds.square().sum().backward()
         optimizer.step()
     model.eval()
-    model.save_pretrained(tmp_path, state_dict=merged_state_dict(model))
-    again, info = VattForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
-    assert not info["missing_keys"] and not info["unexpected_keys"]
     with torch.no_grad():
-        right, found = (each.get_text_features(ids).vt_embeds for each in (model, again.eval()))
-    torch.testing.assert_close(found, right, atol=1e-5, rtol=1e-5)
+        right = model.get_text_features(ids).vt_embeds
+    for state in (None, merged_state_dict(model)):
+        model.save_pretrained(tmp_path, state_dict=state)
+        again, info = VattForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
+        assert not info["missing_keys"] and not info["unexpected_keys"]
+        with torch.no_grad():
+            found = again.eval().get_text_features(ids).vt_embeds
+        torch.testing.assert_close(found, right, atol=1e-5, rtol=1e-5)
     after = again.vatt.text_model.state_dict()
     assert any(not torch.equal(after[key], value) for key, value in before.items())
     with pytest.raises(ValueError, match="tower is locked: leave out either"):

@@ -157,7 +157,7 @@ def test_other_sizes_than_the_reference(variant):
     spectrogram = variant == "spectrogram"
     output = model(
         pixel_values_videos=torch.randn(2, 12, 3, 12, 16),
-        input_values=torch.randn(2, 8, 15) if spectrogram else torch.randn(2, 64),
+        input_values=torch.randn(2, 8, 10) if spectrogram else torch.randn(2, 64),
         input_ids=torch.randint(1, 40, (2, 9)),
     )
     assert output.text_model_output.last_hidden_state.shape[1] == 10
@@ -499,8 +499,11 @@ def test_errors_of_missing_inputs():
 
 
 def test_spectrogram_model_refuses_waveforms():
-    """A tower for spectrograms says so when it gets a waveform."""
-    with pytest.raises(ValueError, match=r"`input_values` must be \(batch, frames, mel bins\)"):
+    """A tower for spectrograms says so when it gets a waveform, or other mel bins than its own."""
+    for variant in ("spectrogram", "mmv"):
+        with pytest.raises(ValueError, match=r"\(batch, frames, 10 mel bins\), got \(2, 12, 20\)"):
+            evaluated(variant).get_audio_features(torch.zeros(2, 12, 20))
+    with pytest.raises(ValueError, match=r"`input_values` must be \(batch, frames, 10 mel bins\)"):
         evaluated("spectrogram").get_audio_features(torch.zeros(2, 96))
 
 

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import (
     ASTConfig,
@@ -16,6 +17,7 @@ from transformers import (
     T5ForConditionalGeneration,
     ViTConfig,
     ViTForImageClassification,
+    ViTImageProcessor,
     ViTModel,
 )
 
@@ -155,6 +157,31 @@ def test_video_from_vit(vit, caplog):
     assert "divided by 4" in text and "least squares" in text
     # a resampled table is no obstacle
     model(pixel_values_videos=torch.randn(1, 8, 3, 48, 48), return_loss=False)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]}, {"do_normalize": False}],
+)
+def test_pixels_of_the_source_s_processor(vit, settings, tmp_path):
+    """What the source sees of a picture, the tower sees through VATT's processor."""
+    shutil.copytree(vit, tmp_path, dirs_exist_ok=True)
+    own = ViTImageProcessor(size={"height": 32, "width": 32}, **settings)
+    own.save_pretrained(tmp_path)
+    model, report = start(video=str(tmp_path), dtype=torch.float64)
+    assert model.dtype == torch.float64 and not [note for note in report.notes if "processor beside" in note]
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    _, videos = VattProcessor.media_parts_from_config(model.config)
+    pixels = videos([picture], num_frames=4, return_tensors="pt")["pixel_values_videos"].double()
+    embeddings = model.video_model.embeddings
+    source = ViTModel.from_pretrained(tmp_path, add_pooling_layer=False).double()
+    with torch.no_grad():
+        ours = embeddings.patch_projection(embeddings.patchify(pixels).flatten(1, 3).flatten(2))
+        theirs = own(Image.fromarray(picture), return_tensors="pt")["pixel_values"].double()
+        wanted = source.embeddings.patch_embeddings(theirs)
+    torch.testing.assert_close(ours, wanted, atol=1e-5, rtol=1e-5)
+    _, report = start(video=vit)
+    assert [note for note in report.notes if "no processor beside" in note]
 
 
 def test_separable_positions_survive():

@@ -141,6 +141,10 @@ def test_windows_that_an_extractor_does_not_take():
 def test_tokenizers(tmp_path):
     folder = str(bert_folder(tmp_path / "bert"))
     assert load_tokenizer(folder, max_words=10).model_max_length == 10
+    (tmp_path / "bert" / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
+    load_tokenizer(folder).save_pretrained(tmp_path / "lower")
+    words = load_tokenizer(str(tmp_path / "lower"))(["A Red square"])["input_ids"]
+    assert words == small_tokenizer()(["a red square"])["input_ids"]
     with pytest.raises(ValueError, match=r"text tower: .* has 14 words, the model 9"):
         load_tokenizer(folder, VattConfig(text_config={"vocab_size": 9}).text_config)
     tokenizer = small_tokenizer()

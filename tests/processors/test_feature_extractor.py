@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Feature extractor: the official log-mel spectrogram, fitting to a window, forms of input, saving."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import AutoFeatureExtractor
 
 from modeling_vatt.configuration import VattAudioConfig
 from modeling_vatt.processors import MediaError, VattFeatureExtractor, read_clip, register_processors
+from modeling_vatt.processors.inputs import unwrapped
 
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "goldens" / "small" / "mel.npz"
@@ -103,6 +105,30 @@ def test_files_are_resampled_and_mixed_down(tmp_path):
     np.testing.assert_array_equal(values(extractor, path.read_bytes())[0], result)
     clip = read_clip(path, start=0.5, duration=1.0, sampling_rate=16_000)
     np.testing.assert_array_equal(values(extractor, [clip, str(path)]), np.stack([result, result]))
+
+
+def test_rows_hold_sound_as_files_do():
+    """Whole numbers, and channels in the second axis as soundfile reads them, made noise."""
+    wave = np.sin(np.arange(600) / 9).astype(np.float32)
+    extractor = VattFeatureExtractor(num_samples=600, sampling_rate=200)
+    for array in (wave, [wave, wave], wave.tolist()):
+        row = unwrapped({"array": array, "sampling_rate": 200}, resample=True)
+        np.testing.assert_array_equal(extractor.load(row), wave)
+    for bad, message in (
+        ((wave * 32767).astype(np.int16), "got int16"),
+        (np.stack([wave, wave], 1), r"got \(600, 2\): pass `x\.T`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            extractor.load(unwrapped({"array": bad, "sampling_rate": 200}, resample=True))
+
+
+def test_whole_numbers_as_floats_are_warned_of(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    extractor = VattFeatureExtractor(num_samples=4, sampling_rate=200)
+    extractor(np.array([0.5, -1.5, 1.0, 0.0], dtype=np.float32))
+    assert "should lie in" not in caplog.text
+    extractor(np.array([300, -20000, 4, 0], dtype=np.float32))
+    assert "The sound reaches 20000, but should lie in [-1, 1]" in caplog.text
 
 
 def test_sampling_rate_must_be_the_extractors():

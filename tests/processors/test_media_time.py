@@ -14,9 +14,18 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from media_factory import click_times, clicks, frame_number, frame_numbers, numbered_frames, retime, tone
+from media_factory import (
+    click_times,
+    clicks,
+    frame_number,
+    frame_numbers,
+    numbered_frames,
+    retime,
+    tone,
+    with_edits,
+)
 
-from modeling_vatt.processors.media import probe, read_clip, read_clips, read_duration
+from modeling_vatt.processors.media import MediaError, probe, read_clip, read_clips, read_duration
 
 
 Maker = Callable[..., Path]
@@ -106,6 +115,64 @@ def test_windows_are_cut_from_the_whole(make: Maker, name: str, codec: str, rate
     for start in (1.0, 2.9):
         window = read_clip(path, start=start, duration=0.8, sampling_rate=rate).waveform
         np.testing.assert_allclose(window, right[round(start * rate) :][: round(0.8 * rate)], atol=1e-3)
+
+
+# Edit lists
+
+
+@pytest.mark.parametrize(("ending", "codec"), [("mp4", "aac"), ("mp4", "libopus"), ("mov", "pcm_s16le")])
+def test_parts_joined_by_an_edit_list(make: Maker, ending: str, codec: str) -> None:
+    """Each part begins and ends where the list says, to the frame and the sample, also between key frames."""
+    whole = make(
+        f"uncut_{codec}.{ending}",
+        frames=numbered_frames(150),
+        waveform=clicks(6.0, 48_000),
+        audio_codec=codec,
+        video_options={"g": "25"},
+    )
+    parts = [(1.0, 0.72), (3.31, 0.88), (0.53, 1.12), (4.77, 0.6)]
+    path = with_edits(
+        whole, whole.with_name(f"cut_{codec}.{ending}"), {"video": parts, "audio": [(None, 0.4), *parts]}
+    )
+    begins = np.cumsum([0.0, *(seconds for _, seconds in parts)])
+    moments = np.arange(83) / 25
+    part = np.searchsorted(begins, moments + 1e-6, side="right") - 1
+    pictures = np.floor((moments - begins[part] + np.array(parts)[part, 0]) * 25 + 1e-6).astype(int)
+    heard = [  # clicks that are not cut
+        0.4 + begin + click - at
+        for begin, (at, seconds) in zip(begins, parts, strict=False)
+        for click in 0.05 + np.arange(60) / 10
+        if at + 0.005 < click < at + seconds - 0.005
+    ]
+    assert probe(path).duration == read_duration(path) == pytest.approx(begins[-1] + 0.4)
+    for start in (None, 0.0, 0.6, 0.72, 1.52, 2.6, 2.8):
+        window = {} if start is None else {"start": start, "duration": 0.6}
+        clip = read_clip(path, fps=25, **window)
+        first = round(25 * clip.start)
+        assert frame_numbers(clip.frames) == pictures[first : first + len(clip.frames)].tolist()
+        assert len(clip.frames) == (83 if start is None else min(15, 83 - first))
+        assert (np.diff(clip.timestamps) >= 0).all() and clip.timestamps[-1] <= clip.start + len(
+            clip.frames
+        ) / 25
+        found = click_times(clip.waveform, 48_000) + clip.start
+        due = [one for one in heard if clip.start + 0.005 < one < clip.start + clip.duration - 0.005]
+        assert max(np.abs(found - one).min() for one in due) < 1e-4
+
+
+def test_edit_lists_that_cannot_be_followed(make: Maker) -> None:
+    whole = make("listed.mp4", frames=numbered_frames(50), waveform=clicks(2.0, 48_000))
+    for number, parts in enumerate([
+        [(0.0, 4e6), (0.0, 4e6)],  # more than there is
+        [(50.0, 1.0), (60.0, 1.0)],  # what is not there
+        [(None, 4e6), (0.5, 1.0), (0.0, 1.0)],
+        [(0.0, 1e-9), (0.5, 1.0)],  # no length
+    ]):  # fmt: skip
+        path = with_edits(whole, whole.with_name(f"{number}.mp4"), {"video": parts, "audio": parts})
+        try:
+            clip = read_clip(path, fps=25, size=16)
+            assert len(clip.frames) <= 100 and np.isfinite(clip.waveform).all()
+        except MediaError as error:
+            assert number in (0, 1), error
 
 
 # Lengths

@@ -447,7 +447,10 @@ def test_save_and_load(processor, media, tmp_path):
     assert isinstance(pictures, VattImageProcessor)
     pixels = processor(videos=frame)["pixel_values_videos"][:, 0]
     assert torch.equal(pictures(frame, return_tensors="pt")["pixel_values"], pixels)
-    assert VattProcessor.from_pretrained(tmp_path, num_captions=2).num_captions == 2
+    VattConfig.from_preset("tiny").save_pretrained(tmp_path)  # a folder with a model
+    loaded = AutoProcessor.from_pretrained(tmp_path, num_captions=2, num_frames=4, fps=2.0)
+    assert (loaded.num_captions, loaded.video_processor.num_frames) == (2, 4)
+    assert loaded.video_processor.window_seconds == 2
 
 
 @pytest.mark.parametrize(

@@ -299,6 +299,15 @@ def test_errors_name_the_remedy(videos, kwargs, message):
         small()(videos, **kwargs)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"do_pad": True}, {"return_metadata": True}, {"size": {"shortest_edge": 256, "longest_edge": 300}}],
+)
+def test_settings_without_effect_are_refused(settings):
+    with pytest.raises(ValueError, match="is not offered here"):
+        VattVideoProcessor(**settings)
+
+
 def test_other_errors(tmp_path):
     with pytest.raises(TypeError, match="windwos"):
         small()(noise(), windwos=3)

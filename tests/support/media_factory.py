@@ -9,6 +9,7 @@ survives lossy codecs, chroma subsampling and resizing, and `frame_number` can t
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -234,6 +235,50 @@ def retime(source: Path, target: Path, later: Callable[[str, float], float]) -> 
                 packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                 packet.stream = streams[packet.stream.index]
                 container.mux(packet)
+    return target
+
+
+def with_edits(source: Path, target: Path, edits: dict[str, list[tuple[float | None, float]]]) -> Path:
+    """A copy of an MP4 whose tracks show other parts.
+
+    Args:
+        edits: (second of the track, None for nothing; seconds) of each part, for `"video"` and `"audio"`.
+    """
+
+    def boxes(data: bytes) -> list[tuple[bytes, bytes]]:
+        found, place = [], 0
+        while place < len(data):
+            size = int.from_bytes(data[place : place + 4], "big")
+            found.append((data[place + 4 : place + 8], data[place + 8 : place + size]))
+            place += size
+        return found
+
+    def box(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(body), name) + body
+
+    def track(body: bytes, scale: int) -> bytes:
+        parts = dict(boxes(body))
+        media = dict(boxes(parts[b"mdia"]))
+        ticks = int.from_bytes(media[b"mdhd"][12:16], "big")
+        # Second 0 is where the only edit begins.
+        (first,) = struct.unpack(">i", dict(boxes(parts[b"edts"]))[b"elst"][12:16])
+        wanted = edits["audio" if b"smhd" in media[b"minf"] else "video"]
+        entries = [
+            struct.pack(
+                ">IiI", round(seconds * scale), -1 if at is None else first + round(at * ticks), 1 << 16
+            )
+            for at, seconds in wanted
+        ]
+        listed = box(b"elst", struct.pack(">II", 0, len(entries)) + b"".join(entries))
+        return b"".join(box(name, listed if name == b"edts" else content) for name, content in boxes(body))
+
+    *before, (name, movie) = boxes(source.read_bytes())
+    assert name == b"moov"  # at the end, so that no other place moves
+    scale = int.from_bytes(dict(boxes(movie))[b"mvhd"][12:16], "big")
+    changed = b"".join(
+        box(name, track(body, scale) if name == b"trak" else body) for name, body in boxes(movie)
+    )
+    target.write_bytes(b"".join(box(*part) for part in before) + box(b"moov", changed))
     return target
 
 
