@@ -11,11 +11,17 @@ import numpy as np
 import torch
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
+from transformers.utils import logging
 
 from .checkpoint_parts import extractor_from_dict
 from .inputs import EXPECTED_SOUND, RatedSound, is_single, mono_at, samples_of, sound_of, unwrapped
 from .media import DEFAULT_LIMITS, MediaClip, MediaError, MediaLimits
 from .windows import is_media_source, read_windows, repeat_to
+
+
+logger = logging.get_logger(__name__)
+
+_LARGEST_SAMPLE = 100.0  # beyond it samples are whole numbers as floats
 
 
 class VattFeatureExtractor(SequenceFeatureExtractor):
@@ -184,8 +190,13 @@ class VattFeatureExtractor(SequenceFeatureExtractor):
 
     def features(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
         """`input_values` of float32 (num_samples,) sounds, one by one; ValueError if they are not finite."""
-        if not all(np.isfinite(waveform).all() for waveform in waveforms):
+        peak = np.max([np.abs(waveform).max() for waveform in waveforms])  # NaN if there is one
+        if not np.isfinite(peak):
             raise ValueError(f"Expected {EXPECTED_SOUND}, got NaN or infinite values: replace them.")
+        if peak > _LARGEST_SAMPLE and not self.do_normalize:
+            logger.warning_once(
+                f"The sound reaches {peak:g}, but should lie in [-1, 1]: divide whole numbers."
+            )
         if self.do_normalize:
             waveforms = [_normalized(waveform) for waveform in waveforms]
         if self.feature_type == "extractor":

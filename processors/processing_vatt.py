@@ -172,7 +172,7 @@ class VattProcessor(ProcessorMixin):
             config.set_use("audio", filled=sounds.filled)
         if text is not None:
             tokenizer = load_tokenizer(text, config.text_config, max_words, **hub)
-            if not config.use("text").use_attention_mask:
+            if config.text_config.model_type.startswith("siglip"):  # trained with padding as words
                 config.set_use("text", padding_id=tokenizer.pad_token_id)
         return cls(sounds, videos, tokenizer, **kwargs)
 

@@ -139,6 +139,17 @@ def open_folder(
         listed = [path for path in files[name] if os.path.basename(path) in _METADATA]
         if listed:
             table = _metadata_table(listed, media, column)
+            texts = (cells for cells in table.columns if pa.types.is_string(cells.type))
+            named = {value for cells in texts for value in cells.to_pylist()}
+            beside = [path for path in files[name] if _ending(path) in endings and path not in named]
+            if beside:
+                logger.warning(
+                    "%s, %s: left out %d files that are in no row of the metadata, such as %s.",
+                    folder,
+                    name,
+                    len(beside),
+                    beside[0],
+                )
         else:
             paths = [path for path in files[name] if _ending(path) in endings]
             others = Counter(_ending(path) for path in files[name] if _ending(path) not in endings)

@@ -170,7 +170,7 @@ class VattPreTrainedModel(PreTrainedModel):
         hub = find_towers(sources, hub_kwargs)
         options = {**hub, "dtype": dtype, "trust_remote_code": trust_remote_code}
         settings = {name: dict(fields) for name, fields in (towers or {}).items()}
-        loaded: dict[str, PreTrainedModel] = {}
+        loaded: dict[str, Any] = {}
         for name, source in sources.items():
             found = load_tower(name, source, settings.get(name, {}), **options)
             loaded[name], settings[name] = found.model, found.use.settings()

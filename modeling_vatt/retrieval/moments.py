@@ -118,7 +118,7 @@ def find_moments(
         margin: see [`merge_windows`].
         per_file: at most so many moments of a file.
         content: of a file, by its path; of files of the same content only the first is a result.
-        other_than: leave out windows that overlap this one, in all files of its content.
+        other_than: leave out moments that overlap this one, in all files of its content.
 
     Raises:
         ValueError: `top_k` or `per_file` below 1, or a `min_score` that is no cosine.
@@ -129,18 +129,20 @@ def find_moments(
     if min_score is not None and not -1 <= min_score <= 1:
         raise ValueError(f"`min_score` must be a cosine, -1 to 1, got {min_score}.")
     least = -math.inf if min_score is None else min_score
+    same = None if other_than is None else content(other_than.path)
+
+    def is_another(moment: Moment) -> bool:
+        return other_than is None or not (moment.meets(other_than) and content(moment.path) == same)
+
     count = max(_FIRST_WINDOWS, 4 * top_k) if merge else top_k
     while True:
         windows = nearest(count)
         more, lowest = len(windows) == count, windows[-1].score if windows else -math.inf
         # Neighbours of a moment may fit less.
         last = not more or lowest < (least - margin if merge else least)
-        if other_than is not None:
-            same = content(other_than.path)
-            windows = [w for w in windows if not (w.meets(other_than) and content(w.path) == same)]
         found = _merged(windows, margin) if merge else windows
         good = takewhile(lambda moment: moment.score >= least, found)
-        moments = _choose(good, top_k, per_file, content)
+        moments = _choose(filter(is_another, good), top_k, per_file, content)
         # Enough windows are seen when none of the others could belong to one of the moments.
         whole = len(moments) == top_k and (not merge or lowest < moments[-1].score - margin)
         if whole or last:

@@ -148,7 +148,7 @@ class SearchableIndex(ABC):
                 spaces, or without graphs.
             per_file: at most so many moments of a file.
             distinct: files of the same content are one result, which names the others as its `copies`.
-            other_than: leave out windows that overlap this one; with `distinct`, also in its copies.
+            other_than: leave out moments that overlap this one; with `distinct`, also in its copies.
 
         Raises:
             ValueError: a vector of another dimension, or an argument out of range.

@@ -271,7 +271,8 @@ class Pretrainer:
 
     def _logged(self) -> dict[str, float]:
         """Metrics of the last step of a finished run; {} for others."""
-        file, metrics = self.output_dir / "metrics.jsonl", {}
+        file = self.output_dir / "metrics.jsonl"
+        metrics: dict[str, float] = {}
         if self.progress.step == self.args.num_steps and file.is_file():
             for line in map(json.loads, file.read_text().splitlines()):
                 if line.pop("step") == self.progress.step:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clip_folders import small_processor, write_clip
 
-from modeling_vatt.data import ShardDataset, ShardError, all_captions, write_index
+from modeling_vatt.data import ClipDataset, ShardDataset, ShardError, all_captions, write_index
 
 
 def pack(folder: Path, *members: tuple[str, Any] | tarfile.TarInfo, name: str = "theirs.tar") -> Path:
@@ -192,3 +193,12 @@ def test_damage_is_no_end(tmp_path):
 def test_text_that_has_no_utf8_form(tmp_path):
     pack(tmp_path, ("1.mp4", b"1"), ("1.json", r'{"caption": "half \ud83d", "source": "\udce9.mp4"}'))
     assert write_index(tmp_path)[0]["captions"] == ["half ?"]
+
+
+def test_keys_that_begin_anew_in_every_shard(tmp_path):
+    """Their videos are told apart, or they would be left out as negatives of each other."""
+    for number in range(2):
+        content = write_clip(tmp_path / "clip.mp4", number).read_bytes()
+        pack(tmp_path, ("000.mp4", content), name=f"{number}.tar")
+    items = ClipDataset(write_index(tmp_path), small_processor(), with_ids=True)
+    assert int(items[0]["video_ids"][0]) != int(items[1]["video_ids"][0])

@@ -858,6 +858,12 @@ def test_an_index_that_changes_and_a_file_that_goes(visit, odd):
     page.locator(".moment").filter(has_text="plain.mp4").first.click()
     expect(page.locator("#player-alert")).to_contain_text(re.compile("gone|No such file"))
     expect(page.locator("#player-copy")).to_be_hidden()
+    page.press("#player", "Escape")
+    os.utime(root / "film.avi", (1, 1))
+    ask(page, "a grey tone")
+    for name, told in (("plain.mp4", "gone"), ("film.avi", "changed since it was indexed"), ("late.mkv", "")):
+        card = page.locator(".moment").filter(has_text=name).first
+        expect(card.locator(".where")).to_have_text(told)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Feature extractor: the official log-mel spectrogram, fitting to a window, forms of input, saving."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,15 @@ def test_rows_hold_sound_as_files_do():
     ):
         with pytest.raises(ValueError, match=message):
             extractor.load(unwrapped({"array": bad, "sampling_rate": 200}, resample=True))
+
+
+def test_whole_numbers_as_floats_are_warned_of(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    extractor = VattFeatureExtractor(num_samples=4, sampling_rate=200)
+    extractor(np.array([0.5, -1.5, 1.0, 0.0], dtype=np.float32))
+    assert "should lie in" not in caplog.text
+    extractor(np.array([300, -20000, 4, 0], dtype=np.float32))
+    assert "The sound reaches 20000, but should lie in [-1, 1]" in caplog.text
 
 
 def test_sampling_rate_must_be_the_extractors():

@@ -220,6 +220,19 @@ def test_a_file_is_known_by_its_content(index, tmp_path):
         assert index.path_of(path) == path.as_posix()
 
 
+def test_the_scene_of_a_moment_is_left_out_with_it(index):
+    """As it is shown: neighbours that look alike are the same moment."""
+    rows = np.repeat(np.eye(12)[:3], 4, axis=0)  # three scenes, of which the first comes again
+    rows = np.concatenate([rows, rows[:4]]) + 0.01 * np.random.default_rng(0).standard_normal((16, 12))
+    starts = np.arange(16.0)
+    index.add(FileRecord("a.mp4", 1, 1, "x", 16.0), starts, starts + 1, rows, np.ones((16, 6)))
+    moment, vectors = index.window_at("a.mp4", 1.5)
+    found = index.search(vectors["va"], "va", other_than=moment)
+    assert (found[0].start, found[0].end) == (12, 16) and min(m.start for m in found) == 4
+    single = index.search(vectors["va"], "va", top_k=100, merge=False, other_than=moment)
+    assert len(single) == 15
+
+
 # --- PostgreSQL ---
 
 
