@@ -75,6 +75,8 @@ class VattClassifier(VattPreTrainedModel):
             raise ValueError(
                 f"`{self.main_input_name}` is missing: this model classifies {kind}, pass it as that."
             )
+        if kwargs.get("input_ids") is not None:
+            kwargs.pop("attention_mask", None)  # of captions, which the processor gives too
         clips = inputs.shape[0]
         if inputs.ndim == self.input_ndim + 1:
             inputs = inputs.flatten(0, 1)

@@ -8,7 +8,7 @@ import pytest
 import reference_losses as reference
 import torch
 from every_model import CLASSES
-from small_models import VARIANTS, seeded, small_config
+from small_models import VARIANTS, seeded, small_config, small_inputs
 from torch import nn
 
 from modeling_vatt import (
@@ -163,6 +163,16 @@ def test_wrong_inputs(kind, inputs, message):
     """Missing or misshapen inputs, or those of another modality, are refused by name."""
     with pytest.raises(ValueError, match=message):
         classifier(kind)(**{name: torch.zeros(shape) for name, shape in inputs.items()})
+
+
+def test_captions_beside_the_input_change_nothing():
+    """A classifier takes all that the processor gives of a clip with a caption, padded or not."""
+    model = classifier("video")
+    inputs = small_inputs(model.config)
+    mask = (inputs["input_ids"] > 0).long()
+    assert not mask.all()
+    alone = model(inputs["pixel_values_videos"]).logits
+    torch.testing.assert_close(model(**inputs, attention_mask=mask).logits, alone)
 
 
 def test_no_classes():
