@@ -32,6 +32,10 @@ def info(
     """
     cached = not Path(path).is_file() and require_repository(path)
     facts = _facts(Path(path), path, files, cached)
+    if files and facts["kind"] != "index":
+        raise typer.BadParameter(
+            f"lists those of an index; {path} is of kind {facts['kind']!r}.", param_hint="--files"
+        )
     if as_json:
         say_json(facts)
         return
