@@ -34,7 +34,8 @@ def info(
     facts = _facts(Path(path), path, files, cached)
     if files and facts["kind"] != "index":
         raise typer.BadParameter(
-            f"lists those of an index; {path} is of kind {facts['kind']!r}.", param_hint="--files"
+            f"lists the files of an index, not of what is a {facts['kind']}. Leave it out.",
+            param_hint="--files",
         )
     if as_json:
         say_json(facts)
