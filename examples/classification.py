@@ -32,6 +32,7 @@ from modeling_vatt.data import (
     match_classes,
     skip_report,
 )
+from modeling_vatt.data.tables import warn_of_shared_files
 from modeling_vatt.evaluation import (
     classification_metrics,
     per_class_table,
@@ -289,6 +290,8 @@ class Splits:
             names, several = class_names(train), has_several_labels(train)
         if data.validation_split:
             validation = match_classes(load(data.validation_split), names)
+            if train is not None:
+                warn_of_shared_files(train, validation, media)
             if has_several_labels(validation) != several:
                 raise ValueError("One split has several labels per clip, the other has one.")
         return cls(train, validation, names, several)

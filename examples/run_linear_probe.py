@@ -36,6 +36,7 @@ from modeling_vatt.data import (
     load_ucf101,
     match_classes,
 )
+from modeling_vatt.data.tables import warn_of_shared_files
 from modeling_vatt.evaluation import LinearHeadClassifier, linear_probe, linear_svm, summarize_splits
 from modeling_vatt.processors import MediaError, VattProcessor
 from modeling_vatt.training import table_fingerprint
@@ -107,6 +108,7 @@ def load_table(args: ProbeArguments) -> tuple[datasets.Dataset, str]:
 
     args.test_split, test = held_out(load_split, args.test_split)
     test = match_classes(test, class_names(table))
+    warn_of_shared_files(table, test, args.media)
     columns = [args.media, "label"]
     for name in ("start", "end"):
         if name in [*table.column_names, *test.column_names]:

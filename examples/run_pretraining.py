@@ -56,6 +56,7 @@ from modeling_vatt.data import (
     decode_clips,
     open_clips,
 )
+from modeling_vatt.data.tables import warn_of_shared_files
 from modeling_vatt.embedding.fitting import fit_projections
 from modeling_vatt.embedding.locked_features import FeatureDataset, LockedFeatures, compute_locked_features
 from modeling_vatt.evaluation import clip_retrieval
@@ -273,6 +274,8 @@ class Tables:
             given := [f"--{name}" for name in names if getattr(data, name)]
         ):
             raise ValueError(f"{', '.join(given)}: for videos in a folder, not in shards. Leave it out.")
+        if validation is not None and not isinstance(train, ShardDataset):
+            warn_of_shared_files(train, validation, "video")
         return cls(shuffle_captions(train, seed) if data.shuffle_captions else train, validation)
 
     def decode(self, processor: VattProcessor, num_workers: int, limits: MediaLimits) -> None:

@@ -118,10 +118,10 @@ def _parts(
 ) -> Iterator[tuple[int, float, float, Edit]]:
     """Of each edit within a window of `rate` items a second: the number of its first item there, where that
     lies in the stream, its seconds in the window, the edit."""
-    stop = math.inf if duration is None else start + duration
+    count = math.inf if duration is None else round(duration * rate)
     for edit in media.edits[kind]:
         first = max(0, math.ceil((edit.begin - start) * rate - _ROUNDING))
-        last = math.ceil((min(stop, edit.end) - start) * rate - _ROUNDING)
+        last = min(count, math.ceil((edit.end - start) * rate - _ROUNDING))
         if first < last:
             if duration is None:
                 media.check_window(last / rate)
@@ -213,37 +213,39 @@ def _read_waveform(
     stop = math.inf if duration is None else start + duration
     sought = start - _PREROLL > media.begin["audio"]
     grid = _frame_grid(media) if sought and media.one_clock else None
-    track: SoundTrack | None = None
+    tracks: list[SoundTrack] = []  # one for each stretch of one sampling rate
     held = beyond = 0
     for moment, frame in media.frames_from("audio", start - _PREROLL):
-        if track is None:
-            track = SoundTrack(frame.sample_rate, media.tick["audio"], sought, grid)
-            stamp: float | None = moment
-        else:
-            stamp = None if frame.pts is None else moment
-        if frame.sample_rate != track.rate:
-            raise media.error(
-                f"the sampling rate changes from {track.rate} to {frame.sample_rate} Hz at {moment:g} s",
-                "Choose a window before or after the change.",
+        stamp = None if frame.pts is None else moment
+        if not tracks or frame.sample_rate != tracks[-1].rate:
+            tracks.append(
+                SoundTrack(frame.sample_rate, media.tick["audio"], sought, None if tracks else grid)
             )
+            stamp = moment
         if duration is None:
             media.check_window(moment - start)
         held += 4 * frame.samples
         media.check_memory(held)
-        track.add(stamp, mono(frame))
+        tracks[-1].add(stamp, mono(frame))
         beyond += moment >= stop + RESAMPLING_MARGIN
         if beyond > 1:  # two tell a gap from a wrong stamp
             break
-    if track is None:
+    if not tracks:
         return np.zeros(0, np.float32), 0.0
-    track.join()
-    end = track.end / track.rate
+    for track in tracks:
+        track.join()
+    end = max(track.end / track.rate for track in tracks)
     first, last = round(start * sampling_rate), round(end * sampling_rate)
     if duration is not None and end >= stop:
         last = first + round(duration * sampling_rate)
     seconds = (last - first) / sampling_rate + 2 * RESAMPLING_MARGIN
-    media.check_memory(4 * max(track.rate, sampling_rate) * seconds)
-    waveform = track.samples(first, max(first, last), sampling_rate)
+    media.check_memory(4 * max(sampling_rate, *(track.rate for track in tracks)) * seconds)
+    waveform = np.zeros(max(0, last - first), np.float32)
+    for track in tracks:
+        low = max(first, math.floor((track.begin / track.rate - RESAMPLING_MARGIN) * sampling_rate))
+        high = min(last, math.ceil((track.end / track.rate + RESAMPLING_MARGIN) * sampling_rate))
+        if low < high:
+            waveform[low - first : high - first] += track.samples(low, high, sampling_rate)
     is_sound = np.isfinite(waveform)
     if not is_sound.all():
         moment = start + int(is_sound.argmin()) / sampling_rate

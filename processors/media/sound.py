@@ -29,7 +29,7 @@ class SoundTrack:
         self._shifts: list[float] = []  # of the stamps from these counts; NaN without a stamp
         self._stamp: float | None = None
         self._positions: list[int] = []
-        self.end = 0
+        self.begin = self.end = 0  # samples, once joined
 
     def add(self, moment: float | None, samples: np.ndarray) -> None:
         """Add the next frame and its stamp in seconds, or None. A repeated stamp counts as None: the packet
@@ -65,6 +65,7 @@ class SoundTrack:
         for number, samples in enumerate(self._parts):
             self._positions.append(moved.get(number, self.end))
             self.end = self._positions[-1] + len(samples)
+        self.begin = min(self._positions, default=0)
 
     def _is_gap(self, shift: float, coming: list[float], tolerance: float) -> bool:
         """Whether all stamps from here on are later, or all earlier, than counting gives."""

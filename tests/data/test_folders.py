@@ -26,6 +26,7 @@ from modeling_vatt.data import (
     open_table,
     prepare_shards,
 )
+from modeling_vatt.data.tables import warn_of_shared_files
 from modeling_vatt.processors.media import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
 
@@ -265,6 +266,24 @@ def test_a_file_with_other_labels_in_another_row(folder, several, caplog):
     assert "1 rows repeat a file and its label, such as" in caplog.text
     with pytest.raises(ValueError, match=r"0\.mp4 is .*ab.* in one row and .*ba.* in another"):
         load(("0", "ab", 0), ("1", "ab", 0), ("0", "ba", 0))
+
+
+@pytest.mark.parametrize("kind", ["folder", "embedded"])
+def test_files_in_two_splits_are_told(folder, tmp_path, kind, caplog):
+    """Rows that are parts of files, divided by their number."""
+    files = [f"{number // 2}.mp4" for number in range(10)]
+    if kind == "folder":
+        write_rows(folder, [{"file_name": file, "start": n % 2} for n, file in enumerate(files)])
+        halves = [load_clips(folder, split) for split in ("train[:50%]", "train[50%:]", "train[60%:]")]
+    else:
+        videos = [{"path": file, "bytes": file.encode() * (n > 7 or 9)} for n, file in enumerate(files)]
+        table = datasets.Dataset.from_dict({"video": videos})
+        halves = [table.select(range(*rows)) for rows in ((0, 5), (5, 10), (6, 10))]
+    caplog.clear()
+    warn_of_shared_files(halves[0], halves[2], "video")
+    assert not caplog.messages
+    warn_of_shared_files(halves[0], halves[1], "video")
+    assert "1 of the 5 clips to measure with are of files that are trained on" in caplog.text
 
 
 def test_lists_written_as_text(folder):

@@ -157,6 +157,7 @@ def test_parts_joined_by_an_edit_list(make: Maker, ending: str, codec: str) -> N
         found = click_times(clip.waveform, 48_000) + clip.start
         due = [one for one in heard if clip.start + 0.005 < one < clip.start + clip.duration - 0.005]
         assert max(np.abs(found - one).min() for one in due) < 1e-4
+    assert [len(read_clip(path, duration=d, fps=25).frames) for d in (0.61, 0.63)] == [15, 16]
 
 
 def test_edit_lists_that_cannot_be_followed(make: Maker) -> None:
@@ -256,10 +257,10 @@ def test_a_clock_that_starts_late_makes_no_file_longer(make: Maker, ending: str)
 # Clocks that jump
 
 
-def join(make: Maker, ending: str, *parts: dict) -> Path:
+def join(make: Maker, name: str, *parts: dict) -> Path:
     """Recordings end to end, as `cat` joins them."""
-    files = [make(f"part_{number}.{ending}", **part) for number, part in enumerate(parts)]
-    path = files[0].with_name(f"joined.{ending}")
+    files = [make(f"{number}_{name}", **part) for number, part in enumerate(parts)]
+    path = files[0].with_name(name)
     path.write_bytes(b"".join(file.read_bytes() for file in files))
     return path
 
@@ -294,7 +295,7 @@ def test_joined_recordings_have_one_clock(
         }
         for number, length in enumerate(seconds)
     ]
-    path = join(make, ending, *parts)
+    path = join(make, f"recordings.{ending}", *parts)
     assert probe(path).duration == read_duration(path) == pytest.approx(sum(seconds), abs=0.08)
     begins = np.cumsum([0.0, *seconds])
     for start in (None, 0.3, 0.9, 1.9, 2.2, 4.0, *((4.8, 5.2, 6.2) if len(parts) == 3 else ())):
@@ -311,6 +312,25 @@ def test_joined_recordings_have_one_clock(
         for place in np.flatnonzero(sure)[::5]:
             heard = clip.waveform[640 * place : 640 * place + 1600]
             assert len(heard) < 1600 or abs(pitch(heard, 16_000) - pitches[part[place]]) <= 10, (start, place)
+
+
+@pytest.mark.parametrize(("ending", "codec"), [("ts", "aac"), ("mp3", "libmp3lame")])
+def test_sampling_rates_that_change(make: Maker, ending: str, codec: str) -> None:
+    """A broadcast with another one between, songs of a radio station."""
+    rates, pitches = (48_000, 32_000, 44_100), (125.0, 250.0, 500.0)
+    parts = [
+        {"waveform": tone(2.0, rate, one), "sampling_rate": rate, "audio_codec": codec}
+        for rate, one in zip(rates, pitches, strict=True)
+    ]
+    path = join(make, f"rates.{ending}", *parts)
+    whole = read_clip(path, sampling_rate=16_000).waveform
+    assert len(whole) / 16_000 == pytest.approx(6.0, abs=0.25)  # encoders fill up their last packets
+    for start in (0.5, 1.6, 2.4, 3.6, 4.5, 5.2):
+        window = read_clip(path, start=start, duration=0.4, sampling_rate=16_000).waveform
+        assert pitch(window, 16_000) == pytest.approx(pitches[int(start / 2)], abs=4)
+        np.testing.assert_allclose(window, whole[round(start * 16_000) :][: len(window)], atol=0.1)
+    crossing = read_clip(path, start=1.5, duration=1.0, sampling_rate=16_000).waveform
+    assert [pitch(part, 16_000) for part in (crossing[:6400], crossing[-6400:])] == [125.0, 250.0]
 
 
 def test_stamps_of_33_bits_wrap(make: Maker) -> None:
@@ -390,7 +410,7 @@ def test_radio_captures(tmp_path: Path, codec: str, rate: int) -> None:
 
 def test_chained_ogg(make: Maker) -> None:
     sounds = [tone(2.0, 48_000, frequency) for frequency in (500.0, 1000.0)]
-    path = join(make, "ogg", *({"waveform": sound, "audio_codec": "flac"} for sound in sounds))
+    path = join(make, "chain.ogg", *({"waveform": sound, "audio_codec": "flac"} for sound in sounds))
     right = np.concatenate(sounds)
     np.testing.assert_allclose(read_clip(path).waveform, right, atol=2**-14)
     window = read_clip(path, start=1.5, duration=1.0).waveform

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from media_factory import corner_frame, numbered_frames, tone, write_media
+from media_factory import corner_frame, numbered_frames, tone, with_edits, write_media
 from mutations import EDGES, Mutation, mutate
 from PIL import Image
 
@@ -70,6 +70,8 @@ def write_samples(folder: Path) -> None:
     _film(folder, "fragments.mp4", container_options={"movflags": "frag_keyframe+empty_moov"})
     _film(folder, "faststart.mp4", container_options={"movflags": "faststart"})
     _film(folder, "edits.mp4", video_offset=0.4)
+    parts: list[tuple[float | None, float]] = [(0.5, 0.3), (None, 0.1), (0.1, 0.4)]
+    with_edits(folder / "plain.mp4", folder / "parts.mp4", {"video": parts, "audio": parts})
     _film(folder, "late_sound.mkv", audio_offset=0.3)
     _film(
         folder,
