@@ -32,6 +32,11 @@ def info(
     """
     cached = not Path(path).is_file() and require_repository(path)
     facts = _facts(Path(path), path, files, cached)
+    if files and facts["kind"] != "index":
+        raise typer.BadParameter(
+            f"lists the files of an index, not of what is a {facts['kind']}. Leave it out.",
+            param_hint="--files",
+        )
     if as_json:
         say_json(facts)
         return

@@ -30,6 +30,7 @@ from ..processors import DEFAULT_LIMITS, VattProcessor
 from ..processors.inputs import RatedSound, sound_of, unwrapped
 from ..processors.media import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from ..processors.media.source import is_url
+from ..repositories import asked_once
 from .identity import base_model
 
 
@@ -241,6 +242,7 @@ class VattEmbedder(InputModule):
         settings = cls.load_config(model_name_or_path, cache_folder=kwargs.get("cache_folder"), **hub)
         if kwargs.get("cache_folder"):
             hub["cache_dir"] = kwargs["cache_folder"]
+        hub = asked_once(model_name_or_path, "config.json", hub)
         options = {**hub, **(kwargs.get("model_kwargs") or {})}
         if kwargs.get("trust_remote_code"):
             options["trust_remote_code"] = True

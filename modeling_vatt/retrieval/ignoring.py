@@ -30,7 +30,7 @@ class Ignored:
     def __init__(self, patterns: Iterable[str]) -> None:
         self._rules: list[tuple[bool, bool, re.Pattern[str]]] = []
         for line in patterns:
-            pattern = _composed(_BLANK_END.sub("", line))
+            pattern = composed(_BLANK_END.sub("", line))
             leaves_out = not pattern.startswith("!")
             pattern = pattern.removeprefix("!")
             folders_only = pattern.endswith("/")
@@ -46,7 +46,7 @@ class Ignored:
 
     def __call__(self, path: str, is_folder: bool = False) -> bool:
         """Whether a path (relative to the root, POSIX) or a folder above it is left out."""
-        parts = _composed(path).split("/")
+        parts = composed(path).split("/")
         for depth in range(1, len(parts) + 1):
             if self._fits("/".join(parts[:depth]), is_folder or depth < len(parts)):
                 return True
@@ -129,10 +129,10 @@ def remember_files(index: VattIndex, paths: Iterable[str]) -> None:
 def _as_spelled(path: str, known: set[str]) -> set[str]:
     """The known paths that are equal to a path, or else equal up to Unicode composition."""
     path = str(PurePosixPath(path))
-    return {path} & known or {other for other in known if _composed(other) == _composed(path)}
+    return {path} & known or {other for other in known if composed(other) == composed(path)}
 
 
-def _composed(text: str) -> str:
+def composed(text: str) -> str:
     """Unicode NFC; macOS decomposes names (NFD)."""
     return unicodedata.normalize("NFC", text)
 

@@ -98,8 +98,9 @@ class SearchableIndex(ABC):
         }
 
     def content_of(self, path: str) -> str:
-        """Hash of a file."""
-        return self._select("SELECT hash FROM {files} WHERE path = %s", path)[0][0]
+        """Hash of a file; its path if the index has lost it meanwhile."""
+        rows = self._select("SELECT hash FROM {files} WHERE path = %s", path)
+        return rows[0][0] if rows else path
 
     def stale(self, paths: Iterable[str]) -> dict[str, Stale]:
         """Which files of the index are `"gone"` or `"changed"` since they were indexed; none if its videos

@@ -22,7 +22,7 @@ from ..files import hash_file
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
 from ..processors.media import VIDEO_SUFFIXES
-from .ignoring import FORGOTTEN, Ignored, read_patterns, with_parents
+from .ignoring import FORGOTTEN, Ignored, composed, read_patterns, with_parents
 from .index import VattIndex
 from .store import SPACES, FileRecord
 from .unfinished import Unfinished
@@ -263,10 +263,10 @@ class _Update:
         self.index, self.store, self.root = index, index.store, root
         self.retry, self.rehash, self.unfinished = retry, rehash, unfinished
         ignored = Ignored([*read_patterns(root), *patterns])
-        forgotten = set(self.store.meta(FORGOTTEN) or [])
+        forgotten = set(map(composed, self.store.meta(FORGOTTEN) or []))  # other systems spell names anew
 
         def is_excluded(path: str, is_folder: bool) -> bool:
-            return ignored(path, is_folder) or not forgotten.isdisjoint(with_parents(path))
+            return ignored(path, is_folder) or not forgotten.isdisjoint(with_parents(composed(path)))
 
         found = find_videos(root, self.store.folder, is_excluded)
         self.files = found.files

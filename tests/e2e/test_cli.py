@@ -521,6 +521,7 @@ def test_info(place, tmp_path):
         (place / "videos" / "broken1.mp4", "not a readable"),
     ):
         assert message in vatt("info", wrong, expect=1).output
+    assert "of an index" in vatt("info", place / "model", "--files", expect=2).output
 
 
 def test_media_limits(place, tmp_path):

@@ -260,6 +260,12 @@ def test_names_for_forgetting_stand_for_their_places(search, tmp_path):
     remember_files(index, ["\u00e9t\u00e9", index.place_of(root / "link.mp4")])
     report = search.update()  # b.mp4 and its copy stay out, so that the content of d.mp4 is known no longer
     assert (report.embedded, report.reused, len(paths(search))) == (1, 1, 4)
+    forget_files(index, ["\u00e9t\u00e9"])
+    (root / "e\u0301te\u0301").rename(root / "\u00e9t\u00e9")  # as another system writes it
+    report = search.update()
+    assert (report.embedded, report.reused, len(paths(search))) == (0, 0, 3)
+    remember_files(index, ["\u00e9t\u00e9"])
+    assert search.update().embedded == 1
     assert search.update(exclude=["\u00c9*", "\u00e9t?/"]).removed == 1
 
 

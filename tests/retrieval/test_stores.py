@@ -7,6 +7,7 @@ import tempfile
 import unicodedata
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -202,6 +203,8 @@ def test_a_moment_is_left_out_of_its_copies_too(index):
         assert {(m.path, *m.copies) for m in found if m.path != "c.mp4"} == {("a.mp4", "b/copy.mp4")}
         inside = index.search(vectors["va"], distinct=True, folder="b", **options)
         assert [m.path for m in inside] == ["b/copy.mp4"] * 4
+        lost = options | {"other_than": replace(moment, path="gone.mp4")}  # meanwhile
+        assert len(index.search(vectors["va"], distinct=True, **lost)) == 5 + 5
         (best, *_) = both = index.search(vectors["va"], **options)
         assert len(both) == 14 and best.score == pytest.approx(1) and best.path != path
 
