@@ -29,7 +29,7 @@ from av.stream import Discard, Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from .clock import FileClock, matroska_end
-from .edits import Edit, edit_lists, timeline
+from .edits import Edit, are_joined, edit_lists, timeline
 from .source import MediaError, MediaLimits, MediaSource, open_source, source_name
 
 
@@ -136,6 +136,7 @@ class MediaReader:
         # Of films joined from several parts: then times of frames are those of the streams.
         self.edits: dict[Kind, list[Edit]] = {}
         self._film_begin = 0.0
+        self._shown_until: dict[Kind, float] = {}
         self._file, self._owns_file = open_source(source, limits)
         self._deadline = time.monotonic() + limits.wall_seconds
         try:
@@ -182,7 +183,11 @@ class MediaReader:
         """Follow the edit lists of MP4 here instead of in FFmpeg if a track has several parts."""
         whole = self._container.format.name.startswith("mov") and all(s.frames for s in self.streams.values())
         lists = edit_lists(_WatchedFile(self._file, self.check_time)) if whole else {}  # type: ignore[arg-type]
-        if not lists:
+        if not are_joined(lists):
+            for kind, stream in self.streams.items():
+                entries = lists.get(stream.id, [])
+                if entries and entries[0][1] < 0:  # nothing is shown at first, which FFmpeg counts twice
+                    self._shown_until[kind] = sum(seconds for seconds, _ in entries) - self.origin
             return
         self._demuxing["ignore_editlist"] = "1"
         self._open()
@@ -476,7 +481,7 @@ class MediaReader:
             ticks = [self.streams[kind].duration or 0 for kind in kinds]
             if min(ticks) > 0:
                 return max(
-                    self.begin[kind] + count * self.tick[kind]
+                    min(self.begin[kind] + count * self.tick[kind], self._shown_until.get(kind, math.inf))
                     for kind, count in zip(kinds, ticks, strict=True)
                 )
             if len(kinds) == len(self._container.streams):

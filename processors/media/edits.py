@@ -25,18 +25,20 @@ EditList = list[tuple[float, int]]
 
 
 def edit_lists(file: BinaryIO) -> dict[int, EditList]:
-    """The lists of the tracks, by their number, if one of them joins several parts; those that FFmpeg
-    follows as well, or that nobody does (other speeds), are not given."""
+    """The lists of the tracks, by their number; none if one has other speeds, which nobody follows."""
     before = file.tell()
     try:
         size = file.seek(0, os.SEEK_END)
-        lists = next(
+        return next(
             (_of_movie(file, *place) for kind, *place in _boxes(file, 0, size) if kind == b"moov"), {}
         )
     finally:
         file.seek(before)
-    joined = any(sum(time >= 0 for _, time in entries) > 1 for entries in lists.values())
-    return lists if joined else {}
+
+
+def are_joined(lists: dict[int, EditList]) -> bool:
+    """Whether a track shows several parts; FFmpeg follows the other lists as well."""
+    return any(sum(time >= 0 for _, time in entries) > 1 for entries in lists.values())
 
 
 def timeline(entries: EditList, tick: float, end: float) -> list[Edit]:

@@ -160,6 +160,21 @@ def test_parts_joined_by_an_edit_list(make: Maker, ending: str, codec: str) -> N
     assert [len(read_clip(path, duration=d, fps=25).frames) for d in (0.61, 0.63)] == [15, 16]
 
 
+def test_a_part_that_is_shown_late(make: Maker) -> None:
+    whole = make("uncut.mp4", frames=numbered_frames(100), waveform=clicks(4.0, 48_000))
+    late, long = [(None, 0.7), (1.0, 2.0)], [(1.0, 2.7)]
+    for first, parts in (
+        ("sound", {"video": late, "audio": long}),
+        ("pictures", {"video": long, "audio": late}),
+    ):
+        path = with_edits(whole, whole.with_name(f"{first}_first.mp4"), parts)
+        assert probe(path).duration == pytest.approx(2.7, abs=2e-3)
+        for kinds in ({"video": False}, {"audio": False}):
+            (last,) = read_clips(path, lambda length: [length - 0.4], duration=0.4, fps=25, **kinds)
+            assert last.start == pytest.approx(2.3, abs=2e-3)
+            assert len(last.waveform if last.frames is None else last.frames) in (9, 10, 11, 19_200)
+
+
 def test_edit_lists_that_cannot_be_followed(make: Maker) -> None:
     whole = make("listed.mp4", frames=numbered_frames(50), waveform=clicks(2.0, 48_000))
     for number, parts in enumerate([
