@@ -43,7 +43,6 @@ from modeling_vatt.hub.remote_code import save_remote_code
 from modeling_vatt.models.classification import VattClassifier
 from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.processors import (
-    MediaLimits,
     VattAugmentation,
     VattFeatureExtractor,
     VattImageProcessor,
@@ -296,13 +295,13 @@ class Splits:
                 raise ValueError("One split has several labels per clip, the other has one.")
         return cls(train, validation, names, several)
 
-    def decode(self, processor: VattProcessor, media: str, workers: int, limits: MediaLimits) -> None:
-        """Decode all clips once, noting those that cannot be decoded."""
+    def decode(self, processor: VattProcessor, media: str, workers: int, **options: Any) -> None:
+        """Decode all clips once, noting those that cannot be decoded; options of [`decode_clips`]."""
         for name in ("train", "validation"):
             clips = getattr(self, name)
             if clips is None:
                 continue
-            decoded, failed = decode_clips(clips, processor, workers, media=media, limits=limits)
+            decoded, failed = decode_clips(clips, processor, workers, media=media, **options)
             if not len(decoded):
                 raise ValueError(f"No clip can be read, the first because {failed[0].reason}")
             for clip in failed:
@@ -539,7 +538,9 @@ def main(media: str, description: str) -> None:
         set_processor(processor, data, args)
         if data.decode_once and media != "image":
             with training.main_process_first(desc="decoding"):
-                splits.decode(processor, media, max(1, training.dataloader_num_workers), data.limits())
+                retry = training.process_index == 0 and last_checkpoint(training.output_dir) is None
+                options = {"limits": data.limits(), "retry": retry}
+                splits.decode(processor, media, max(1, training.dataloader_num_workers), **options)
         settings = run_settings(media, data, args, training, splits.train)
         trainer = make_trainer(media, model, processor, splits, data, training, settings)
         speed = None if splits.train is None else train(trainer)

@@ -64,7 +64,7 @@ from modeling_vatt.hub.model_card import is_training_metric
 from modeling_vatt.hub.remote_code import save_remote_code
 from modeling_vatt.models.loading import load_pretrained
 from modeling_vatt.models.locking import hash_locked
-from modeling_vatt.processors import MediaError, MediaLimits, VattAugmentation, VattProcessor, VattTokenizer
+from modeling_vatt.processors import MediaError, VattAugmentation, VattProcessor, VattTokenizer
 from modeling_vatt.retrieval import embed_batches
 from modeling_vatt.training import (
     Pretrainer,
@@ -77,6 +77,7 @@ from modeling_vatt.training import (
     without_secrets,
     write_model_card,
 )
+from modeling_vatt.training.checkpoints import checkpoints
 from modeling_vatt.training.pretrainer import step_sampler
 
 
@@ -278,11 +279,11 @@ class Tables:
             warn_of_shared_files(train, validation, "video")
         return cls(shuffle_captions(train, seed) if data.shuffle_captions else train, validation)
 
-    def decode(self, processor: VattProcessor, num_workers: int, limits: MediaLimits) -> None:
-        """Decode all clips once."""
-        self.train, self.skipped = decode_clips(self.train, processor, num_workers, limits=limits)
+    def decode(self, processor: VattProcessor, num_workers: int, **options: Any) -> None:
+        """Decode all clips once; options of [`decode_clips`]."""
+        self.train, self.skipped = decode_clips(self.train, processor, num_workers, **options)
         if self.validation is not None:
-            self.validation, more = decode_clips(self.validation, processor, num_workers, limits=limits)
+            self.validation, more = decode_clips(self.validation, processor, num_workers, **options)
             self.skipped += more
         for clip in self.skipped:
             logger.warning("Skipped %s", clip.reason)
@@ -613,7 +614,8 @@ def main() -> None:
         step_sampler(training, raw, world_size=accelerator.num_processes)  # raises before work is done
         if data.decode_once and not cached:
             with accelerator.main_process_first():
-                tables.decode(processor, max(1, training.num_workers), limits)
+                retry = accelerator.is_main_process and not checkpoints(training.output_dir)
+                tables.decode(processor, max(1, training.num_workers), limits=limits, retry=retry)
         augment = make_augmentation(data, cached)
         clips, held_out = make_data_sets(args, tables, model, processor, accelerator, augment, cached, locked)
         settings = describe(args, accelerator)

@@ -3,7 +3,6 @@
 """Rows of tables to decoded windows; clips decoded once."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -130,6 +129,7 @@ def decode_clips(
     max_seconds: float = 30.0,
     media: str | None = None,
     limits: MediaLimits = DEFAULT_LIMITS,
+    retry: bool = True,
 ) -> tuple[datasets.Dataset, list[SkippedClip]]:
     """Decode short clips once, at the processor's frame size and rates, into an Arrow table on disk.
 
@@ -144,11 +144,12 @@ def decode_clips(
         max_seconds: longer videos, or parts of them, are cut to this length, with a warning.
         media: decode only `"video"` or `"audio"` of [`load_labelled`]; None for videos with sound.
         limits: what a file may cost.
+        retry: try clips again that an earlier call could not read; without, the clips are those of that call,
+            as a run that continues and the other processes of a run need them.
 
     Returns:
         The table for [`ClipDataset`] or [`LabelledDataset`], and the skipped clips. Of a row with `start` and
-        `end` only that part is decoded, with times from its beginning. In a run of one process, clips that
-        could not be read are tried again at the next call.
+        `end` only that part is decoded, with times from its beginning.
     """
     options = {**processor.clip_options(media), "limits": limits}
     column = media or "video"
@@ -185,10 +186,9 @@ def decode_clips(
     outcomes = _outcomes(decoded)
     places = list(range(len(decoded)))
     failed = [place for place, (_, error, _) in enumerate(outcomes) if error]
-    if failed and os.environ.get("WORLD_SIZE", "1") == "1":  # several processes must agree
-        # `datasets` caches errors too, though they may have passed.
+    if failed:  # `datasets` caches errors too, though they may have passed
         again = clips.select(failed).map(
-            decode, features=features, load_from_cache_file=False, desc="Trying again"
+            decode, features=features, load_from_cache_file=not retry, desc="Trying again"
         )
         for number, place in enumerate(failed):
             places[place] = len(decoded) + number

@@ -254,8 +254,10 @@ def test_a_file_that_can_be_read_again_is_decoded_after_all(folder, caplog):
     decoded, skipped = decode_clips(clips, small_processor(), max_seconds=1.0)
     assert len(decoded) == 4 and "clip01.mp4" in skipped[0].name
     file.write_bytes(content)
-    for _ in range(2):
-        decoded, skipped = decode_clips(clips, small_processor(), max_seconds=1.0)
+    continued, _ = decode_clips(clips, small_processor(), max_seconds=1.0, retry=False)
+    assert continued["video"] == decoded["video"]
+    for retry in (True, True, False):
+        decoded, skipped = decode_clips(clips, small_processor(), max_seconds=1.0, retry=retry)
         names = [Path(row["path"]).name for row in decoded["video"]]
         assert names == [f"clip0{number}.mp4" for number in range(5)] and not skipped
     assert "5 clips are longer than 1 s: only their beginning is used" in caplog.text
