@@ -538,7 +538,7 @@ def main(media: str, description: str) -> None:
         set_processor(processor, data, args)
         if data.decode_once and media != "image":
             with training.main_process_first(desc="decoding"):
-                retry = training.process_index == 0 and last_checkpoint(training.output_dir) is None
+                retry = training.local_process_index == 0 and last_checkpoint(training.output_dir) is None
                 options = {"limits": data.limits(), "retry": retry}
                 splits.decode(processor, media, max(1, training.dataloader_num_workers), **options)
         settings = run_settings(media, data, args, training, splits.train)

@@ -133,8 +133,8 @@ class WorkerArguments(MediaArguments):
 def decoded_side(videos: VattVideoProcessor) -> int:
     """Shorter side at which videos are decoded by default: 8/7 of the crop, and at least the size to which
     frames are resized."""
-    crop, size = (max(dict(sides).values()) for sides in (videos.crop_size, videos.size))
-    return max(crop * 8 // 7, size)
+    size = min(dict(videos.size).values()) if videos.do_resize and videos.size else 0
+    return max(max(dict(videos.crop_size).values()) * 8 // 7, size)
 
 
 def check_output_dir(folder: str | Path, flag: str = "--output_dir") -> None:

@@ -48,14 +48,15 @@ PRETRAINING = {
             "audio_config": {"num_samples": 38400, "patch_size": 1024, "drop_token_rate": 0.0},
             # One space for all three, led by the captions: they say what is heard as well as what is seen.
             "head_type": "joint",
-            "va_projection_size": 128,
-            "vt_projection_size": 128,
+            "va_projection_size": 512,
+            "vt_projection_size": 512,
+            "loss_type": "symmetric",
             "audio_text_loss_weight": 1.0,
             "video_audio_loss_weight": 0.5,
         }
     ),
     "window_seconds": 2.4,
-    "num_steps": 720 if HALF else 420,
+    "num_steps": 780 if HALF else 480,
     "mixed_precision": "bf16" if HALF else "no",
     "batch_size": 64,
     "num_captions": 2,

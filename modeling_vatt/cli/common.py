@@ -149,9 +149,9 @@ def check_folder(index: "VattIndex", folder: str | None) -> None:
 
 
 def say_unknown(words: list[str], model: str = "the model") -> None:
-    """Print the words of a query that a model does not take in, if there are any."""
+    """Print the words of a query that a model ignores, if there are any."""
     if words:
-        say(f"note: {model} does not take in {', '.join(map(repr, words))}", err=True)
+        say(f"note: {model} ignores {', '.join(map(repr, words))}", err=True)
 
 
 def say_moment(rank: int, moment: "Moment", *notes: str) -> None:

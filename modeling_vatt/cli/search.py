@@ -181,7 +181,7 @@ def _search_here(
     trust_remote_code: bool,
     options: dict[str, Any],
 ) -> tuple[list["Moment"], list[str], "VattIndex"]:
-    """Moments, words that the model does not take in, and the index."""
+    """Moments, words that the model ignores, and the index."""
     require_index(index_dir)
     from ..retrieval import Calibration, VattIndex, combined
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 
-_WRITTEN_LIST = re.compile(r"""\s*\[\s*(['"].*['"]|[\d\s.,]*)\s*\]\s*""", re.DOTALL)
+_WRITTEN_LIST = re.compile(r"""\[(\s*['"].*['"]\s*|[\d\s.,]*)\]""", re.DOTALL)
 
 
 def usable_text(value: Any) -> str | None:
@@ -31,7 +31,7 @@ def usable_captions(value: Any) -> list[str]:
 def check_lists(values: Iterable[Any]) -> None:
     """Raise ValueError if all texts among these values are lists that were written as text, as by pandas into
     CSV: they would be taken for single captions or labels."""
-    texts = [value for value in values if isinstance(value, str) and value.strip()]
+    texts = [text for value in values if isinstance(value, str) and (text := value.strip())]
     if texts and all(map(_WRITTEN_LIST.fullmatch, texts)):
         raise ValueError(f"{texts[0]!r:.200} is a list written as text: put lists into metadata.jsonl")
 

@@ -122,12 +122,13 @@ class ClipDataset(Dataset):
         return self.clips.with_format("arrow") if is_decoded(self.clips) else None  # type: ignore[attr-defined]
 
     def ids(self, row: Mapping[str, Any], index: int, windows: int) -> Mapping[str, Any]:
-        """Number of the file, for each window. Embedded files of one name differ in their size."""
+        """Number of the file, for each window. Embedded files of one name are told apart by their sizes."""
         if not self.with_ids:
             return {}
-        name = clip_name(self.clips, index)
-        if not hasattr(self.clips, "table"):  # shards know the file that their clips are parts of
-            name += f" {len(row['video']['bytes'] or b'')}"
+        if hasattr(self.clips, "table"):  # shards know the file that their clips are parts of
+            name = clip_name(self.clips, index)
+        else:
+            name = f"{row['video']['path'] or index} {len(row['video']['bytes'] or b'')}"
         digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
         return {"video_ids": torch.full((windows,), int.from_bytes(digest, "big", signed=True))}
 

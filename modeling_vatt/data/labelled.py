@@ -226,7 +226,8 @@ def class_names(table: datasets.Dataset) -> list[str]:
 def match_classes(table: datasets.Dataset, names: Sequence[str]) -> datasets.Dataset:
     """A table of [`load_labelled`] with the class ids of another list (position = class id), such as that of
     the training split; ValueError if clips have other classes."""
-    before = class_names(table)
+    names = [unicodedata.normalize("NFC", name) for name in names]
+    before = [unicodedata.normalize("NFC", name) for name in class_names(table)]
     labels = [_names_of(value, before) for value in table["label"]]
     used = {name for value in labels for name in _as_list(value or [])}
     unknown = sorted(used - set(names), key=_natural)

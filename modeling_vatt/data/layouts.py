@@ -337,9 +337,11 @@ def _caption_table(
 ) -> datasets.Dataset:
     if not rows:
         raise _LayoutError(f"{annotations}: no clips in the split {split!r}. Choose another `split`.")
-    files: dict[str, Path] = {}
+    named, files = {row["file"] for row in rows}, dict[str, Path]()
     for path in sorted(root.rglob("*")):
-        if path.suffix.lower() in VIDEO_SUFFIXES and (other := files.setdefault(path.stem, path)) != path:
+        if path.suffix.lower() not in VIDEO_SUFFIXES or path.stem not in named:
+            continue
+        if (other := files.setdefault(path.stem, path)) != path:
             raise _LayoutError(f"{path} and {other} are both the video {path.stem!r}. Take one away.")
     columns: dict[str, list[Any]] = {
         "name": [row["name"] for row in rows],

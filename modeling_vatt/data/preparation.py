@@ -363,9 +363,10 @@ def _state(path: str) -> list[int]:
 def _changed(clips: Sequence[RawClip], files: Sequence[list[int] | None]) -> dict[int, list[int]]:
     """Index -> state of the files that are others than when the shards were planned, and not gone."""
     changed = {}
+    state = functools.cache(_state)  # clips are mostly parts of few files
     for number, (clip, before) in enumerate(zip(clips, files, strict=True)):
         with suppress(OSError, ValueError):
-            if clip.path is not None and (now := _state(clip.path)) != before:
+            if clip.path is not None and (now := state(clip.path)) != before:
                 changed[number] = now
     return changed
 

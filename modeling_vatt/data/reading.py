@@ -3,7 +3,7 @@
 """Rows of tables to decoded windows; clips decoded once."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +144,7 @@ def decode_clips(
         max_seconds: longer videos, or parts of them, are cut to this length, with a warning.
         media: decode only `"video"` or `"audio"` of [`load_labelled`]; None for videos with sound.
         limits: what a file may cost.
-        retry: try clips again that an earlier call could not read; without, the clips are those of that call,
+        retry: try clips again that no call could read yet; without, the clips are those of the latest call,
             as a run that continues and the other processes of a run need them.
 
     Returns:
@@ -182,22 +182,35 @@ def decode_clips(
         return result
 
     features = datasets.Features({**clips.features, DECODED: _DECODED_FEATURES})
-    decoded = clips.map(decode, num_proc=num_proc, features=features, desc="Decoding clips")
-    outcomes = _outcomes(decoded)
-    places = list(range(len(decoded)))
-    failed = [place for place, (_, error, _) in enumerate(outcomes) if error]
-    if failed:  # `datasets` caches errors too, though they may have passed
-        again = clips.select(failed).map(
-            decode, features=features, load_from_cache_file=not retry, desc="Trying again"
+
+    def decode_all(clips: datasets.Dataset, cached: bool = True) -> datasets.Dataset:
+        return clips.map(
+            decode, num_proc=num_proc, features=features, load_from_cache_file=cached, desc="Decoding clips"
         )
-        for number, place in enumerate(failed):
-            places[place] = len(decoded) + number
-        decoded = datasets.concatenate_datasets([decoded, again])
-        outcomes += _outcomes(again)
+
+    decoded, places = _until_read(clips, decode_all, retry)
+    outcomes = _outcomes(decoded)
     if cut := sum(outcomes[place][2] for place in places):
         logger.warning("%d clips are longer than %g s: only their beginning is used.", cut, max_seconds)
     skipped = [SkippedClip(name, error) for name, error, _ in (outcomes[p] for p in places) if error]
     return decoded.select([place for place in places if not outcomes[place][1]]), skipped
+
+
+def _until_read(
+    clips: datasets.Dataset, decode_all: Callable[..., datasets.Dataset], retry: bool
+) -> tuple[datasets.Dataset, list[int]]:
+    """A table of decoded clips, and the row of each clip in it. `datasets` caches errors too, though they may
+    have passed: what failed is looked up as a table of its own, and if all of that failed, decoded again."""
+    decoded, places = decode_all(clips), list(range(len(clips)))
+    failed = [place for place, (_, error, _) in enumerate(_outcomes(decoded)) if error]
+    if len(failed) == len(clips) > 0 and retry:
+        decoded = decode_all(clips, cached=False)
+    elif 0 < len(failed) < len(clips):
+        again, rows = _until_read(clips.select(failed), decode_all, retry)
+        for place, row in zip(failed, rows, strict=True):
+            places[place] = len(clips) + row
+        decoded = datasets.concatenate_datasets([decoded, again])
+    return decoded, places
 
 
 def _outcomes(decoded: datasets.Dataset) -> list[tuple[str, str, bool]]:

@@ -19,7 +19,7 @@ class Answer:
         model: folder or Hub id.
         moments: found, best first.
         shared: for each of these, how many other models find it too.
-        unknown: words of the query that the model does not take in.
+        unknown: words of the query that the model ignores.
     """
 
     model: str

@@ -21,7 +21,7 @@ HASH = "sha256:"  # before the hash of a file in place of its name
 
 
 def ask_server(address: str, query: Query, top_k: int = 10, **options: Any) -> tuple[list[Moment], list[str]]:
-    """Moments that a server finds, and the words that its model does not take in.
+    """Moments that a server finds, and the words that its model ignores.
 
     Args:
         address: of the page, such as `http://127.0.0.1:8000`.

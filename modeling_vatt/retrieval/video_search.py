@@ -4,6 +4,7 @@
 
 import os
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,7 +284,7 @@ class VideoSearch:
         return self.find(Query(text=query), **options)
 
     def unknown_words(self, *texts: str) -> list[str]:
-        """Words that the model does not take in: the tokenizer does not know them, or they are beyond the
+        """Words that the model ignores: the tokenizer does not know them, or they are beyond the
         length of text that is read."""
         tokenizer = self.processor.tokenizer
         marks = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
@@ -293,11 +294,13 @@ class VideoSearch:
 
         found: list[str] = []
         for words in map(str.split, texts):
-            read = len(words)
-            while read and len(pieces(" ".join(words[:read]))) > tokenizer.model_max_length:
-                read -= 1
+            read = bisect_right(
+                range(1, len(words) + 1),
+                tokenizer.model_max_length,
+                key=lambda count: len(pieces(" ".join(words[:count]))),
+            )
             beyond = set(words[read:]) - set(words[:read])
-            unknown = {word for word in words if set(pieces(word)) - marks == {tokenizer.unk_token_id}}
+            unknown = {word for word in set(words) if set(pieces(word)) - marks == {tokenizer.unk_token_id}}
             found += [word for word in words if word in beyond | unknown]
         return list(dict.fromkeys(found))
 

@@ -283,7 +283,7 @@ def test_files_in_two_splits_are_told(folder, tmp_path, kind, caplog):
     warn_of_shared_files(halves[0], halves[2], "video")
     assert not caplog.messages
     warn_of_shared_files(halves[0], halves[1], "video")
-    assert "1 of the 5 clips to measure with are of files that are trained on" in caplog.text
+    assert "1 of the 5 clips to measure with have the names" in caplog.text
 
 
 def test_lists_written_as_text(folder):

@@ -112,6 +112,8 @@ def test_labels_in_another_unicode_form_are_one_class(tmp_path):
         write_sound(tmp_path / name / f"{number}.wav", 300)
     table = load_labelled(tmp_path, "train", "audio")
     assert class_names(table) == ["bar", "caf\u00e9"] and sorted(table["label"]) == [0, 1, 1]
+    # As a model names them that was trained on such folders.
+    assert sorted(match_classes(table, ["cafe\u0301", "bar"])["label"]) == [0, 0, 1]
 
 
 def test_csv_beside_the_files_and_other_datasets(tmp_path):

@@ -73,6 +73,9 @@ def test_layout_errors_name_the_file_and_the_remedy(ucf101, tmp_path):
         (tmp_path / name / "video7.mp4").touch()
     with pytest.raises(ValueError, match=r"videos/video7\.mp4 and .*compressed/video7\.mp4 are both"):
         load_msrvtt(tmp_path)
+    annotations.write_text("video_id,sentence\nvideo8,a\n")
+    (tmp_path / "videos" / "video8.mp4").touch()
+    assert [Path(row["path"]).name for row in load_msrvtt(tmp_path)["video"]] == ["video8.mp4"]
     annotations.unlink()
     for load in (load_msrvtt, load_youcook2):
         with pytest.raises(ValueError, match="Pass `annotations`"):

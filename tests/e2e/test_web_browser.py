@@ -284,7 +284,7 @@ def test_words_the_model_does_not_know(visit):
     page = visit()
     ask(page, "grey rhinoceros")
     expect(page.locator("#alert")).to_have_text(
-        "The model does not take in “rhinoceros”; it looks for the other words."
+        "The model ignores “rhinoceros”; it looks for the other words."
     )
     expect(page.locator(".moment").first).to_be_visible()
 

@@ -174,7 +174,7 @@ function warn(unknown, text) {
   if (!unknown?.length) return;
   const words = unknown.slice(0, 5).map((word) => `“${word.slice(0, 40)}”`).join(", ");
   const all = unknown.length === new Set(text.split(" ")).size;
-  fail(`The model does not take in ${words}${unknown.length > 5 ? " and others" : ""}` + (all ? ": these results mean nothing." : "; it looks for the other words."));
+  fail(`The model ignores ${words}${unknown.length > 5 ? " and others" : ""}` + (all ? ": these results mean nothing." : "; it looks for the other words."));
 }
 
 function nothing(title, text) {
