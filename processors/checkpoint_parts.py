@@ -164,6 +164,13 @@ def load_tokenizer(source: str, text_config: Any = None, max_words: int = _MAX_W
         backend = tokenizer.backend_tokenizer
         rules = [normalizers.Lowercase(), *filter(None, [backend.normalizer])]
         backend.normalizer = normalizers.Sequence(rules)
+        # Of a class that saves them: others make their rules anew when they are loaded.
+        kept = ("model_max_length", "model_input_names", "padding_side")
+        tokenizer = transformers.PreTrainedTokenizerFast(
+            tokenizer_object=backend,
+            **{name: getattr(tokenizer, name) for name in kept},
+            **tokenizer.special_tokens_map,
+        )
     rows = getattr(text_config, "max_position_embeddings", None)
     sizes = [max_words, tokenizer.model_max_length, *([rows] if isinstance(rows, int) and rows > 0 else [])]
     tokenizer.model_max_length = min(sizes)

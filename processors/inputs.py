@@ -68,7 +68,7 @@ def sound_of(value: Any) -> Any:
 def mono_at(sound: RatedSound, sampling_rate: int) -> np.ndarray:
     """float32 (samples,): mean of the channels at `sampling_rate`, as a file would be read."""
     waveform = samples_of(sound.samples)
-    if waveform.ndim == 2 and waveform.shape[0] > waveform.shape[1]:
+    if waveform.ndim == 2 and waveform.shape[0] > waveform.shape[1] > 0:
         raise ValueError(
             f"Expected sound of shape (samples,) or (channels, samples), got {waveform.shape}: pass `x.T`."
         )

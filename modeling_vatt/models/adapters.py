@@ -46,6 +46,20 @@ def add_lora(model: Any, name: str, rank: int) -> None:
         )
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers)
     inject_adapter_in_model(config, inside, adapter_name=_ADAPTER)
+    for module in inside.modules():
+        if _ADAPTER in getattr(module, "lora_A", ()):
+            module.register_load_state_dict_pre_hook(_take_merged)
+
+
+def _take_merged(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Load a layer whose LoRA was merged when it was saved, as by transformers' Trainer: it begins anew."""
+    if f"{prefix}weight" not in state:
+        return
+    for part in {"weight", "bias"} & {key.removeprefix(prefix) for key in state}:
+        state[f"{prefix}base_layer.{part}"] = state.pop(f"{prefix}{part}")
+    for name, value in module.named_parameters():
+        if "lora_" in name:
+            state[f"{prefix}{name}"] = torch.zeros_like(value) if "lora_B" in name else value.detach()
 
 
 def merged_state_dict(model: nn.Module) -> dict[str, torch.Tensor] | None:

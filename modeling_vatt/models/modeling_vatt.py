@@ -132,7 +132,7 @@ class VattPreTrainedModel(PreTrainedModel):
         text: str | PreTrainedModel | None = None,
         towers: dict[str, dict[str, Any]] | None = None,
         trust_remote_code: bool = False,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = torch.float32,
         hub_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -168,6 +168,7 @@ class VattPreTrainedModel(PreTrainedModel):
         VattConfig.check_fields(kwargs)
         sources = _given(video=video, audio=audio, text=text)
         hub = find_towers(sources, hub_kwargs)
+        dtype = _dtype_of(dtype)
         options = {**hub, "dtype": dtype, "trust_remote_code": trust_remote_code}
         settings = {name: dict(fields) for name, fields in (towers or {}).items()}
         loaded: dict[str, Any] = {}
@@ -260,7 +261,7 @@ class VattPreTrainedModel(PreTrainedModel):
         text: str | PreTrainedModel | None = None,
         config: VattConfig | None = None,
         output_loading_info: bool = False,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = torch.float32,
         **kwargs: Any,
     ) -> Any:
         r"""
@@ -298,7 +299,7 @@ class VattPreTrainedModel(PreTrainedModel):
         model = cls(config).eval()
         report = start_towers(model, sources)
         logger.warning(f"{cls.__name__} started from unimodal checkpoints.\n{report}")
-        model.to(dtype)
+        model.to(_dtype_of(dtype))
         return (model, report) if output_loading_info else model
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -438,6 +439,11 @@ class VattPreTrainedModel(PreTrainedModel):
                     # 0.8796: standard deviation of a unit normal cut at two sigma
                     std = vector.shape[0] ** -0.5 / 0.87962566103423978
                     init.trunc_normal_(vector, std=std, a=-2 * std, b=2 * std)
+
+
+def _dtype_of(dtype: torch.dtype | str) -> torch.dtype:
+    """A type, or the one of this name, as transformers takes both."""
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
 
 def _given(**sources: Any) -> dict[str, Any]:

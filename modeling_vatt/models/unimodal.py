@@ -328,6 +328,7 @@ def _kernel_for_own_pixels(source: Untyped, notes: list[str]) -> tuple[torch.Ten
     if name:
         settings = read_json(name, "preprocessor_config.json")
         settings = settings or read_json(name, "processor_config.json").get("image_processor", {})
+    settings = {field: value for field, value in settings.items() if value is not None}
     if not settings:
         notes.append("Video: no processor beside the source tells its pixels: they are taken as in [-1, 1].")
     half = 127.5 * (settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1)

@@ -166,9 +166,9 @@ class MediaReader:
                 f"not a readable media file ({error_message(error)})", "Check the file."
             ) from error
         self._fresh = True
-        # FFmpeg counts the frames of elementary streams in the order of decoding.
-        self._unstamped = bool(self._container.format.flags & _NOTIMESTAMPS)
         self.streams = self._choose_streams()
+        # FFmpeg counts the frames of elementary streams in the order of decoding.
+        self._unstamped = "video" in self.streams and bool(self._container.format.flags & _NOTIMESTAMPS)
         self.tick = {kind: float(stream.time_base) for kind, stream in self.streams.items()}
         starts = {kind: (stream.start_time or 0) * self.tick[kind] for kind, stream in self.streams.items()}
         self.origin = 0.0 if "ignore_editlist" in self._demuxing else min(starts.values())
@@ -182,10 +182,11 @@ class MediaReader:
     def _follow_edits(self) -> None:
         """Follow the edit lists of MP4 here instead of in FFmpeg if a track has several parts."""
         whole = self._container.format.name.startswith("mov") and all(s.frames for s in self.streams.values())
-        lists = edit_lists(_WatchedFile(self._file, self.check_time)) if whole else {}  # type: ignore[arg-type]
-        if not are_joined(lists):
+        found = edit_lists(_WatchedFile(self._file, self.check_time)) if whole else {}  # type: ignore[arg-type]
+        lists = {stream.id: found.get(stream.id, []) for stream in self.streams.values()}
+        if not are_joined(lists.values()):
             for kind, stream in self.streams.items():
-                entries = lists.get(stream.id, [])
+                entries = lists[stream.id]
                 if entries and entries[0][1] < 0:  # nothing is shown at first, which FFmpeg counts twice
                     self._shown_until[kind] = sum(seconds for seconds, _ in entries) - self.origin
             return
@@ -193,7 +194,7 @@ class MediaReader:
         self._open()
         for kind, stream in self.streams.items():
             end = self.begin[kind] + (stream.duration or 0) * self.tick[kind]
-            self.edits[kind] = timeline(lists.get(stream.id, [(end, 0)]), self.tick[kind], end)
+            self.edits[kind] = timeline(lists[stream.id] or [(end, 0)], self.tick[kind], end)
         self._film_begin = min((edits[0].begin for edits in self.edits.values() if edits), default=0.0)
         for kind, edits in self.edits.items():
             self.edits[kind] = [
@@ -379,7 +380,8 @@ class MediaReader:
         if kind == "audio":
             seekable = not from_begin
         else:
-            seekable = self.streams[kind].start_time is not None and not (from_begin and self._fresh)
+            stamped = self.streams[kind].start_time is not None and not self._unstamped
+            seekable = stamped and not (from_begin and self._fresh)
         backs = _SEEK_BACK_GUESSING if self._container.format.name == "mpeg" else _SEEK_BACK
         for back in backs if seekable else ():
             self._fresh = False

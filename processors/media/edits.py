@@ -8,7 +8,7 @@ pictures by those that are stored out of order.
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import BinaryIO, NamedTuple
 
 
@@ -24,8 +24,9 @@ class Edit(NamedTuple):
 EditList = list[tuple[float, int]]
 
 
-def edit_lists(file: BinaryIO) -> dict[int, EditList]:
-    """The lists of the tracks, by their number; none if one has other speeds, which nobody follows."""
+def edit_lists(file: BinaryIO) -> dict[int, EditList | None]:
+    """The lists of the tracks, by their number; None with other speeds, or parts without a length, which
+    nobody follows."""
     before = file.tell()
     try:
         size = file.seek(0, os.SEEK_END)
@@ -36,9 +37,9 @@ def edit_lists(file: BinaryIO) -> dict[int, EditList]:
         file.seek(before)
 
 
-def are_joined(lists: dict[int, EditList]) -> bool:
-    """Whether a track shows several parts; FFmpeg follows the other lists as well."""
-    return any(sum(time >= 0 for _, time in entries) > 1 for entries in lists.values())
+def are_joined(lists: Collection[EditList | None]) -> bool:
+    """Whether a track shows several parts, and all can be followed; the others are left to FFmpeg."""
+    return None not in lists and any(sum(time >= 0 for _, time in entries or ()) > 1 for entries in lists)
 
 
 def timeline(entries: EditList, tick: float, end: float) -> list[Edit]:
@@ -52,8 +53,8 @@ def timeline(entries: EditList, tick: float, end: float) -> list[Edit]:
     return edits
 
 
-def _of_movie(file: BinaryIO, begin: int, end: int) -> dict[int, EditList]:
-    scale, lists = 1, {}
+def _of_movie(file: BinaryIO, begin: int, end: int) -> dict[int, EditList | None]:
+    scale, lists = 1, dict[int, EditList | None]()
     for kind, place, stop in _boxes(file, begin, end):
         if kind == b"mvhd":
             scale = max(1, _header_number(file, place, 12, 20))
@@ -64,11 +65,10 @@ def _of_movie(file: BinaryIO, begin: int, end: int) -> dict[int, EditList]:
                 found = {name: first for name, first, _ in _boxes(file, *inner[b"edts"])}
             if b"tkhd" in inner and b"elst" in found:
                 entries = _entries(file, found[b"elst"])
-                if any(rate != 1 << 16 or not length for length, _, rate in entries):
-                    return {}
-                lists[_header_number(file, inner[b"tkhd"][0], 12, 20)] = [
-                    (n / scale, time) for n, time, _ in entries
-                ]
+                followed = all(rate == 1 << 16 and length for length, _, rate in entries)
+                lists[_header_number(file, inner[b"tkhd"][0], 12, 20)] = (
+                    [(length / scale, time) for length, time, _ in entries] if followed else None
+                )
     return lists
 
 

@@ -653,6 +653,12 @@ def test_lora_on_one_tower(foreign, tmp_path):
         with torch.no_grad():
             found = again.eval().get_text_features(ids).vt_embeds
         torch.testing.assert_close(found, right, atol=1e-5, rtol=1e-5)
+    # A run of transformers' Trainer continues from such a folder.
+    _, unexpected = model.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=False)
+    with torch.no_grad():
+        found = model.get_text_features(ids).vt_embeds
+    torch.testing.assert_close(found, right, atol=1e-5, rtol=1e-5)
+    assert not unexpected
     after = again.vatt.text_model.state_dict()
     assert any(not torch.equal(after[key], value) for key, value in before.items())
     with pytest.raises(ValueError, match="tower is locked: leave out either"):

@@ -13,6 +13,8 @@ from tower_folders import bert_folder, clip_folder, small_tokenizer, whisper_fol
 from transformers import (
     ASTFeatureExtractor,
     AutoProcessor,
+    AutoTokenizer,
+    BertTokenizer,
     BitImageProcessor,
     ClapFeatureExtractor,
     CLIPImageProcessor,
@@ -145,6 +147,13 @@ def test_tokenizers(tmp_path):
     load_tokenizer(folder).save_pretrained(tmp_path / "lower")
     words = load_tokenizer(str(tmp_path / "lower"))(["A Red square"])["input_ids"]
     assert words == small_tokenizer()(["a red square"])["input_ids"]
+    cased = tmp_path / "cased"  # this class makes its rules anew when it is loaded
+    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "dog", "Dog")
+    vocabulary = {word: number for number, word in enumerate(words)}
+    BertTokenizer(vocabulary, do_lower_case=False).save_pretrained(cased)
+    (cased / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
+    load_tokenizer(str(cased)).save_pretrained(tmp_path / "kept")
+    assert AutoTokenizer.from_pretrained(tmp_path / "kept")("Dog")["input_ids"] == [2, 5, 3]
     with pytest.raises(ValueError, match=r"text tower: .* has 14 words, the model 9"):
         load_tokenizer(folder, VattConfig(text_config={"vocab_size": 9}).text_config)
     tokenizer = small_tokenizer()

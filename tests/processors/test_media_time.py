@@ -189,6 +189,8 @@ def test_edit_lists_that_cannot_be_followed(make: Maker) -> None:
             assert len(clip.frames) <= 100 and np.isfinite(clip.waveform).all()
         except MediaError as error:
             assert number in (0, 1), error
+    path = with_edits(whole, whole.with_name("none.mp4"), {"video": [(0.0, 0.4), (1.0, 0.4)], "audio": []})
+    assert len(read_clip(path, fps=25).waveform) > 1.9 * 16_000  # without edits, all of it
 
 
 # Lengths
