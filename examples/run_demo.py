@@ -36,7 +36,7 @@ from modeling_vatt.retrieval import Gallery, embed_batches
 
 HERE = Path(__file__).resolve().parent
 HALF = computes_bfloat16()  # makes a step 1.6 times as fast
-# Sized for six minutes of training on two cores; docs/results.md says what each of these brings.
+# Sized for six to seven minutes of training on two cores; docs/results.md says what each of these brings.
 PRETRAINING = {
     "preset": "ma_tiny",
     # Small patches show outlines. Pieces long in time make few tokens, of which few or none are dropped:
@@ -56,7 +56,7 @@ PRETRAINING = {
         }
     ),
     "window_seconds": 2.4,
-    "num_steps": 780 if HALF else 480,
+    "num_steps": 780 if HALF else 420,
     "mixed_precision": "bf16" if HALF else "no",
     "batch_size": 64,
     "num_captions": 2,
@@ -178,7 +178,7 @@ def main() -> None:
         run_script(
             "make_corpus.py", output_dir=corpus, train_clips=args.train_clips, test_clips=args.test_clips
         )
-    with part(f"2. Pretraining from the files, {args.num_steps} steps", "six minutes"):
+    with part(f"2. Pretraining from the files, {args.num_steps} steps", "six to seven minutes"):
         flags = ("preset", "num_steps", "batch_size", "seed", "shuffle_captions")
         chosen = {name: getattr(args, name) for name in flags}
         run_script("run_pretraining.py", dataset=corpus, output_dir=model_dir, **{**PRETRAINING, **chosen})
