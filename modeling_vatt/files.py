@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling_vatt authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are written whole or not at all, checksums, cells of CSV files, and one writer in a folder."""
+"""Files that are written whole or not at all, checksums, names, CSV cells, and one writer in a folder."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -65,6 +66,11 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
     """Write a file, or leave what was there."""
     with whole_file(path) as partial:
         partial.write_bytes(content)
+
+
+def composed(text: str) -> str:
+    """Unicode NFC; macOS decomposes names (NFD)."""
+    return unicodedata.normalize("NFC", text)
 
 
 def csv_cell(value: Any) -> Any:

@@ -5,7 +5,6 @@
 import logging
 import math
 import os
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import BatchFeature
 
+from ..files import composed
 from ..processors.media import DEFAULT_LIMITS, MediaError, MediaLimits, read_picture
 from ..processors.processing_vatt import VattProcessor
 from ..processors.windows import window_places
@@ -132,7 +132,7 @@ def _check_repeated(
 ) -> None:
     """Warn of rows that repeat a named file with its labels; ValueError for one with other labels."""
     paths = list(file_paths(table, media))
-    if None in paths:  # comparing the content would read all of it
+    if None in paths:  # a message could not name them
         return
     repeated = [(row, first) for row, first in enumerate(first_rows(table, media)) if first < row]
     for row, first in repeated:
@@ -180,7 +180,7 @@ def _as_written(values: Sequence[Any]) -> list[Any]:
             return [written(x) for x in label]
         if isinstance(label, float):
             label = None if math.isnan(label) else int(label) if whole else label
-        return None if label is None else unicodedata.normalize("NFC", str(label)).strip() or None
+        return None if label is None else composed(str(label)).strip() or None
 
     return [written(value) for value in values]
 
@@ -226,8 +226,8 @@ def class_names(table: datasets.Dataset) -> list[str]:
 def match_classes(table: datasets.Dataset, names: Sequence[str]) -> datasets.Dataset:
     """A table of [`load_labelled`] with the class ids of another list (position = class id), such as that of
     the training split; ValueError if clips have other classes."""
-    names = [unicodedata.normalize("NFC", name) for name in names]
-    before = [unicodedata.normalize("NFC", name) for name in class_names(table)]
+    names = [composed(name) for name in names]
+    before = [composed(name) for name in class_names(table)]
     labels = [_names_of(value, before) for value in table["label"]]
     used = {name for value in labels for name in _as_list(value or [])}
     unknown = sorted(used - set(names), key=_natural)

@@ -309,12 +309,13 @@ def prepare_shards(
     with one_writer(folder):
         if (done := _finished(folder, plan, clips)) is not None:  # by an earlier writer
             return done
-        if is_untouched(folder):
-            files = [_state_in_plan(clip.path) for clip in clips]
+        if fresh := is_untouched(folder):
+            state = functools.cache(_state_in_plan)  # clips are mostly parts of few files
+            files = [state(clip.path) for clip in clips]
             made = {"plan": plan, "counts": _plan(clips, files, settings, shard_bytes), "files": files}
             write_whole(folder / _PLAN, json.dumps(made).encode())
         kept = _kept_plan(folder, plan)
-        if changed := _changed(clips, kept["files"]):
+        if not fresh and (changed := _changed(clips, kept["files"])):
             _forget(folder, kept, changed)
         tasks = _tasks(clips, folder, settings, limits, kept)
         failures = left_out
@@ -363,7 +364,7 @@ def _state(path: str) -> list[int]:
 def _changed(clips: Sequence[RawClip], files: Sequence[list[int] | None]) -> dict[int, list[int]]:
     """Index -> state of the files that are others than when the shards were planned, and not gone."""
     changed = {}
-    state = functools.cache(_state)  # clips are mostly parts of few files
+    state = functools.cache(_state)
     for number, (clip, before) in enumerate(zip(clips, files, strict=True)):
         with suppress(OSError, ValueError):
             if clip.path is not None and (now := state(clip.path)) != before:

@@ -206,7 +206,7 @@ def _captions_of(table: datasets.Dataset, columns: Sequence[str], data: str | os
     return captions
 
 
-def _names_and_sizes(table: datasets.Dataset, media: str) -> Iterator[tuple[str | None, int | None]]:
+def names_and_sizes(table: datasets.Dataset, media: str) -> Iterator[tuple[str | None, int | None]]:
     """Path of each file, and its size if it is embedded."""
     for batch in table.select_columns(media).with_format("arrow").iter(batch_size=1000):
         paths, contents = (pc.struct_field(batch[media], name) for name in ("path", "bytes"))
@@ -217,8 +217,8 @@ def _names_and_sizes(table: datasets.Dataset, media: str) -> Iterator[tuple[str 
 def warn_of_shared_files(train: datasets.Dataset, test: datasets.Dataset, media: str) -> None:
     """Log a warning if files of one split are in the other, too, as in `train[:80%]` and `train[80%:]` of
     rows that are parts of files, or captions of them."""
-    known = set(_names_and_sizes(train, media))
-    shared = sum(key in known and key[0] is not None for key in _names_and_sizes(test, media))
+    known = set(names_and_sizes(train, media))
+    shared = sum(key in known and key[0] is not None for key in names_and_sizes(test, media))
     if shared:
         logger.warning(
             "%d of the %d clips to measure with have the names (and sizes, if embedded) of files that are "
@@ -234,7 +234,7 @@ def first_rows(table: datasets.Dataset, media: str) -> list[int]:
     times = [table[name] if name in table.column_names else [None] * len(table) for name in ("start", "end")]
     keys = [
         (*key, start or 0.0, end)
-        for key, start, end in zip(_names_and_sizes(table, media), *times, strict=True)
+        for key, start, end in zip(names_and_sizes(table, media), *times, strict=True)
     ]
     counts = Counter(keys)
     found: dict[Any, int] = {}

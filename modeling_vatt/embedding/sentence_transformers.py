@@ -221,9 +221,11 @@ class VattEmbedder(InputModule):
         """Model, processor and the settings of this class; safetensors only."""
         (whole,) = self._whole
         base = getattr(self.model, "_orig_mod", self.model)  # without `torch.compile`
-        if whole is not whole.base_model:
+        if whole is whole.base_model:
+            whole = base
+        else:
             whole.vatt = base  # it may have been replaced
-        (base if whole is whole.base_model else whole).save_pretrained(output_path)
+        whole.save_pretrained(output_path)
         self.processor.save_pretrained(output_path)
         self.save_config(output_path)
 

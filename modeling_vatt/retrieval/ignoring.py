@@ -3,10 +3,10 @@
 """Files of a folder that are left out of its index: by patterns as in `.gitignore`, or forgotten by name."""
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from ..files import composed
 from .index import VattIndex
 
 
@@ -130,11 +130,6 @@ def _as_spelled(path: str, known: set[str]) -> set[str]:
     """The known paths that are equal to a path, or else equal up to Unicode composition."""
     path = str(PurePosixPath(path))
     return {path} & known or {other for other in known if composed(other) == composed(path)}
-
-
-def composed(text: str) -> str:
-    """Unicode NFC; macOS decomposes names (NFD)."""
-    return unicodedata.normalize("NFC", text)
 
 
 def with_parents(path: str) -> list[str]:

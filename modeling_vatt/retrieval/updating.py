@@ -18,11 +18,11 @@ import numpy as np
 
 from .._version import __version__
 from ..embedding.embedding import WindowEmbeddings, embed_windows
-from ..files import hash_file
+from ..files import composed, hash_file
 from ..models.modeling_vatt import VattForPreTraining, VattModel
 from ..processors import DEFAULT_LIMITS, MediaLimits, MediaSource, VattProcessor
 from ..processors.media import VIDEO_SUFFIXES
-from .ignoring import FORGOTTEN, Ignored, composed, read_patterns, with_parents
+from .ignoring import FORGOTTEN, Ignored, read_patterns, with_parents
 from .index import VattIndex
 from .store import SPACES, FileRecord
 from .unfinished import Unfinished

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 import transformers
 from transformers.trainer_utils import enable_full_determinism
 
 from .._version import __version__
+from ..data.tables import names_and_sizes
 from ..fast_cpu import fast_cpu
 from ..files import write_whole
 
@@ -156,16 +155,13 @@ def table_fingerprint(table: datasets.Dataset, column: str, *others: str) -> str
     digest = hashlib.sha256()
     parts = [name for name in ("start", "end") if name in table.column_names and name not in others]
     others = (*others, *parts)
-    every, place = max(1, len(table) // 1000), 0
-    for batch in table.select_columns([column, *others]).with_format("arrow").iter(batch_size=1000):
-        paths, contents = (pc.struct_field(batch[column], name) for name in ("path", "bytes"))
-        sizes = pc.binary_length(contents.cast(pa.large_binary())).to_pylist()
-        columns = (batch[name].to_pylist() for name in others)
-        for path, size, *values in zip(paths.to_pylist(), sizes, *columns, strict=True):
-            if size is None and path and place % every == 0 and os.path.isfile(path):
-                size = os.path.getsize(path)
-            digest.update(repr((os.path.basename(path or ""), size, *values)).encode())
-            place += 1
+    every, columns = max(1, len(table) // 1000), (table[name] for name in others)
+    for place, ((path, size), *values) in enumerate(
+        zip(names_and_sizes(table, column), *columns, strict=True)
+    ):
+        if size is None and path and place % every == 0 and os.path.isfile(path):
+            size = os.path.getsize(path)
+        digest.update(repr((os.path.basename(path or ""), size, *values)).encode())
     return digest.hexdigest()
 
 
