@@ -188,12 +188,16 @@ def test_drop_token_count(tokens, rate):
 @pytest.mark.parametrize("rate", [0.5, 0.3])
 @pytest.mark.parametrize("modality", ["video", "audio"])
 @pytest.mark.parametrize("variant", ["specific", "agnostic"])
-def test_drop_token_keeps_exactly_the_drawn_tokens(variant, modality, rate):
+@pytest.mark.parametrize("left_over", [0, 1])
+def test_drop_token_keeps_exactly_the_drawn_tokens(variant, modality, rate, left_over):
     """Dropping before the projection (which saves its cost) gives what dropping after it gives: the kept rows
-    of the full sequence. The AGG token is never dropped and stands first."""
+    of the full sequence. The AGG token is never dropped and stands first. Nothing is taken of incomplete
+    patches at the ends."""
     config = small_config(variant, **{modality: {"drop_token_rate": rate}})
     embeddings = getattr(seeded(VattModel, config).double(), f"{modality}_model").embeddings
     values = small_inputs(config, dtype=torch.float64)[INPUT_NAMES[modality]]
+    ends = (0, left_over, 0, left_over, 0, 0, 0, left_over)  # width, height, channels, frames
+    values = torch.nn.functional.pad(values, ends if modality == "video" else ends[:2], value=torch.nan)
     full, info = embeddings.eval()(values)
     assert not info
     kept_embeddings, info = embeddings.train()(values)
