@@ -47,7 +47,12 @@ def channels_first(values: torch.Tensor, config: VattVideoConfig | VattAudioConf
             f"`{input_name(config)}` must be floating-point numbers, got {values.dtype}: use the processor, "
             "or `ClipBatch.to` for clips of a dataset with `late_colors`."
         )
-    return values.transpose(1, 2) if video else values.unsqueeze(1)
+    return _with_channels(values)
+
+
+def _with_channels(values: torch.Tensor) -> torch.Tensor:
+    """(batch, frames, channels, height, width) or (batch, *extent) -> (batch, channels, *extent)."""
+    return values.transpose(1, 2) if values.ndim == 5 else values.unsqueeze(1)
 
 
 def _product_dtype(weight: torch.Tensor) -> torch.dtype:
@@ -112,8 +117,7 @@ class VattPatchEmbeddings(nn.Module):
         count = values.shape[-1] // width
         rows = values[..., : count * width].reshape(len(values), -1, width)
         numbers = torch.arange(rows.shape[1], device=values.device).view(1, *values.shape[1:-1], count)
-        numbers = numbers.transpose(1, 2) if values.ndim == 5 else numbers.unsqueeze(1)  # channels first
-        of_tokens = _in_patches(numbers, (*patch, 1)).flatten(1, len(patch) + 1)[0, kept]
+        of_tokens = _in_patches(_with_channels(numbers), (*patch, 1)).flatten(1, len(patch) + 1)[0, kept]
         return rows.index_select(1, of_tokens.flatten()).view(len(values), len(kept), -1)
 
     def forward(self, values: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
