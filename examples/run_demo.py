@@ -140,8 +140,9 @@ def print_table(metrics: dict[str, float], clips: int) -> None:
 
 
 @contextmanager
-def part(title: str, expected: str) -> Iterator[None]:
+def part(title: str, seconds: float) -> Iterator[None]:
     """Say what begins and about how long it takes on two cores; afterwards, how long it took."""
+    expected = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
     print(f"\n{title} (about {expected} on two cores)", flush=True)
     began = time.perf_counter()
     yield
@@ -183,15 +184,16 @@ def main() -> None:
         f"The demo makes videos with sound and captions, trains a model on them from scratch, and searches "
         f"clips that it has not seen.\nAll of it goes to {output}; what is there already is kept."
     )
-    with part("1. Corpus: videos are rendered and encoded", "one minute"):
+    work = args.num_steps * args.batch_size / (DemoArguments.num_steps * DemoArguments.batch_size)
+    with part("1. Corpus: videos are rendered and encoded", 10 + 0.03 * (args.train_clips + args.test_clips)):
         run_script(
             "make_corpus.py", output_dir=corpus, train_clips=args.train_clips, test_clips=args.test_clips
         )
-    with part(f"2. Pretraining from the files, {args.num_steps} steps", "six minutes"):
+    with part(f"2. Pretraining from the files, {args.num_steps} steps", 15 + 335 * work):
         flags = ("preset", "num_steps", "batch_size", "seed", "shuffle_captions")
         chosen = {name: getattr(args, name) for name in flags}
         run_script("run_pretraining.py", dataset=corpus, output_dir=model_dir, **{**PRETRAINING, **chosen})
-    with part("3. Search among the test clips, and a report", "half a minute"):
+    with part("3. Search among the test clips, and a report", 10):
         metrics, embeddings, searches = search_test_clips(model_dir, corpus)
         print_table(metrics, len(embeddings["colour"]))
         for search in searches:
