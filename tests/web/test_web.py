@@ -644,8 +644,18 @@ def test_failures_are_not_shown(search, caplog):
         assert client.get("/api/info").status_code == 200  # the server goes on
 
 
-def test_model_works_for_one_at_a_time_and_the_rest_goes_on(search):
-    inside, most, release, started = [], [], threading.Event(), threading.Event()
+def test_model_works_for_one_at_a_time_and_the_rest_goes_on(search, monkeypatch):
+    inside, most, asked = [], [], []
+    release, started, full = threading.Event(), threading.Event(), threading.Event()
+    run = service.SearchService.run
+
+    async def counted(self, *call):
+        asked.append(call)
+        if len(asked) == 3:
+            full.set()
+        return await run(self, *call)
+
+    monkeypatch.setattr(service.SearchService, "run", counted)
 
     class Slow:
         index, processor, unknown_words = search.index, search.processor, search.unknown_words
@@ -661,7 +671,7 @@ def test_model_works_for_one_at_a_time_and_the_rest_goes_on(search):
 
     with client_of(Slow(), max_waiting=3) as client, ThreadPoolExecutor(3) as pool:
         answers = [pool.submit(client.get, "/api/search?q=dog") for _ in range(3)]
-        assert started.wait(30)
+        assert started.wait(30) and full.wait(30)
         # Neither files nor the page, with what it asks for at its start, wait for the model.
         assert client.get("/").status_code == 200
         assert client.get("/api/info").json()["windows"] == len(search.index)
