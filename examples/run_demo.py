@@ -82,7 +82,7 @@ PRETRAINING = {
     "log_every": 10,
     "eval_every": 180,
     "save_every": 50,
-    # On two cores a worker process takes more from the model's threads than it gives.
+    # On two cores a worker process takes from the model's threads what it gives.
     "num_workers": 0 if (os.cpu_count() or 1) <= 2 else 1,
     "decode_once": True,
     "decode_size": 64,
